@@ -1,0 +1,390 @@
+"""Laws of tfgen.data: over all sets that this machine has, and over made-up files."""
+
+import hashlib
+import os
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from tfgen import data
+
+PUBLISHED_SIZES = {
+    "digits": (1151, 287, 359),
+    "mnist": (50_000, 10_000, 10_000),
+    "fashion_mnist": (50_000, 10_000, 10_000),
+    "cifar10": (40_000, 10_000, 10_000),
+    "binarized_mnist": (50_000, 10_000, 10_000),
+}
+
+
+def require(name: str) -> None:
+    """Skips a test on a set that only $TFGEN_DATA_DIR can provide without a download."""
+    folder = os.environ.get("TFGEN_DATA_DIR", "")
+    if name != "digits" and not (Path(folder) / f"{name}.npz").is_file():
+        pytest.skip(f"needs {name}.npz in the folder $TFGEN_DATA_DIR")
+
+
+@pytest.fixture(params=data.names())
+def name(request: pytest.FixtureRequest) -> str:
+    require(request.param)
+    return request.param
+
+
+@pytest.fixture
+def no_sources(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with neither data nor internet."""
+
+    def fail(*args, **kwargs):
+        raise Exception("URL fetch failure on https://example.com: None -- no route")
+
+    monkeypatch.delenv("TFGEN_DATA_DIR", raising=False)
+    monkeypatch.setattr(keras.utils, "get_file", fail)
+    for module in ("mnist", "fashion_mnist", "cifar10"):
+        monkeypatch.setattr(getattr(keras.datasets, module), "load_data", fail)
+
+
+def made_up(count: int, shape: tuple[int, ...] = (4, 6, 1), seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (count, *shape)).astype(np.uint8)
+
+
+def write_folder(folder: Path, classes: dict[str, np.ndarray]) -> None:
+    for subfolder, images in classes.items():
+        (folder / subfolder).mkdir(parents=True, exist_ok=True)
+        for i, image in enumerate(images):
+            Image.fromarray(image.squeeze()).save(folder / subfolder / f"{i:03}.png")
+
+
+# Named sets
+
+
+def test_sizes_dtypes_and_ranges(name):
+    splits = {split: data.arrays(name, split) for split in data.SPLITS}
+    assert tuple(len(images) for images, _ in splits.values()) == PUBLISHED_SIZES[name]
+    shapes = {images.shape[1:] for images, _ in splits.values()}
+    assert len(shapes) == 1
+    for images, labels in splits.values():
+        assert images.dtype == np.uint8
+        assert images.ndim == 4
+        assert (images.min(), images.max()) == (0, 255)
+        if labels is not None:
+            assert labels.dtype == np.int64
+            assert labels.shape == (len(images),)
+            assert set(labels) == set(range(10))
+
+
+def test_splits_share_no_position(name):
+    """Held-out images are not in train: digests of single images hardly meet."""
+    seen = [{image.tobytes() for image in data.arrays(name, split)[0]} for split in data.SPLITS]
+    for i, one in enumerate(seen):
+        for other in seen[i + 1 :]:
+            assert len(one & other) < 0.01 * len(other)
+
+
+@pytest.mark.parametrize("labels", [False, True])
+def test_load_yields_the_arrays_in_order(labels):
+    images, classes = data.arrays("digits", "test")
+    loaded = list(data.load("digits", "test", labels=labels).as_numpy_iterator())
+    assert len(loaded) == data.load("digits", "test").cardinality() == len(images)
+    for i, element in enumerate(loaded):
+        image, label = element if labels else (element, classes[i])
+        np.testing.assert_array_equal(image, images[i])
+        assert label == classes[i]
+    spec = data.load("digits", labels=True).element_spec
+    assert [part.dtype.name for part in spec] == ["uint8", "int64"]
+
+
+def test_digits_are_the_bundled_levels():
+    from sklearn.datasets import load_digits
+
+    images = np.concatenate(
+        [data.arrays("digits", split)[0] for split in ("train", "validation", "test")]
+    )
+    np.testing.assert_array_equal(images[..., 0], np.round(255 * load_digits().images / 16))
+
+
+def test_binarized_mnist_has_the_published_bytes():
+    """Written back as text, the splits have the hashes under which they were published."""
+    require("binarized_mnist")
+    for split in data.SPLITS:
+        images, labels = data.arrays("binarized_mnist", split)
+        assert labels is None
+        assert set(np.unique(images)) == {0, 255}
+        text = np.full((len(images), 784, 2), ord(" "), np.uint8)
+        text[:, :, 0] = ord("0") + images.reshape(-1, 784) // 255
+        text[:, -1, 1] = ord("\n")
+        published = data._BINARIZED_MNIST_SHA256["valid" if split == "validation" else split]
+        assert hashlib.sha256(text.tobytes()).hexdigest() == published
+
+
+def test_binarized_mnist_download_equals_its_source(monkeypatch, tmp_path):
+    monkeypatch.setenv("TFGEN_DATA_DIR", str(tmp_path))
+    bits = np.random.default_rng(0).integers(0, 2, (3, 784))
+
+    def get_file(fname, origin, file_hash):
+        assert origin.endswith(fname)
+        assert len(file_hash) == 64
+        path = tmp_path / fname
+        path.write_text("".join(" ".join(map(str, row)) + "\n" for row in bits))
+        return str(path)
+
+    monkeypatch.setattr(keras.utils, "get_file", get_file)
+    for split in data.SPLITS:
+        images, labels = data.arrays("binarized_mnist", split)
+        np.testing.assert_array_equal(images, 255 * bits.reshape(-1, 28, 28, 1))
+        assert labels is None
+
+
+@pytest.mark.parametrize("module", ["mnist", "fashion_mnist", "cifar10"])
+def test_keras_sets_give_up_the_end_of_train(monkeypatch, module):
+    monkeypatch.delenv("TFGEN_DATA_DIR", raising=False)
+    shape = (32, 32, 3) if module == "cifar10" else (28, 28)
+    images, labels = made_up(10_004, shape), np.arange(10_004)[:, None] % 10
+    monkeypatch.setattr(
+        getattr(keras.datasets, module),
+        "load_data",
+        lambda: ((images, labels.astype(np.uint8)), (images[:7], labels[:7])),
+    )
+    parts = [data.arrays(module, split) for split in data.SPLITS]
+    assert [len(part[0]) for part in parts] == [4, 10_000, 7]
+    np.testing.assert_array_equal(
+        np.concatenate([part[0] for part in parts[:2]]).reshape(images.shape), images
+    )
+    np.testing.assert_array_equal(np.concatenate([part[1] for part in parts[:2]]), labels.squeeze())
+
+
+def test_data_dir_comes_before_the_source(monkeypatch, tmp_path, no_sources):
+    images = made_up(10_001, (28, 28))
+    np.savez(tmp_path / "fashion_mnist.npz", x_train=images, x_test=images[:2])
+    np.savez(tmp_path / "digits.npz", images=made_up(10, (8, 8)), labels=np.arange(10))
+    monkeypatch.setenv("TFGEN_DATA_DIR", str(tmp_path))
+    np.testing.assert_array_equal(data.arrays("fashion_mnist", "validation")[0][..., 0], images[1:])
+    assert data.arrays("digits", "test")[1].tolist() == [8, 9]
+
+
+def test_packed_bits_unpack(monkeypatch, tmp_path, no_sources):
+    bits = np.random.default_rng(0).integers(0, 2, (5, 784)).astype(np.uint8)
+    packed = np.packbits(bits, axis=1)
+    np.savez(tmp_path / "binarized_mnist.npz", train=packed, valid=packed[:2], test=packed[2:])
+    monkeypatch.setenv("TFGEN_DATA_DIR", str(tmp_path))
+    for split, rows in (("train", bits), ("validation", bits[:2]), ("test", bits[2:])):
+        images, _ = data.arrays("binarized_mnist", split)
+        np.testing.assert_array_equal(images, 255 * rows.reshape(-1, 28, 28, 1))
+
+
+# A user's own sets
+
+
+@pytest.mark.parametrize("shape", [(4, 6), (4, 6, 1), (4, 6, 3)])
+@pytest.mark.parametrize("labelled", [False, True])
+def test_one_array_is_cut_into_fifths(tmp_path, shape, labelled):
+    images, labels = made_up(50, shape), np.arange(50, dtype=np.int32)
+    path = tmp_path / "mine.npz"
+    np.savez(path, images=images, **({"labels": labels} if labelled else {}))
+    parts = [data.arrays(path, split) for split in data.SPLITS]
+    assert [len(part[0]) for part in parts] == [32, 8, 10]
+    joined = np.concatenate([part[0] for part in parts])
+    np.testing.assert_array_equal(joined.reshape(images.shape), images)
+    if labelled:
+        np.testing.assert_array_equal(np.concatenate([part[1] for part in parts]), labels)
+    else:
+        assert {part[1] for part in parts} == {None}
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [("x_train", "x_valid", "x_test"), ("train", "valid", "test"), ("train", "validation", "test")],
+)
+def test_splits_of_a_file_are_taken_as_they_are(tmp_path, keys):
+    given = {key: made_up(3 + i, seed=i) for i, key in enumerate(keys)}
+    np.savez(tmp_path / "mine.npz", **given)
+    for split, key in zip(data.SPLITS, keys, strict=True):
+        images, _ = data.arrays(str(tmp_path / "mine.npz"), split)
+        np.testing.assert_array_equal(images, given[key])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_flat_folder_equals_its_images(tmp_path, channels):
+    images = made_up(10, (4, 6, channels))
+    write_folder(tmp_path, {".": images})
+    parts = [data.arrays(tmp_path, split) for split in data.SPLITS]
+    np.testing.assert_array_equal(np.concatenate([part[0] for part in parts]), images)
+    assert {part[1] for part in parts} == {None}
+
+
+def test_class_folders_are_in_every_split_in_fair_shares(tmp_path):
+    classes = {"cat": made_up(50, seed=1), "ant": made_up(25, seed=2), "bee": made_up(100, seed=3)}
+    write_folder(tmp_path, classes)
+    by_label = [classes[name] for name in sorted(classes)]
+    for split, share in zip(data.SPLITS, (0.64, 0.16, 0.2), strict=True):
+        images, labels = data.arrays(tmp_path, split)
+        for label, members in enumerate(by_label):
+            assert abs(np.sum(labels == label) - share * len(members)) <= 1
+            known = {image.tobytes() for image in members}
+            assert all(image.tobytes() in known for image in images[labels == label])
+
+
+def test_mixed_grey_and_colour_become_colour(tmp_path):
+    grey, colour = made_up(3), made_up(3, (4, 6, 3))
+    write_folder(tmp_path, {"a": grey, "b": colour})
+    images, labels = data.arrays(tmp_path)
+    np.testing.assert_array_equal(images[labels == 0][0], np.repeat(grey[0], 3, axis=-1))
+    np.testing.assert_array_equal(images[labels == 1][0], colour[0])
+
+
+# Digest
+
+
+def test_digest_depends_on_content_alone():
+    images = made_up(6)
+    digest = data.digest(images)
+    assert len(digest) == 64
+    assert data.digest(np.asfortranarray(images)) == digest
+    assert data.digest(np.repeat(images, 2, axis=0)[::2]) == digest
+    assert data.digest(np.arange(3, dtype=">i8")) == data.digest(np.arange(3, dtype="<i8"))
+    changed = images.copy()
+    changed[5, 3, 5, 0] ^= 1
+    others = [changed, images[::-1], images.reshape(6, 6, 4, 1), images.view(np.int8), images[:0]]
+    assert len({digest, *map(data.digest, others)}) == 1 + len(others)
+
+
+# Errors
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "cifar10", "binarized_mnist"])
+def test_unreachable_names_both_ways_out(no_sources, monkeypatch, tmp_path, name):
+    with pytest.raises(data.DataNotFoundError, match="TFGEN_DATA_DIR is not set") as info:
+        data.load(name)
+    assert f"set TFGEN_DATA_DIR to a folder that holds {name}.npz" in str(info.value)
+    assert "connect to the internet" in str(info.value)
+    assert isinstance(info.value, FileNotFoundError)
+    monkeypatch.setenv("TFGEN_DATA_DIR", str(tmp_path))
+    with pytest.raises(data.DataNotFoundError, match=rf"{name}\.npz does not exist"):
+        data.load(name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_digits_without_scikit_learn(no_sources, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    with pytest.raises(ImportError, match=r"pip install tfgen\[data\]"):
+        data.load("digits")
+
+
+@pytest.mark.parametrize(
+    ("name", "near"), [("mnits", "'mnist'"), ("binarised_mnist", "'binarized_mnist'")]
+)
+def test_unknown_name_gives_the_nearest(name, near):
+    with pytest.raises(ValueError, match=f"Did you mean {near}"):
+        data.load(name)
+
+
+def test_far_off_name_gives_all():
+    with pytest.raises(ValueError, match="one of binarized_mnist, cifar10, digits"):
+        data.load("zzzzzz")
+
+
+def test_unknown_split():
+    with pytest.raises(ValueError, match="train, validation, test; received 'valid'"):
+        data.load("digits", "valid")
+
+
+def test_labels_of_a_set_without(tmp_path):
+    np.savez(tmp_path / "mine.npz", images=made_up(9))
+    with pytest.raises(ValueError, match="labels must be False"):
+        data.load(tmp_path / "mine.npz", labels=True)
+
+
+@pytest.mark.parametrize("path", ["gone.npz", "gone/folder", Path("gone")])
+def test_missing_path(path):
+    with pytest.raises(data.DataNotFoundError, match="a path that exists"):
+        data.load(path)
+
+
+def test_path_of_another_kind(tmp_path):
+    (tmp_path / "mine.txt").write_text("digits")
+    with pytest.raises(ValueError, match="neither"):
+        data.load(tmp_path / "mine.txt")
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        ({"images": np.zeros((9, 4, 4), np.float32)}, r"uint8.*received dtype float32"),
+        ({"images": np.zeros((9, 16), np.uint8)}, r"shape \(N, height, width\)"),
+        ({"images": np.zeros((9, 4, 4, 2), np.uint8)}, "1 or 3 channels"),
+        ({"images": np.zeros((0, 4, 4, 1), np.uint8)}, "at least one image"),
+        ({"images": np.zeros((2, 4, 4), np.uint8)}, "Add images"),
+        ({"images": np.array([{}, {}])}, "cannot be read"),
+        ({"pictures": np.zeros((9, 4, 4), np.uint8)}, "received the keys pictures"),
+        ({"images": made_up(9), "labels": np.zeros(8, int)}, "as labels"),
+        ({"images": made_up(9), "labels": np.zeros(9)}, "as labels; received dtype float64"),
+        ({"images": made_up(9), "labels": np.full(9, -1)}, "0 or more"),
+        ({"x_train": made_up(9), "x_test": made_up(9, (5, 5, 1))}, "x_test.*of shape"),
+    ],
+)
+def test_bad_npz(tmp_path, content, match):
+    path = tmp_path / "mine.npz"
+    np.savez(path, **content)
+    with pytest.raises(ValueError, match=match):
+        data.load(path)
+
+
+@pytest.mark.parametrize("keep", [0, 10, 0.5, 0.99])
+def test_truncated_npz(tmp_path, keep):
+    path = tmp_path / "mine.npz"
+    np.savez_compressed(path, images=made_up(50))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(keep if keep > 1 else keep * len(whole))])
+    with pytest.raises(ValueError, match=r"whole \.npz file"):
+        data.load(path)
+
+
+def test_tampered_npz(tmp_path):
+    path = tmp_path / "mine.npz"
+    np.savez(path, images=made_up(50))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"whole \.npz file"):
+        data.load(path)
+
+
+def test_named_file_with_other_images(monkeypatch, tmp_path):
+    np.savez(tmp_path / "mnist.npz", x_train=made_up(9), x_test=made_up(9))
+    monkeypatch.setenv("TFGEN_DATA_DIR", str(tmp_path))
+    with pytest.raises(ValueError, match=r"of shape \(28, 28, 1\)"):
+        data.load("mnist")
+
+
+def test_folder_of_two_sizes(tmp_path):
+    write_folder(tmp_path, {"a": made_up(3), "b": made_up(3, (6, 4, 1))})
+    with pytest.raises(ValueError, match="images of one size"):
+        data.load(tmp_path)
+
+
+def test_folder_without_images(tmp_path):
+    with pytest.raises(ValueError, match="holds none"):
+        data.load(tmp_path)
+
+
+def test_folder_with_images_and_classes(tmp_path):
+    write_folder(tmp_path, {".": made_up(3), "a": made_up(3)})
+    with pytest.raises(ValueError, match="holds both"):
+        data.load(tmp_path)
+
+
+def test_folder_with_a_truncated_image(tmp_path):
+    write_folder(tmp_path, {".": made_up(3, (64, 64, 1))})
+    content = (tmp_path / "001.png").read_bytes()
+    (tmp_path / "001.png").write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match=r"001\.png must be a whole PNG"):
+        data.load(tmp_path)
+
+
+def test_folder_with_transparency(tmp_path):
+    Image.new("RGBA", (4, 4)).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match="without transparency; received mode RGBA"):
+        data.load(tmp_path)

@@ -1,0 +1,192 @@
+"""Laws of tfgen.plots: what goes in can be read back out of the picture."""
+
+import csv
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tfgen import plots
+
+
+def made_up(count: int, channels: int = 1, height: int = 5, width: int = 7) -> np.ndarray:
+    shape = (count, height, width, channels)
+    return np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("padding", [0, 1, 3])
+@pytest.mark.parametrize(("count", "columns"), [(1, None), (5, None), (6, 3), (7, 2), (3, 10)])
+def test_every_image_can_be_cut_out_of_the_grid(channels, padding, count, columns):
+    images = made_up(count, channels)
+    picture = plots.grid(images, columns, padding, background=17)
+    columns = columns or int(np.ceil(np.sqrt(count)))
+    rest = picture.astype(int)
+    for i, image in enumerate(images):
+        row, column = divmod(i, columns)
+        top, left = padding + row * (5 + padding), padding + column * (7 + padding)
+        np.testing.assert_array_equal(picture[top : top + 5, left : left + 7], image)
+        rest[top : top + 5, left : left + 7] = 17
+    assert (rest == 17).all()
+    num_rows = -(-count // columns)
+    assert picture.dtype == np.uint8
+    assert picture.shape == (
+        num_rows * (5 + padding) + padding,
+        columns * (7 + padding) + padding,
+        channels,
+    )
+
+
+def test_rows_are_a_grid_of_the_batches():
+    one, two, three = np.split(made_up(12), 3)
+    np.testing.assert_array_equal(
+        plots.rows(one, two, three), plots.grid(np.concatenate([one, two, three]), columns=4)
+    )
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("scale", [1, 3])
+def test_a_saved_picture_reads_back(tmp_path, channels, scale):
+    images = made_up(4, channels)
+    for given, picture in ((images, plots.grid(images, columns=4)), (images[0], images[0])):
+        path = plots.save(given, tmp_path / "new" / "folder" / "a.png", columns=4, scale=scale)
+        read = np.asarray(Image.open(path)).reshape(*(scale * n for n in picture.shape[:2]), -1)
+        np.testing.assert_array_equal(read, np.kron(picture, np.ones((scale, scale, 1), np.uint8)))
+        assert os.listdir(path.parent) == ["a.png"]
+
+
+def test_tensors_are_images_too(tmp_path):
+    import tensorflow as tf
+
+    images = made_up(4)
+    np.testing.assert_array_equal(plots.grid(tf.constant(images)), plots.grid(images))
+    assert plots.save(tf.constant(images), tmp_path / "a.png").is_file()
+
+
+def write_log(path, columns: dict[str, list]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
+
+
+def test_history_pairs_each_quantity_with_its_validation_twin(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    drawn = []
+    add_subplot = Figure.add_subplot
+    monkeypatch.setattr(
+        Figure,
+        "add_subplot",
+        lambda *args, **kw: drawn.append(add_subplot(*args, **kw)) or drawn[-1],
+    )
+    write_log(
+        tmp_path / "log.csv",
+        {
+            "epoch": [0, 1, 2],
+            "loss": [3.0, 2.0, 1.0],
+            "learning_rate": [0.1, "NA", 0.01],
+            "val_loss": [3.5, 2.5, 1.5],
+            "val_alone": [1, 2, 3],
+        },
+    )
+    path = plots.history(tmp_path / "log.csv", tmp_path / "out" / "log.png")
+    lines = {
+        axes.get_title(): {line.get_label(): line.get_ydata() for line in axes.lines}
+        for axes in drawn
+    }
+    assert {title: set(found) for title, found in lines.items()} == {
+        "loss": {"loss", "val_loss"},
+        "learning_rate": {"learning_rate"},
+        "val_alone": {"val_alone"},
+    }
+    np.testing.assert_array_equal(lines["loss"]["val_loss"], [3.5, 2.5, 1.5])
+    np.testing.assert_array_equal(lines["learning_rate"]["learning_rate"], [0.1, np.nan, 0.01])
+    assert len(np.unique(np.asarray(Image.open(path).convert("L")))) > 2
+    assert os.listdir(path.parent) == ["log.png"]
+
+
+def test_history_reads_a_line_that_was_cut_off(tmp_path):
+    (tmp_path / "log.csv").write_text("epoch,loss,val_loss\n0,1.0,2.0\n1,0.5")
+    assert plots.history(tmp_path / "log.csv", tmp_path / "log.png").is_file()
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("images", "match"),
+    [
+        (np.zeros((2, 4, 4, 1)), r"uint8.*received dtype float64"),
+        (np.zeros((4, 4), np.uint8), r"must have shape"),
+        (np.zeros((2, 4, 4, 2), np.uint8), "1 or 3 channels"),
+        (np.zeros((0, 4, 4, 1), np.uint8), "no empty axis"),
+    ],
+)
+@pytest.mark.parametrize("draw", [plots.grid, plots.rows, lambda x: plots.save(x, "never.png")])
+def test_bad_images(images, match, draw):
+    with pytest.raises(ValueError, match=match):
+        draw(images)
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [("columns", 0), ("columns", 1.5), ("padding", -1), ("background", 256), ("background", True)],
+)
+def test_bad_numbers(argument, value):
+    with pytest.raises(ValueError, match=f"{argument} must be a whole number.*received {value}"):
+        plots.grid(made_up(2), **{argument: value})
+
+
+def test_rows_of_different_batches():
+    with pytest.raises(ValueError, match="of one shape"):
+        plots.rows(made_up(2), made_up(3))
+    with pytest.raises(ValueError, match="one or more"):
+        plots.rows()
+
+
+def test_bad_scale_and_suffix(tmp_path):
+    with pytest.raises(ValueError, match="scale must be a whole number"):
+        plots.save(made_up(2), tmp_path / "a.png", scale=0)
+    with pytest.raises(ValueError, match=r"must end in \.png.*Use .*a\.png"):
+        plots.save(made_up(2), tmp_path / "a.jpg")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unwritable_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"folder that can be written.*Choose another"):
+        plots.save(made_up(2), tmp_path / "file" / "a.png")
+    (tmp_path / "a.png").mkdir()
+    with pytest.raises(OSError, match="folder that can be written"):
+        plots.save(made_up(2), tmp_path / "a.png")
+    assert sorted(os.listdir(tmp_path)) == ["a.png", "file"]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch, error):
+    path = plots.save(made_up(1), tmp_path / "a.png")
+    before = path.read_bytes()
+
+    def fail(self, file, format):
+        file.write_bytes(b"half")
+        raise error
+
+    monkeypatch.setattr(Image.Image, "save", fail)
+    with pytest.raises(type(error)):
+        plots.save(made_up(2), path)
+    assert os.listdir(tmp_path) == ["a.png"]
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("text", ["", "epoch,loss\n", "loss,epoch\n1,2\n", "epoch\n1\n"])
+def test_history_of_no_log(tmp_path, text):
+    (tmp_path / "log.csv").write_text(text)
+    with pytest.raises(ValueError, match="csv_path must be a file of keras"):
+        plots.history(tmp_path / "log.csv", tmp_path / "log.png")
+
+
+def test_history_of_a_missing_log(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        plots.history(tmp_path / "gone.csv", tmp_path / "log.png")

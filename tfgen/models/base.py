@@ -1,0 +1,458 @@
+"""The contract that every model of the zoo keeps."""
+
+import inspect
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfgen import noise, pixels
+
+__all__ = ["GenerativeModel"]
+
+PIXEL_DISTRIBUTIONS = (
+    "bernoulli",
+    "categorical",
+    "discretized_logistic_mixture",
+    "gaussian",
+)
+# Separate uses of one seed; a stream of `noise` each.
+EVALUATION_FOLD = -1
+
+
+class GenerativeModel(keras.Model):
+    """Base of all families: images in and out are uint8 NHWC in [0, 255].
+
+    Shapes, once for all families: `images` uint8 (batch, height, width, channels), `latents`
+    float32 (batch, latent_dim), `labels` int64 (batch,), `seed` int64 (batch,), a log-likelihood
+    float32 (batch,) in nats per image.
+
+    A family stores each constructor argument under its own name (that is how `get_config` finds
+    it), builds its networks in the constructor, and gives
+
+        losses(images, labels, seeds, training) -> {"loss": (batch,), ...}     nats or squares
+        endpoints(temperature, num_samples)     -> {name: (function, input specs)}
+
+    From these the base derives training, evaluation, sampling, scoring and the SavedModel
+    signatures: a method called from Python runs the very graph that is exported.
+
+    The noise of image i comes from its own seed alone, whatever else is in the batch.
+    """
+
+    likelihood: Literal["exact", "bound", "none"] = "none"
+    loss_names: tuple[str, ...] = ("loss",)
+
+    def __init__(self, image_shape, num_levels, num_classes=None, seed=0, **kwargs):
+        super().__init__(**kwargs)
+        pixels.level_values(num_levels)
+        if num_classes is not None and (num_classes != int(num_classes) or num_classes < 1):
+            raise ValueError(
+                "num_classes must be a positive whole number, or None for an unconditional "
+                f"model; received {num_classes!r}."
+            )
+        self.image_shape = tuple(int(side) for side in image_shape)
+        self.num_levels = int(num_levels)
+        self.num_classes = num_classes
+        self.seed = int(seed)
+        # Keras would wrap a plain attribute in a tracker, and graphs are no part of the state.
+        self.__dict__["_graphs"] = {}
+        self._means = {name: keras.metrics.Mean(name) for name in self.loss_names}
+
+    # Configuration ---------------------------------------------------------------------------
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments, read off its signature: none can be forgotten."""
+        config = {"name": self.name, "trainable": self.trainable}
+        if self.dtype_policy != keras.config.dtype_policy():
+            config["dtype"] = keras.saving.serialize_keras_object(self.dtype_policy)
+        for name, parameter in inspect.signature(type(self).__init__).parameters.items():
+            if name != "self" and parameter.kind is not parameter.VAR_KEYWORD:
+                value = getattr(self, name)
+                config[name] = list(value) if isinstance(value, (tuple, list)) else value
+        return config
+
+    def build(self, input_shape=None) -> None:
+        """All weights exist from the constructor on."""
+        self.built = True
+
+    # Training --------------------------------------------------------------------------------
+
+    def compile(self, optimizer="adam", **kwargs) -> None:
+        """Prepares for `fit`: Adam with Keras' defaults unless told otherwise.
+
+        Args:
+            optimizer: A Keras optimizer or its name.
+            **kwargs: Passed to `keras.Model.compile`; `loss` is the model's own and not accepted.
+
+        Raises:
+            ValueError: `loss` was given.
+        """
+        if kwargs.get("loss") is not None:
+            raise ValueError(
+                f"compile(loss=...) must be left out: {type(self).__name__} brings its own "
+                f"objective; received loss={kwargs['loss']!r}."
+            )
+        super().compile(optimizer=optimizer, **kwargs)
+
+    def get_compile_config(self) -> dict[str, Any]:
+        """Returns what `compile_from_config` needs to rebuild the optimizer."""
+        if not self.compiled:
+            return {}
+        return {
+            "optimizer": keras.saving.serialize_keras_object(self.optimizer),
+            "jit_compile": self.jit_compile,
+        }
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compiles with a deserialised optimizer and makes its slots, so that they can load."""
+        config = keras.saving.deserialize_keras_object(config)
+        self.compile(**config)
+        self.optimizer.build(self.trainable_variables)
+
+    def losses_per_image(
+        self, images: tf.Tensor, labels: tf.Tensor | None, seeds: tf.Tensor, training: bool
+    ) -> dict[str, tf.Tensor]:
+        """Returns the `loss_names`, each (batch,); "loss" is the objective that `fit` lowers."""
+        raise NotImplementedError
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """The running means of the last `losses_per_image`, reset at each epoch by Keras."""
+        return list(self._means.values())
+
+    def train_step(self, data) -> dict[str, tf.Tensor]:
+        """One step of gradient descent on the mean of `losses_per_image`."""
+        images, labels, weight = self._unpack(data)
+        seeds = self.step_seeds(tf.shape(images)[0])
+        with tf.GradientTape() as tape:
+            losses = self.losses_per_image(images, labels, seeds, training=True)
+            loss = _weighted_mean(losses["loss"], weight)
+            if self.losses:
+                loss += tf.add_n(self.losses)
+            scaled = self.optimizer.scale_loss(loss)
+        gradients = tape.gradient(scaled, self.trainable_variables)
+        self.optimizer.apply(gradients, self.trainable_variables)
+        return self._report(losses, weight)
+
+    def test_step(self, data) -> dict[str, tf.Tensor]:
+        """The same losses with noise that is the same at each evaluation."""
+        images, labels, weight = self._unpack(data)
+        index = tf.range(tf.shape(images)[0], dtype=tf.int64)
+        seeds = noise.fold(noise.fold(self.seed, EVALUATION_FOLD), index)
+        return self._report(self.losses_per_image(images, labels, seeds, training=False), weight)
+
+    def step_seeds(self, batch: tf.Tensor) -> tf.Tensor:
+        """Folds (seed, step, index in the global batch) into one seed per image, int64 (batch,).
+
+        Right under resume, jit and replicas: no state but the optimizer's step count.
+        """
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        index = tf.cast(tf.range(batch) + replica * batch, tf.int64)
+        return noise.fold(noise.fold(self.seed, self.optimizer.iterations), index)
+
+    def _unpack(self, data):
+        images, labels, weight = keras.utils.unpack_x_y_sample_weight(data)
+        if images.dtype != tf.uint8 or images.shape[1:] != self.image_shape:
+            pixels.check_images(images, self.image_shape, 256)
+        if self.num_classes is None:
+            labels = None
+        elif labels is None:
+            raise ValueError(
+                f"labels are required: fit(images, labels) with whole numbers in "
+                f"[0, {self.num_classes - 1}], because num_classes={self.num_classes}."
+            )
+        else:
+            labels = tf.reshape(tf.cast(labels, tf.int64), (-1,))
+        return images, labels, weight
+
+    def _report(self, losses, weight) -> dict[str, tf.Tensor]:
+        for name, value in losses.items():
+            self._means[name].update_state(value, weight)
+        return {name: self._means[name].result() for name in losses}
+
+    # Images out ------------------------------------------------------------------------------
+
+    def endpoints(
+        self, temperature: float = 1.0, num_samples: int = 1
+    ) -> dict[str, tuple[Callable, dict[str, tf.TensorSpec]]]:
+        """Returns {name: (function of tensors to a dict of tensors, {argument: spec})}."""
+        raise NotImplementedError
+
+    def signatures(self, temperature: float = 1.0, num_samples: int = 1) -> dict[str, Any]:
+        """Returns the SavedModel endpoints of this family as `tf.function`s with dynamic batch.
+
+        Args:
+            temperature: Fixed in `sample`.
+            num_samples: Importance samples, fixed in `log_likelihood`.
+        """
+        names = self.endpoints(temperature, num_samples)
+        return {name: self._graph(name, temperature, num_samples) for name in names}
+
+    def _graph(self, name: str, temperature: float = 1.0, num_samples: int = 1):
+        key = (name, temperature, num_samples)
+        if key not in self._graphs:
+            endpoints = self.endpoints(temperature, num_samples)
+            if name not in endpoints:
+                raise NotImplementedError(
+                    f"{type(self).__name__} has no {name!r}: {self._why_not(name)} "
+                    f"It has {', '.join(sorted(endpoints))}."
+                )
+            function, specs = endpoints[name]
+            self._graphs[key] = tf.function(
+                function, input_signature=list(specs.values()), autograph=False
+            )
+        return self._graphs[key]
+
+    def _why_not(self, name: str) -> str:
+        return "the family does not define it."
+
+    def _run(self, name, arguments, batch_size, verbose=0, **fixed) -> np.ndarray:
+        """Runs an endpoint over `arguments` (equal first axes) in batches; returns its output."""
+        graph = self._graph(name, **fixed).get_concrete_function()
+        arguments = [a for a in arguments if a is not None]
+        count = int(arguments[0].shape[0])
+        step = count if batch_size is None else int(batch_size)
+        if step < 1 and count:
+            raise ValueError(f"batch_size must be at least 1; received {batch_size!r}.")
+        bar = keras.utils.Progbar(count, unit_name="image") if verbose else None
+        outputs = []
+        for start in range(0, count, max(step, 1)):
+            result = graph(*(a[start : start + step] for a in arguments))
+            (value,) = result.values()
+            outputs.append(value.numpy())
+            if bar is not None:
+                bar.update(min(start + step, count))
+        if not outputs:
+            return np.zeros((0, *next(iter(graph.structured_outputs.values())).shape[1:]))
+        return outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
+
+    def sample(
+        self,
+        num_samples: int = 1,
+        *,
+        labels: Sequence[int] | int | None = None,
+        seed: int | Sequence[int] | None = None,
+        temperature: float = 1.0,
+        batch_size: int | None = None,
+        verbose: int = 0,
+    ) -> np.ndarray:
+        """Draws images.
+
+        Args:
+            num_samples: How many, at least 1.
+            labels: For a conditional model: a class for each image, or one for all.
+            seed: None for fresh ones; one int per image; or an int s that stands for
+                s, s + 1, ...: image i of `sample(n, seed=s)` is `sample(1, seed=s + i)`.
+            temperature: Scales the noise: 0 gives the most typical image, 1 the model's own
+                spread. At least 0.
+            batch_size: Images per pass; default 250.
+            verbose: 1 shows a progress bar.
+
+        Returns:
+            uint8 (num_samples, height, width, channels).
+
+        Raises:
+            ValueError: An argument out of range.
+            NotImplementedError: The family cannot be sampled from; the message says why.
+        """
+        count = _positive("num_samples", num_samples)
+        if not (np.isfinite(temperature) and temperature >= 0):
+            raise ValueError(f"temperature must be finite and >= 0; received {temperature!r}.")
+        if "sample" not in self.endpoints():
+            self._graph("sample")
+        labels = pixels.check_labels(labels, self.num_classes, count)
+        seeds = self.image_seeds(count, seed)
+        return self._run(
+            "sample",
+            [seeds, labels],
+            250 if batch_size is None else batch_size,
+            verbose,
+            temperature=float(temperature),
+        )
+
+    @staticmethod
+    def image_seeds(count: int, seed: int | Sequence[int] | None) -> tf.Tensor:
+        """Returns one int64 seed per image for the `seed` argument of the public methods.
+
+        Raises:
+            ValueError: Not None, a whole number, or `count` whole numbers.
+        """
+        if seed is None:
+            seed = int.from_bytes(os.urandom(7), "little")
+        seeds = np.asarray(seed)
+        if seeds.dtype.kind not in "iu" or seeds.shape not in ((), (count,)):
+            raise ValueError(
+                f"seed must be None, a whole number, or {count} whole numbers, one per image; "
+                f"received {seed!r}."
+            )
+        if seeds.ndim == 0:
+            seeds = seeds.astype(np.int64) + np.arange(count, dtype=np.int64)
+        return tf.constant(seeds.astype(np.int64))
+
+    # Likelihood ------------------------------------------------------------------------------
+
+    def log_likelihood(
+        self,
+        images: np.ndarray,
+        num_samples: int = 1,
+        *,
+        labels: Sequence[int] | int | None = None,
+        seed: int | Sequence[int] | None = 0,
+        batch_size: int | None = None,
+        verbose: int = 0,
+    ) -> np.ndarray:
+        """Returns log p(images) in nats per image, a sum over pixels, float32 (batch,).
+
+        Exact where `likelihood` is "exact". Where it is "bound": the importance-weighted bound
+        with `num_samples` samples (1: the evidence lower bound), which never exceeds the truth in
+        expectation and rises with `num_samples` (Burda et al., 2016).
+
+        Args:
+            images: uint8 (batch, height, width, channels), grey values among the levels.
+            num_samples: Importance samples; ignored where the likelihood is exact.
+            labels: Classes, for a conditional model.
+            seed: As in `sample`; the default makes the figure reproducible.
+            batch_size: Images per pass; default 100.
+            verbose: 1 shows a progress bar.
+
+        Raises:
+            ValueError: An argument out of range.
+            NotImplementedError: `likelihood` is "none"; the message says why.
+        """
+        count = _positive("num_samples", num_samples)
+        if self.likelihood == "none":
+            self._graph("log_likelihood")
+        images, labels = self.check(images, labels)
+        seeds = self.image_seeds(images.shape[0], seed)
+        return self._run(
+            "log_likelihood",
+            [images, labels, seeds],
+            100 if batch_size is None else batch_size,
+            verbose,
+            num_samples=count,
+        )
+
+    # Latents ---------------------------------------------------------------------------------
+
+    def encode(self, images: np.ndarray, *, labels=None) -> tf.Tensor:
+        """Returns the mean latents of `images`, float32 (batch, latent_dim)."""
+        images, labels = self.check(images, labels)
+        return tf.constant(self._run("encode", [images, labels], 500))
+
+    def decode(self, latents, *, labels=None) -> np.ndarray:
+        """Returns the mean image of p(x | latents), on the nearest level, uint8.
+
+        Raises:
+            ValueError: `latents` is not finite and of shape (batch, latent_dim).
+        """
+        latents = self.check_latents(latents)
+        labels = pixels.check_labels(labels, self.num_classes, latents.shape[0])
+        return self._run("decode", [latents, labels], 500)
+
+    def reconstruct(self, images: np.ndarray, *, labels=None) -> np.ndarray:
+        """Returns decode(encode(images)), uint8 of the same shape."""
+        images, labels = self.check(images, labels)
+        return self._run("reconstruct", [images, labels], 500)
+
+    def interpolate(self, a, b, steps: int = 8, *, labels=None) -> np.ndarray:
+        """Walks the straight line in latent space from each image of `a` to that of `b`.
+
+        Args:
+            a: uint8 (batch, height, width, channels).
+            b: The same shape.
+            steps: Points on the line, both ends included, at least 2.
+            labels: Classes, for a conditional model.
+
+        Returns:
+            uint8 (batch, steps, height, width, channels).
+        """
+        if _positive("steps", steps) < 2:
+            raise ValueError(f"steps must be at least 2, both ends included; received {steps!r}.")
+        start, end = self.encode(a, labels=labels), self.encode(b, labels=labels)
+        if start.shape != end.shape:
+            raise ValueError(
+                f"a and b must hold equally many images; received {start.shape[0]} and "
+                f"{end.shape[0]}."
+            )
+        along = tf.linspace(0.0, 1.0, steps)[None, :, None]
+        line = start[:, None] * (1.0 - along) + end[:, None] * along
+        flat = tf.reshape(line, (-1, line.shape[-1]))
+        if labels is not None:
+            count = int(start.shape[0])
+            labels = np.repeat(pixels.check_labels(labels, self.num_classes, count), steps)
+        images = self.decode(flat, labels=labels)
+        return images.reshape(-1, steps, *self.image_shape)
+
+    # Checks ----------------------------------------------------------------------------------
+
+    def check(self, images, labels=None) -> tuple[tf.Tensor, tf.Tensor | None]:
+        """Returns images and labels as tensors, or raises ValueError with the fix."""
+        images = pixels.check_images(images, self.image_shape, self.num_levels)
+        return images, pixels.check_labels(labels, self.num_classes, images.shape[0])
+
+    def check_latents(self, latents) -> tf.Tensor:
+        """Returns latents as a float32 tensor, or raises ValueError."""
+        latents = tf.convert_to_tensor(latents, tf.float32)
+        if latents.shape.rank != 2 or latents.shape[1] != self.latent_dim:
+            raise ValueError(
+                f"latents must have shape (batch, {self.latent_dim}); received {latents.shape}."
+            )
+        if not bool(tf.reduce_all(tf.math.is_finite(latents))):
+            raise ValueError("latents must be finite; received NaN or infinity.")
+        return latents
+
+    # Presets ---------------------------------------------------------------------------------
+
+    def save_to_preset(self, folder: str | Path) -> Path:
+        """Writes config.json, model.weights.h5 and metadata.json, as a zoo entry has them."""
+        from tfgen import zoo
+
+        return zoo.save(self, folder)
+
+    @classmethod
+    def from_preset(cls, preset: str | Path, load_weights: bool = True, **overrides) -> Self:
+        """Loads a zoo entry by name, or a folder written by `save_to_preset`.
+
+        Raises:
+            ValueError: Unknown name, or the preset is of another family.
+        """
+        from tfgen import zoo
+
+        model = zoo.load(preset, load_weights=load_weights, **overrides)
+        if not isinstance(model, cls):
+            raise ValueError(
+                f"preset must hold a {cls.__name__}; {str(preset)!r} holds a "
+                f"{type(model).__name__}. Call {type(model).__name__}.from_preset or zoo.load."
+            )
+        return model
+
+
+def check_pixel_distribution(name: str, num_levels: int) -> None:
+    """Raises ValueError unless the distribution exists and fits the number of levels."""
+    if name not in PIXEL_DISTRIBUTIONS:
+        raise ValueError(
+            f"pixel_distribution must be one of {', '.join(PIXEL_DISTRIBUTIONS)}; "
+            f"received {name!r}."
+        )
+    if name == "bernoulli" and num_levels != 2:
+        raise ValueError(
+            f"pixel_distribution 'bernoulli' needs num_levels=2; received {num_levels}. "
+            "Use 'discretized_logistic_mixture' for 256 levels."
+        )
+
+
+def _positive(name: str, value: int) -> int:
+    if isinstance(value, bool) or int(value) != value or value < 1:
+        raise ValueError(f"{name} must be a whole number, at least 1; received {value!r}.")
+    return int(value)
+
+
+def _weighted_mean(values: tf.Tensor, weight: tf.Tensor | None) -> tf.Tensor:
+    if weight is None:
+        return tf.reduce_mean(values)
+    weight = tf.cast(tf.reshape(weight, (-1,)), values.dtype)
+    return tf.reduce_sum(values * weight) / tf.reduce_sum(weight)

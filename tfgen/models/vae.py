@@ -1,0 +1,395 @@
+"""The variational autoencoder: explicit, approximate density.
+
+Kingma & Welling, "Auto-encoding variational Bayes", 2014.
+"""
+
+import math
+
+import keras
+import tensorflow as tf
+
+from tfgen import layers, noise, pixels
+from tfgen.models.base import GenerativeModel, check_pixel_distribution
+
+__all__ = ["VAE"]
+
+PRIORS = ("standard_normal", "flow", "vamp")
+SAMPLES_PER_PASS = 50  # per image; bounds the memory of a bound with many samples
+MIN_SCALE = 1e-4  # of the posterior, so that its logarithm stays finite
+LOG_2PI = math.log(2.0 * math.pi)
+
+
+@keras.saving.register_keras_serializable("tfgen")
+class VAE(GenerativeModel):
+    """Convolutional VAE with a diagonal Gaussian posterior and a choice of prior.
+
+        q(z | x) = N(mean(x), diag(scale(x)^2)),   z = mean + scale * eps,   eps ~ N(0, I)
+
+        ELBO = E_q log p(x | z) - KL(q(z | x) || p(z))                            nats per image
+        IWAE_k = E log 1/k sum_k p(x | z_k) p(z_k) / q(z_k | x)      ELBO <= IWAE_k <= log p(x)
+
+    The loss is -ELBO (with `beta` on the KL), or -IWAE_k for `num_importance_samples` k > 1
+    (Burda et al., "Importance weighted autoencoders", 2016). Posterior, prior and pixels are TFP
+    distributions; the KL is analytic for the standard normal prior and a sample's for the others.
+
+    Input of `call`: uint8 images (batch, height, width, channels); output: the reconstruction, the
+    mean image as float32 grey values of the same shape in [0, 255].
+
+    Args:
+        image_shape: (height, width, channels), 1 or 3 channels, divisible by 2^len(filters).
+        latent_dim: Latent dimensions.
+        filters: Channels of the encoder's stages, each with stride 2.
+        decoder_filters: Channels of the decoder's stages, the coarsest first; None mirrors
+            `filters`. With fewer stages the last convolution grows the rest at once, which makes
+            a decoder that is cheap to evaluate.
+        num_blocks: Residual blocks per stage of the encoder.
+        decoder_blocks: The same for the decoder; None means `num_blocks`.
+        dense_units: Width of the dense layer of encoder and decoder.
+        pixel_distribution: "bernoulli" (2 levels), "categorical", "discretized_logistic_mixture"
+            or "gaussian" (the lecture's mean square error, with one learned scale).
+        num_levels: Grey levels, 2 to 256.
+        num_mixtures: Components of the logistic mixture.
+        prior: "standard_normal"; "flow" (a RealNVP of TFP bijectors, Dinh et al., 2017); or
+            "vamp" (a mixture of posteriors at learned inputs, Tomczak & Welling, 2018).
+        prior_components: Coupling layers of the flow, or pseudo-inputs of the VampPrior.
+        beta: Weight of the KL (Higgins et al., 2017); 1 is the bound.
+        kl_warmup_steps: Steps over which the weight of the KL grows linearly from 0 to `beta`.
+        num_importance_samples: k of the training objective.
+        num_classes: Classes of a conditional model p(x | label), or None.
+        seed: Seed of the training noise.
+
+    Raises:
+        ValueError: An argument out of its range.
+
+    Example:
+
+    >>> import numpy as np
+    >>> model = VAE(image_shape=(8, 8, 1), latent_dim=2, filters=(4, 8), dense_units=8)
+    >>> model.sample(3, seed=0).shape
+    (3, 8, 8, 1)
+    >>> model.log_likelihood(np.zeros((5, 8, 8, 1), "uint8"), num_samples=4).shape
+    (5,)
+    """
+
+    likelihood = "bound"
+    loss_names = ("loss", "reconstruction", "kl")
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int] = (28, 28, 1),
+        latent_dim: int = 32,
+        filters: tuple[int, ...] = (32, 64),
+        decoder_filters: tuple[int, ...] | None = None,
+        num_blocks: int = 1,
+        decoder_blocks: int | None = None,
+        dense_units: int = 256,
+        pixel_distribution: str = "discretized_logistic_mixture",
+        num_levels: int = 256,
+        num_mixtures: int = 5,
+        prior: str = "standard_normal",
+        prior_components: int = 6,
+        beta: float = 1.0,
+        kl_warmup_steps: int = 0,
+        num_importance_samples: int = 1,
+        num_classes: int | None = None,
+        seed: int = 0,
+        **kwargs,
+    ):
+        super().__init__(image_shape, num_levels, num_classes, seed, **kwargs)
+        check_pixel_distribution(pixel_distribution, num_levels)
+        if prior not in PRIORS:
+            raise ValueError(f"prior must be one of {', '.join(PRIORS)}; received {prior!r}.")
+        for name, value, least in (
+            ("latent_dim", latent_dim, 2 if prior == "flow" else 1),
+            ("num_mixtures", num_mixtures, 1),
+            ("prior_components", prior_components, 1),
+            ("num_importance_samples", num_importance_samples, 1),
+            ("beta", beta, 0),
+            ("kl_warmup_steps", kl_warmup_steps, 0),
+        ):
+            if not value >= least:
+                raise ValueError(f"{name} must be at least {least}; received {value!r}.")
+        self.latent_dim = latent_dim
+        self.filters = tuple(filters)
+        self.decoder_filters = None if decoder_filters is None else tuple(decoder_filters)
+        self.num_blocks = num_blocks
+        self.decoder_blocks = decoder_blocks
+        self.dense_units = dense_units
+        self.pixel_distribution = pixel_distribution
+        self.num_mixtures = num_mixtures
+        self.prior = prior
+        self.prior_components = prior_components
+        self.beta = beta
+        self.kl_warmup_steps = kl_warmup_steps
+        self.num_importance_samples = num_importance_samples
+        self._build_networks()
+        self.build()
+
+    def _build_networks(self) -> None:
+        trunk = layers.encoder_network(
+            self.image_shape, self.filters, self.num_blocks, self.dense_units, self.num_classes
+        )
+        mean = keras.layers.Dense(self.latent_dim, dtype="float32", name="mean")(trunk.output)
+        raw_scale = keras.layers.Dense(self.latent_dim, dtype="float32", name="raw_scale")(
+            trunk.output
+        )
+        # Two views of one trunk: `encoder` is what users put into a Sequential.
+        self.encoder = keras.Model(trunk.input, mean, name="encoder")
+        self.posterior_network = keras.Model(trunk.input, [mean, raw_scale], name="posterior")
+        per_channel = layers.outputs_per_channel(
+            self.pixel_distribution, self.num_levels, self.num_mixtures
+        )
+        self.decoder = layers.decoder_network(
+            self.latent_dim,
+            self.image_shape,
+            self.decoder_filters or self.filters[::-1],
+            len(self.filters),
+            self.num_blocks if self.decoder_blocks is None else self.decoder_blocks,
+            self.dense_units,
+            self.image_shape[2] * per_channel,
+            self.num_classes,
+        )
+        if self.pixel_distribution == "gaussian":
+            self.log_scale = self.add_weight(name="log_scale", initializer="zeros")
+        if self.prior == "flow":
+            self.couplings = [
+                layers.coupling_network(self.latent_dim, 2 * self.latent_dim, f"coupling_{i}")
+                for i in range(self.prior_components)
+            ]
+        elif self.prior == "vamp":
+            self.pseudo_inputs = self.add_weight(
+                name="pseudo_inputs",
+                shape=(self.prior_components, *self.image_shape),
+                initializer=keras.initializers.RandomNormal(0.0, 1.0),
+            )
+
+    # Distributions ---------------------------------------------------------------------------
+
+    def posterior(self, images, *, labels=None):
+        """Returns q(z | images), a TFP distribution with event shape (latent_dim,)."""
+        return self._posterior(*self.check(images, labels))
+
+    def prior_distribution(self):
+        """Returns p(z), a TFP distribution with event shape (latent_dim,)."""
+        import tensorflow_probability as tfp
+
+        tfd, tfb = tfp.distributions, tfp.bijectors
+        base = tfd.Independent(
+            tfd.Normal(tf.zeros([self.latent_dim]), tf.ones([self.latent_dim])), 1
+        )
+        if self.prior == "standard_normal":
+            return base
+        if self.prior == "flow":
+            # z = f_1(reverse(f_2(reverse(... eps)))): each half is moved given the other.
+            reverse = list(range(self.latent_dim))[::-1]
+            chain = []
+            for network in self.couplings:
+                chain += [
+                    tfb.RealNVP(
+                        num_masked=self.latent_dim // 2,
+                        shift_and_log_scale_fn=_coupling(network),
+                    ),
+                    tfb.Permute(reverse),
+                ]
+            return tfd.TransformedDistribution(base, tfb.Chain(chain))
+        greys = 255.0 * tf.sigmoid(self.pseudo_inputs)
+        whole = greys + tf.stop_gradient(tf.round(greys) - greys)  # straight-through rounding
+        labels = None
+        if self.num_classes is not None:
+            labels = tf.range(self.prior_components, dtype=tf.int64) % self.num_classes
+        return tfd.MixtureSameFamily(
+            tfd.Categorical(logits=tf.zeros([self.prior_components])),
+            self._posterior(whole, labels),
+        )
+
+    def pixel_likelihood(self, latents, *, labels=None):
+        """Returns p(x | latents), a TFP distribution over levels; its `sample` draws pixels."""
+        latents = self.check_latents(latents)
+        return self._pixels(
+            latents, pixels.check_labels(labels, self.num_classes, latents.shape[0])
+        )
+
+    def _posterior(self, images, labels):
+        import tensorflow_probability as tfp
+
+        tfd = tfp.distributions
+        mean, raw_scale = self.posterior_network(_inputs(images, labels))
+        return tfd.Independent(tfd.Normal(mean, tf.nn.softplus(raw_scale) + MIN_SCALE), 1)
+
+    def _pixels(self, latents, labels):
+        from tfgen import distributions
+
+        return distributions.pixel_distribution(
+            self.pixel_distribution,
+            self.decoder(_inputs(latents, labels)),
+            self.num_levels,
+            self.log_scale if self.pixel_distribution == "gaussian" else None,
+        )
+
+    def _log_pixels(self, images, latents, labels):
+        """log p(x | z) for z (batch, k, latent_dim): nats, (batch, k)."""
+        batch, k = tf.shape(latents)[0], latents.shape[1]
+        flat = tf.reshape(latents, (-1, self.latent_dim))
+        levels = tf.repeat(pixels.images_to_levels(images, self.num_levels), k, axis=0)
+        labels = None if labels is None else tf.repeat(labels, k)
+        return tf.reshape(self._pixels(flat, labels).log_prob(levels), (batch, k))
+
+    def _mean_image(self, latents, labels):
+        from tfgen import distributions
+
+        return distributions.images_mean(self._pixels(latents, labels), self.num_levels)
+
+    def _decode(self, latents, labels=None):
+        levels = self._mean_image(latents, labels) * ((self.num_levels - 1) / 255.0)
+        return pixels.levels_to_images(levels, self.num_levels)
+
+    # Objective -------------------------------------------------------------------------------
+
+    def losses_per_image(self, images, labels, seeds, training):
+        """Returns loss, reconstruction and kl in nats per image, each (batch,)."""
+        import tensorflow_probability as tfp
+
+        k = self.num_importance_samples
+        posterior, prior = self._posterior(images, labels), self.prior_distribution()
+        eps = noise.normal(seeds, (k, self.latent_dim))
+        latents = self._at(posterior, eps)  # (batch, k, latent_dim)
+        reconstruction = -self._log_pixels(images, latents, labels)  # (batch, k)
+        if self.prior == "standard_normal" and k == 1:
+            kl = tfp.distributions.kl_divergence(posterior, prior)[:, None]
+        else:
+            kl = _log_normal(posterior, eps) - prior.log_prob(latents)
+        beta = self.beta
+        if training and self.kl_warmup_steps:
+            step = tf.cast(self.optimizer.iterations, tf.float32)
+            beta *= tf.minimum(step / self.kl_warmup_steps, 1.0)
+        log_weights = -reconstruction - beta * kl
+        return {
+            "loss": math.log(k) - tf.reduce_logsumexp(log_weights, 1),
+            "reconstruction": tf.reduce_mean(reconstruction, 1),
+            "kl": tf.reduce_mean(kl, 1),
+        }
+
+    @staticmethod
+    def _at(posterior, eps):
+        """mean + scale * eps for eps (batch, k, latent_dim)."""
+        normal = posterior.distribution
+        return normal.loc[:, None] + normal.scale[:, None] * eps
+
+    def call(self, images, labels=None, training=False):
+        """Returns the mean image, float32 (batch, height, width, channels) in [0, 255]."""
+        return self._mean_image(self.encoder(_inputs(images, labels)), labels)
+
+    # Endpoints -------------------------------------------------------------------------------
+
+    def endpoints(self, temperature=1.0, num_samples=1):
+        images = {"images": tf.TensorSpec((None, *self.image_shape), tf.uint8, "images")}
+        latents = {"latents": tf.TensorSpec((None, self.latent_dim), tf.float32, "latents")}
+        seed = {"seed": tf.TensorSpec((None,), tf.int64, "seed")}
+        labels = {}
+        if self.num_classes is not None:
+            labels = {"labels": tf.TensorSpec((None,), tf.int64, "labels")}
+
+        def sample(seed, labels=None):
+            latents = self._prior_sample(seed, temperature)
+            return {"images": self._decode(latents, labels)}
+
+        def encode(images, labels=None):
+            images = self._nearest(images)
+            return {"latents": self.encoder(_inputs(images, labels))}
+
+        def decode(latents, labels=None):
+            return {"images": self._decode(latents, labels)}
+
+        def reconstruct(images, labels=None):
+            latents = self.encoder(_inputs(self._nearest(images), labels))
+            return {"images": self._decode(latents, labels)}
+
+        if self.num_classes is None:
+
+            def log_likelihood(images, seed):
+                return {"log_likelihood": self._bound(images, None, seed, num_samples)}
+
+        else:
+
+            def log_likelihood(images, labels, seed):
+                return {"log_likelihood": self._bound(images, labels, seed, num_samples)}
+
+        return {
+            "sample": (sample, seed | labels),
+            "encode": (encode, images | labels),
+            "decode": (decode, latents | labels),
+            "reconstruct": (reconstruct, images | labels),
+            "log_likelihood": (log_likelihood, images | labels | seed),
+        }
+
+    def _nearest(self, images):
+        """Images on the nearest level, which exported graphs promise."""
+        if self.num_levels == 256:
+            return images
+        levels = pixels.images_to_levels(images, self.num_levels)
+        return pixels.levels_to_images(levels, self.num_levels)
+
+    def _prior_sample(self, seed, temperature):
+        """Turns each image's own noise into latents from the prior, (batch, latent_dim)."""
+        eps = temperature * noise.normal(seed, (self.latent_dim,))
+        if self.prior == "standard_normal":
+            return eps
+        prior = self.prior_distribution()
+        if self.prior == "flow":
+            return prior.bijector.forward(eps)
+        pick = noise.uniform(seed, (), stream=1) * self.prior_components
+        normal = prior.components_distribution.distribution
+        index = tf.cast(pick, tf.int32)
+        return tf.gather(normal.loc, index) + tf.gather(normal.scale, index) * eps
+
+    def _bound(self, images, labels, seeds, num_samples):
+        """The importance-weighted bound, summed over samples in passes of bounded memory.
+
+            log 1/k sum_k w_k,   log w = log p(x | z) + log p(z) - log q(z | x)
+        """
+        images = self._nearest(images)
+        posterior, prior = self._posterior(images, labels), self.prior_distribution()
+        rows = tf.shape(images)[0]
+        k = min(num_samples, SAMPLES_PER_PASS)
+        passes = -(-num_samples // k)
+
+        def one_pass(index, total):
+            eps = noise.normal(seeds, (k, self.latent_dim), stream=index)
+            latents = self._at(posterior, eps)
+            log_weights = (
+                self._log_pixels(images, latents, labels)
+                + prior.log_prob(latents)
+                - _log_normal(posterior, eps)
+            )
+            used = index * k + tf.range(k) < num_samples
+            log_weights = tf.where(used, log_weights, -math.inf)
+            return index + 1, tf.reduce_logsumexp(
+                tf.concat([total[:, None], log_weights], 1), axis=1
+            )
+
+        start = (tf.constant(0), tf.fill((rows,), -math.inf))
+        _, total = tf.while_loop(
+            lambda index, _: index < passes, one_pass, start, parallel_iterations=1
+        )
+        return total - math.log(num_samples)
+
+
+def _coupling(network):
+    """Adapts a Keras network on rows to RealNVP's function of tensors of any rank."""
+
+    def shift_and_log_scale(kept, _, **__):
+        outputs = network(tf.reshape(kept, (-1, kept.shape[-1])))
+        leading = tf.shape(kept)[:-1]
+        return [tf.reshape(o, tf.concat([leading, o.shape[-1:]], 0)) for o in outputs]
+
+    return shift_and_log_scale
+
+
+def _inputs(tensor, labels):
+    return tensor if labels is None else [tensor, labels]
+
+
+def _log_normal(posterior, eps):
+    """log q(z | x) at z = mean + scale * eps, without dividing by the scale again: (batch, k)."""
+    log_scale = tf.reduce_sum(tf.math.log(posterior.distribution.scale), -1)[:, None]
+    return -0.5 * tf.reduce_sum(tf.square(eps) + LOG_2PI, -1) - log_scale

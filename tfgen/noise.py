@@ -1,0 +1,100 @@
+"""Counter-based random numbers: the noise of image i is a function of seed i alone.
+
+One generator (Philox 4x32-10, Salmon et al., "Parallel random numbers: as easy as 1, 2, 3",
+2011) written in integer operations, so that eager, graph, XLA and SavedModel give the same bits
+on every device, with a key of its own for each image of a batch. TensorFlow's own stateless ops
+take one key for a whole tensor, and their floats differ between graph and XLA.
+
+    seed (n,) int64 -- bits -->   uint32 (n, words)
+                    -- uniform -> ((bits >> 9) + 1/2) 2^-23    in (0, 1), both ends excluded
+                    -- normal --> Phi^-1(uniform)
+
+Nothing here holds state: a training step folds (seed, step, index in the global batch) into new
+seeds, which is right under resume, jit and replicas alike.
+"""
+
+import math
+
+import tensorflow as tf
+
+__all__ = ["bits", "fold", "normal", "uniform"]
+
+_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+_KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
+_FOLD_STREAM = 0xF01D
+
+
+def _multiply(a: tf.Tensor, constant: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the high and low 32 bits of the 64-bit product."""
+    product = tf.cast(a, tf.uint64) * tf.constant(constant, tf.uint64)
+    high = tf.bitwise.right_shift(product, tf.constant(32, tf.uint64))
+    return tf.cast(high, tf.uint32), tf.cast(product, tf.uint32)
+
+
+def _philox(key: tuple, counter: tuple) -> tuple:
+    """Ten rounds of Philox 4x32; every word is a uint32 tensor, shapes broadcast."""
+    k0, k1 = key
+    c0, c1, c2, c3 = counter
+    xor = tf.bitwise.bitwise_xor
+    for _ in range(10):
+        high0, low0 = _multiply(c0, _MULTIPLIERS[0])
+        high1, low1 = _multiply(c2, _MULTIPLIERS[1])
+        c0, c1, c2, c3 = xor(xor(high1, c1), k0), low1, xor(xor(high0, c3), k1), low0
+        k0 += tf.constant(_KEY_STEPS[0], tf.uint32)
+        k1 += tf.constant(_KEY_STEPS[1], tf.uint32)
+    return c0, c1, c2, c3
+
+
+def bits(seeds: tf.Tensor, words: int, stream: int | tf.Tensor = 0) -> tf.Tensor:
+    """Draws `words` uint32 for each seed.
+
+    Args:
+        seeds: int64 (n,).
+        words: Numbers per seed.
+        stream: Which of 2^31 independent streams of the seed; may be an int32 scalar tensor.
+
+    Returns:
+        uint32 (n, words).
+    """
+    key = tf.bitcast(seeds, tf.uint32)  # (n, 2)
+    block = tf.cast(tf.range(-(-words // 4)), tf.uint32)[None, :]  # (1, words / 4)
+    zero = tf.zeros_like(block)
+    stream = zero + tf.cast(stream, tf.uint32)
+    drawn = _philox((key[:, :1], key[:, 1:]), (block, zero, stream, zero))
+    return tf.reshape(tf.stack(drawn, -1), (tf.shape(seeds)[0], -(-words // 4) * 4))[:, :words]
+
+
+def fold(seeds: tf.Tensor, data: int | tf.Tensor) -> tf.Tensor:
+    """Mixes whole numbers into seeds: new, unrelated seeds.
+
+    Args:
+        seeds: int64 (n,) or scalar.
+        data: int64, broadcast against `seeds`.
+
+    Returns:
+        int64 of the broadcast shape.
+    """
+    seeds, data = tf.cast(seeds, tf.int64), tf.cast(data, tf.int64)
+    shape = tf.broadcast_dynamic_shape(tf.shape(seeds), tf.shape(data))
+    key = tf.bitcast(tf.reshape(tf.broadcast_to(seeds, shape), (-1,)), tf.uint32)
+    counter = tf.bitcast(tf.reshape(tf.broadcast_to(data, shape), (-1,)), tf.uint32)
+    c0, c1 = counter[:, 0], counter[:, 1]
+    stream = tf.fill(tf.shape(c0), tf.constant(_FOLD_STREAM, tf.uint32))
+    drawn = _philox((key[:, 0], key[:, 1]), (c0, c1, stream, tf.ones_like(c0)))
+    return tf.reshape(tf.bitcast(tf.stack(drawn[:2], -1), tf.int64), shape)
+
+
+def uniform(
+    seeds: tf.Tensor, shape: tuple[int, ...], stream: int | tf.Tensor = 0
+) -> tf.Tensor:
+    """Draws float32 (n, *shape), uniform on the open interval (0, 1), multiples of 2^-24."""
+    drawn = tf.bitwise.right_shift(
+        bits(seeds, math.prod(shape), stream), tf.constant(9, tf.uint32)
+    )
+    unit = (tf.cast(drawn, tf.float32) + 0.5) * 2.0**-23
+    return tf.reshape(unit, (tf.shape(seeds)[0], *shape))
+
+
+def normal(seeds: tf.Tensor, shape: tuple[int, ...], stream: int | tf.Tensor = 0) -> tf.Tensor:
+    """Draws float32 (n, *shape), standard normal, |value| at most 5.4."""
+    return tf.math.ndtri(uniform(seeds, shape, stream))

@@ -1,0 +1,167 @@
+"""Value ranges, quantisation levels, nats and bits per dimension: their only home.
+
+Three spaces, named the same everywhere:
+
+    images   uint8, NHWC, [0, 255]              what users hand in and get back
+    levels   0 .. num_levels - 1                what pixel distributions are over
+    pixels   float, [-1, 1]                     what networks see
+
+Level k of L stands for the grey value round(255 k / (L - 1)), so two levels are 0 and 255.
+"""
+
+import math
+
+import numpy as np
+import tensorflow as tf
+
+__all__ = [
+    "bits_per_dim",
+    "check_images",
+    "check_labels",
+    "images_to_levels",
+    "images_to_pixels",
+    "level_values",
+    "levels_to_images",
+    "levels_to_pixels",
+]
+
+
+def level_values(num_levels: int) -> np.ndarray:
+    """Returns the grey values of the levels, uint8 of shape (num_levels,).
+
+    >>> level_values(2).tolist()
+    [0, 255]
+
+    Raises:
+        ValueError: `num_levels` is not a whole number in [2, 256].
+    """
+    if isinstance(num_levels, bool) or int(num_levels) != num_levels or not 2 <= num_levels <= 256:
+        raise ValueError(
+            f"num_levels must be a whole number from 2 to 256; received {num_levels!r}. "
+            "Use 2 for binary images and 256 for ordinary 8-bit ones."
+        )
+    return np.round(255.0 * np.arange(num_levels) / (num_levels - 1)).astype(np.uint8)
+
+
+def images_to_levels(images: tf.Tensor, num_levels: int) -> tf.Tensor:
+    """Maps uint8 images to the nearest level, float32 in [0, num_levels - 1], same shape."""
+    images = tf.cast(images, tf.float32)
+    return images if num_levels == 256 else tf.round(images * ((num_levels - 1) / 255.0))
+
+
+def levels_to_images(levels: tf.Tensor, num_levels: int) -> tf.Tensor:
+    """Maps levels, whole or not, to uint8 images on the nearest level, same shape."""
+    levels = tf.clip_by_value(tf.round(levels), 0.0, num_levels - 1.0)
+    return tf.cast(tf.round(levels * (255.0 / (num_levels - 1))), tf.uint8)
+
+
+def images_to_pixels(images: tf.Tensor) -> tf.Tensor:
+    """Maps uint8 images to float32 pixels in [-1, 1], same shape."""
+    return tf.cast(images, tf.float32) * (2.0 / 255.0) - 1.0
+
+
+def levels_to_pixels(levels: tf.Tensor, num_levels: int) -> tf.Tensor:
+    """Maps levels in [0, num_levels - 1] to float32 pixels in [-1, 1], same shape."""
+    return tf.cast(levels, tf.float32) * (2.0 / (num_levels - 1)) - 1.0
+
+
+def bits_per_dim(nats: float, image_shape: tuple[int, ...]) -> float:
+    """Converts a log-likelihood in nats per image to bits per dimension.
+
+        bits/dim = -nats / (H W C ln 2)
+
+    >>> round(bits_per_dim(-784 * math.log(2), (28, 28, 1)), 6)
+    1.0
+    """
+    return -nats / (math.prod(image_shape) * math.log(2.0))
+
+
+def check_images(images, image_shape: tuple[int, int, int], num_levels: int, name: str = "images"):
+    """Returns `images` as a uint8 tensor (batch, height, width, channels), or says what is wrong.
+
+    Args:
+        images: uint8 array or tensor (batch, *image_shape) with values among the levels.
+        image_shape: (height, width, channels) that the model was built for.
+        num_levels: Number of grey levels that the model knows.
+        name: The argument's name, for the message.
+
+    Raises:
+        ValueError: Another dtype, rank, shape, or a grey value that is no level.
+    """
+    if not hasattr(images, "dtype"):
+        images = np.asarray(images)
+    dtype = getattr(images.dtype, "name", str(images.dtype))
+    if dtype != "uint8":
+        fix = (
+            "multiply by 255, round and cast: np.round(255 * x).astype('uint8')"
+            if "float" in dtype
+            else "cast with .astype('uint8') after making sure that values lie in [0, 255]"
+        )
+        raise ValueError(
+            f"{name} must be uint8 with values in [0, 255]; received dtype {dtype}. "
+            f"If they are floats in [0, 1], {fix}."
+            if "float" in dtype
+            else f"{name} must be uint8 with values in [0, 255]; received dtype {dtype}. To fix, {fix}."
+        )
+    shape = tuple(images.shape)
+    if len(shape) != 4 or shape[1:] != tuple(image_shape):
+        rank_fix = " Add the batch axis: images[None]." if shape == tuple(image_shape) else ""
+        rank_fix = rank_fix or (
+            " Add the channel axis: images[..., None]."
+            if len(shape) == 3 and (*shape[1:], 1) == tuple(image_shape)
+            else " Resize the images, or build the model with another image_shape."
+        )
+        raise ValueError(
+            f"{name} must have shape (batch, height, width, channels) = "
+            f"(batch, {', '.join(map(str, image_shape))}); received {shape}.{rank_fix}"
+        )
+    if num_levels < 256:
+        allowed = level_values(num_levels)
+        found = np.unique(np.asarray(images))
+        extra = np.setdiff1d(found, allowed)
+        if extra.size:
+            raise ValueError(
+                f"{name} must hold only the model's {num_levels} levels "
+                f"{np.array2string(allowed, threshold=8)}; received the value {extra[0]}. "
+                "Round to the nearest level first, e.g. for 2 levels: "
+                "np.where(images > 127, 255, 0).astype('uint8')."
+            )
+    return tf.convert_to_tensor(images)
+
+
+def check_labels(labels, num_classes: int | None, count: int) -> tf.Tensor | None:
+    """Returns `labels` as an int64 tensor (count,), or says what is wrong.
+
+    One label stands for `count` equal ones.
+
+    Raises:
+        ValueError: Labels for an unconditional model, none for a conditional one, another shape
+            or dtype, or a label outside [0, num_classes).
+    """
+    if num_classes is None:
+        if labels is not None:
+            raise ValueError(
+                "labels must be left out: this model is unconditional (num_classes=None). "
+                "Load or build a class-conditional one, e.g. 'cvae_mnist'."
+            )
+        return None
+    if labels is None:
+        raise ValueError(
+            f"labels is required: this model is conditional on {num_classes} classes. "
+            f"Pass one whole number in [0, {num_classes - 1}] per image, or one for all."
+        )
+    labels = np.asarray(labels)
+    if labels.ndim == 0:
+        labels = np.full((count,), labels)
+    if labels.shape != (count,) or labels.dtype.kind not in "iu":
+        raise ValueError(
+            f"labels must be whole numbers of shape ({count},), one per image; "
+            f"received dtype {labels.dtype} and shape {labels.shape}."
+        )
+    if labels.size and not (0 <= labels.min() and labels.max() < num_classes):
+        wrong = labels[(labels < 0) | (labels >= num_classes)][0]
+        raise ValueError(
+            f"labels must lie in [0, {num_classes - 1}]; received {wrong}. "
+            "Number the classes from 0."
+        )
+    return tf.convert_to_tensor(labels.astype(np.int64))

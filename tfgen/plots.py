@@ -1,0 +1,236 @@
+"""Pictures for people: grids of images, originals over reconstructions, training curves.
+
+Every file is written under a temporary name in its own folder and then renamed, so a picture is
+either whole or not there.
+"""
+
+import contextlib
+import csv
+import math
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+__all__ = ["grid", "history", "rows", "save"]
+
+
+def grid(
+    images: np.ndarray, columns: int | None = None, padding: int = 2, background: int = 128
+) -> np.ndarray:
+    """Lays a batch of images out as one picture, row by row.
+
+        height of the picture = rows (H + padding) + padding, the width likewise
+
+    The images fill the rows from the left; what is left of the last row shows the background.
+
+    >>> grid(np.zeros((5, 28, 28, 1), np.uint8), columns=3).shape
+    (62, 92, 1)
+
+    Args:
+        images: uint8 array or tensor (N, H, W, C) in [0, 255] with 1 or 3 channels.
+        columns: Images in a row. None: the square root of N, rounded up.
+        padding: Pixels between the images and around the picture.
+        background: Grey value of the padding. The default stands out from black and white alike.
+
+    Returns:
+        uint8 array (height, width, C).
+
+    Raises:
+        ValueError: Another dtype or shape, no image, or a number outside its range.
+    """
+    images = _checked(images, "images", 4)
+    count, height, width, channels = images.shape
+    columns = _whole(math.ceil(math.sqrt(count)) if columns is None else columns, "columns", 1)
+    padding = _whole(padding, "padding", 0)
+    background = _whole(background, "background", 0, 255)
+    num_rows = -(-count // columns)
+    tiles = np.full(
+        (num_rows * columns, height + padding, width + padding, channels), background, np.uint8
+    )
+    tiles[:count, padding:, padding:] = images
+    tiles = tiles.reshape(num_rows, columns, *tiles.shape[1:])
+    picture = tiles.transpose(0, 2, 1, 3, 4).reshape(
+        num_rows * (height + padding), columns * (width + padding), channels
+    )
+    # Each tile brings the padding above and to the left of it; this closes the frame.
+    return np.pad(picture, ((0, padding), (0, padding), (0, 0)), constant_values=background)
+
+
+def rows(*batches: np.ndarray, padding: int = 2, background: int = 128) -> np.ndarray:
+    """Lays each batch out as one row, such as originals over their reconstructions.
+
+    >>> originals = reconstructions = np.zeros((8, 28, 28, 1), np.uint8)
+    >>> rows(originals, reconstructions).shape
+    (62, 242, 1)
+
+    Args:
+        *batches: uint8 arrays or tensors (N, H, W, C), all of one shape.
+        padding: As for `grid`.
+        background: As for `grid`.
+
+    Returns:
+        uint8 array (height, width, C).
+
+    Raises:
+        ValueError: No batch, batches of different shapes, or as for `grid`.
+    """
+    checked = [_checked(batch, f"batches[{i}]", 4) for i, batch in enumerate(batches)]
+    shapes = [batch.shape for batch in checked]
+    if len(set(shapes)) != 1:
+        raise ValueError(
+            f"batches must be one or more of one shape; received the shapes {shapes}. "
+            "Cut them to the same number of images."
+        )
+    return grid(np.concatenate(checked), len(checked[0]), padding, background)
+
+
+def save(
+    images: np.ndarray, path: str | os.PathLike[str], columns: int | None = None, scale: int = 1
+) -> Path:
+    """Writes one image, or a batch of images as a `grid`, to a PNG file.
+
+    Missing folders are made. An existing file is replaced.
+
+    Args:
+        images: uint8 array or tensor, (H, W, C) for one image or (N, H, W, C) for a batch.
+        path: The file to write. Its name must end in `.png`.
+        columns: Images in a row of the grid. One image has no grid and ignores it.
+        scale: Enlarges every pixel to a square of scale x scale.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        ValueError: As for `grid`, or a path or scale that breaks its rule.
+        OSError: The file cannot be written.
+    """
+    from PIL import Image
+
+    shape = np.shape(images)
+    picture = _checked(images, "images", 3) if len(shape) == 3 else grid(images, columns)
+    scale = _whole(scale, "scale", 1)
+    picture = picture.repeat(scale, axis=0).repeat(scale, axis=1)
+    picture = picture[..., 0] if picture.shape[-1] == 1 else picture  # Pillow: grey is (H, W)
+    with _written(path) as (path, temporary):
+        Image.fromarray(picture).save(temporary, format="PNG")
+    return path
+
+
+def history(csv_path: str | os.PathLike[str], out_path: str | os.PathLike[str]) -> Path:
+    """Draws the training curves in a file of `keras.callbacks.CSVLogger`.
+
+    Each quantity has axes of its own, which it shares with its `val_` twin.
+
+    Args:
+        csv_path: The log. Its first column is `epoch`.
+        out_path: The picture to write. Its name must end in `.png`.
+
+    Returns:
+        The path of the picture.
+
+    Raises:
+        ValueError: The log holds no epoch or is no such log, or `out_path` breaks its rule.
+        OSError: The log cannot be read, or the picture cannot be written.
+    """
+    # The figure is drawn without pyplot, which keeps global state and may open a display.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    curves = _read_log(Path(csv_path))
+    epochs = curves.pop("epoch")
+    panels = [
+        name
+        for name in curves
+        if not (name.startswith("val_") and name.removeprefix("val_") in curves)
+    ]
+    columns = min(3, len(panels))
+    num_rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(4.5 * columns, 3.2 * num_rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    for i, name in enumerate(panels):
+        axes = figure.add_subplot(num_rows, columns, i + 1, title=name, xlabel="epoch")
+        axes.plot(epochs, curves[name], label=name)
+        if f"val_{name}" in curves:
+            axes.plot(epochs, curves[f"val_{name}"], label=f"val_{name}")
+            axes.legend()
+        axes.grid(alpha=0.3)
+    with _written(out_path) as (out_path, temporary):
+        figure.savefig(temporary, format="png", dpi=120)
+    return out_path
+
+
+def _read_log(path: Path) -> dict[str, list[float]]:
+    """Returns the columns of a CSVLogger file; what is not a number becomes nan."""
+    with path.open(newline="") as file:
+        header, *lines = [line for line in csv.reader(file) if line] or [[]]
+    if header[:1] != ["epoch"] or len(header) < 2 or not lines:
+        raise ValueError(
+            f"csv_path must be a file of keras.callbacks.CSVLogger with at least one epoch and "
+            f"the first column 'epoch'; received {path} with {len(lines)} epochs and the columns "
+            f"{', '.join(header) or '(none)'}. Train for an epoch first, or pass another file."
+        )
+    # A run that was cut off may have left a part of a line.
+    lines = [line + [""] * (len(header) - len(line)) for line in lines]
+    return {name: [_number(line[i]) for line in lines] for i, name in enumerate(header)}
+
+
+def _number(text: str) -> float:
+    """Reads a number; CSVLogger writes NA where an epoch has none, which draws as a gap."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+@contextlib.contextmanager
+def _written(path: str | os.PathLike[str]) -> Iterator[tuple[Path, Path]]:
+    """Yields (path, temporary path beside it) and renames the second to the first at the end."""
+    path = Path(path).expanduser()
+    if path.suffix.lower() != ".png":
+        raise ValueError(
+            f"path must end in .png, the only format written here; received {path}. "
+            f"Use {path.with_suffix('.png') if path.name else 'a file name'}."
+        )
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield path, temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OSError(
+            f"path must lie in a folder that can be written; received {path}, which failed with "
+            f"{type(error).__name__}: {error.strerror or error}. Choose another folder."
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _checked(images: np.ndarray, name: str, rank: int) -> np.ndarray:
+    """Returns uint8 images of the given rank as a numpy array, or says what is wrong."""
+    images = np.asarray(images)
+    if images.dtype != np.uint8:
+        raise ValueError(
+            f"{name} must be uint8 with values in [0, 255]; received dtype {images.dtype}. "
+            "If they are floats in [0, 1], use np.round(255 * images).astype('uint8')."
+        )
+    if images.ndim != rank or images.shape[-1] not in (1, 3) or 0 in images.shape:
+        axes = "(batch, height, width, channels)" if rank == 4 else "(height, width, channels)"
+        raise ValueError(
+            f"{name} must have shape {axes} with 1 or 3 channels and no empty axis; "
+            f"received {images.shape}. Reshape the array, such as images[..., None] for a "
+            "missing channel axis."
+        )
+    return images
+
+
+def _whole(value: int, name: str, low: int, high: int | None = None) -> int:
+    """Returns a whole number within its range, or says what is wrong."""
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not whole or value < low or (high is not None and value > high):
+        rule = f"of {low} or more" if high is None else f"from {low} to {high}"
+        raise ValueError(f"{name} must be a whole number {rule}; received {value!r}.")
+    return int(value)
