@@ -1,0 +1,113 @@
+"""A recipe: all that a training needs, as data.
+
+A recipe is a JSON file with the fields of `Recipe`; no code branches on a recipe's name.
+"""
+
+import dataclasses
+import difflib
+import json
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Recipe"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What to train, on what, and how; frozen, so that a run cannot drift from its file.
+
+    Args:
+        family: Name of the model class, e.g. "VAE".
+        model: Constructor arguments of the family.
+        data: Name or path for `tfgen.data`.
+        description: One sentence for the card.
+        batch_size: Images per step, over all replicas.
+        epochs: Passes over the train split.
+        learning_rate: Peak of Adam's cosine schedule.
+        warmup_steps: Steps of linear growth up to the peak.
+        final_learning_rate: Fraction of the peak that the schedule ends at.
+        clip_norm: Bound on the global norm of the gradient; None leaves it.
+        ema_momentum: Momentum of the averaged weights, warmed up; 0 turns averaging off.
+        shift: Largest random shift of a training image, in pixels.
+        patience: Epochs without a better validation loss before stopping; None never stops early.
+            The weights of the best epoch are kept either way.
+        jit_compile: Whether XLA compiles the step; faster for some networks, slower for others.
+        seed: Seed of the data's order, the noise and the initial weights.
+        figures: What `tfgen evaluate` measures, a list of {"metric": name, **arguments}.
+
+    Raises:
+        ValueError: A value out of its range.
+    """
+
+    family: str
+    model: dict[str, Any]
+    data: str
+    description: str = ""
+    batch_size: int = 100
+    epochs: int = 10
+    learning_rate: float = 1e-3
+    warmup_steps: int = 200
+    final_learning_rate: float = 0.01
+    clip_norm: float | None = None
+    ema_momentum: float = 0.999
+    shift: int = 0
+    patience: int | None = None
+    jit_compile: bool = True
+    seed: int = 0
+    figures: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+
+    def __post_init__(self):
+        for name, least in (("batch_size", 1), ("epochs", 1), ("warmup_steps", 0), ("shift", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ValueError(
+                    f"recipe: {name} must be a whole number, at least {least}; received {value!r}."
+                )
+        if not self.learning_rate > 0:
+            raise ValueError(
+                f"recipe: learning_rate must be positive; received {self.learning_rate!r}."
+            )
+        if not 0 <= self.ema_momentum < 1:
+            raise ValueError(
+                f"recipe: ema_momentum must lie in [0, 1); received {self.ema_momentum!r}."
+            )
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Recipe":
+        """Builds a recipe; raises ValueError for an unknown or missing key, naming it.
+
+        >>> Recipe.from_dict({"family": "VAE", "model": {}, "data": "digits"}).batch_size
+        100
+        """
+        if not isinstance(values, dict):
+            raise ValueError(f"recipe must be a JSON object; received {type(values).__name__}.")
+        fields = {field.name: field for field in dataclasses.fields(cls)}
+        for key in values:
+            if key not in fields:
+                near = difflib.get_close_matches(key, fields, 1)
+                hint = f" Did you mean {near[0]!r}?" if near else ""
+                raise ValueError(
+                    f"recipe: unknown key {key!r}.{hint} Known keys: {', '.join(fields)}."
+                )
+        for key in ("family", "model", "data"):
+            if key not in values:
+                raise ValueError(f"recipe: the key {key!r} is required.")
+        return cls(**values)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Recipe":
+        """Reads a recipe from a JSON file; raises ValueError if it is none."""
+        path = Path(path)
+        try:
+            values = json.loads(path.read_text())
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"recipe {path} is not valid JSON: {error}.") from error
+        return cls.from_dict(values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the fields as plain data."""
+        return dataclasses.asdict(self)
+
+    def to_json(self) -> str:
+        """Returns the recipe as the text of its file."""
+        return json.dumps(self.to_dict(), indent=2) + "\n"

@@ -1,0 +1,513 @@
+"""From a recipe to a fitted model: data order, schedule, averaged weights, exact resume.
+
+Everything random is a pure function of numbers that a checkpoint holds: the order of the data of
+(seed, epoch), noise and shifts of (seed, step, index in the global batch). A run that was killed
+goes on from its newest checkpoint and ends with the weights of a run that was not.
+"""
+
+import contextlib
+import csv
+import ctypes
+import json
+import sys
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfgen import data, models, noise, plots
+from tfgen.files import replacing
+from tfgen.recipe import Recipe
+
+__all__ = ["AveragedWeights", "Checkpoint", "DrawSamples", "build", "train", "tune_allocator"]
+
+ORDER_FOLD = 1  # seed -> the data's order
+SHIFT_FOLD = 2  # seed -> the shifts of training images
+FIXED_SEEDS = 64  # images that `DrawSamples` draws, always from the seeds 0 .. 63
+
+
+def tune_allocator() -> bool:
+    """Tells glibc to keep freed memory, and returns whether it could be told.
+
+    A training step frees and asks for the same large blocks again; by default glibc hands them
+    back to the system each time and pays for it in page faults. This sets for the running process
+    what MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=2147483647 MALLOC_TOP_PAD_=268435456 set before
+    it starts. Memory use stays near its peak. `tfgen train` calls it; `benchmarks/allocator.py`
+    measures it. Elsewhere than on Linux with glibc it does nothing.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:  # another C library
+        return False
+    top_pad, trim_threshold, mmap_max = -2, -1, -4  # M_TOP_PAD, M_TRIM_THRESHOLD, M_MMAP_MAX
+    return all((mallopt(mmap_max, 0), mallopt(trim_threshold, 2**31 - 1), mallopt(top_pad, 2**28)))
+
+
+def build(recipe: Recipe) -> keras.Model:
+    """Returns the recipe's model with its initial weights, compiled with its optimizer.
+
+    The initial weights are a function of the recipe's seed.
+
+    Raises:
+        ValueError: An unknown family or a constructor argument that it does not have.
+    """
+    family = models.family(recipe.family)
+    keras.utils.set_random_seed(recipe.seed)
+    try:
+        model = family(**{"seed": recipe.seed, **recipe.model})
+    except TypeError as error:
+        raise ValueError(f"recipe: model does not fit {recipe.family}: {error}.") from error
+    images, _ = data.arrays(recipe.data, "train")
+    steps = recipe.epochs * (len(images) // recipe.batch_size)
+    warmup = min(recipe.warmup_steps, steps // 2)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0 if warmup else recipe.learning_rate,
+        decay_steps=max(steps - warmup, 1),
+        alpha=recipe.final_learning_rate,
+        warmup_target=recipe.learning_rate if warmup else None,
+        warmup_steps=warmup,
+    )
+    optimizer = keras.optimizers.Adam(schedule, global_clipnorm=recipe.clip_norm)
+    model.compile(optimizer=optimizer, jit_compile=recipe.jit_compile)
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def batches(
+    recipe: Recipe, images: np.ndarray, labels: np.ndarray | None, first_step: int
+) -> tf.data.Dataset:
+    """Yields the batches of steps first_step, first_step + 1, ... to the end of the run.
+
+    Each epoch is a permutation drawn from (seed, epoch); the last partial batch is dropped.
+    """
+    count = len(images)
+    per_epoch = count // recipe.batch_size
+    order = noise.fold(recipe.seed, ORDER_FOLD)
+    images = tf.constant(images)
+    labels = None if labels is None else tf.constant(labels)
+
+    def epoch_of_indices(epoch):
+        indices = tf.random.experimental.stateless_shuffle(
+            tf.range(count), seed=tf.stack([order, epoch])
+        )
+        return tf.data.Dataset.from_tensor_slices(indices).batch(
+            recipe.batch_size, drop_remainder=True
+        )
+
+    def gather(step, indices):
+        batch = tf.gather(images, indices)
+        if recipe.shift:
+            position = step * recipe.batch_size + tf.range(recipe.batch_size, dtype=tf.int64)
+            seeds = noise.fold(noise.fold(recipe.seed, SHIFT_FOLD), position)
+            batch = shifted(batch, seeds, recipe.shift)
+        return batch if labels is None else (batch, tf.gather(labels, indices))
+
+    first_epoch = first_step // per_epoch
+    indices = tf.data.Dataset.range(first_epoch, recipe.epochs).flat_map(epoch_of_indices)
+    steps = tf.data.Dataset.range(first_epoch * per_epoch, recipe.epochs * per_epoch)
+    return (
+        tf.data.Dataset.zip(steps, indices)
+        .skip(first_step - first_epoch * per_epoch)
+        .map(gather)
+        .prefetch(4)
+    )
+
+
+def shifted(images: tf.Tensor, seeds: tf.Tensor, most: int) -> tf.Tensor:
+    """Moves each image by up to `most` pixels each way, filling with its own edge value 0."""
+    height, width = images.shape[1:3]
+    offset = tf.cast(noise.uniform(seeds, (2,)) * (2 * most + 1), tf.int32)  # (batch, 2)
+    padded = tf.pad(images, [[0, 0], [most, most], [most, most], [0, 0]])
+    padded = tf.gather(padded, offset[:, :1] + tf.range(height), axis=1, batch_dims=1)
+    return tf.gather(padded, offset[:, 1:] + tf.range(width), axis=2, batch_dims=1)
+
+
+class AveragedWeights(keras.callbacks.Callback):
+    """Keeps an exponential moving average of the weights, and evaluates with it.
+
+        average <- m average + (1 - m) weights,   m = min(momentum, (1 + n) / (10 + n)) at step n
+
+    The growing m forgets the initial weights, which a constant one would still hold after a short
+    run. The average stands in for the weights during every evaluation and after training.
+
+    Args:
+        momentum: In [0, 1).
+    """
+
+    def __init__(self, momentum: float):
+        super().__init__()
+        self.momentum = momentum
+        self.averages: list[tf.Variable] = []
+        self._swapped = False
+
+    def on_train_begin(self, logs=None):
+        """Starts the average at the weights, unless a checkpoint has filled it."""
+        if not self.averages:
+            self.averages = [tf.Variable(v.value) for v in self.model.trainable_variables]
+        weights = [v.value for v in self.model.trainable_variables]
+        iterations = self.model.optimizer.iterations.value
+        averages, momentum = self.averages, self.momentum
+
+        @tf.function(autograph=False)
+        def update():
+            n = tf.cast(iterations, tf.float32)
+            keep = tf.minimum(momentum, (1.0 + n) / (10.0 + n))
+            for average, weight in zip(averages, weights, strict=True):
+                average.assign_sub((1.0 - keep) * (average - weight))
+
+        self._update = update.get_concrete_function()
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Moves the average by one step."""
+        self._update()
+
+    def swap(self) -> None:
+        """Exchanges weights and average."""
+        for average, weight in zip(self.averages, self.model.trainable_variables, strict=True):
+            held = average.numpy()
+            average.assign(weight.value)
+            weight.assign(held)
+        self._swapped = not self._swapped
+
+    def on_test_begin(self, logs=None):
+        """Evaluates with the average."""
+        if self.averages:
+            self.swap()
+
+    def on_test_end(self, logs=None):
+        """Goes back to the weights."""
+        if self._swapped:
+            self.swap()
+
+    def on_train_end(self, logs=None):
+        """Leaves the average in the model."""
+        if not self._swapped:
+            self.swap()
+
+
+class Checkpoint(keras.callbacks.Callback):
+    """Saves the whole state of a run, and puts it back.
+
+    State: weights, every optimizer's slots and step counts, averaged weights, the running means
+    of the epoch, the best epoch so far. Written beside and renamed, the newest two kept, so that
+    a kill at any moment loses at most `every` seconds and never the ability to go on.
+
+    Args:
+        folder: Where the checkpoints go.
+        averages: The run's `AveragedWeights`, or None.
+        every: Seconds between checkpoints inside an epoch; one is written at each epoch's end.
+        patience: Epochs without a better validation loss before the run stops, or None.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        averages: AveragedWeights | None,
+        every: float = 120.0,
+        patience: int | None = None,
+    ):
+        super().__init__()
+        self.folder, self.averages = Path(folder), averages
+        self.every, self.patience = every, patience
+        self.state: dict[str, Any] = {
+            "step": 0,
+            "epoch": 0,
+            "best_epoch": -1,
+            "best_loss": None,
+            "seconds": 0.0,
+        }
+        self._resumed_means: list[np.ndarray] | None = None
+
+    @property
+    def best_path(self) -> Path:
+        """File of the weights of the epoch with the lowest validation loss."""
+        return self.folder / "best.weights.h5"
+
+    def _variables(self) -> dict[str, list]:
+        groups = {"weight": self.model.variables, "mean": []}
+        for metric in self.model.metrics:
+            groups["mean"] += metric.variables
+        if self.averages is not None:
+            groups["average"] = self.averages.averages
+        optimizers = {
+            name: value
+            for name, value in vars(self.model).items()
+            if isinstance(value, keras.optimizers.Optimizer)
+        }
+        for name, optimizer in optimizers.items():
+            groups[name.strip("_")] = optimizer.variables
+        return groups
+
+    def restore(self, model: keras.Model) -> bool:
+        """Puts the newest readable checkpoint into `model`; returns whether there was one.
+
+        A checkpoint that cannot be read is passed over with a warning.
+        """
+        self.set_model(model)
+        for path in sorted(self.folder.glob("checkpoint-*.npz"), reverse=True):
+            try:
+                with np.load(path) as arrays:
+                    stored = {name: arrays[name] for name in arrays.files}
+                state = json.loads(bytes(stored.pop("state")))
+            except (zipfile.BadZipFile, ValueError, KeyError, OSError, EOFError) as error:
+                print(f"warning: {path} cannot be read ({error}); trying the one before.")
+                continue
+            if self.averages is not None:
+                self.averages.averages = [
+                    tf.Variable(tf.zeros(v.shape)) for v in model.trainable_variables
+                ]
+            self._fill(stored, path)
+            self.state = state
+            self._resumed_means = [
+                stored[name] for name in sorted(stored) if name.startswith("mean/")
+            ]
+            return True
+        return False
+
+    def _fill(self, stored: dict[str, np.ndarray], path: Path) -> None:
+        for group, variables in self._variables().items():
+            for index, variable in enumerate(variables):
+                value = stored.get(f"{group}/{index:04d}")
+                if value is None or value.shape != tuple(variable.shape):
+                    raise ValueError(
+                        f"{path} does not belong to this recipe: {group} {index} has shape "
+                        f"{None if value is None else value.shape}, the model's has "
+                        f"{tuple(variable.shape)}. Resume with the recipe that began the run."
+                    )
+                variable.assign(value)
+
+    def save(self) -> None:
+        """Writes a checkpoint and drops all but the newest two."""
+        step = self.state["step"] = int(self.model.optimizer.iterations.numpy())
+        now = time.monotonic()
+        self.state["seconds"] += now - self._since
+        self._since = self._last = now
+        arrays = {
+            f"{group}/{index:04d}": np.asarray(variable)
+            for group, variables in self._variables().items()
+            for index, variable in enumerate(variables)
+        }
+        state = np.frombuffer(json.dumps(self.state).encode(), np.uint8)
+        with replacing(self.folder / f"checkpoint-{step:09d}.npz") as path:
+            np.savez(path, state=state, **arrays)
+        for old in sorted(self.folder.glob("checkpoint-*.npz"))[:-2]:
+            old.unlink()
+
+    def on_train_begin(self, logs=None):
+        """Starts the clocks."""
+        self._since = self._last = time.monotonic()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Puts back the running means of an epoch that was cut, after Keras has reset them."""
+        self.state["epoch"] = epoch
+        if self._resumed_means is not None:
+            means = [v for metric in self.model.metrics for v in metric.variables]
+            for variable, value in zip(means, self._resumed_means, strict=True):
+                variable.assign(value)
+            self._resumed_means = None
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Saves when the last checkpoint is old."""
+        if time.monotonic() - self._last > self.every:
+            self.save()
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Keeps the best weights, stops when patience is over, saves."""
+        loss = (logs or {}).get("val_loss")
+        if loss is not None and (
+            self.state["best_loss"] is None or loss < self.state["best_loss"]
+        ):
+            self.state.update(best_loss=float(loss), best_epoch=epoch)
+            swap = self.averages.swap if self.averages is not None else lambda: None
+            swap()
+            with replacing(self.best_path) as path:
+                self.model.save_weights(path)
+            swap()
+        self.state["epoch"] = epoch + 1
+        if self.patience is not None and epoch - self.state["best_epoch"] >= self.patience:
+            self.model.stop_training = True
+        self.save()
+
+
+class CSVLog(keras.callbacks.Callback):
+    """Appends a row to `path` at each epoch's end; a resumed run repeats and misses none."""
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.path = Path(path)
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Rewrites the file with the rows before this epoch and this one."""
+        rows = []
+        if self.path.exists():
+            with self.path.open(newline="") as file:
+                rows = [row for row in csv.DictReader(file) if int(row["epoch"]) < epoch]
+        rows.append({"epoch": epoch, **{k: float(v) for k, v in (logs or {}).items()}})
+        with replacing(self.path) as path, path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[-1]))
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+class DrawSamples(keras.callbacks.Callback):
+    """Draws images from the same seeds after each epoch; for a model without `sample`,
+    reconstructs the same images.
+
+    Args:
+        folder: PNG files epoch_0001.png, ... go here.
+        images: Images to reconstruct.
+        labels: Their labels, for a conditional model.
+        averages: The run's `AveragedWeights`, whose weights draw.
+    """  # noqa: D205
+
+    def __init__(self, folder: Path, images, labels, averages: AveragedWeights | None):
+        super().__init__()
+        self.folder, self.averages = Path(folder), averages
+        self.images, self.labels = images[: FIXED_SEEDS // 2], labels
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Writes the epoch's picture."""
+        swap = self.averages.swap if self.averages is not None else lambda: None
+        swap()
+        picture = fixed_picture(self.model, self.images)
+        swap()
+        plots.save(picture, self.folder / f"epoch_{epoch + 1:04d}.png", scale=2)
+
+
+def fixed_picture(model, images: np.ndarray) -> np.ndarray:
+    """Returns the picture of a model: 64 samples from fixed seeds, by class where it has classes;
+    for a model that has no `sample`, images over their reconstructions.
+    """  # noqa: D205
+    if "sample" not in model.endpoints():
+        pairs = [
+            row
+            for start in range(0, len(images), 8)
+            for row in (images[start : start + 8], model.reconstruct(images[start : start + 8]))
+        ]
+        return plots.rows(*pairs)
+    labels = None
+    count, columns = FIXED_SEEDS, 8
+    if model.num_classes is not None:
+        count, columns = 8 * model.num_classes, 8
+        labels = np.repeat(np.arange(model.num_classes), 8)
+    return plots.grid(model.sample(count, labels=labels, seed=0), columns)
+
+
+def train(
+    recipe: Recipe,
+    folder: str | Path,
+    resume: bool = False,
+    verbose: int = 1,
+    tensorboard: bool = False,
+    checkpoint_seconds: float = 120.0,
+) -> keras.Model:
+    """Fits the recipe's model and returns it with the best epoch's (averaged) weights.
+
+    The folder receives recipe.json, log.csv, samples/ and checkpoints while the run goes on, and
+    training.json (steps, best epoch, seconds) at its end.
+
+    Args:
+        recipe: What to train.
+        folder: The run's own folder.
+        resume: Go on from the newest checkpoint of the folder.
+        verbose: As in `keras.Model.fit`.
+        tensorboard: Write TensorBoard logs to folder/tensorboard.
+        checkpoint_seconds: Time between checkpoints inside an epoch.
+
+    Raises:
+        ValueError: The recipe does not fit its model or data, or the folder holds a run and
+            `resume` is false, or holds a run of another recipe.
+        OSError: The folder cannot be written.
+    """
+    folder = Path(folder)
+    _claim(folder, recipe, resume)
+    model = build(recipe)
+    images, labels = data.arrays(recipe.data, "train")
+    validation = data.arrays(recipe.data, "validation")
+    if model.num_classes is None:
+        labels, validation = None, (validation[0], None)
+    elif labels is None:
+        raise ValueError(
+            f"recipe: {recipe.data!r} has no labels, but model.num_classes="
+            f"{model.num_classes}. Leave num_classes out or use labelled data."
+        )
+    per_epoch = len(images) // recipe.batch_size
+    if not per_epoch:
+        raise ValueError(
+            f"recipe: batch_size must be at most the {len(images)} training images; "
+            f"received {recipe.batch_size}."
+        )
+    averages = AveragedWeights(recipe.ema_momentum) if recipe.ema_momentum else None
+    checkpoint = Checkpoint(folder, averages, checkpoint_seconds, recipe.patience)
+    if resume:
+        checkpoint.restore(model)
+    callbacks = [checkpoint, CSVLog(folder / "log.csv")]
+    callbacks.append(DrawSamples(folder / "samples", validation[0], validation[1], averages))
+    if averages is not None:
+        callbacks.insert(0, averages)
+    if tensorboard:
+        callbacks.append(keras.callbacks.TensorBoard(folder / "tensorboard"))
+    step = checkpoint.state["step"]
+    # An epoch that was cut is finished first, alone, since `fit` counts its steps from 0.
+    done = step % per_epoch
+    legs = [(step // per_epoch, step // per_epoch + 1, per_epoch - done)] if done else []
+    legs.append((step // per_epoch + bool(done), recipe.epochs, per_epoch))
+    for first, last, steps in legs:
+        stopped = _patience_is_over(checkpoint, recipe)
+        if first < last and not stopped:
+            model.fit(
+                batches(recipe, images, labels, step),
+                initial_epoch=first,
+                epochs=last,
+                steps_per_epoch=steps,
+                validation_data=_validation(validation, recipe.batch_size),
+                callbacks=callbacks,
+                shuffle=False,
+                verbose=verbose,
+            )
+            if averages is not None and (first, last, steps) != legs[-1]:
+                averages.swap()  # the next leg goes on from the weights
+            step = int(model.optimizer.iterations.numpy())
+    with contextlib.suppress(FileNotFoundError):
+        model.load_weights(checkpoint.best_path)
+    with replacing(folder / "training.json") as path:
+        path.write_text(json.dumps(checkpoint.state, indent=2) + "\n")
+    return model
+
+
+def _patience_is_over(checkpoint: Checkpoint, recipe: Recipe) -> bool:
+    state = checkpoint.state
+    return (
+        recipe.patience is not None
+        and state["best_epoch"] >= 0
+        and state["epoch"] - 1 - state["best_epoch"] >= recipe.patience
+    )
+
+
+def _validation(validation, batch_size: int) -> tf.data.Dataset:
+    images, labels = validation
+    arrays = images if labels is None else (images, labels)
+    return tf.data.Dataset.from_tensor_slices(arrays).batch(batch_size).prefetch(2)
+
+
+def _claim(folder: Path, recipe: Recipe, resume: bool) -> None:
+    """Makes the run's folder, or checks that the run in it is this one."""
+    path = folder / "recipe.json"
+    if path.exists():
+        if not resume:
+            raise ValueError(
+                f"out must be a new folder: {folder} already holds a run. "
+                "Pass resume (--resume) to go on with it, or name another folder."
+            )
+        if Recipe.load(path) != recipe:
+            raise ValueError(
+                f"resume needs the recipe that began the run: {path} differs from the one given."
+            )
+        return
+    with replacing(path) as temporary:
+        temporary.write_text(recipe.to_json())
