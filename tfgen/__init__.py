@@ -1,5 +1,11 @@
 """tfgen: deep generative image models for Keras 3 and TensorFlow, trained and measured."""
 
+from importlib.metadata import version
+
+from tfgen import data, pixels, zoo
+from tfgen.models.autoencoder import AutoEncoder
+from tfgen.models.base import GenerativeModel
 from tfgen.models.vae import VAE
 
-__version__ = "0.1.0"
+__all__ = ["VAE", "AutoEncoder", "GenerativeModel", "data", "pixels", "zoo"]
+__version__ = version("tfgen")

@@ -9,6 +9,7 @@ import contextlib
 import csv
 import ctypes
 import json
+import os
 import sys
 import time
 import zipfile
@@ -27,6 +28,10 @@ __all__ = ["AveragedWeights", "Checkpoint", "DrawSamples", "build", "train", "tu
 
 ORDER_FOLD = 1  # seed -> the data's order
 SHIFT_FOLD = 2  # seed -> the shifts of training images
+DATA_LICENCES = {
+    name: "MNIST by Y. LeCun, C. Cortes and C. Burges, CC BY-SA 3.0."
+    for name in ("mnist", "binarized_mnist")
+}
 FIXED_SEEDS = 64  # images that `DrawSamples` draws, always from the seeds 0 .. 63
 
 
@@ -478,6 +483,19 @@ def train(
     with replacing(folder / "training.json") as path:
         path.write_text(json.dumps(checkpoint.state, indent=2) + "\n")
     return model
+
+
+def provenance(recipe: Recipe, folder: str | Path) -> dict[str, Any]:
+    """Returns what an entry's metadata says of how it was trained."""
+    images, _ = data.arrays(recipe.data, "train")
+    devices = tf.config.list_physical_devices()
+    gpus = [device for device in devices if device.device_type == "GPU"]
+    return {
+        "data": {"name": recipe.data, "split": "train", "digest": data.digest(images)},
+        "licence": {"weights": "Apache-2.0", "data": DATA_LICENCES.get(recipe.data, "")},
+        "training": json.loads((Path(folder) / "training.json").read_text()),
+        "device": f"{len(gpus)} GPU" if gpus else f"{os.cpu_count()} CPU cores",
+    }
 
 
 def _patience_is_over(checkpoint: Checkpoint, recipe: Recipe) -> bool:

@@ -1,10 +1,11 @@
 """The families, by name."""
 
+from tfgen.models.autoencoder import AutoEncoder
 from tfgen.models.vae import VAE
 
 __all__ = ["FAMILIES", "family"]
 
-FAMILIES = {cls.__name__: cls for cls in (VAE,)}
+FAMILIES = {cls.__name__: cls for cls in (AutoEncoder, VAE)}
 
 
 def family(name: str) -> type:

@@ -1,8 +1,9 @@
 """The contract that every model of the zoo keeps."""
 
+import contextlib
 import inspect
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -74,6 +75,16 @@ class GenerativeModel(keras.Model):
                 value = getattr(self, name)
                 config[name] = list(value) if isinstance(value, (tuple, list)) else value
         return config
+
+    @contextlib.contextmanager
+    def own_dtype_policy(self) -> Iterator[None]:
+        """Gives the layers that are built inside it the model's `dtype`; Keras would not."""
+        outer = keras.config.dtype_policy()
+        keras.config.set_dtype_policy(self.dtype_policy)
+        try:
+            yield
+        finally:
+            keras.config.set_dtype_policy(outer)
 
     def build(self, input_shape=None) -> None:
         """All weights exist from the constructor on."""
@@ -167,7 +178,7 @@ class GenerativeModel(keras.Model):
             )
         else:
             labels = tf.reshape(tf.cast(labels, tf.int64), (-1,))
-        return images, labels, weight
+        return self.nearest_level(images), labels, weight
 
     def _report(self, losses, weight) -> dict[str, tf.Tensor]:
         for name, value in losses.items():
@@ -181,6 +192,54 @@ class GenerativeModel(keras.Model):
     ) -> dict[str, tuple[Callable, dict[str, tf.TensorSpec]]]:
         """Returns {name: (function of tensors to a dict of tensors, {argument: spec})}."""
         raise NotImplementedError
+
+    @property
+    def specs(self) -> dict[str, dict[str, tf.TensorSpec]]:
+        """Argument specs of endpoints, batch dynamic; `labels` is empty if unconditional."""
+        specs = {
+            "images": {"images": tf.TensorSpec((None, *self.image_shape), tf.uint8, "images")},
+            "seed": {"seed": tf.TensorSpec((None,), tf.int64, "seed")},
+            "labels": {},
+        }
+        if self.num_classes is not None:
+            specs["labels"] = {"labels": tf.TensorSpec((None,), tf.int64, "labels")}
+        return specs
+
+    def latent_endpoints(self) -> dict[str, tuple[Callable, dict[str, tf.TensorSpec]]]:
+        """Returns encode, decode and reconstruct of a family with `encoder` and `decoder`."""
+        images, labels = self.specs["images"], self.specs["labels"]
+        latents = {"latents": tf.TensorSpec((None, self.latent_dim), tf.float32, "latents")}
+
+        def encode(images, labels=None):
+            return {"latents": self.encoder(inputs(self.nearest_level(images), labels))}
+
+        def decode(latents, labels=None):
+            return {"images": self.decode_tensors(latents, labels)}
+
+        def reconstruct(images, labels=None):
+            return {"images": self.decode_tensors(encode(images, labels)["latents"], labels)}
+
+        return {
+            "encode": (encode, images | labels),
+            "decode": (decode, latents | labels),
+            "reconstruct": (reconstruct, images | labels),
+        }
+
+    def mean_image(self, latents: tf.Tensor, labels: tf.Tensor | None) -> tf.Tensor:
+        """Returns the mean of p(x | latents), float32 grey values in [0, 255]."""
+        raise NotImplementedError
+
+    def decode_tensors(self, latents: tf.Tensor, labels: tf.Tensor | None = None) -> tf.Tensor:
+        """Returns the mean image on the nearest level, uint8."""
+        levels = self.mean_image(latents, labels) * ((self.num_levels - 1) / 255.0)
+        return pixels.levels_to_images(levels, self.num_levels)
+
+    def nearest_level(self, images: tf.Tensor) -> tf.Tensor:
+        """Rounds uint8 images to the nearest level, which `fit` and exported graphs promise."""
+        if self.num_levels == 256:
+            return images
+        levels = pixels.images_to_levels(images, self.num_levels)
+        return pixels.levels_to_images(levels, self.num_levels)
 
     def signatures(self, temperature: float = 1.0, num_samples: int = 1) -> dict[str, Any]:
         """Returns the SavedModel endpoints of this family as `tf.function`s with dynamic batch.
@@ -198,7 +257,7 @@ class GenerativeModel(keras.Model):
             endpoints = self.endpoints(temperature, num_samples)
             if name not in endpoints:
                 raise NotImplementedError(
-                    f"{type(self).__name__} has no {name!r}: {self._why_not(name)} "
+                    f"{type(self).__name__} has no {name!r}: {self.why_not(name)} "
                     f"It has {', '.join(sorted(endpoints))}."
                 )
             function, specs = endpoints[name]
@@ -207,7 +266,8 @@ class GenerativeModel(keras.Model):
             )
         return self._graphs[key]
 
-    def _why_not(self, name: str) -> str:
+    def why_not(self, name: str) -> str:
+        """Returns one sentence on why the family has no such endpoint."""
         return "the family does not define it."
 
     def _run(self, name, arguments, batch_size, verbose=0, **fixed) -> np.ndarray:
@@ -220,14 +280,12 @@ class GenerativeModel(keras.Model):
             raise ValueError(f"batch_size must be at least 1; received {batch_size!r}.")
         bar = keras.utils.Progbar(count, unit_name="image") if verbose else None
         outputs = []
-        for start in range(0, count, max(step, 1)):
+        for start in range(0, max(count, 1), max(step, 1)):  # an empty batch gives its shape
             result = graph(*(a[start : start + step] for a in arguments))
             (value,) = result.values()
             outputs.append(value.numpy())
             if bar is not None:
                 bar.update(min(start + step, count))
-        if not outputs:
-            return np.zeros((0, *next(iter(graph.structured_outputs.values())).shape[1:]))
         return outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
 
     def sample(
@@ -443,6 +501,11 @@ def check_pixel_distribution(name: str, num_levels: int) -> None:
             f"pixel_distribution 'bernoulli' needs num_levels=2; received {num_levels}. "
             "Use 'discretized_logistic_mixture' for 256 levels."
         )
+
+
+def inputs(tensor: tf.Tensor, labels: tf.Tensor | None):
+    """Returns what a part of a model takes: `[x, labels]` if conditional, else `x`."""
+    return tensor if labels is None else [tensor, labels]
 
 
 def _positive(name: str, value: int) -> int:

@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from tfgen import layers, noise, pixels
-from tfgen.models.base import GenerativeModel, check_pixel_distribution
+from tfgen.models.base import GenerativeModel, check_pixel_distribution, inputs
 
 __all__ = ["VAE"]
 
@@ -122,7 +122,8 @@ class VAE(GenerativeModel):
         self.beta = beta
         self.kl_warmup_steps = kl_warmup_steps
         self.num_importance_samples = num_importance_samples
-        self._build_networks()
+        with self.own_dtype_policy():
+            self._build_networks()
         self.build()
 
     def _build_networks(self) -> None:
@@ -213,7 +214,7 @@ class VAE(GenerativeModel):
         import tensorflow_probability as tfp
 
         tfd = tfp.distributions
-        mean, raw_scale = self.posterior_network(_inputs(images, labels))
+        mean, raw_scale = self.posterior_network(inputs(images, labels))
         return tfd.Independent(tfd.Normal(mean, tf.nn.softplus(raw_scale) + MIN_SCALE), 1)
 
     def _pixels(self, latents, labels):
@@ -221,7 +222,7 @@ class VAE(GenerativeModel):
 
         return distributions.pixel_distribution(
             self.pixel_distribution,
-            self.decoder(_inputs(latents, labels)),
+            self.decoder(inputs(latents, labels)),
             self.num_levels,
             self.log_scale if self.pixel_distribution == "gaussian" else None,
         )
@@ -234,14 +235,11 @@ class VAE(GenerativeModel):
         labels = None if labels is None else tf.repeat(labels, k)
         return tf.reshape(self._pixels(flat, labels).log_prob(levels), (batch, k))
 
-    def _mean_image(self, latents, labels):
+    def mean_image(self, latents, labels):
+        """Returns the mean of p(x | latents), float32 grey values in [0, 255]."""
         from tfgen import distributions
 
         return distributions.images_mean(self._pixels(latents, labels), self.num_levels)
-
-    def _decode(self, latents, labels=None):
-        levels = self._mean_image(latents, labels) * ((self.num_levels - 1) / 255.0)
-        return pixels.levels_to_images(levels, self.num_levels)
 
     # Objective -------------------------------------------------------------------------------
 
@@ -277,32 +275,17 @@ class VAE(GenerativeModel):
 
     def call(self, images, labels=None, training=False):
         """Returns the mean image, float32 (batch, height, width, channels) in [0, 255]."""
-        return self._mean_image(self.encoder(_inputs(images, labels)), labels)
+        return self.mean_image(self.encoder(inputs(images, labels)), labels)
 
     # Endpoints -------------------------------------------------------------------------------
 
     def endpoints(self, temperature=1.0, num_samples=1):
-        images = {"images": tf.TensorSpec((None, *self.image_shape), tf.uint8, "images")}
-        latents = {"latents": tf.TensorSpec((None, self.latent_dim), tf.float32, "latents")}
-        seed = {"seed": tf.TensorSpec((None,), tf.int64, "seed")}
-        labels = {}
-        if self.num_classes is not None:
-            labels = {"labels": tf.TensorSpec((None,), tf.int64, "labels")}
+        """Returns sample, log_likelihood and the latent endpoints."""
+        images, seed, labels = (self.specs[name] for name in ("images", "seed", "labels"))
 
         def sample(seed, labels=None):
             latents = self._prior_sample(seed, temperature)
-            return {"images": self._decode(latents, labels)}
-
-        def encode(images, labels=None):
-            images = self._nearest(images)
-            return {"latents": self.encoder(_inputs(images, labels))}
-
-        def decode(latents, labels=None):
-            return {"images": self._decode(latents, labels)}
-
-        def reconstruct(images, labels=None):
-            latents = self.encoder(_inputs(self._nearest(images), labels))
-            return {"images": self._decode(latents, labels)}
+            return {"images": self.decode_tensors(latents, labels)}
 
         if self.num_classes is None:
 
@@ -316,18 +299,9 @@ class VAE(GenerativeModel):
 
         return {
             "sample": (sample, seed | labels),
-            "encode": (encode, images | labels),
-            "decode": (decode, latents | labels),
-            "reconstruct": (reconstruct, images | labels),
             "log_likelihood": (log_likelihood, images | labels | seed),
+            **self.latent_endpoints(),
         }
-
-    def _nearest(self, images):
-        """Images on the nearest level, which exported graphs promise."""
-        if self.num_levels == 256:
-            return images
-        levels = pixels.images_to_levels(images, self.num_levels)
-        return pixels.levels_to_images(levels, self.num_levels)
 
     def _prior_sample(self, seed, temperature):
         """Turns each image's own noise into latents from the prior, (batch, latent_dim)."""
@@ -347,7 +321,7 @@ class VAE(GenerativeModel):
 
             log 1/k sum_k w_k,   log w = log p(x | z) + log p(z) - log q(z | x)
         """
-        images = self._nearest(images)
+        images = self.nearest_level(images)
         posterior, prior = self._posterior(images, labels), self.prior_distribution()
         rows = tf.shape(images)[0]
         k = min(num_samples, SAMPLES_PER_PASS)
@@ -383,10 +357,6 @@ def _coupling(network):
         return [tf.reshape(o, tf.concat([leading, o.shape[-1:]], 0)) for o in outputs]
 
     return shift_and_log_scale
-
-
-def _inputs(tensor, labels):
-    return tensor if labels is None else [tensor, labels]
 
 
 def _log_normal(posterior, eps):

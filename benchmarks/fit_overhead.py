@@ -1,0 +1,129 @@
+"""What `model.fit` costs over a bare loop: images/s of both, on the same training step.
+
+fit          model.fit on the recipe's in-memory tf.data pipeline, verbose=0, no callbacks but the
+             History that Keras always adds; it also keeps the running means of the losses
+python loop  for images in dataset: step(images), with step a tf.function of forward pass,
+             model.losses_per_image, tf.GradientTape and optimizer.apply
+graph loop   the same step called from one tf.function that loops over the dataset's iterator
+
+All three train the same variables with the same optimizer and jit setting on the same batches,
+one after another in turn. A round is one call of `fit` for one epoch of --seconds or so. What Keras
+does once an epoch (checking the data, making the iterator, calling callbacks, resetting metrics,
+turning the logs into floats) is inside the timing, and so is making the iterator in the bare
+loops; tracing and compiling happened before on all sides. The loops end by reading the last loss,
+so no side stops the clock before its work is done. The limit holds against the faster loop.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+
+import common
+import tensorflow as tf
+
+TARGET = 0.97  # fit / faster bare loop, at least
+
+
+def bare_loops(training: common.Training) -> tuple[Callable, Callable]:
+    """Returns the two loops over the model's own loss: steps -> images/s."""
+    model, batch_size = training.model, training.recipe.batch_size
+    conditional = model.num_classes is not None
+
+    @tf.function(jit_compile=model.jit_compile, autograph=False)
+    def step(batch):
+        images, labels = batch if conditional else (batch, None)
+        seeds = model.step_seeds(tf.shape(images)[0])
+        with tf.GradientTape() as tape:
+            losses = model.losses_per_image(images, labels, seeds, training=True)
+            loss = tf.reduce_mean(losses["loss"])
+        gradients = tape.gradient(loss, model.trainable_variables)
+        model.optimizer.apply(gradients, model.trainable_variables)
+        return loss
+
+    @tf.function
+    def epoch(iterator, steps):
+        loss = 0.0
+        for _ in tf.range(steps):
+            loss = step(next(iterator))
+        return loss
+
+    def python_loop(steps: int) -> float:
+        dataset = training.batches(steps)
+        start = time.perf_counter()
+        for batch in dataset:
+            loss = step(batch)
+        loss.numpy()
+        return steps * batch_size / (time.perf_counter() - start)
+
+    def graph_loop(steps: int) -> float:
+        dataset = training.batches(steps)
+        count = tf.constant(steps)
+        start = time.perf_counter()
+        epoch(iter(dataset), count).numpy()
+        return steps * batch_size / (time.perf_counter() - start)
+
+    return python_loop, graph_loop
+
+
+def main() -> int:
+    parser = common.parser(__doc__)
+    parser.add_argument("--name", default="vae_mnist", help="zoo entry or recipe file")
+    parser.add_argument("--seconds", type=float, default=5.0, help="length of a round of a side")
+    arguments = parser.parse_args()
+
+    from tfgen.training import tune_allocator
+
+    tune_allocator()  # as `tfgen train` does
+    training = common.Training(arguments.name)
+    steps = training.steps_for(arguments.seconds)
+    python_loop, graph_loop = bare_loops(training)
+    for loop in (python_loop, graph_loop):
+        loop(4)
+    rounds = common.interleaved(
+        {
+            "fit": lambda: training.fit(steps),
+            "python loop": lambda: python_loop(steps),
+            "graph loop": lambda: graph_loop(steps),
+        },
+        arguments.repeats,
+    )
+    summaries = {name: common.summary(values) for name, values in rounds.items()}
+    ratios = {
+        name: common.ratio(rounds["fit"], rounds[name]) for name in ("python loop", "graph loop")
+    }
+    rows = []
+    for name, measured in summaries.items():
+        row = [
+            name,
+            f"{measured['median']:,.0f}",
+            f"{measured['min']:,.0f}..{measured['max']:,.0f}",
+        ]
+        over = ratios.get(name)
+        row += (
+            [f"{over['ratio']:.3f}", f"{over['min']:.3f}..{over['max']:.3f}"] if over else ["", ""]
+        )
+        rows.append(row)
+    table = common.format_table(("images/s", "median", "min..max", "fit / it", "min..max"), rows)
+    faster = max(ratios, key=lambda name: summaries[name]["median"])
+    figure = ratios[faster]["ratio"]
+    return common.finish(
+        f"{arguments.name}: batch {training.recipe.batch_size}, {steps} steps a round, "
+        f"{arguments.repeats} rounds, jit_compile={training.model.jit_compile}\n\n{table}",
+        {
+            "name": arguments.name,
+            "steps": steps,
+            "batch_size": training.recipe.batch_size,
+            "jit_compile": training.model.jit_compile,
+            "images_per_second": summaries,
+            "fit_over": ratios,
+            "faster_loop": faster,
+            "target": TARGET,
+        },
+        figure >= TARGET,
+        f"fit / {faster} = {figure:.3f}, limit at least {TARGET}",
+        arguments.json,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

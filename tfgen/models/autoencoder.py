@@ -1,0 +1,168 @@
+"""The plain autoencoder: features without a density, what the VAE grows out of."""
+
+import keras
+import tensorflow as tf
+
+from tfgen import layers, noise, pixels
+from tfgen.models.base import GenerativeModel, check_pixel_distribution
+
+__all__ = ["AutoEncoder"]
+
+
+@keras.saving.register_keras_serializable("tfgen")
+class AutoEncoder(GenerativeModel):
+    """Convolutional autoencoder, denoising if asked.
+
+        loss = -log p(x | decoder(encoder(x~)))     nats per image, summed over pixels
+        x~ = x + noise_std * eps,  eps ~ N(0, I)    (Vincent et al., 2008)
+
+    With `pixel_distribution="gaussian"` the loss is the lecture's squared error, the sum over
+    pixels in [-1, 1] of (x - x^)^2; with the others it is in nats.
+
+    It has no distribution over latents, so it neither samples nor scores. Input of `call`: uint8
+    images (batch, height, width, channels); output: the reconstruction, float32 grey values of
+    the same shape in [0, 255].
+
+    Args:
+        image_shape: (height, width, channels), 1 or 3 channels, divisible by 2^len(filters).
+        latent_dim: Latent dimensions.
+        filters: Channels of the encoder's stages, each with stride 2; the decoder mirrors them.
+        num_blocks: Residual blocks per stage.
+        dense_units: Width of the dense layer of encoder and decoder.
+        pixel_distribution: "gaussian" (squared error), "bernoulli" (2 levels), "categorical" or
+            "discretized_logistic_mixture".
+        num_levels: Grey levels, 2 to 256.
+        num_mixtures: Components of the logistic mixture.
+        noise_std: Standard deviation of the noise on training inputs, in pixels ([-1, 1]).
+        seed: Seed of the training noise.
+
+    Raises:
+        ValueError: An argument out of its range.
+
+    Example:
+
+    >>> import numpy as np
+    >>> model = AutoEncoder(image_shape=(8, 8, 1), latent_dim=2, filters=(4,), dense_units=8)
+    >>> model.encode(np.zeros((5, 8, 8, 1), "uint8")).shape
+    TensorShape([5, 2])
+    """
+
+    likelihood = "none"
+    loss_names = ("loss", "squared_error")
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int] = (28, 28, 1),
+        latent_dim: int = 32,
+        filters: tuple[int, ...] = (32, 64),
+        num_blocks: int = 1,
+        dense_units: int = 256,
+        pixel_distribution: str = "gaussian",
+        num_levels: int = 256,
+        num_mixtures: int = 5,
+        noise_std: float = 0.0,
+        seed: int = 0,
+        **kwargs,
+    ):
+        super().__init__(image_shape, num_levels, None, seed, **kwargs)
+        check_pixel_distribution(pixel_distribution, num_levels)
+        for name, value, least in (
+            ("latent_dim", latent_dim, 1),
+            ("num_mixtures", num_mixtures, 1),
+            ("noise_std", noise_std, 0),
+        ):
+            if not value >= least:
+                raise ValueError(f"{name} must be at least {least}; received {value!r}.")
+        self.latent_dim = latent_dim
+        self.filters = tuple(filters)
+        self.num_blocks = num_blocks
+        self.dense_units = dense_units
+        self.pixel_distribution = pixel_distribution
+        self.num_mixtures = num_mixtures
+        self.noise_std = noise_std
+        with self.own_dtype_policy():
+            self._build_networks()
+        self.build()
+
+    def _build_networks(self) -> None:
+        trunk = layers.encoder_network(
+            self.image_shape, self.filters, self.num_blocks, self.dense_units
+        )
+        latents = keras.layers.Dense(self.latent_dim, dtype="float32", name="latents")
+        self.encoder = keras.Model(trunk.input, latents(trunk.output), name="encoder")
+        # The part behind the scaling, for inputs with noise, which are no grey values.
+        pixels_layer = self.encoder.get_layer("pixels")
+        self.noisy_encoder = keras.Model(
+            pixels_layer.output, self.encoder.output, name="noisy_encoder"
+        )
+        per_channel = layers.outputs_per_channel(
+            self.pixel_distribution, self.num_levels, self.num_mixtures
+        )
+        self.decoder = layers.decoder_network(
+            self.latent_dim,
+            self.image_shape,
+            self.filters[::-1],
+            len(self.filters),
+            self.num_blocks,
+            self.dense_units,
+            self.image_shape[2] * per_channel,
+        )
+
+    def _distribution(self, parameters):
+        from tfgen import distributions
+
+        unit = tf.zeros([]) if self.pixel_distribution == "gaussian" else None
+        return distributions.pixel_distribution(
+            self.pixel_distribution, parameters, self.num_levels, unit
+        )
+
+    def mean_image(self, latents, labels=None):
+        """Returns the decoded image, float32 grey values in [0, 255]."""
+        from tfgen import distributions
+
+        return distributions.images_mean(
+            self._distribution(self.decoder(latents)), self.num_levels
+        )
+
+    def losses_per_image(self, images, labels, seeds, training):
+        """Returns loss (see above) and squared_error (sum over pixels in [-1, 1]), (batch,)."""
+        from tfgen import distributions
+
+        clean = pixels.images_to_pixels(images)
+        if training and self.noise_std:
+            eps = noise.normal(seeds, self.image_shape)
+            latents = self.noisy_encoder(clean + self.noise_std * eps)
+        else:
+            latents = self.encoder(images)
+        parameters = self.decoder(latents)
+        distribution = self._distribution(parameters)
+        if self.pixel_distribution == "gaussian":
+            loss = _squared_error(clean, parameters)
+        else:
+            loss = -distribution.log_prob(pixels.images_to_levels(images, self.num_levels))
+        mean = distributions.images_mean(distribution, self.num_levels)
+        return {
+            "loss": loss,
+            "squared_error": _squared_error(clean, mean * (2.0 / 255.0) - 1.0),
+        }
+
+    def call(self, images, training=False):
+        """Returns the reconstruction, float32 (batch, height, width, channels) in [0, 255]."""
+        return self.mean_image(self.encoder(images))
+
+    def endpoints(self, temperature=1.0, num_samples=1):
+        """Returns encode, decode and reconstruct."""
+        return self.latent_endpoints()
+
+    def why_not(self, name: str) -> str:
+        """Returns one sentence on why the family has no such endpoint."""
+        if name in ("sample", "log_likelihood"):
+            return (
+                "an autoencoder puts no distribution on its latents, so there is nothing to draw "
+                "from and no density; use a VAE, which adds one."
+            )
+        return super().why_not(name)
+
+
+def _squared_error(a, b):
+    return tf.reduce_sum(tf.square(a - b), (1, 2, 3))

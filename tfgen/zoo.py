@@ -1,0 +1,247 @@
+"""The zoo: trained models by name, with their recipe, checksum and measured figures.
+
+An entry is a folder:
+
+    config.json        family and constructor arguments
+    recipe.json        what it was trained with
+    model.weights.h5   the averaged weights, plain arrays
+    metadata.json      kind, sha256, licence, data digest, seed, versions, figures
+    card.md            all of that to read, written by `tfgen evaluate`
+    samples.png        what it draws
+"""
+
+import difflib
+import fnmatch
+import hashlib
+import json
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from tfgen import models
+from tfgen.files import replacing
+from tfgen.recipe import Recipe
+
+__all__ = ["folder", "info", "list_models", "load", "load_recipe", "save"]
+
+WEIGHTS = "model.weights.h5"
+LICENCES = {"weights": "as its user decides"}
+
+
+def _root() -> Path:
+    """The entries' folder: inside the package in a wheel, beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    installed = package / "_zoo"
+    return installed if installed.is_dir() else package.parent / "zoo"
+
+
+def list_models(pattern: str = "*", kind: str | None = "model") -> list[str]:
+    """Returns the names of the trained entries that match, sorted.
+
+    Args:
+        pattern: Shell-style, e.g. "vae_*".
+        kind: "model" for generative models, "evaluator" for classifiers, None for all.
+
+    >>> "vae_mnist" in list_models("*_mnist")
+    True
+    """
+    names = []
+    for path in sorted(_root().glob("*/metadata.json")):
+        if fnmatch.fnmatch(path.parent.name, pattern) and (
+            kind is None or _read(path)["kind"] == kind
+        ):
+            names.append(path.parent.name)
+    return names
+
+
+def folder(name: str | Path) -> Path:
+    """Returns the folder of an entry, or of a preset that the user saved.
+
+    Raises:
+        ValueError: Neither an entry nor a folder with a config.json or recipe.json; the message
+            gives the nearest names.
+    """
+    entry = _root() / str(name)
+    if str(name) == entry.name and (entry / "recipe.json").is_file():
+        return entry
+    given = Path(name).expanduser()
+    if any((given / file).is_file() for file in ("config.json", "recipe.json")):
+        return given
+    names = list_models(kind=None)
+    near = difflib.get_close_matches(str(name), names, 3, 0.4)
+    hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+    raise ValueError(
+        f"name must be an entry of the zoo or a folder that holds a config.json; received "
+        f"{str(name)!r}.{hint} Entries: {', '.join(names) or 'none'}."
+    )
+
+
+def load(name: str | Path, load_weights: bool = True, **overrides) -> keras.Model:
+    """Loads a model, compiled and ready to sample, score and fine-tune.
+
+    Args:
+        name: An entry's name, e.g. "vae_mnist", or a folder written by `save_to_preset`.
+        load_weights: False gives the architecture with initial weights.
+        **overrides: Constructor arguments to change, e.g. `beta=4.0`.
+
+    Raises:
+        ValueError: Unknown name, unknown argument, weights that do not fit the overrides, or a
+            file whose sha256 is not the recorded one.
+    """
+    path = folder(name)
+    if not (path / "config.json").is_file():
+        raise ValueError(
+            f"{path.name!r} has a recipe but no trained weights yet. "
+            f"Train it: tfgen train {path.name} --out DIR."
+        )
+    stored = _read(path / "config.json")
+    family = models.family(stored["family"])
+    config = stored["config"] | overrides
+    unknown = set(overrides) - set(stored["config"]) - {"name", "dtype"}
+    if unknown:
+        raise ValueError(
+            f"overrides must be constructor arguments of {stored['family']}; received "
+            f"{sorted(unknown)[0]!r}. It has {', '.join(sorted(stored['config']))}."
+        )
+    if load_weights:
+        verify(path)
+    model = family.from_config(config)
+    if load_weights:
+        try:
+            model.load_weights(path / WEIGHTS)
+        except ValueError as error:
+            raise ValueError(
+                f"the weights of {path.name!r} do not fit the overrides {overrides}: they change "
+                f"the shape of the network. Pass load_weights=False to train it anew. ({error})"
+            ) from error
+    model.compile()
+    return model
+
+
+def load_recipe(name: str | Path) -> Recipe:
+    """Returns an entry's recipe, or that of a JSON file."""
+    path = Path(name)
+    if path.suffix == ".json" and path.is_file():
+        return Recipe.load(path)
+    return Recipe.load(folder(name) / "recipe.json")
+
+
+def verify(path: Path) -> None:
+    """Raises ValueError unless the weights file has the recorded sha256."""
+    weights = path / WEIGHTS
+    if not weights.is_file():
+        raise ValueError(f"{weights} is missing; install tfgen again or restore the file.")
+    expected = _read(path / "metadata.json").get("sha256")
+    found = sha256(weights)
+    if found != expected:
+        raise ValueError(
+            f"{weights} is damaged or was changed: its sha256 is {found[:16]}..., recorded is "
+            f"{str(expected)[:16]}... Install tfgen again or restore the file."
+        )
+
+
+def info(name: str | Path) -> dict[str, Any]:
+    """Returns an entry's metadata with its path, configuration and recipe."""
+    path = folder(name)
+    if not (path / "metadata.json").is_file():
+        raise ValueError(
+            f"{path.name!r} has a recipe but is not trained yet: tfgen train {path.name} --out DIR."
+        )
+    details = {**_read(path / "metadata.json"), "path": str(path), **_read(path / "config.json")}
+    if (path / "recipe.json").is_file():
+        details["recipe"] = _read(path / "recipe.json")
+    return details
+
+
+def save(
+    model: keras.Model,
+    path: str | Path,
+    recipe: Recipe | None = None,
+    metadata: dict[str, Any] | None = None,
+) -> Path:
+    """Writes a model as an entry: config.json, model.weights.h5, metadata.json.
+
+    Each file is written whole or not at all, metadata with the new sha256 last, so that an entry
+    that was cut off fails its check and is never half believed.
+
+    Args:
+        model: A `GenerativeModel`.
+        path: The entry's folder; made if missing.
+        recipe: Written as recipe.json.
+        metadata: Keys to add, e.g. data digest and training time.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    path = Path(path).expanduser()
+    config = model.get_config()
+    # A twin without an optimizer: Keras would store its slots, three times the size.
+    twin = type(model).from_config(config)
+    twin.set_weights(model.get_weights())
+    with replacing(path / WEIGHTS) as temporary:
+        twin.save_weights(temporary)
+    stored = {"family": type(model).__name__, "config": config}
+    _write(path / "config.json", stored)
+    if recipe is not None:
+        with replacing(path / "recipe.json") as temporary:
+            temporary.write_text(recipe.to_json())
+    details = {
+        "name": path.name,
+        "kind": getattr(model, "kind", "model"),
+        "likelihood": model.likelihood,
+        "parameters": model.count_params(),
+        "sha256": sha256(path / WEIGHTS),
+        "licence": LICENCES,
+        "seed": model.seed,
+        "commit": _commit(),
+        "versions": {
+            "python": platform.python_version(),
+            **{package: version(package) for package in ("tfgen", "keras", "tensorflow")},
+        },
+        "figures": {},
+        **(metadata or {}),
+    }
+    _write(path / "metadata.json", details)
+    return path
+
+
+def update_metadata(path: Path, **changes) -> None:
+    """Replaces keys of an entry's metadata.json."""
+    _write(path / "metadata.json", _read(path / "metadata.json") | changes)
+
+
+def sha256(path: Path) -> str:
+    """Returns the sha256 of a file, 64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that tfgen runs from; None in an installed wheel."""
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=Path(__file__).resolve().parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid JSON: {error}. Restore the file.") from error
+
+
+def _write(path: Path, values: dict[str, Any]) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(values, indent=2) + "\n")
