@@ -223,5 +223,3 @@ def main() -> None:
         message = " ".join(str(error).split())
         typer.echo(f"tfgen: {message}", err=True)
         raise SystemExit(2) from None
-
-

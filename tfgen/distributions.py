@@ -91,9 +91,7 @@ class DiscretizedLogistic(tfd.Distribution):
         """
         top = self._num_levels - 1.0
         ratio = self._loc / self._scale
-        return self._scale * (
-            tf.nn.softplus(ratio) - tf.nn.softplus(ratio - top / self._scale)
-        )
+        return self._scale * (tf.nn.softplus(ratio) - tf.nn.softplus(ratio - top / self._scale))
 
     def _sample_n(self, n, seed=None):
         shape = tf.concat([[n], self._batch_shape_tensor()], 0)

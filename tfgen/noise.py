@@ -84,13 +84,9 @@ def fold(seeds: tf.Tensor, data: int | tf.Tensor) -> tf.Tensor:
     return tf.reshape(tf.bitcast(tf.stack(drawn[:2], -1), tf.int64), shape)
 
 
-def uniform(
-    seeds: tf.Tensor, shape: tuple[int, ...], stream: int | tf.Tensor = 0
-) -> tf.Tensor:
+def uniform(seeds: tf.Tensor, shape: tuple[int, ...], stream: int | tf.Tensor = 0) -> tf.Tensor:
     """Draws float32 (n, *shape), uniform on the open interval (0, 1), multiples of 2^-24."""
-    drawn = tf.bitwise.right_shift(
-        bits(seeds, math.prod(shape), stream), tf.constant(9, tf.uint32)
-    )
+    drawn = tf.bitwise.right_shift(bits(seeds, math.prod(shape), stream), tf.constant(9, tf.uint32))
     unit = (tf.cast(drawn, tf.float32) + 0.5) * 2.0**-23
     return tf.reshape(unit, (tf.shape(seeds)[0], *shape))
 

@@ -93,15 +93,12 @@ def check_images(images, image_shape: tuple[int, int, int], num_levels: int, nam
     dtype = getattr(images.dtype, "name", str(images.dtype))
     if dtype != "uint8":
         fix = (
-            "multiply by 255, round and cast: np.round(255 * x).astype('uint8')"
+            "If they lie in [0, 1], write np.round(255 * x).astype('uint8')."
             if "float" in dtype
-            else "cast with .astype('uint8') after making sure that values lie in [0, 255]"
+            else "Make sure that the values lie in [0, 255], then write x.astype('uint8')."
         )
         raise ValueError(
-            f"{name} must be uint8 with values in [0, 255]; received dtype {dtype}. "
-            f"If they are floats in [0, 1], {fix}."
-            if "float" in dtype
-            else f"{name} must be uint8 with values in [0, 255]; received dtype {dtype}. To fix, {fix}."
+            f"{name} must be uint8 with values in [0, 255]; received dtype {dtype}. {fix}"
         )
     shape = tuple(images.shape)
     if len(shape) != 4 or shape[1:] != tuple(image_shape):
@@ -158,7 +155,7 @@ def check_labels(labels, num_classes: int | None, count: int) -> tf.Tensor | Non
             f"labels must be whole numbers of shape ({count},), one per image; "
             f"received dtype {labels.dtype} and shape {labels.shape}."
         )
-    if labels.size and not (0 <= labels.min() and labels.max() < num_classes):
+    if labels.size and (labels.min() < 0 or labels.max() >= num_classes):
         wrong = labels[(labels < 0) | (labels >= num_classes)][0]
         raise ValueError(
             f"labels must lie in [0, {num_classes - 1}]; received {wrong}. "

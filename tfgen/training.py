@@ -28,10 +28,8 @@ __all__ = ["AveragedWeights", "Checkpoint", "DrawSamples", "build", "train", "tu
 
 ORDER_FOLD = 1  # seed -> the data's order
 SHIFT_FOLD = 2  # seed -> the shifts of training images
-DATA_LICENCES = {
-    name: "MNIST by Y. LeCun, C. Cortes and C. Burges, CC BY-SA 3.0."
-    for name in ("mnist", "binarized_mnist")
-}
+MNIST_LICENCE = "MNIST by Y. LeCun, C. Cortes and C. Burges, CC BY-SA 3.0."
+DATA_LICENCES = {"mnist": MNIST_LICENCE, "binarized_mnist": MNIST_LICENCE}
 FIXED_SEEDS = 64  # images that `DrawSamples` draws, always from the seeds 0 .. 63
 
 
@@ -324,9 +322,7 @@ class Checkpoint(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         """Keeps the best weights, stops when patience is over, saves."""
         loss = (logs or {}).get("val_loss")
-        if loss is not None and (
-            self.state["best_loss"] is None or loss < self.state["best_loss"]
-        ):
+        if loss is not None and (self.state["best_loss"] is None or loss < self.state["best_loss"]):
             self.state.update(best_loss=float(loss), best_epoch=epoch)
             swap = self.averages.swap if self.averages is not None else lambda: None
             swap()
@@ -360,20 +356,18 @@ class CSVLog(keras.callbacks.Callback):
 
 
 class DrawSamples(keras.callbacks.Callback):
-    """Draws images from the same seeds after each epoch; for a model without `sample`,
-    reconstructs the same images.
+    """Draws images from the same seeds after each epoch, or reconstructs the same images.
 
     Args:
         folder: PNG files epoch_0001.png, ... go here.
         images: Images to reconstruct.
-        labels: Their labels, for a conditional model.
         averages: The run's `AveragedWeights`, whose weights draw.
-    """  # noqa: D205
+    """
 
-    def __init__(self, folder: Path, images, labels, averages: AveragedWeights | None):
+    def __init__(self, folder: Path, images: np.ndarray, averages: AveragedWeights | None):
         super().__init__()
         self.folder, self.averages = Path(folder), averages
-        self.images, self.labels = images[: FIXED_SEEDS // 2], labels
+        self.images = images[: FIXED_SEEDS // 2]
 
     def on_epoch_end(self, epoch, logs=None):
         """Writes the epoch's picture."""
@@ -385,9 +379,11 @@ class DrawSamples(keras.callbacks.Callback):
 
 
 def fixed_picture(model, images: np.ndarray) -> np.ndarray:
-    """Returns the picture of a model: 64 samples from fixed seeds, by class where it has classes;
-    for a model that has no `sample`, images over their reconstructions.
-    """  # noqa: D205
+    """Returns the picture of a model, a uint8 array for `plots.save`.
+
+    64 samples from fixed seeds, or 8 for each class; for a model that has no `sample`, images
+    over their reconstructions.
+    """
     if "sample" not in model.endpoints():
         pairs = [
             row
@@ -396,11 +392,11 @@ def fixed_picture(model, images: np.ndarray) -> np.ndarray:
         ]
         return plots.rows(*pairs)
     labels = None
-    count, columns = FIXED_SEEDS, 8
+    count = FIXED_SEEDS
     if model.num_classes is not None:
-        count, columns = 8 * model.num_classes, 8
+        count = 8 * model.num_classes
         labels = np.repeat(np.arange(model.num_classes), 8)
-    return plots.grid(model.sample(count, labels=labels, seed=0), columns)
+    return plots.grid(model.sample(count, labels=labels, seed=0), columns=8)
 
 
 def train(
@@ -452,7 +448,7 @@ def train(
     if resume:
         checkpoint.restore(model)
     callbacks = [checkpoint, CSVLog(folder / "log.csv")]
-    callbacks.append(DrawSamples(folder / "samples", validation[0], validation[1], averages))
+    callbacks.append(DrawSamples(folder / "samples", validation[0], averages))
     if averages is not None:
         callbacks.insert(0, averages)
     if tensorboard:

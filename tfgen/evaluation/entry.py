@@ -33,10 +33,9 @@ class Figure:
     @property
     def reproduced(self) -> bool:
         """Whether the value is the recorded one, to 0.1 %."""
-        return (
-            self.recorded is not None
-            and abs(self.value - self.recorded) <= RELATIVE_TOLERANCE * abs(self.recorded)
-        )
+        return self.recorded is not None and abs(
+            self.value - self.recorded
+        ) <= RELATIVE_TOLERANCE * abs(self.recorded)
 
 
 def evaluate(
@@ -70,9 +69,7 @@ def evaluate(
                 f"received {metric!r}."
             )
         start = time.monotonic()
-        measured = METRICS[metric](
-            model, data_name or recipe.data, **arguments, verbose=verbose
-        )
+        measured = METRICS[metric](model, data_name or recipe.data, **arguments, verbose=verbose)
         for label, (value, unit) in measured.items():
             old = recorded.get(label, {}).get("value")
             figures.append(Figure(label, value, unit, old))
@@ -90,7 +87,7 @@ def evaluate(
                 for figure in figures
             },
         )
-        images, labels = data.arrays(recipe.data, "validation")
+        images, _ = data.arrays(recipe.data, "validation")
         plots.save(training.fixed_picture(model, images[:32]), path / "samples.png", scale=2)
         write_card(path)
     return figures
@@ -131,16 +128,17 @@ fails when one is not reproduced to 0.1 %. The test split was used for this tabl
 
 ## What it is
 
-- Family `{recipe.family}`: {arguments}; {details['parameters']:,} weights.
-- Likelihood: {details['likelihood']}.
-- Trained on the train split of `{recipe.data}`, whose sha256 digest is `{details['data']['digest']}`.
-  The epoch with the lowest validation loss was kept: {training_state.get('best_epoch', 0) + 1} of
-  {training_state.get('epoch', 0)} epochs ({training_state.get('step', 0):,} steps of
-  {recipe.batch_size} images, {minutes:.0f} minutes on {details['device']}).
+- Family `{recipe.family}`: {arguments}; {details["parameters"]:,} weights.
+- Likelihood: {details["likelihood"]}.
+- Trained on the train split of `{recipe.data}` (sha256 `{details["data"]["digest"]}`).
+  The epoch with the lowest validation loss was kept: {training_state.get("best_epoch", 0) + 1} of
+  {training_state.get("epoch", 0)} epochs ({training_state.get("step", 0):,} steps of
+  {recipe.batch_size} images, {minutes:.0f} minutes on {details["device"]}).
 - Recipe: `recipe.json`; `tfgen train {path.name} --out DIR` trains it again (seed {recipe.seed}).
 - Weights: `model.weights.h5`, averaged over steps (momentum {recipe.ema_momentum}), sha256
-  `{details['sha256']}`, licence {details['licence']['weights']}. {details['licence'].get('data', '')}
-- Versions: {', '.join(f'{k} {v}' for k, v in details['versions'].items())}.
+  `{details["sha256"]}`, licence {details["licence"]["weights"]}.
+  Data: {details["licence"].get("data") or "see its source"}
+- Versions: {", ".join(f"{k} {v}" for k, v in details["versions"].items())}.
 """
     with replacing(path / "card.md") as temporary:
         temporary.write_text(text)

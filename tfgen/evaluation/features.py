@@ -11,12 +11,14 @@ __all__ = ["label_agreement", "nearest_neighbour", "nearest_neighbour_accuracy",
 def nearest_neighbour(queries: np.ndarray, references: np.ndarray) -> np.ndarray:
     """Returns for each query row the index of the nearest reference row (Euclidean), (n,).
 
-        |q - r|^2 = |q|^2 - 2 q r + |r|^2,   of which |q|^2 does not matter
+    |q - r|^2 = |q|^2 - 2 q r + |r|^2,   of which |q|^2 does not matter
     """
     references = tf.constant(references, tf.float32)
     half_norms = 0.5 * tf.reduce_sum(tf.square(references), 1)
     nearest = [
-        tf.argmax(tf.matmul(tf.cast(part, tf.float32), references, transpose_b=True) - half_norms, 1)
+        tf.argmax(
+            tf.matmul(tf.cast(part, tf.float32), references, transpose_b=True) - half_norms, 1
+        )
         for part in np.array_split(queries, max(len(queries) // 500, 1))
     ]
     return tf.concat(nearest, 0).numpy()
@@ -46,8 +48,10 @@ def nearest_neighbour_accuracy(
     """
     references, reference_labels = _references(data_name)
     queries, labels = _labelled(data_name, split)
-    flat = nearest_neighbour(queries.reshape(len(queries), -1) / 255.0,
-                             references.reshape(len(references), -1) / np.float32(255.0))
+    flat = nearest_neighbour(
+        queries.reshape(len(queries), -1) / 255.0,
+        references.reshape(len(references), -1) / np.float32(255.0),
+    )
     latent = nearest_neighbour(model.encode(queries).numpy(), model.encode(references).numpy())
     return {
         f"{split} 1-nearest-neighbour accuracy on latents": (

@@ -40,7 +40,6 @@ class AutoEncoder(GenerativeModel):
         ValueError: An argument out of its range.
 
     Example:
-
     >>> import numpy as np
     >>> model = AutoEncoder(image_shape=(8, 8, 1), latent_dim=2, filters=(4,), dense_units=8)
     >>> model.encode(np.zeros((5, 8, 8, 1), "uint8")).shape
@@ -120,9 +119,7 @@ class AutoEncoder(GenerativeModel):
         """Returns the decoded image, float32 grey values in [0, 255]."""
         from tfgen import distributions
 
-        return distributions.images_mean(
-            self._distribution(self.decoder(latents)), self.num_levels
-        )
+        return distributions.images_mean(self._distribution(self.decoder(latents)), self.num_levels)
 
     def losses_per_image(self, images, labels, seeds, training):
         """Returns loss (see above) and squared_error (sum over pixels in [-1, 1]), (batch,)."""

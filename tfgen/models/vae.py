@@ -62,7 +62,6 @@ class VAE(GenerativeModel):
         ValueError: An argument out of its range.
 
     Example:
-
     >>> import numpy as np
     >>> model = VAE(image_shape=(8, 8, 1), latent_dim=2, filters=(4, 8), dense_units=8)
     >>> model.sample(3, seed=0).shape
@@ -319,7 +318,7 @@ class VAE(GenerativeModel):
     def _bound(self, images, labels, seeds, num_samples):
         """The importance-weighted bound, summed over samples in passes of bounded memory.
 
-            log 1/k sum_k w_k,   log w = log p(x | z) + log p(z) - log q(z | x)
+        log 1/k sum_k w_k,   log w = log p(x | z) + log p(z) - log q(z | x)
         """
         images = self.nearest_level(images)
         posterior, prior = self._posterior(images, labels), self.prior_distribution()
