@@ -200,18 +200,24 @@ class Training:
         self._batches = training.batches(recipe, images, labels, 0)
 
     def batches(self, steps: int):
-        """Returns a finite dataset of the first `steps` batches."""
-        return self._batches.take(steps)
+        """Returns a finite dataset of the first `steps` batches, of known length."""
+        import tensorflow as tf
+
+        return self._batches.take(steps).apply(tf.data.experimental.assert_cardinality(steps))
 
     def fit(self, steps: int) -> float:
         """Trains with `model.fit` and returns images/s."""
         dataset = self.batches(steps)
         start = time.perf_counter()
-        self.model.fit(dataset, verbose=0)
+        self.model.fit(dataset, shuffle=False, verbose=0)
         return steps * self.recipe.batch_size / (time.perf_counter() - start)
 
     def steps_for(self, seconds: float) -> int:
         """Compiles and warms up `fit`, and returns how many of its steps take `seconds`."""
         self.fit(2)
-        rate = max(self.fit(8) for _ in range(2)) / self.recipe.batch_size
-        return max(2, min(round(seconds * rate), self.most_steps))
+        steps = min(4, self.most_steps)
+        while True:
+            rate = self.fit(steps) / self.recipe.batch_size
+            if steps / rate > seconds / 4 or steps == self.most_steps:
+                return max(2, min(round(seconds * rate), self.most_steps))
+            steps = min(4 * steps, self.most_steps)

@@ -48,7 +48,11 @@ def main() -> int:
     @tf.function(input_signature=signature, autograph=False)
     def images(latents):
         pixel = distributions.pixel_distribution(
-            model.pixel_distribution, model.decoder(latents), model.num_levels, log_scale
+            model.pixel_distribution,
+            model.decoder(latents),
+            model.num_levels,
+            model.image_shape[2],
+            log_scale,
         )
         mean = distributions.images_mean(pixel, model.num_levels)
         levels = mean * ((model.num_levels - 1) / 255.0)

@@ -180,6 +180,7 @@ def train(
     chosen = zoo.load_recipe(recipe)
     model = training.train(chosen, out, resume, verbose, tensorboard)
     zoo.save(model, out, chosen, training.provenance(chosen, out))
+    plots.history(out / "log.csv", out / "history.png")
     console.print(f"Trained model in {out.resolve()}", soft_wrap=True)
 
 

@@ -105,6 +105,7 @@ def pixel_distribution(
     name: str,
     parameters: tf.Tensor,
     num_levels: int,
+    channels: int,
     log_scale: tf.Tensor | None = None,
 ) -> tfd.Distribution:
     """Builds the distribution of an image from a decoder's output.
@@ -113,6 +114,7 @@ def pixel_distribution(
         name: One of the four names at the head of this module.
         parameters: float (..., height, width, channels * layers.outputs_per_channel).
         num_levels: Levels of a pixel.
+        channels: Channels of a pixel.
         log_scale: For "gaussian": scalar, log of the standard deviation in pixels ([-1, 1]).
 
     Returns:
@@ -131,7 +133,7 @@ def pixel_distribution(
         single = tfd.Normal((parameters + 1.0) * half_range, scale)
     else:
         logits, loc, raw_scale = tf.unstack(_split(parameters, 3), axis=-1)
-        num_mixtures = parameters.shape[-1] // 3
+        num_mixtures = parameters.shape[-1] // (3 * channels)
         logits, loc, raw_scale = (
             _split(t, num_mixtures) for t in (logits, loc, raw_scale)
         )  # (..., channels, mixtures)

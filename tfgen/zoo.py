@@ -127,7 +127,13 @@ def load_recipe(name: str | Path) -> Recipe:
     path = Path(name)
     if path.suffix == ".json" and path.is_file():
         return Recipe.load(path)
-    return Recipe.load(folder(name) / "recipe.json")
+    path = folder(name) / "recipe.json"
+    if not path.is_file():
+        raise ValueError(
+            f"{path.parent} holds a model without a recipe, so how to train or measure it is not "
+            "known. Write its recipe.json (see tfgen.recipe.Recipe)."
+        )
+    return Recipe.load(path)
 
 
 def verify(path: Path) -> None:

@@ -58,7 +58,10 @@ def evaluate(
     """
     path = zoo.folder(name)
     model, recipe = zoo.load(path), zoo.load_recipe(path)
-    recorded = zoo.info(path)["figures"]
+    details = zoo.info(path)
+    recorded = details["figures"]
+    if data_name is None:
+        _check_digest(details.get("data"))
     figures, seconds = [], {}
     for wanted in recipe.figures:
         arguments = dict(wanted)
@@ -91,6 +94,20 @@ def evaluate(
         plots.save(training.fixed_picture(model, images[:32]), path / "samples.png", scale=2)
         write_card(path)
     return figures
+
+
+def _check_digest(recorded: dict[str, str] | None) -> None:
+    """Raises ValueError if the data set is not the one that the entry was trained on."""
+    if recorded is None:
+        return
+    images, _ = data.arrays(recorded["name"], recorded["split"])
+    found = data.digest(images)
+    if found != recorded["digest"]:
+        raise ValueError(
+            f"data {recorded['name']!r} is not what the entry was trained on: the "
+            f"{recorded['split']} split's sha256 is {found[:16]}..., recorded is "
+            f"{recorded['digest'][:16]}... Restore the original, or name another set with --data."
+        )
 
 
 def write_card(path: Path) -> None:

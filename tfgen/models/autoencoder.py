@@ -112,7 +112,7 @@ class AutoEncoder(GenerativeModel):
 
         unit = tf.zeros([]) if self.pixel_distribution == "gaussian" else None
         return distributions.pixel_distribution(
-            self.pixel_distribution, parameters, self.num_levels, unit
+            self.pixel_distribution, parameters, self.num_levels, self.image_shape[2], unit
         )
 
     def mean_image(self, latents, labels=None):

@@ -167,6 +167,7 @@ class GenerativeModel(keras.Model):
 
     def _unpack(self, data):
         images, labels, weight = keras.utils.unpack_x_y_sample_weight(data)
+        images = tf.convert_to_tensor(images)  # run_eagerly hands numpy arrays through
         if images.dtype != tf.uint8 or images.shape[1:] != self.image_shape:
             pixels.check_images(images, self.image_shape, 256)
         if self.num_classes is None:

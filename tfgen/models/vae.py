@@ -223,6 +223,7 @@ class VAE(GenerativeModel):
             self.pixel_distribution,
             self.decoder(inputs(latents, labels)),
             self.num_levels,
+            self.image_shape[2],
             self.log_scale if self.pixel_distribution == "gaussian" else None,
         )
 
@@ -313,6 +314,8 @@ class VAE(GenerativeModel):
         pick = noise.uniform(seed, (), stream=1) * self.prior_components
         normal = prior.components_distribution.distribution
         index = tf.cast(pick, tf.int32)
+        if temperature == 0:  # no noise at all: the densest centre, whatever the seed
+            index = tf.fill(tf.shape(index), tf.argmax(prior.log_prob(normal.loc)))
         return tf.gather(normal.loc, index) + tf.gather(normal.scale, index) * eps
 
     def _bound(self, images, labels, seeds, num_samples):

@@ -1,0 +1,140 @@
+"""All models of the zoo's families in tiny configurations, for the tests of the contract."""
+
+import dataclasses
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import laws
+import numpy as np
+import pytest
+
+from tfgen import models
+
+GREY, COLOUR = (8, 8, 1), (4, 6, 3)
+TINY = {"latent_dim": 2, "filters": (4,), "dense_units": 8}
+
+# Each family in a few configurations that together reach every branch. A new family needs an
+# entry here, and then every law of test_contract.py holds for it.
+CONFIGURATIONS = {
+    "AutoEncoder": {
+        "squared_error": {"image_shape": GREY, **TINY},
+        "denoising_colour": {
+            "image_shape": COLOUR,
+            "num_levels": 4,
+            "pixel_distribution": "categorical",
+            "noise_std": 0.3,
+            **TINY,
+        },
+    },
+    "VAE": {
+        "mixture": {"image_shape": GREY, "num_mixtures": 2, **TINY},
+        "flow_importance": {
+            "image_shape": GREY,
+            "num_levels": 2,
+            "pixel_distribution": "bernoulli",
+            "prior": "flow",
+            "prior_components": 2,
+            "num_importance_samples": 3,
+            **TINY,
+        },
+        "conditional_colour": {
+            "image_shape": COLOUR,
+            "num_levels": 4,
+            "pixel_distribution": "categorical",
+            "num_classes": 3,
+            **TINY,
+        },
+        "vamp_warmup": {
+            "image_shape": GREY,
+            "pixel_distribution": "gaussian",
+            "prior": "vamp",
+            "prior_components": 3,
+            "kl_warmup_steps": 10,
+            "beta": 0.5,
+            "num_classes": 2,
+            **TINY,
+        },
+    },
+}
+
+
+# A value other than the default for every argument of every constructor.
+VARIED = {
+    "AutoEncoder": {
+        "image_shape": (8, 4, 3),
+        "latent_dim": 3,
+        "filters": (4, 6),
+        "num_blocks": 2,
+        "dense_units": 7,
+        "pixel_distribution": "discretized_logistic_mixture",
+        "num_levels": 17,
+        "num_mixtures": 2,
+        "noise_std": 0.25,
+        "seed": 11,
+    },
+    "VAE": {
+        "image_shape": (8, 4, 3),
+        "latent_dim": 3,
+        "filters": (4, 6),
+        "decoder_filters": (5,),
+        "num_blocks": 0,
+        "decoder_blocks": 2,
+        "dense_units": 7,
+        "pixel_distribution": "categorical",
+        "num_levels": 17,
+        "num_mixtures": 2,
+        "prior": "vamp",
+        "prior_components": 4,
+        "beta": 0.75,
+        "kl_warmup_steps": 9,
+        "num_importance_samples": 2,
+        "num_classes": 5,
+        "seed": 11,
+    },
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A family in one configuration; calling it builds a model of its own."""
+
+    family: str
+    name: str
+
+    @property
+    def arguments(self) -> dict:
+        return CONFIGURATIONS[self.family][self.name]
+
+    def __call__(self, **changes) -> keras.Model:
+        keras.utils.set_random_seed(1)
+        return models.FAMILIES[self.family](**{"seed": 5, **self.arguments, **changes})
+
+
+FITTED_STEPS = 90
+CASES = [Case(f, name) for f in models.FAMILIES for name in CONFIGURATIONS.get(f, {})]
+
+
+@pytest.fixture(scope="session", params=CASES, ids=lambda case: f"{case.family}-{case.name}")
+def case(request: pytest.FixtureRequest) -> Case:
+    """Every family in every configuration, as something that builds models."""
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def fitted(case: Case) -> keras.Model:
+    """The case's model, fitted to four images; `fitted.history` holds the losses.
+
+    Tracing is what costs, so all tests that leave a model as it is share this one.
+    """
+    model = laws.randomised(case())
+    labels = laws.labels_for(model, 4)
+    laws.fit_quickly(model, laws.images_for(model, 4), labels, steps=FITTED_STEPS // 3)
+    return model
+
+
+@pytest.fixture(scope="session", params=list(models.FAMILIES))
+def first_case(request: pytest.FixtureRequest) -> Case:
+    """Every family in its first configuration."""
+    return next(case for case in CASES if case.family == request.param)

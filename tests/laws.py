@@ -1,0 +1,222 @@
+"""Laws that every model keeps: functions of a model that raise AssertionError where it does not.
+
+test_contract.py holds them over all families; test_broken.py shows that each can fail.
+"""
+
+import inspect
+import itertools
+import json
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfgen import pixels
+
+# Models to try the laws on
+
+
+def images_for(model, count: int, seed: int = 0) -> np.ndarray:
+    """Made-up images on the model's levels."""
+    values = pixels.level_values(model.num_levels)
+    return np.random.default_rng(seed).choice(values, (count, *model.image_shape))
+
+
+def labels_for(model, count: int) -> np.ndarray | None:
+    """The classes in turn, or None for an unconditional model."""
+    return None if model.num_classes is None else np.arange(count) % model.num_classes
+
+
+def given(model, labels) -> dict:
+    """The keyword `labels` for a conditional model, nothing for another."""
+    return {} if model.num_classes is None else {"labels": labels}
+
+
+def randomised(model, scale: float = 0.3, seed: int = 3):
+    """Moves every weight, so that no layer rests at the zeros that it starts with."""
+    rng = np.random.default_rng(seed)
+    for variable in model.trainable_variables:
+        variable.assign_add(scale * rng.standard_normal(variable.shape))
+    return model
+
+
+def assert_close_images(a: np.ndarray, b: np.ndarray, num_levels: int) -> None:
+    """Float rounding may move a pixel by one level, and only a few that lie on an edge."""
+    assert a.dtype == b.dtype == np.uint8
+    assert a.shape == b.shape
+    step = 255 / (num_levels - 1)
+    difference = np.abs(a.astype(int) - b.astype(int))
+    assert difference.max() <= step + 0.5
+    assert (difference > 0).mean() < 0.02
+
+
+# Configuration
+
+
+def constructor_arguments(family: type) -> dict[str, inspect.Parameter]:
+    parameters = inspect.signature(family.__init__).parameters.values()
+    skipped = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    return {p.name: p for p in parameters if p.name != "self" and p.kind not in skipped}
+
+
+def keeps_its_configuration(family: type, varied: dict) -> None:
+    """Every argument of the constructor survives get_config, JSON and from_config."""
+    arguments = constructor_arguments(family)
+    assert set(varied) == set(arguments), "every argument must be varied"
+    for name, value in varied.items():
+        assert value != arguments[name].default, f"{name} has its default"
+    config = json.loads(json.dumps(family(name="renamed", **varied).get_config()))
+    twin = family.from_config(config)
+    assert twin.name == "renamed"
+    for name, value in varied.items():
+        assert getattr(twin, name) == value, name
+    assert twin.get_config() == config
+
+
+# Sampling
+
+
+def samples_are_images(model) -> None:
+    images = model.sample(3, seed=0, **given(model, labels_for(model, 3)))
+    assert isinstance(images, np.ndarray)
+    assert images.dtype == np.uint8
+    assert images.shape == (3, *model.image_shape)
+    assert np.isin(images, pixels.level_values(model.num_levels)).all()
+
+
+def seeds_decide(model) -> None:
+    """The same seed gives the same image, another seed another one."""
+    label = given(model, 0)
+    images = model.sample(16, seed=3, **label)
+    np.testing.assert_array_equal(images, model.sample(16, seed=3, **label))
+    np.testing.assert_array_equal(images, model.sample(16, seed=range(3, 19), **label))
+    # Few enough for a model of binary images, whose samples are rounded to two levels.
+    assert len(np.unique(images, axis=0)) > 2, "the seed is ignored"
+    fresh = model.sample(16, **label)
+    assert (fresh != model.sample(16, **label)).any(), "seed=None repeats itself"
+
+
+def batch_mates_do_not_matter(model) -> None:
+    """Image i of sample(n, seed=s) is sample(1, seed=s + i), whatever else is in the batch."""
+    labels = labels_for(model, 5)
+    together = model.sample(5, seed=40, **given(model, labels))
+    for i in range(5):
+        label = None if labels is None else labels[i]
+        alone = model.sample(1, seed=40 + i, **given(model, label))
+        assert_close_images(alone, together[i : i + 1], model.num_levels)
+    split = model.sample(5, seed=40, batch_size=2, **given(model, labels))
+    assert_close_images(split, together, model.num_levels)
+    backwards = model.sample(5, seed=range(44, 39, -1), **given(model, _backwards(labels)))
+    assert_close_images(backwards[::-1], together, model.num_levels)
+
+
+def _backwards(labels):
+    return None if labels is None else labels[::-1]
+
+
+def temperature_zero_is_one_image(model) -> None:
+    images = model.sample(8, seed=0, temperature=0.0, **given(model, 0))
+    for image in images:
+        assert_close_images(image, images[0], model.num_levels)
+    hot = model.sample(8, seed=0, temperature=1.5, **given(model, 0))
+    assert len(np.unique(hot, axis=0)) > 1
+
+
+# Likelihood
+
+
+def likelihoods_are_per_image(model) -> None:
+    """Shape (batch,), the same twice, each image's own, and equal in batches of any size."""
+    images, labels = images_for(model, 5), labels_for(model, 5)
+    values = model.log_likelihood(images, 3, **given(model, labels))
+    assert values.dtype == np.float32
+    assert values.shape == (5,)
+    assert np.isfinite(values).all()
+    np.testing.assert_array_equal(values, model.log_likelihood(images, 3, **given(model, labels)))
+    split = model.log_likelihood(images, 3, batch_size=2, **given(model, labels))
+    np.testing.assert_allclose(split, values, rtol=1e-5)
+    for i in range(5):
+        label = None if labels is None else labels[i]
+        alone = model.log_likelihood(images[i : i + 1], 3, seed=i, **given(model, label))
+        np.testing.assert_allclose(alone[0], values[i], rtol=1e-5)
+
+
+def loss_is_minus_log_likelihood(model, draws: int = 4000) -> None:
+    """On average over the noise, the loss is -log_likelihood: nats, summed over pixels.
+
+    Holds for objectives that are the likelihood, e.g. with beta = 1.
+    """
+    k = getattr(model, "num_importance_samples", 1)
+    image = images_for(model, 1)
+    label = None if model.num_classes is None else np.zeros(draws, np.int64)
+    images = np.repeat(image, draws, 0)
+    scores = model.log_likelihood(images, k, batch_size=draws, **given(model, label))
+    seeds = tf.range(10**6, 10**6 + draws, dtype=tf.int64)
+    labels = None if label is None else tf.constant(label)
+    losses = model.losses_per_image(tf.constant(images), labels, seeds, training=False)["loss"]
+    assert losses.shape == scores.shape
+    error = np.sqrt((np.var(losses) + np.var(scores)) / draws)
+    assert abs(np.mean(losses) + np.mean(scores)) < 5 * error + 1e-3
+
+
+def all_images(image_shape: tuple[int, int, int]) -> np.ndarray:
+    """Every binary image of that shape, uint8 (2^(H W C), H, W, C)."""
+    bits = list(itertools.product((0, 255), repeat=int(np.prod(image_shape))))
+    return np.array(bits, np.uint8).reshape(-1, *image_shape)
+
+
+def probabilities_sum_to_one(model, num_samples: int = 2000) -> None:
+    """Over every image of a tiny binary space, once fitted to it.
+
+    Exact likelihoods sum to 1, bounds to at most 1 and, with many samples, to nearly 1. Fitting
+    is what makes a wrong bound show: it would call every image likely at once.
+    """
+    assert model.num_levels == 2
+    images = all_images(model.image_shape)
+    for label in range(model.num_classes or 1):
+        labels = None if model.num_classes is None else np.full(len(images), label)
+        scores = model.log_likelihood(images, num_samples, batch_size=4, **given(model, labels))
+        total = np.exp(scores.astype(np.float64)).sum()
+        tolerance = 1e-3 if model.likelihood == "exact" else 0.05
+        assert abs(total - 1.0) < tolerance, f"the probabilities sum to {total}"
+
+
+def labels_matter(model) -> None:
+    """The same noise with another label is another image; the same image, another likelihood."""
+    a, b = (model.sample(4, seed=0, labels=label) for label in (0, 1))
+    assert (a != b).any(), "samples ignore the label"
+    images = images_for(model, 4)
+    if model.likelihood != "none":
+        a, b = (model.log_likelihood(images, labels=label) for label in (0, 1))
+        assert (np.abs(a - b) > 1e-3).all(), "the likelihood ignores the label"
+    if hasattr(model, "encoder"):
+        a, b = (model.reconstruct(images, labels=label) for label in (0, 1))
+        assert (a != b).any(), "reconstructions ignore the label"
+
+
+# Training
+
+
+def fit_quickly(model, images: np.ndarray, labels: np.ndarray | None, steps: int, epochs: int = 3):
+    """Fits one batch for `steps` steps an epoch; returns the losses of the epochs, {name: list}."""
+    model.compile(keras.optimizers.Adam(0.02), jit_compile=False)
+    batch = images if labels is None else (images, labels)
+    batches = tf.data.Dataset.from_tensors(batch).repeat()
+    history = model.fit(batches, epochs=epochs, steps_per_epoch=steps, verbose=0, shuffle=False)
+    return history.history
+
+
+def every_weight_moves(model) -> None:
+    """One step of training moves every trainable weight.
+
+    Weights are randomised first, since behind a zero-initialised layer none gets a gradient, and
+    the step is not the first one, in which a warm-up may switch a term off.
+    """
+    randomised(model)
+    model.compile(keras.optimizers.Adam(0.01), run_eagerly=True)
+    model.optimizer.iterations.assign(5)
+    before = [variable.numpy() for variable in model.trainable_variables]
+    model.train_on_batch(images_for(model, 6), labels_for(model, 6))
+    for variable, old in zip(model.trainable_variables, before, strict=True):
+        assert np.isfinite(variable.numpy()).all(), variable.path
+        assert (variable.numpy() != old).any(), f"{variable.path} did not move"

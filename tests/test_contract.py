@@ -1,0 +1,492 @@
+"""The contract of DESIGN.md, section 2, over every family in every configuration."""
+
+import subprocess
+import sys
+import textwrap
+
+import keras
+import laws
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import CASES, CONFIGURATIONS, FITTED_STEPS, VARIED
+
+from tfgen import GenerativeModel, models, noise
+
+# Members that a family may lack, with what they need to be called.
+IMAGE_METHODS = ("encode", "reconstruct")
+
+
+def labelled(model, count: int) -> dict:
+    return laws.given(model, laws.labels_for(model, count))
+
+
+# Discovery and configuration
+
+
+def test_every_family_is_tested():
+    assert set(CONFIGURATIONS) == set(VARIED) == set(models.FAMILIES)
+    assert {case.family for case in CASES} == set(models.FAMILIES)
+
+
+def test_every_family_is_a_generative_model():
+    for name, family in models.FAMILIES.items():
+        assert issubclass(family, GenerativeModel)
+        assert family.__name__ == name
+        assert models.family(name) is family
+        assert family.likelihood in ("exact", "bound", "none")
+
+
+def test_unknown_family():
+    with pytest.raises(ValueError, match=r"family must be one of AutoEncoder, .*'Vae'"):
+        models.family("Vae")
+
+
+@pytest.mark.parametrize("family", models.FAMILIES)
+def test_configuration_round_trip(family):
+    laws.keeps_its_configuration(models.FAMILIES[family], VARIED[family])
+
+
+@pytest.mark.parametrize("family", models.FAMILIES)
+def test_every_argument_is_documented(family):
+    documented = models.FAMILIES[family].__doc__
+    for name in laws.constructor_arguments(models.FAMILIES[family]):
+        assert f"\n        {name}: " in documented, name
+
+
+def test_bad_constructor_arguments(first_case):
+    for wrong in (
+        {"num_levels": 1},
+        {"num_levels": 257},
+        {"latent_dim": 0},
+        {"filters": ()},
+        {"filters": (4, 4, 4, 4)},  # 8 is not divisible by 16
+        {"image_shape": (8, 8, 2)},
+        {"image_shape": (8, 8)},
+        {"pixel_distribution": "poisson"},
+        {"pixel_distribution": "bernoulli"},  # of 256 levels
+        {"num_mixtures": 0},
+        {"unheard_of": 1},
+    ):
+        with pytest.raises(ValueError, match=next(iter(wrong)).split("_")[0]):
+            first_case(**wrong)
+
+
+# Saving and loading
+
+
+def slots(model) -> list[np.ndarray]:
+    return [np.asarray(variable) for variable in model.optimizer.variables]
+
+
+def test_keras_file_keeps_everything(fitted, tmp_path):
+    fitted.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert type(loaded) is type(fitted)
+    assert loaded.get_config() == fitted.get_config()
+    images = laws.images_for(fitted, 3)
+    arguments = (images,) if fitted.num_classes is None else (images, laws.labels_for(fitted, 3))
+    np.testing.assert_array_equal(loaded(*arguments), fitted(*arguments))
+    for kept, own in zip(loaded.get_weights(), fitted.get_weights(), strict=True):
+        np.testing.assert_array_equal(kept, own)
+    assert int(loaded.optimizer.iterations.numpy()) == FITTED_STEPS
+    assert len(slots(loaded)) == len(slots(fitted)) > 2 * len(fitted.trainable_variables)
+    for kept, own in zip(slots(loaded), slots(fitted), strict=True):
+        np.testing.assert_array_equal(kept, own)
+
+
+def test_preset_keeps_the_model(fitted, tmp_path):
+    fitted.save_to_preset(tmp_path / "preset")
+    loaded = type(fitted).from_preset(tmp_path / "preset")
+    assert loaded.get_config() == fitted.get_config()
+    for kept, own in zip(loaded.get_weights(), fitted.get_weights(), strict=True):
+        np.testing.assert_array_equal(kept, own)
+    assert loaded.compiled
+    assert sorted(p.name for p in (tmp_path / "preset").iterdir()) == [
+        "config.json",
+        "metadata.json",
+        "model.weights.h5",
+    ]
+
+
+def test_preset_of_another_family(tmp_path):
+    a, b = (next(case for case in CASES if case.family == f) for f in list(models.FAMILIES)[:2])
+    a().save_to_preset(tmp_path)
+    with pytest.raises(ValueError, match=rf"holds a {a.family}.*{a.family}\.from_preset"):
+        models.FAMILIES[b.family].from_preset(tmp_path)
+
+
+def test_fresh_process_loads_equal_outputs(tmp_path):
+    """All families in one new process, which imports nothing but keras and tfgen."""
+    expected = {}
+    for case in CASES:
+        model = laws.randomised(case())
+        model.compile()
+        model.save(tmp_path / f"{case.family}-{case.name}.keras")
+        images = laws.images_for(model, 3)
+        labels = laws.labels_for(model, 3)
+        arguments = (images,) if labels is None else (images, labels)
+        expected[f"{case.family}-{case.name}"] = np.asarray(model(*arguments))
+        np.savez(tmp_path / f"{case.family}-{case.name}.npz", *arguments)
+    script = """
+        import sys
+        from pathlib import Path
+        import keras
+        import numpy as np
+        import tfgen
+
+        for path in Path(sys.argv[1]).glob("*.keras"):
+            model = keras.models.load_model(path)
+            with np.load(path.with_suffix(".npz")) as arguments:
+                outputs = model(*(arguments[name] for name in arguments.files))
+            np.save(path.with_suffix(".npy"), outputs)
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script), tmp_path], check=True)
+    for name, outputs in expected.items():
+        np.testing.assert_array_equal(np.load(tmp_path / f"{name}.npy"), outputs)
+
+
+# Images out
+
+
+def test_sampling(fitted):
+    if "sample" not in fitted.endpoints():
+        with pytest.raises(NotImplementedError, match=f"{type(fitted).__name__} has no 'sample': "):
+            fitted.sample(2)
+        return
+    laws.samples_are_images(fitted)
+    laws.seeds_decide(fitted)
+    laws.batch_mates_do_not_matter(fitted)
+    laws.temperature_zero_is_one_image(fitted)
+    if fitted.num_classes is not None:
+        laws.labels_matter(fitted)
+
+
+def test_noise_of_samples_is_equal_under_xla(fitted):
+    if "sample" not in fitted.endpoints():
+        pytest.skip("the family cannot be sampled from")
+    function, _ = fitted.endpoints()["sample"]
+    arguments = [tf.range(6, dtype=tf.int64)]
+    if fitted.num_classes is not None:
+        arguments.append(tf.constant(laws.labels_for(fitted, 6)))
+    compiled = tf.function(function, jit_compile=True, autograph=False)(*arguments)
+    plain = fitted.sample(6, seed=0, **labelled(fitted, 6))
+    laws.assert_close_images(compiled["images"].numpy(), plain, fitted.num_levels)
+
+
+def test_latents(fitted):
+    if not hasattr(fitted, "encoder"):
+        pytest.skip("the family has no encoder")
+    images = laws.images_for(fitted, 5)
+    latents = fitted.encode(images, **labelled(fitted, 5))
+    assert latents.dtype == tf.float32
+    assert latents.shape == (5, fitted.latent_dim)
+    decoded = fitted.decode(latents, **labelled(fitted, 5))
+    assert decoded.dtype == np.uint8
+    assert decoded.shape == images.shape
+    reconstructed = fitted.reconstruct(images, **labelled(fitted, 5))
+    laws.assert_close_images(reconstructed, decoded, fitted.num_levels)
+    # `call` is the same image before it is rounded to a level.
+    arguments = [images] if fitted.num_classes is None else [images, laws.labels_for(fitted, 5)]
+    outputs = fitted(*arguments)
+    assert outputs.dtype == tf.float32
+    assert outputs.shape == images.shape
+    step = 255 / (fitted.num_levels - 1)
+    assert np.abs(outputs - reconstructed.astype(np.float32)).max() <= step / 2 + 0.6
+
+
+def test_interpolation(fitted):
+    if not hasattr(fitted, "encoder"):
+        pytest.skip("the family has no encoder")
+    a, b = laws.images_for(fitted, 3), laws.images_for(fitted, 3, seed=1)
+    line = fitted.interpolate(a, b, 4, **labelled(fitted, 3))
+    assert line.dtype == np.uint8
+    assert line.shape == (3, 4, *fitted.image_shape)
+    for end, images in ((0, a), (-1, b)):
+        expected = fitted.reconstruct(images, **labelled(fitted, 3))
+        laws.assert_close_images(line[:, end], expected, fitted.num_levels)
+    with pytest.raises(ValueError, match="equally many images"):
+        fitted.interpolate(a, b[:2], **laws.given(fitted, 0))
+    with pytest.raises(ValueError, match="steps must be"):
+        fitted.interpolate(a, b, 1, **labelled(fitted, 3))
+
+
+def test_encoder_works_in_a_sequential(first_case):
+    model = first_case()
+    if not hasattr(model, "encoder"):
+        pytest.skip("the family has no encoder")
+    classifier = keras.Sequential([model.encoder, keras.layers.Dense(10)])
+    assert classifier(laws.images_for(model, 2)).shape == (2, 10)
+
+
+def test_empty_batch(fitted):
+    nothing = laws.images_for(fitted, 0)
+    labels = laws.given(fitted, np.zeros(0, np.int64))
+    for name in IMAGE_METHODS:
+        if name in fitted.endpoints():
+            assert getattr(fitted, name)(nothing, **labels).shape[0] == 0
+    if "reconstruct" in fitted.endpoints():
+        assert fitted.reconstruct(nothing, **labels).dtype == np.uint8
+    if fitted.likelihood != "none":
+        assert fitted.log_likelihood(nothing, **labels).shape == (0,)
+
+
+# Likelihood
+
+
+def test_likelihood(fitted):
+    if fitted.likelihood == "none":
+        with pytest.raises(NotImplementedError, match="has no 'log_likelihood': .+"):
+            fitted.log_likelihood(laws.images_for(fitted, 1))
+        return
+    laws.likelihoods_are_per_image(fitted)
+
+
+def test_loss_is_the_likelihood(case):
+    if models.FAMILIES[case.family].likelihood == "none":
+        pytest.skip("the family has no likelihood")
+    model = case(**({"beta": 1.0} if case.arguments.get("beta") else {}))
+    laws.loss_is_minus_log_likelihood(laws.randomised(model))
+
+
+def test_probabilities_sum_to_one(first_case):
+    if models.FAMILIES[first_case.family].likelihood == "none":
+        pytest.skip("the family has no likelihood")
+    model = first_case(image_shape=(2, 2, 1), num_levels=2, pixel_distribution="bernoulli")
+    laws.fit_quickly(model, laws.all_images((2, 2, 1)), None, steps=100)
+    laws.probabilities_sum_to_one(model)
+
+
+# Training
+
+
+def test_overfits_one_batch(fitted):
+    losses = fitted.history.history["loss"]
+    assert np.isfinite(losses).all()
+    assert losses[-1] < 0.9 * losses[0]
+    assert set(fitted.history.history) == set(fitted.loss_names)
+
+
+def test_every_weight_moves(case):
+    laws.every_weight_moves(case())
+
+
+def test_evaluation_repeats_itself(fitted):
+    images, labels = laws.images_for(fitted, 7), laws.labels_for(fitted, 7)
+    first = fitted.evaluate(images, labels, batch_size=4, verbose=0, return_dict=True)
+    second = fitted.evaluate(images, labels, batch_size=4, verbose=0, return_dict=True)
+    assert first == second
+    assert set(first) == set(fitted.loss_names)
+
+
+def test_fit_with_defaults(first_case):
+    """`compile()` as zoo.load calls it, then images alone, then a data set of them."""
+    model = first_case()
+    model.compile()
+    images = laws.images_for(model, 4)
+    history = model.fit(images, verbose=0)
+    assert np.isfinite(history.history["loss"]).all()
+    before = model.get_weights()
+    model.fit(tf.data.Dataset.from_tensor_slices(images).batch(2), verbose=0)
+    assert any((a != b).any() for a, b in zip(before, model.get_weights(), strict=True))
+
+
+def test_loss_is_the_models_own(first_case):
+    with pytest.raises(ValueError, match="loss=.*must be left out.*'mse'"):
+        first_case().compile(loss="mse")
+
+
+def test_training_noise_is_a_function_of_seed_and_step(first_case):
+    def seeds(seed, step, count=6):
+        model = first_case(seed=seed)
+        model.compile()
+        model.optimizer.iterations.assign(step)
+        return model.step_seeds(tf.constant(count)).numpy()
+
+    base = seeds(1, 10)
+    np.testing.assert_array_equal(seeds(1, 10), base)
+    np.testing.assert_array_equal(seeds(1, 10, count=3), base[:3])
+    assert len(np.unique([base, seeds(1, 11), seeds(2, 10)])) == 18
+
+
+def test_losses_follow_their_seeds(case):
+    """Equal seeds, equal losses; other seeds, other losses where the objective has noise."""
+    model = laws.randomised(case())
+    model.compile()
+    model.optimizer.iterations.assign(100)  # past any warm-up
+    images = tf.constant(laws.images_for(model, 4))
+    labels = None if model.num_classes is None else tf.constant(laws.labels_for(model, 4))
+
+    def losses(seeds):
+        return model.losses_per_image(images, labels, seeds, training=True)["loss"].numpy()
+
+    seeds = tf.range(4, dtype=tf.int64)
+    assert losses(seeds).shape == (4,)
+    np.testing.assert_array_equal(losses(seeds), losses(seeds))
+    if model.likelihood == "bound" or getattr(model, "noise_std", 0):
+        assert (losses(seeds) != losses(noise.fold(seeds, 1))).all()
+
+
+def test_sample_weights(first_case):
+    """An image of weight 0 has no say in the loss."""
+    model = laws.randomised(first_case())
+    model.compile(run_eagerly=True)
+    images = laws.images_for(model, 2)
+    alone = model.evaluate(images[:1], batch_size=1, verbose=0)
+    weight = np.array([1.0, 0.0], np.float32)
+    weighted = model.evaluate(
+        images, np.zeros(2, np.int64), sample_weight=weight, batch_size=2, verbose=0
+    )
+    np.testing.assert_allclose(weighted, alone, rtol=1e-5)
+
+
+def test_mixed_precision(first_case):
+    model = first_case(dtype="mixed_bfloat16")
+    assert keras.config.dtype_policy().name == "float32"
+    computed = {
+        layer.compute_dtype
+        for layer in model._flatten_layers()
+        if isinstance(layer, (keras.layers.Conv2D, keras.layers.Dense))
+    }
+    assert "bfloat16" in computed, "the argument dtype does not reach the layers"
+    model.compile(run_eagerly=True)
+    images = laws.images_for(model, 4)
+    logs = model.train_on_batch(images, return_dict=True)
+    assert all(np.isfinite(value) for value in logs.values())
+    assert all(variable.dtype == "float32" for variable in model.trainable_variables)
+    outputs = model(images)
+    assert outputs.dtype == tf.float32
+    assert np.isfinite(outputs).all()
+    if model.likelihood != "none":
+        assert model.log_likelihood(images).dtype == np.float32
+    config = model.get_config()
+    assert type(model).from_config(config).dtype_policy.name == "mixed_bfloat16"
+
+
+# Export
+
+
+def test_exported_signatures_give_the_same_bytes(fitted, tmp_path):
+    module = tf.Module()
+    module.held = [variable.value for variable in fitted.variables]  # not the Keras variables
+    tf.saved_model.save(module, str(tmp_path), signatures=fitted.signatures(num_samples=3))
+    loaded = tf.saved_model.load(str(tmp_path)).signatures
+    assert set(loaded) == set(fitted.endpoints())
+    images = laws.images_for(fitted, 5)
+    labels = labelled(fitted, 5)
+    given = {
+        "images": tf.constant(images),
+        "seed": tf.range(20, 25, dtype=tf.int64),
+        "latents": tf.random.stateless_normal((5, fitted.latent_dim), (0, 1)),
+        **{name: tf.constant(value) for name, value in labels.items()},
+    }
+    expected = {
+        "sample": lambda: fitted.sample(5, seed=20, **labels),
+        "encode": lambda: fitted.encode(images, **labels),
+        "decode": lambda: fitted.decode(given["latents"], **labels),
+        "reconstruct": lambda: fitted.reconstruct(images, **labels),
+        "log_likelihood": lambda: fitted.log_likelihood(images, 3, seed=20, **labels),
+    }
+    for name, signature in loaded.items():
+        wanted = {argument: given[argument] for argument in signature.structured_input_signature[1]}
+        (output,) = signature(**wanted).values()
+        np.testing.assert_array_equal(output, expected[name](), err_msg=name)
+
+
+# Bad input
+
+
+def image_calls(model) -> list:
+    calls = [getattr(model, name) for name in IMAGE_METHODS if name in model.endpoints()]
+    if model.likelihood != "none":
+        calls.append(model.log_likelihood)
+    if "encode" in model.endpoints():
+        calls.append(lambda images, **labels: model.interpolate(images, images, **labels))
+    return calls
+
+
+def test_bad_images(fitted):
+    good = laws.images_for(fitted, 2)
+    height, width, channels = fitted.image_shape
+    wrong = {
+        r"must be uint8.*float32.*np.round\(255": (good / 255).astype(np.float32),
+        "must be uint8.*received dtype int64": good.astype(np.int64),
+        r"must have shape.*images\[None\]": good[0],
+        "must have shape.*Resize": np.zeros((2, height + 1, width, channels), np.uint8),
+        "must have shape": np.zeros((2, height, width, 4 - channels), np.uint8),
+    }
+    if fitted.num_levels < 256:
+        wrong["must hold only the model's .* levels.*received the value 3"] = good * 0 + 3
+    for call in image_calls(fitted):
+        for message, images in wrong.items():
+            with pytest.raises(ValueError, match=f"(?s)images {message}"):
+                call(images, **labelled(fitted, 2))
+
+
+def test_float_images_never_train(first_case):
+    model = first_case()
+    model.compile(run_eagerly=True)
+    images = laws.images_for(model, 2)
+    for wrong in (images / 255, images[:, 1:]):
+        for call in (model.fit, model.evaluate):
+            with pytest.raises(ValueError, match="images must"):
+                call(wrong, verbose=0)
+    if hasattr(model, "encoder"):
+        with pytest.raises(ValueError, match="look scaled already"):
+            model.encoder((images / 255).astype(np.float32))
+
+
+def test_bad_labels(fitted):
+    images = laws.images_for(fitted, 2)
+    calls = [lambda **labels: call(images, **labels) for call in image_calls(fitted)]
+    if "sample" in fitted.endpoints():
+        calls.append(lambda **labels: fitted.sample(2, **labels))
+    if "decode" in fitted.endpoints():
+        calls.append(lambda **labels: fitted.decode(np.zeros((2, fitted.latent_dim)), **labels))
+    for call in calls:
+        if fitted.num_classes is None:
+            with pytest.raises(ValueError, match="labels must be left out.*unconditional"):
+                call(labels=[0, 1])
+            continue
+        classes = fitted.num_classes
+        with pytest.raises(ValueError, match=f"labels is required.*{classes} classes"):
+            call()
+        for labels in ([0, classes], [-1, 0]):
+            with pytest.raises(ValueError, match=rf"labels must lie in \[0, {classes - 1}\]"):
+                call(labels=labels)
+        for labels in ([0, 1, 0], [0.0, 1.0], [[0, 1]]):
+            with pytest.raises(ValueError, match=r"whole numbers of shape \(2,\)"):
+                call(labels=labels)
+
+
+def test_bad_latents(fitted):
+    if "decode" not in fitted.endpoints():
+        pytest.skip("the family has no decoder")
+    labels = labelled(fitted, 2)
+    good = np.zeros((2, fitted.latent_dim), np.float32)
+    for latents in (good * np.nan, good + np.inf):
+        with pytest.raises(ValueError, match="latents must be finite"):
+            fitted.decode(latents, **labels)
+    for latents in (good[0], good[:, :1], good[None]):
+        with pytest.raises(ValueError, match=r"latents must have shape \(batch, "):
+            fitted.decode(latents, **labels)
+
+
+def test_bad_sampling_arguments(fitted):
+    if "sample" not in fitted.endpoints():
+        pytest.skip("the family cannot be sampled from")
+    label = laws.given(fitted, 0)
+    for count in (0, -1, 1.5, True):
+        with pytest.raises(ValueError, match=rf"num_samples must be .*received {count}"):
+            fitted.sample(count, **label)
+    for temperature in (-0.1, np.nan, np.inf):
+        with pytest.raises(ValueError, match=f"temperature must be .*received {temperature}"):
+            fitted.sample(1, temperature=temperature, **label)
+    for seed in (1.5, "0", [1, 2, 3], True, [[1, 2]], 2**70):
+        with pytest.raises(ValueError, match="seed must be None, a whole number, or 2 "):
+            fitted.sample(2, seed=seed, **label)
+    with pytest.raises(ValueError, match="batch_size must be at least 1; received 0"):
+        fitted.sample(2, batch_size=0, **label)
+    if fitted.likelihood != "none":
+        with pytest.raises(ValueError, match="num_samples must be .*received 0"):
+            fitted.log_likelihood(laws.images_for(fitted, 1), 0, **label)

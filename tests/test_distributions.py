@@ -1,0 +1,185 @@
+"""Pixel distributions: sums to one, agree with naive formulas, stay finite at the extremes."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy import special, stats
+
+from tfgen import distributions, layers
+
+SHAPE = (2, 3, 2)  # height, width, channels
+NAMES = {
+    "bernoulli": 2,
+    "categorical": 5,
+    "discretized_logistic_mixture": 17,
+    "gaussian": 256,
+}
+
+
+def build(name: str, num_levels: int, batch: int = 4, scale: float = 1.5, seed: int = 0):
+    """A distribution at random parameters, as a decoder would give them."""
+    outputs = SHAPE[-1] * layers.outputs_per_channel(name, num_levels, num_mixtures=3)
+    rng = np.random.default_rng(seed)
+    if name == "gaussian":
+        scale = 0.2  # centres well inside the range, so that no mass is lost outside
+    parameters = scale * rng.standard_normal((batch, *SHAPE[:2], outputs))
+    log_scale = tf.constant(np.log(0.06), tf.float32) if name == "gaussian" else None
+    return distributions.pixel_distribution(
+        name, tf.constant(parameters, tf.float32), num_levels, SHAPE[-1], log_scale
+    )
+
+
+def table(distribution, num_levels: int) -> np.ndarray:
+    """log P of each level of each pixel, float64 (levels, batch, height, width, channels)."""
+    single = distribution.distribution
+    levels = tf.reshape(tf.range(num_levels, dtype=tf.float32), (-1, 1, 1, 1, 1))
+    return single.log_prob(levels + tf.zeros((1, *single.batch_shape))).numpy().astype(np.float64)
+
+
+@pytest.mark.parametrize(("name", "num_levels"), NAMES.items())
+def test_probabilities_sum_to_one(name, num_levels):
+    """The Gaussian is a density, summed by the midpoint rule over bins that are narrow for it."""
+    total = np.exp(table(build(name, num_levels), num_levels)).sum(0)
+    np.testing.assert_allclose(total, 1.0, atol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "num_levels"), NAMES.items())
+def test_log_prob_is_the_sum_over_pixels(name, num_levels):
+    distribution = build(name, num_levels)
+    assert distribution.event_shape == SHAPE
+    levels = np.random.default_rng(1).integers(0, num_levels, (4, *SHAPE))
+    values = distribution.log_prob(levels.astype(np.float32))
+    assert values.dtype == tf.float32
+    each = np.take_along_axis(table(distribution, num_levels), levels[None], 0)[0]
+    np.testing.assert_allclose(values, each.sum((1, 2, 3)), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "num_levels"), NAMES.items())
+def test_mean(name, num_levels):
+    """Within half a level of the exact sum, in grey values; exact but for the logistics."""
+    distribution = build(name, num_levels)
+    probabilities = np.exp(table(distribution, num_levels))
+    levels = np.arange(num_levels).reshape(-1, 1, 1, 1, 1)
+    exact = (probabilities * levels).sum(0) * 255 / (num_levels - 1)
+    mean = distributions.images_mean(distribution, num_levels)
+    assert mean.dtype == tf.float32
+    slack = 0.5 if name == "discretized_logistic_mixture" else 0.01
+    assert np.abs(mean - exact).max() < slack * 255 / (num_levels - 1)
+
+
+@pytest.mark.parametrize(("name", "num_levels"), NAMES.items())
+def test_samples_follow_log_prob(name, num_levels):
+    distribution = build(name, num_levels, batch=1)
+    drawn = distribution.sample(4000, seed=(1, 2)).numpy()  # (draws, 1, height, width, channels)
+    assert drawn.shape == (4000, 1, *SHAPE)
+    probabilities = np.exp(table(distribution, num_levels))
+    if name == "gaussian":
+        drawn = np.round(drawn)
+    else:
+        assert np.isin(drawn, np.arange(num_levels)).all()
+    for pixel in np.ndindex(1, *SHAPE):
+        expected = 4000 * probabilities[(slice(None), *pixel)]
+        expected *= 4000 / expected.sum()
+        counts = np.bincount(drawn[(slice(None), *pixel)].astype(int), minlength=num_levels)
+        rare = expected < 5
+        if rare.any():  # the chi-squared test wants 5 of each: rare levels share a class
+            expected = np.append(expected[~rare], expected[rare].sum())
+            counts = np.append(counts[~rare], counts[rare].sum())
+        if expected[-1] == 0:
+            expected, counts = expected[:-1], counts[:-1]
+        assert stats.chisquare(counts, expected).pvalue > 1e-4
+
+
+def test_channels_have_their_own_parameters():
+    """Output i * n + j belongs to channel i."""
+    for name, num_levels in NAMES.items():
+        per_channel = layers.outputs_per_channel(name, num_levels, 3)
+        parameters = np.zeros((1, 1, 1, 2 * per_channel), np.float32)
+        parameters[..., per_channel:] = np.linspace(-1, 1, per_channel) + 0.5
+        log_scale = tf.zeros([]) if name == "gaussian" else None
+        one, other = (
+            distributions.pixel_distribution(name, p, num_levels, 2, log_scale)
+            for p in (parameters, np.zeros_like(parameters))
+        )
+        one, other = table(one, num_levels), table(other, num_levels)
+        np.testing.assert_allclose(one[..., 0], other[..., 0])
+        assert np.abs(one[..., 1] - other[..., 1]).max() > 0.01
+
+
+def test_discretised_logistic_equals_the_difference_of_cdfs():
+    """In float64, where the naive difference is still exact."""
+    num_levels = 256
+    loc = np.linspace(-5, 260, 37)[:, None]
+    level = np.arange(num_levels, dtype=np.float64)
+    for scale in (0.3, 1.0, 7.0, 60.0):
+        below = special.expit((level - 0.5 - loc) / scale)
+        above = special.expit((level + 0.5 - loc) / scale)
+        below[:, 0], above[:, -1] = 0, 1
+        naive = above - below
+        distribution = distributions.DiscretizedLogistic(
+            tf.constant(loc, tf.float32), tf.constant(scale, tf.float32), num_levels
+        )
+        values = distribution.log_prob(level.astype(np.float32)).numpy()
+        assert values.shape == naive.shape
+        stable = naive > 1e-8
+        assert stable.any(1).all()
+        np.testing.assert_allclose(values[stable], np.log(naive[stable]), rtol=2e-4, atol=2e-4)
+        # Where the naive difference cancels, the symmetry of the logistic still tells.
+        mirrored = distributions.DiscretizedLogistic(
+            tf.constant(255 - loc, tf.float32), tf.constant(scale, tf.float32), num_levels
+        ).log_prob(255 - level.astype(np.float32))
+        np.testing.assert_allclose(values, mirrored, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("raw_scale", [-60.0, -7.0, 0.0, 9.0])
+def test_mixture_stays_finite_at_the_extremes(raw_scale):
+    """Any network output has a finite log probability with finite gradients at any level."""
+    centres = tf.constant([-40.0, -1.0, 0.0, 1.0, 40.0])
+    parameters = tf.stack(
+        [tf.fill([5], 30.0), centres, tf.fill([5], raw_scale)] * 2, -1
+    )  # (5, 2 mixtures * 3)
+    parameters = tf.Variable(parameters[:, None, None])
+    for level in (0.0, 1.0, 128.0, 255.0):
+        with tf.GradientTape() as tape:
+            distribution = distributions.pixel_distribution(
+                "discretized_logistic_mixture", parameters, 256, 1
+            )
+            value = distribution.log_prob(tf.fill([5, 1, 1, 1], level))
+        assert np.isfinite(value).all()
+        assert (value.numpy() < 1e-6).all()
+        assert np.isfinite(tape.gradient(value, parameters)).all()
+
+
+def test_gaussian_never_exceeds_probability_one():
+    """However small the learned scale, no bin is given more than its whole mass."""
+    distribution = distributions.pixel_distribution(
+        "gaussian", tf.zeros((1, 1, 1, 1)), 3, 1, tf.constant(-50.0)
+    )
+    values = distribution.log_prob(tf.reshape(tf.range(3.0), (3, 1, 1, 1)))
+    assert np.isfinite(values).all()
+    assert values.numpy().max() <= 1e-6
+
+
+def test_gaussian_is_the_mean_square_error():
+    """-log p = sum (x - mean)^2 / (2 sigma^2) + const, with sigma in pixels [-1, 1]."""
+    rng = np.random.default_rng(0)
+    parameters = rng.uniform(-1, 1, (3, *SHAPE)).astype(np.float32)
+    levels = rng.integers(0, 256, (3, *SHAPE)).astype(np.float32)
+    distribution = distributions.pixel_distribution(
+        "gaussian", parameters, 256, SHAPE[-1], tf.constant(-1.0)
+    )
+    squares = ((levels / 127.5 - 1 - parameters) ** 2).sum((1, 2, 3))
+    sigma = np.exp(-1.0)
+    constant = np.prod(SHAPE) * (0.5 * np.log(2 * np.pi) + np.log(sigma * 127.5))
+    expected = -squares / (2 * sigma**2) - constant
+    np.testing.assert_allclose(distribution.log_prob(levels), expected, rtol=1e-4)
+
+
+def test_bfloat16_outputs_are_cast():
+    for name, num_levels in NAMES.items():
+        count = layers.outputs_per_channel(name, num_levels, 3)
+        log_scale = tf.zeros([]) if name == "gaussian" else None
+        distribution = distributions.pixel_distribution(
+            name, tf.zeros((1, 2, 3, count), tf.bfloat16), num_levels, 1, log_scale
+        )
+        assert distribution.log_prob(tf.zeros((1, 2, 3, 1))).dtype == tf.float32

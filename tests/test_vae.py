@@ -1,0 +1,263 @@
+"""The VAE's own maths: bounds, KL, priors, chunks, warm-up, labels."""
+
+import math
+
+import laws
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy import special, stats
+
+from tfgen import VAE, noise, pixels
+from tfgen.models import vae
+
+SMALL = {"filters": (4,), "dense_units": 8, "num_blocks": 0}
+BINARY = {"image_shape": (4, 4, 1), "pixel_distribution": "bernoulli", "num_levels": 2, **SMALL}
+
+
+@pytest.fixture(scope="module")
+def binary_images():
+    return np.random.default_rng(1).choice(np.uint8([0, 255]), (6, 4, 4, 1))
+
+
+@pytest.fixture(scope="module")
+def line(binary_images):
+    """A binary VAE with one latent, whose integral over it can be done by summing.
+
+    It is fitted, since a random posterior is too far off for any number of samples.
+    """
+    model = VAE(latent_dim=1, **BINARY)
+    laws.fit_quickly(model, binary_images, None, steps=50)
+    return model
+
+
+def log_pixels(model, images, latents, labels=None) -> np.ndarray:
+    """log p(x | z) for each image at each latent, float64 (batch, latents)."""
+    levels = pixels.images_to_levels(images, model.num_levels)[:, None]
+    return model.pixel_likelihood(latents, labels=labels).log_prob(levels).numpy().astype(float)
+
+
+def by_quadrature(model, images) -> np.ndarray:
+    """log p(x) = log int p(z) p(x | z) dz in nats, float64 (batch,)."""
+    z = np.linspace(-8, 8, 4001)
+    values = log_pixels(model, images, z[:, None].astype(np.float32))
+    return special.logsumexp(values + stats.norm.logpdf(z), axis=1) + math.log(z[1] - z[0])
+
+
+def draws_of_the_bound(model, images, num_samples: int, draws: int = 400) -> np.ndarray:
+    """Independent draws of the bound, (draws, batch)."""
+    repeated = np.repeat(images, draws, axis=0)
+    values = model.log_likelihood(repeated, num_samples, seed=17, batch_size=len(repeated))
+    return values.reshape(len(images), draws).T.astype(float)
+
+
+def test_bounds_lie_in_order_below_the_truth(line, binary_images):
+    """E ELBO <= E IWAE_5 <= E IWAE_50 <= log p(x), and 50 samples come close to it."""
+    truth = by_quadrature(line, binary_images)
+    assert np.isfinite(truth).all()
+    previous, previous_error = None, 0.0
+    for k in (1, 5, 50):
+        drawn = draws_of_the_bound(line, binary_images, k)
+        mean, error = drawn.mean(0), drawn.std(0) / math.sqrt(len(drawn))
+        assert (mean <= truth + 4 * error).all(), k
+        if previous is not None:
+            assert (mean >= previous - 4 * (error + previous_error)).all(), k
+            assert mean.sum() > previous.sum()
+        previous, previous_error = mean, error
+    assert (draws_of_the_bound(line, binary_images, 1).mean(0) < truth - 0.01).any()
+    many = line.log_likelihood(binary_images, 20_000)
+    np.testing.assert_allclose(many, truth, atol=0.05)
+
+
+def test_quadrature_sums_to_one():
+    """So that the truth above is one."""
+    images = laws.all_images((2, 2, 1))
+    model = laws.randomised(VAE(latent_dim=1, **{**BINARY, "image_shape": (2, 2, 1)}), 0.5)
+    assert np.exp(by_quadrature(model, images)).sum() == pytest.approx(1, abs=1e-4)
+
+
+def test_analytic_kl_equals_its_monte_carlo_mean(binary_images):
+    model = laws.randomised(VAE(latent_dim=3, **BINARY))
+    posterior, prior = model.posterior(binary_images), model.prior_distribution()
+    z = posterior.sample(20_000, seed=(3, 4))
+    drawn = (posterior.log_prob(z) - prior.log_prob(z)).numpy().astype(float)
+    error = drawn.std(0) / math.sqrt(len(drawn))
+    seeds = tf.range(6, dtype=tf.int64)
+    kl = model.losses_per_image(tf.constant(binary_images), None, seeds, False)["kl"]
+    assert (error < 0.1).all()
+    assert (np.abs(kl - drawn.mean(0)) < 5 * error).all()
+
+
+def test_importance_weighted_loss_is_the_bound(binary_images):
+    """The loss of k samples equals -log_likelihood of k samples from the same seeds."""
+    for prior in vae.PRIORS:
+        model = laws.randomised(
+            VAE(latent_dim=2, num_importance_samples=4, prior=prior, prior_components=2, **BINARY)
+        )
+        seeds = tf.range(6, dtype=tf.int64)
+        losses = model.losses_per_image(tf.constant(binary_images), None, seeds, False)
+        scores = model.log_likelihood(binary_images, 4, seed=0)
+        np.testing.assert_allclose(-losses["loss"], scores, rtol=1e-4)
+
+
+# Passes over the importance samples
+
+
+@pytest.mark.parametrize("num_samples", [49, 120])
+def test_passes_equal_one_direct_computation(binary_images, num_samples):
+    """Also where the samples fill no whole number of passes."""
+    model = laws.randomised(VAE(latent_dim=2, prior="vamp", prior_components=3, **BINARY))
+    per_pass = min(num_samples, vae.SAMPLES_PER_PASS)
+    seeds = tf.range(100, 106, dtype=tf.int64)
+    passes = [
+        noise.normal(seeds, (per_pass, 2), stream=i) for i in range(-(-num_samples // per_pass))
+    ]
+    eps = np.concatenate(passes, axis=1)[:, :num_samples]  # (batch, samples, latent_dim)
+    posterior = model.posterior(binary_images).distribution
+    expected = []
+    for i, image in enumerate(binary_images):
+        z = posterior.loc[i] + posterior.scale[i] * eps[i]
+        weights = (
+            log_pixels(model, image[None], z)[0]
+            + model.prior_distribution().log_prob(z)
+            - stats.norm.logpdf(z, posterior.loc[i], posterior.scale[i]).sum(-1)
+        )
+        expected.append(special.logsumexp(weights) - math.log(num_samples))
+    values = model.log_likelihood(binary_images, num_samples, seed=100)
+    np.testing.assert_allclose(values, expected, rtol=1e-4)
+
+
+# Priors
+
+
+def grid(half_width: float, steps: int) -> tuple[np.ndarray, float]:
+    axis = np.linspace(-half_width, half_width, steps, dtype=np.float32)
+    points = np.stack(np.meshgrid(axis, axis, indexing="ij"), -1).reshape(-1, 2)
+    return points, float(axis[1] - axis[0]) ** 2
+
+
+@pytest.mark.parametrize("prior", vae.PRIORS)
+def test_prior_is_a_density_and_sampled_as_such(prior):
+    model = VAE(latent_dim=2, prior=prior, prior_components=3, **BINARY)
+    laws.randomised(model, 0.25)
+    points, cell = grid(12, 601)
+    density = np.exp(model.prior_distribution().log_prob(points).numpy().astype(float))
+    assert density.sum() * cell == pytest.approx(1, abs=2e-3)
+    # Samples of the model have the moments of the density.
+    drawn = model._prior_sample(tf.range(20_000, dtype=tf.int64), 1.0).numpy().astype(float)
+    assert drawn.shape == (20_000, 2)
+    for function in (lambda z: z[:, 0], lambda z: z[:, 1], lambda z: z[:, 0] * z[:, 1],
+                     lambda z: z[:, 0] ** 2, lambda z: np.cos(2 * z).sum(1)):
+        values = function(drawn)
+        exact = (function(points) * density).sum() * cell
+        assert abs(values.mean() - exact) < 5 * values.std() / math.sqrt(len(values)) + 0.01
+
+
+def test_flow_is_inverted():
+    model = VAE(latent_dim=5, prior="flow", prior_components=4, **BINARY)
+    eps = noise.normal(tf.range(50, dtype=tf.int64), (5,))
+    np.testing.assert_allclose(model._prior_sample(tf.range(50, dtype=tf.int64), 1.0), eps)
+    laws.randomised(model, 0.2)
+    bijector = model.prior_distribution().bijector
+    z = bijector.forward(eps).numpy()
+    assert np.abs(z - eps.numpy()).max() > 0.1
+    # Arrays instead of tensors, so that TFP's cache cannot just remember where z came from.
+    np.testing.assert_allclose(bijector.inverse(tf.constant(z)), eps, atol=1e-4)
+    there = bijector.forward_log_det_jacobian(tf.constant(eps.numpy()), event_ndims=1)
+    back = bijector.inverse_log_det_jacobian(tf.constant(z), event_ndims=1)
+    np.testing.assert_allclose(there, -back, atol=1e-4)
+    with tf.GradientTape() as tape:
+        inputs = tf.Variable(eps)
+        tape.watch(inputs)
+        outputs = bijector.forward(inputs + 0.0)
+    _, exact = np.linalg.slogdet(tape.batch_jacobian(outputs, inputs))
+    np.testing.assert_allclose(there, exact, atol=1e-3)
+
+
+def test_vamp_components_are_posteriors():
+    model = laws.randomised(VAE(latent_dim=2, prior="vamp", prior_components=3, **BINARY))
+    greys = np.round(255 / (1 + np.exp(-model.pseudo_inputs.numpy())))
+    expected = model._posterior(tf.constant(greys.astype(np.uint8)), None)
+    components = model.prior_distribution().components_distribution
+    np.testing.assert_allclose(components.mean(), expected.mean(), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(components.stddev(), expected.stddev(), rtol=1e-4, atol=1e-5)
+
+
+# The weight of the KL
+
+
+def terms(model, images, training: bool, step: int = 0) -> dict[str, np.ndarray]:
+    model.compile()
+    model.optimizer.iterations.assign(step)
+    seeds = tf.range(len(images), dtype=tf.int64)
+    losses = model.losses_per_image(tf.constant(images), None, seeds, training)
+    return {name: value.numpy() for name, value in losses.items()}
+
+
+def test_beta_weights_the_kl(binary_images):
+    for beta in (0.0, 0.5, 1.0, 4.0):
+        losses = terms(laws.randomised(VAE(latent_dim=2, beta=beta, **BINARY)), binary_images, True)
+        assert (losses["kl"] > 0).all()
+        expected = losses["reconstruction"] + beta * losses["kl"]
+        np.testing.assert_allclose(losses["loss"], expected, rtol=1e-5)
+
+
+def test_kl_warmup_grows_linearly_in_training_only(binary_images):
+    model = laws.randomised(VAE(latent_dim=2, beta=2.0, kl_warmup_steps=8, **BINARY))
+    for step, weight in ((0, 0.0), (2, 0.5), (8, 2.0), (800, 2.0)):
+        losses = terms(model, binary_images, True, step)
+        expected = losses["reconstruction"] + weight * losses["kl"]
+        np.testing.assert_allclose(losses["loss"], expected, rtol=1e-5)
+        losses = terms(model, binary_images, False, step)
+        expected = losses["reconstruction"] + 2.0 * losses["kl"]
+        np.testing.assert_allclose(losses["loss"], expected, rtol=1e-5)
+
+
+def test_beta_leaves_the_likelihood_alone(binary_images):
+    a, b = (laws.randomised(VAE(latent_dim=2, beta=beta, **BINARY)) for beta in (1.0, 9.0))
+    b.set_weights(a.get_weights())
+    np.testing.assert_array_equal(a.log_likelihood(binary_images), b.log_likelihood(binary_images))
+
+
+# Labels
+
+
+def test_labels_reach_every_part():
+    model = laws.randomised(VAE(latent_dim=2, num_classes=3, **BINARY))
+    images = laws.images_for(model, 3)
+    laws.labels_matter(model)
+    a, b = (model.encode(images, labels=label) for label in (0, 2))
+    assert (np.abs(a - b) > 1e-4).all()
+    a, b = (model.posterior(images, labels=label).stddev() for label in (0, 2))
+    assert (np.abs(a - b) > 1e-6).all()
+    a, b = (model.pixel_likelihood(np.zeros((1, 2)), labels=label).mean() for label in (0, 2))
+    assert (np.abs(a - b) > 1e-4).any()
+    one = model.reconstruct(images, labels=[0, 1, 2])
+    other = np.concatenate([model.reconstruct(images[i : i + 1], labels=i) for i in range(3)])
+    np.testing.assert_array_equal(one, other)
+
+
+# Arguments
+
+
+@pytest.mark.parametrize(
+    ("argument", "wrong"),
+    [
+        ("prior", "normal"),
+        ("prior_components", 0),
+        ("num_importance_samples", 0),
+        ("beta", -0.1),
+        ("beta", math.nan),
+        ("kl_warmup_steps", -1),
+        ("num_classes", 0),
+        ("num_classes", 1.5),
+    ],
+)
+def test_bad_arguments(argument, wrong):
+    with pytest.raises(ValueError, match=f"{argument} must be .*received {wrong!r}"):
+        VAE(latent_dim=2, **{**BINARY, argument: wrong})
+
+
+def test_a_flow_needs_two_latents():
+    with pytest.raises(ValueError, match="latent_dim must be at least 2; received 1"):
+        VAE(latent_dim=1, prior="flow", **BINARY)
