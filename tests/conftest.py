@@ -116,6 +116,12 @@ FITTED_STEPS = 90
 CASES = [Case(f, name) for f in models.FAMILIES for name in CONFIGURATIONS.get(f, {})]
 
 
+@pytest.fixture(autouse=True)
+def fixed_initial_weights() -> None:
+    """Models that a test builds begin the same in every run."""
+    keras.utils.set_random_seed(0)
+
+
 @pytest.fixture(scope="session", params=CASES, ids=lambda case: f"{case.family}-{case.name}")
 def case(request: pytest.FixtureRequest) -> Case:
     """Every family in every configuration, as something that builds models."""

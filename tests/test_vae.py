@@ -2,6 +2,7 @@
 
 import math
 
+import keras
 import laws
 import numpy as np
 import pytest
@@ -24,10 +25,12 @@ def binary_images():
 def line(binary_images):
     """A binary VAE with one latent, whose integral over it can be done by summing.
 
-    It is fitted, since a random posterior is too far off for any number of samples.
+    It is fitted a little: a random posterior is too far off for any number of samples, and a
+    narrow one misses the rare latents that matter.
     """
+    keras.utils.set_random_seed(0)
     model = VAE(latent_dim=1, **BINARY)
-    laws.fit_quickly(model, binary_images, None, steps=50)
+    laws.fit_quickly(model, binary_images, None, steps=15)
     return model
 
 
@@ -146,8 +149,13 @@ def test_prior_is_a_density_and_sampled_as_such(prior):
     # Samples of the model have the moments of the density.
     drawn = model._prior_sample(tf.range(20_000, dtype=tf.int64), 1.0).numpy().astype(float)
     assert drawn.shape == (20_000, 2)
-    for function in (lambda z: z[:, 0], lambda z: z[:, 1], lambda z: z[:, 0] * z[:, 1],
-                     lambda z: z[:, 0] ** 2, lambda z: np.cos(2 * z).sum(1)):
+    for function in (
+        lambda z: z[:, 0],
+        lambda z: z[:, 1],
+        lambda z: z[:, 0] * z[:, 1],
+        lambda z: z[:, 0] ** 2,
+        lambda z: np.cos(2 * z).sum(1),
+    ):
         values = function(drawn)
         exact = (function(points) * density).sum() * cell
         assert abs(values.mean() - exact) < 5 * values.std() / math.sqrt(len(values)) + 0.01

@@ -6,10 +6,43 @@ A recipe is a JSON file with the fields of `Recipe`; no code branches on a recip
 import dataclasses
 import difflib
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 __all__ = ["Recipe"]
+
+
+def _whole(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+# field: (what it must be, whether a value is that); None is written null in a recipe's file.
+_RULES = {
+    "family": ("be a string", lambda v: isinstance(v, str)),
+    "model": ("be an object of constructor arguments", lambda v: isinstance(v, dict)),
+    "data": ("be a string", lambda v: isinstance(v, str)),
+    "description": ("be a string", lambda v: isinstance(v, str)),
+    "batch_size": ("be a whole number, at least 1", lambda v: _whole(v, 1)),
+    "epochs": ("be a whole number, at least 1", lambda v: _whole(v, 1)),
+    "learning_rate": ("be positive", lambda v: _number(v) and v > 0),
+    "warmup_steps": ("be a whole number, at least 0", lambda v: _whole(v, 0)),
+    "final_learning_rate": ("lie in [0, 1]", lambda v: _number(v) and 0 <= v <= 1),
+    "clip_norm": ("be positive or null", lambda v: v is None or (_number(v) and v > 0)),
+    "ema_momentum": ("lie in [0, 1)", lambda v: _number(v) and 0 <= v < 1),
+    "shift": ("be a whole number, at least 0", lambda v: _whole(v, 0)),
+    "patience": ("be a whole number, at least 1, or null", lambda v: v is None or _whole(v, 1)),
+    "jit_compile": ("be true or false", lambda v: isinstance(v, bool)),
+    "seed": ("be a whole number in [0, 2^32)", lambda v: _whole(v, 0) and v < 2**32),
+    "figures": (
+        "be a list of objects",
+        lambda v: isinstance(v, list) and all(isinstance(figure, dict) for figure in v),
+    ),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,20 +90,10 @@ class Recipe:
     figures: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
     def __post_init__(self):
-        for name, least in (("batch_size", 1), ("epochs", 1), ("warmup_steps", 0), ("shift", 0)):
+        for name, (rule, holds) in _RULES.items():
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(
-                    f"recipe: {name} must be a whole number, at least {least}; received {value!r}."
-                )
-        if not self.learning_rate > 0:
-            raise ValueError(
-                f"recipe: learning_rate must be positive; received {self.learning_rate!r}."
-            )
-        if not 0 <= self.ema_momentum < 1:
-            raise ValueError(
-                f"recipe: ema_momentum must lie in [0, 1); received {self.ema_momentum!r}."
-            )
+            if not holds(value):
+                raise ValueError(f"recipe: {name} must {rule}; received {value!r}.")
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Recipe":

@@ -20,7 +20,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfgen import data, models, noise, plots
+from tfgen import data, models, noise, pixels, plots
 from tfgen.files import replacing
 from tfgen.recipe import Recipe
 
@@ -332,6 +332,7 @@ class Checkpoint(keras.callbacks.Callback):
         self.state["epoch"] = epoch + 1
         if self.patience is not None and epoch - self.state["best_epoch"] >= self.patience:
             self.model.stop_training = True
+        self.model.reset_metrics()  # the next epoch starts with empty means, resumed or not
         self.save()
 
 
@@ -426,7 +427,7 @@ def train(
         OSError: The folder cannot be written.
     """
     folder = Path(folder)
-    _claim(folder, recipe, resume)
+    _check_folder(folder, recipe, resume)
     model = build(recipe)
     images, labels = data.arrays(recipe.data, "train")
     validation = data.arrays(recipe.data, "validation")
@@ -437,22 +438,26 @@ def train(
             f"recipe: {recipe.data!r} has no labels, but model.num_classes="
             f"{model.num_classes}. Leave num_classes out or use labelled data."
         )
+    pixels.check_images(images[:1], model.image_shape, 256, f"recipe: data {recipe.data!r}")
     per_epoch = len(images) // recipe.batch_size
     if not per_epoch:
         raise ValueError(
             f"recipe: batch_size must be at most the {len(images)} training images; "
             f"received {recipe.batch_size}."
         )
+    if not (folder / "recipe.json").exists():  # only now: a recipe that fails claims no folder
+        with replacing(folder / "recipe.json") as path:
+            path.write_text(recipe.to_json())
     averages = AveragedWeights(recipe.ema_momentum) if recipe.ema_momentum else None
     checkpoint = Checkpoint(folder, averages, checkpoint_seconds, recipe.patience)
     if resume:
         checkpoint.restore(model)
-    callbacks = [checkpoint, CSVLog(folder / "log.csv")]
+    callbacks = [] if averages is None else [averages]
+    callbacks.append(CSVLog(folder / "log.csv"))
     callbacks.append(DrawSamples(folder / "samples", validation[0], averages))
-    if averages is not None:
-        callbacks.insert(0, averages)
     if tensorboard:
         callbacks.append(keras.callbacks.TensorBoard(folder / "tensorboard"))
+    callbacks.append(checkpoint)  # last, so that what it calls done has its row and its picture
     step = checkpoint.state["step"]
     # An epoch that was cut is finished first, alone, since `fit` counts its steps from 0.
     done = step % per_epoch
@@ -509,8 +514,8 @@ def _validation(validation, batch_size: int) -> tf.data.Dataset:
     return tf.data.Dataset.from_tensor_slices(arrays).batch(batch_size).prefetch(2)
 
 
-def _claim(folder: Path, recipe: Recipe, resume: bool) -> None:
-    """Makes the run's folder, or checks that the run in it is this one."""
+def _check_folder(folder: Path, recipe: Recipe, resume: bool) -> None:
+    """Raises ValueError if the folder holds a run, unless it is this one and to be resumed."""
     path = folder / "recipe.json"
     if path.exists():
         if not resume:
@@ -522,6 +527,3 @@ def _claim(folder: Path, recipe: Recipe, resume: bool) -> None:
             raise ValueError(
                 f"resume needs the recipe that began the run: {path} differs from the one given."
             )
-        return
-    with replacing(path) as temporary:
-        temporary.write_text(recipe.to_json())

@@ -1,0 +1,58 @@
+"""What is installed, and what importing it costs."""
+
+import configparser
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+import tfgen
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def setup_cfg() -> configparser.ConfigParser:
+    parser = configparser.ConfigParser()
+    parser.read(CHECKOUT / "setup.cfg")
+    return parser
+
+
+def test_every_package_is_listed(setup_cfg):
+    folders = {path.parent for path in (CHECKOUT / "tfgen").rglob("__init__.py")}
+    names = {".".join(folder.relative_to(CHECKOUT).parts) for folder in folders}
+    assert set(setup_cfg["options"]["packages"].split()) == names | {"tfgen._zoo"}
+    for path in (CHECKOUT / "tfgen").rglob("*.py"):
+        assert path.parent in folders, f"{path} is in no package"
+
+
+def test_the_wheel_carries_the_zoo(setup_cfg):
+    assert "tfgen._zoo = zoo" in setup_cfg["options"]["package_dir"]
+    assert setup_cfg["options.package_data"]["tfgen._zoo"] == "*/*"
+    assert not [path for path in (CHECKOUT / "zoo").glob("*/*/*")], "too deep for package_data"
+
+
+def test_version(setup_cfg):
+    assert tfgen.__version__ == version("tfgen") == setup_cfg["metadata"]["version"]
+
+
+def test_public_names():
+    for name in tfgen.__all__:
+        assert hasattr(tfgen, name)
+
+
+def imported(package: str) -> set[str]:
+    """Every module that a new process has loaded once it has imported the package."""
+    script = f"import sys, {package}; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    return set(run.stdout.split())
+
+
+def test_import_is_light():
+    """Beyond what Keras loads: no TFP, no library of the command line, of plots or of the data."""
+    added = imported("tfgen") - imported("keras")
+    assert "tfgen" in added
+    heavy = {"tensorflow_probability", "tf_keras", "typer", "rich", "matplotlib", "sklearn", "PIL"}
+    assert not added & (heavy | {"tfgen.cli", "tfgen.training", "tfgen.distributions"})

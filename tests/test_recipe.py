@@ -1,0 +1,134 @@
+"""A recipe is data: frozen, checked, and the same after a round trip."""
+
+import dataclasses
+import json
+import re
+
+import pytest
+
+from tfgen import recipe
+from tfgen.recipe import Recipe
+
+MINIMAL = {"family": "VAE", "model": {"latent_dim": 2}, "data": "digits"}
+FULL = {
+    **MINIMAL,
+    "description": "A test.",
+    "batch_size": 7,
+    "epochs": 3,
+    "learning_rate": 0.01,
+    "warmup_steps": 0,
+    "final_learning_rate": 0.5,
+    "clip_norm": 2.0,
+    "ema_momentum": 0.0,
+    "shift": 1,
+    "patience": 4,
+    "jit_compile": False,
+    "seed": 9,
+    "figures": [{"metric": "log_likelihood", "num_samples": 5}],
+}
+
+
+def test_every_field_is_varied():
+    assert set(FULL) == {field.name for field in dataclasses.fields(Recipe)}
+    defaults = Recipe.from_dict(MINIMAL)
+    for name, value in FULL.items():
+        assert name in MINIMAL or getattr(defaults, name) != value
+
+
+def test_round_trip(tmp_path):
+    full = Recipe.from_dict(FULL)
+    assert full.to_dict() == FULL
+    path = tmp_path / "recipe.json"
+    path.write_text(full.to_json())
+    assert Recipe.load(path) == full
+    assert Recipe.load(str(path)) == full
+    assert Recipe.load(path) != Recipe.from_dict(MINIMAL)
+
+
+def test_frozen():
+    full = Recipe.from_dict(FULL)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        full.epochs = 5
+
+
+def test_unknown_key():
+    with pytest.raises(ValueError, match="unknown key 'learningrate'.*'learning_rate'.*Known"):
+        Recipe.from_dict({**MINIMAL, "learningrate": 0.1})
+    with pytest.raises(ValueError, match="unknown key 'xyz'. Known keys: family, model"):
+        Recipe.from_dict({**MINIMAL, "xyz": 0.1})
+
+
+@pytest.mark.parametrize("key", MINIMAL)
+def test_missing_key(key):
+    with pytest.raises(ValueError, match=f"the key '{key}' is required"):
+        Recipe.from_dict({k: v for k, v in FULL.items() if k != key})
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"family": "VAE",}', "\x00\x01"])
+def test_invalid_json(tmp_path, text):
+    path = tmp_path / "recipe.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"recipe .*recipe\.json is not valid JSON"):
+        Recipe.load(path)
+
+
+def test_bytes_that_are_no_text(tmp_path):
+    path = tmp_path / "recipe.json"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match="is not valid JSON"):
+        Recipe.load(path)
+
+
+@pytest.mark.parametrize("value", [[], "VAE", 3, None])
+def test_json_that_is_no_object(tmp_path, value):
+    path = tmp_path / "recipe.json"
+    path.write_text(json.dumps(value))
+    with pytest.raises(ValueError, match="must be a JSON object"):
+        Recipe.load(path)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        Recipe.load(tmp_path / "recipe.json")
+
+
+def test_every_field_has_a_rule():
+    assert set(recipe._RULES) == {field.name for field in dataclasses.fields(Recipe)}
+
+
+@pytest.mark.parametrize(
+    ("key", "wrong"),
+    [
+        ("batch_size", 0),
+        ("batch_size", 2.5),
+        ("batch_size", True),
+        ("batch_size", "100"),
+        ("epochs", 0),
+        ("warmup_steps", -1),
+        ("shift", -1),
+        ("learning_rate", 0),
+        ("learning_rate", float("nan")),
+        ("learning_rate", "0.1"),
+        ("final_learning_rate", -0.1),
+        ("clip_norm", 0),
+        ("clip_norm", -1.0),
+        ("ema_momentum", 1.0),
+        ("ema_momentum", -0.1),
+        ("patience", 0),
+        ("patience", 1.5),
+        ("jit_compile", "yes"),
+        ("seed", 1.5),
+        ("seed", None),
+        ("seed", -1),
+        ("description", None),
+        ("figures", ["log_likelihood"]),
+        ("model", []),
+        ("family", 3),
+        ("data", 3),
+        ("figures", {}),
+    ],
+)
+def test_values_out_of_range(key, wrong):
+    message = rf"recipe: {key} must .*; received {re.escape(repr(wrong))}\."
+    with pytest.raises(ValueError, match=message):
+        Recipe.from_dict({**MINIMAL, key: wrong})

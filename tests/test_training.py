@@ -1,0 +1,434 @@
+"""Training: exact resume, the data's order, averaged weights, shifts, early stopping."""
+
+import csv
+import dataclasses
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+
+import laws
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfgen import AutoEncoder, data, noise, plots, training
+from tfgen.recipe import Recipe
+
+# Everything random is on: noise, shifts, the data's order; and everything with a state.
+RECIPE = Recipe(
+    family="VAE",
+    model={
+        "image_shape": [8, 8, 1],
+        "latent_dim": 2,
+        "filters": [4],
+        "num_blocks": 0,
+        "dense_units": 8,
+        "pixel_distribution": "gaussian",
+        "kl_warmup_steps": 20,
+    },
+    data="digits",
+    batch_size=128,  # 8 steps an epoch
+    epochs=3,
+    learning_rate=0.01,
+    warmup_steps=5,
+    clip_norm=50.0,
+    ema_momentum=0.9,
+    shift=1,
+    jit_compile=False,
+    seed=3,
+)
+# Cheaper to trace, where the model does not matter.
+SIMPLE = dataclasses.replace(
+    RECIPE,
+    family="AutoEncoder",
+    model={k: RECIPE.model[k] for k in ("image_shape", "latent_dim", "filters", "num_blocks")},
+)
+
+
+class Interruption(Exception):
+    pass
+
+
+def rows(folder) -> list[dict[str, str]]:
+    with (folder / "log.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def final_state(folder) -> dict[str, np.ndarray]:
+    """Weights, averages, slots and step of the newest checkpoint; not the time it took."""
+    with np.load(sorted(folder.glob("checkpoint-*.npz"))[-1]) as arrays:
+        return {name: arrays[name] for name in arrays.files if name != "state"}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The folder and the model of a run that was never interrupted."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    return folder, training.train(RECIPE, folder, verbose=0)
+
+
+@pytest.fixture(scope="module")
+def cut(tmp_path_factory):
+    """The folder of a run that was interrupted in its 12th step: the 4th of the second epoch."""
+    folder = tmp_path_factory.mktemp("runs") / "cut"
+
+    def step(self, batch, logs=None):
+        if int(self.model.optimizer.iterations) == 12:
+            raise Interruption
+        original(self, batch, logs)
+
+    original = training.AveragedWeights.on_train_batch_end
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training.AveragedWeights, "on_train_batch_end", step)
+        with pytest.raises(Interruption):
+            training.train(RECIPE, folder, verbose=0, checkpoint_seconds=0.0)
+    return folder
+
+
+def assert_ends_as_if_whole(folder, whole) -> None:
+    """Resumes the run in `folder`; everything it ends with equals the uninterrupted run's."""
+    whole_folder, whole_model = whole
+    model = training.train(RECIPE, folder, resume=True, verbose=0)
+    for own, expected in zip(model.get_weights(), whole_model.get_weights(), strict=True):
+        np.testing.assert_array_equal(own, expected)
+    assert rows(folder) == rows(whole_folder)
+    own, expected = final_state(folder), final_state(whole_folder)
+    assert set(own) == set(expected)
+    for name, value in expected.items():
+        np.testing.assert_array_equal(own[name], value, err_msg=name)
+    own, expected = (json.loads((f / "training.json").read_text()) for f in (folder, whole_folder))
+    assert own | {"seconds": 0} == expected | {"seconds": 0}
+    assert {p.name for p in (folder / "samples").iterdir()} == {
+        f"epoch_{epoch:04d}.png" for epoch in (1, 2, 3)
+    }
+
+
+# A whole run
+
+
+def test_run_leaves_its_files(whole):
+    folder, model = whole
+    names = {p.name for p in folder.iterdir()}
+    assert {"recipe.json", "log.csv", "samples", "training.json", "best.weights.h5"} <= names
+    assert Recipe.load(folder / "recipe.json") == RECIPE
+    assert [row["epoch"] for row in rows(folder)] == ["0", "1", "2"]
+    assert float(rows(folder)[-1]["loss"]) < float(rows(folder)[0]["loss"])
+    assert len(list(folder.glob("checkpoint-*.npz"))) == 2
+    assert not list(folder.glob(".*")), "a temporary file stayed behind"
+    state = json.loads((folder / "training.json").read_text())
+    assert state["step"] == 24
+    assert state["epoch"] == 3
+    assert model.compiled
+
+
+def test_run_ends_with_the_best_averaged_weights(whole):
+    folder, model = whole
+    losses = [float(row["val_loss"]) for row in rows(folder)]
+    state = json.loads((folder / "training.json").read_text())
+    assert state["best_epoch"] == int(np.argmin(losses))
+    images, _ = data.arrays("digits", "validation")
+    found = model.evaluate(images, batch_size=RECIPE.batch_size, verbose=0, return_dict=True)
+    assert found["loss"] == pytest.approx(min(losses), rel=1e-6)
+
+
+def test_build_is_a_function_of_the_recipe():
+    weights = [training.build(recipe).get_weights() for recipe in (SIMPLE, SIMPLE)]
+    for a, b in zip(*weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+    other = training.build(dataclasses.replace(SIMPLE, seed=4))
+    assert any((a != b).any() for a, b in zip(weights[0], other.get_weights(), strict=True))
+    assert other.seed == 4
+
+
+# Resume
+
+
+def test_cut_inside_an_epoch(cut, whole, tmp_path):
+    assert [row["epoch"] for row in rows(cut)] == ["0"]
+    assert sorted(p.name for p in cut.glob("checkpoint-*")) == [
+        "checkpoint-000000010.npz",
+        "checkpoint-000000011.npz",
+    ]
+    folder = shutil.copytree(cut, tmp_path / "run")
+    assert_ends_as_if_whole(folder, whole)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "flipped"])
+def test_damaged_checkpoint_falls_back(cut, whole, tmp_path, capsys, damage):
+    folder = shutil.copytree(cut, tmp_path / "run")
+    newest = sorted(folder.glob("checkpoint-*.npz"))[-1]
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    if damage == "flipped":
+        newest.write_bytes(content)
+    else:
+        newest.write_bytes(content[: len(content) // 2] if damage == "truncated" else b"")
+    if damage == "truncated":
+        assert_ends_as_if_whole(folder, whole)
+    else:
+        model = training.build(RECIPE)
+        checkpoint = training.Checkpoint(folder, training.AveragedWeights(0.9))
+        assert checkpoint.restore(model)
+        assert checkpoint.state["step"] == int(model.optimizer.iterations) == 10
+    assert "checkpoint-000000011.npz cannot be read" in capsys.readouterr().out
+
+
+def test_cut_at_the_end_of_an_epoch(whole, tmp_path, monkeypatch):
+    """Between its row in the log and its checkpoint."""
+
+    def fail(*args, **kwargs):
+        calls.append(args)
+        if len(calls) == 2:
+            raise Interruption
+        return save(*args, **kwargs)
+
+    calls, save = [], plots.save
+    monkeypatch.setattr(plots, "save", fail)
+    with pytest.raises(Interruption):
+        training.train(RECIPE, tmp_path / "run", verbose=0)
+    assert_ends_as_if_whole(tmp_path / "run", whole)
+
+
+def test_resume_of_a_run_that_ended(whole, tmp_path):
+    folder = shutil.copytree(whole[0], tmp_path / "run")
+    assert_ends_as_if_whole(folder, whole)
+
+
+def test_killed_while_writing_a_checkpoint(whole, tmp_path):
+    """SIGKILL with half a checkpoint on disk, in another process."""
+    script = f"""
+        import os, signal, sys
+        import numpy as np
+        from tfgen import training
+        from tfgen.recipe import Recipe
+
+        def savez(path, **arrays):
+            save(path, **arrays)
+            if "checkpoint-000000012" in path.name:
+                with open(path, "r+b") as file:
+                    file.truncate(1000)
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        save, np.savez = np.savez, savez
+        recipe = Recipe.from_dict({RECIPE.to_dict()!r})
+        training.train(recipe, sys.argv[1], verbose=0, checkpoint_seconds=0.0)
+    """
+    folder = tmp_path / "run"
+    run = subprocess.run([sys.executable, "-c", textwrap.dedent(script), folder], check=False)
+    assert run.returncode == -signal.SIGKILL
+    assert sorted(folder.glob("checkpoint-*"))[-1].name == "checkpoint-000000011.npz"
+    assert_ends_as_if_whole(folder, whole)
+
+
+# Refusals
+
+
+def test_folder_with_a_run_is_refused(whole):
+    with pytest.raises(ValueError, match=r"already holds a run.*resume"):
+        training.train(RECIPE, whole[0], verbose=0)
+
+
+def test_resume_with_another_recipe_is_refused(whole):
+    other = dataclasses.replace(RECIPE, learning_rate=0.02)
+    with pytest.raises(ValueError, match="resume needs the recipe that began the run"):
+        training.train(other, whole[0], resume=True, verbose=0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"family": "VEA"}, ValueError, "family must be one of"),
+        ({"model": {"latent_dims": 3}}, ValueError, "latent_dims"),
+        ({"data": "digit"}, ValueError, "name must be one of.*'digits'"),
+        ({"data": "no/such/folder"}, data.DataNotFoundError, "path that exists"),
+        (
+            {"model": {"image_shape": [4, 4, 1], "filters": [4]}},
+            ValueError,
+            "data .digits. must have shape",
+        ),
+        ({"batch_size": 5000}, ValueError, "batch_size must be at most the 1151 training images"),
+    ],
+)
+def test_a_recipe_that_does_not_fit_leaves_nothing_behind(tmp_path, changes, error, message):
+    """So that the corrected recipe can be run into the same folder."""
+    folder = tmp_path / "run"
+    with pytest.raises(error, match=message):
+        training.train(dataclasses.replace(SIMPLE, **changes), folder, verbose=0)
+    assert not (folder / "recipe.json").exists()
+
+
+def test_conditional_model_of_unlabelled_data(tmp_path):
+    images = np.zeros((20, 8, 8, 1), np.uint8)
+    np.savez(tmp_path / "own.npz", images=images)
+    recipe = dataclasses.replace(
+        RECIPE, model={**RECIPE.model, "num_classes": 2}, data=str(tmp_path / "own.npz")
+    )
+    with pytest.raises(ValueError, match=r"has no labels, but model\.num_classes=2"):
+        training.train(dataclasses.replace(recipe, batch_size=4), tmp_path / "run", verbose=0)
+
+
+def test_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(OSError, match="file"):
+        training.train(SIMPLE, tmp_path / "file" / "run", verbose=0)
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+# The order of the data
+
+NUMBERED = np.arange(50, dtype=np.uint8).reshape(50, 1, 1, 1)
+ORDERED = dataclasses.replace(RECIPE, batch_size=7, epochs=3, shift=0)  # 7 steps an epoch
+
+
+def order(recipe: Recipe, first_step: int = 0, labels: np.ndarray | None = None) -> np.ndarray:
+    batches = training.batches(recipe, NUMBERED, labels, first_step)
+    return np.stack([batch.numpy().ravel() for batch in batches])  # (steps, batch)
+
+
+def test_each_epoch_is_a_permutation():
+    steps = order(ORDERED)
+    assert steps.shape == (21, 7)
+    epochs = steps.reshape(3, 49)
+    for epoch in epochs:
+        assert len(np.unique(epoch)) == 49
+        assert (epoch != np.sort(epoch)).any()
+    assert (epochs[0] != epochs[1]).mean() > 0.8
+    assert (epochs[1] != epochs[2]).mean() > 0.8
+    # The image that is left out of an epoch is not always the same.
+    left_out = [
+        set(range(50)) - set(epoch)
+        for epoch in order(dataclasses.replace(ORDERED, epochs=8)).reshape(8, 49).tolist()
+    ]
+    assert len(set(map(frozenset, left_out))) > 1
+
+
+def test_order_is_a_function_of_seed_and_epoch():
+    steps = order(ORDERED)
+    np.testing.assert_array_equal(order(ORDERED), steps)
+    for first_step in (3, 7, 16, 20):
+        np.testing.assert_array_equal(order(ORDERED, first_step), steps[first_step:])
+    assert (order(dataclasses.replace(ORDERED, seed=4)) != steps).mean() > 0.8
+
+
+def test_labels_and_shifts_go_with_their_images():
+    labels = np.arange(50)
+    for images, classes in training.batches(ORDERED, NUMBERED, labels, 0):
+        np.testing.assert_array_equal(images.numpy().ravel(), classes)
+    images, _ = data.arrays("digits", "train")
+    recipe = dataclasses.replace(RECIPE, epochs=1)
+    whole, rest = (
+        [batch.numpy() for batch in training.batches(recipe, images, None, first)]
+        for first in (0, 5)
+    )
+    np.testing.assert_array_equal(whole[5:], rest)
+    plain = [
+        b.numpy() for b in training.batches(dataclasses.replace(recipe, shift=0), images, None, 0)
+    ]
+    moved = [(a != b).any((1, 2, 3)).mean() for a, b in zip(whole, plain, strict=True)]
+    assert 0.7 < np.mean(moved) < 0.98  # one of nine shifts is none
+
+
+# Shifts
+
+
+@pytest.mark.parametrize("most", [1, 2])
+def test_shifted_moves_by_at_most_most(most):
+    image = np.zeros((9, 11, 1), np.uint8)
+    image[4, 5], image[4, 6] = 200, 100
+    images = tf.constant(np.repeat(image[None], 2000, 0))
+    moved = training.shifted(images, tf.range(2000, dtype=tf.int64), most).numpy()
+    assert moved.dtype == np.uint8
+    assert moved.shape == images.shape
+    assert (np.sort(moved.reshape(2000, -1), 1) == np.sort(image.ravel())).all()
+    rows, columns = np.unravel_index(moved.reshape(2000, -1).argmax(1), (9, 11))
+    assert (moved[np.arange(2000), rows, columns + 1] == 100).all()
+    counts = np.zeros((2 * most + 1, 2 * most + 1))
+    np.add.at(counts, (rows - 4 + most, columns - 5 + most), 1)  # fails beyond `most`
+    assert (counts > 0.6 * 2000 / counts.size).all()
+
+
+def test_shifted_depends_on_each_images_own_seed():
+    images = tf.constant(laws.images_for(AutoEncoder((8, 8, 1)), 6))
+    seeds = noise.fold(5, tf.range(6, dtype=tf.int64))
+    together = training.shifted(images, seeds, 2)
+    for i in range(6):
+        alone = training.shifted(images[i : i + 1], seeds[i : i + 1], 2)
+        np.testing.assert_array_equal(alone[0], together[i])
+
+
+# Averaged weights
+
+
+def test_averaged_weights_equal_a_plain_computation():
+    model = AutoEncoder((8, 8, 1), latent_dim=2, filters=(4,), num_blocks=0, dense_units=3)
+    model.compile()
+    averages = training.AveragedWeights(0.8)
+    averages.set_model(model)
+    averages.on_train_begin()
+    expected = [v.numpy().astype(np.float64) for v in model.trainable_variables]
+    rng = np.random.default_rng(0)
+    for n in range(1, 60):
+        for variable in model.trainable_variables:
+            variable.assign(rng.standard_normal(variable.shape))
+        model.optimizer.iterations.assign(n)
+        averages.on_train_batch_end(0)
+        momentum = min(0.8, (1 + n) / (10 + n))
+        expected = [
+            momentum * e + (1 - momentum) * v.numpy()
+            for e, v in zip(expected, model.trainable_variables, strict=True)
+        ]
+    for own, value in zip(averages.averages, expected, strict=True):
+        np.testing.assert_allclose(own, value, rtol=1e-4, atol=1e-5)
+    # The average stands in during evaluations, and at the end for good.
+    weights = [v.numpy() for v in model.trainable_variables]
+    averages.on_test_begin()
+    np.testing.assert_allclose(model.trainable_variables[0], expected[0], rtol=1e-4, atol=1e-5)
+    averages.on_test_end()
+    for variable, value in zip(model.trainable_variables, weights, strict=True):
+        np.testing.assert_array_equal(variable, value)
+    averages.on_train_end()
+    np.testing.assert_allclose(model.trainable_variables[0], expected[0], rtol=1e-4, atol=1e-5)
+
+
+def test_training_without_averages(tmp_path):
+    recipe = dataclasses.replace(SIMPLE, ema_momentum=0.0, epochs=1)
+    model = training.train(recipe, tmp_path / "run", verbose=0)
+    images, _ = data.arrays("digits", "validation")
+    loss = model.evaluate(images, batch_size=128, verbose=0, return_dict=True)["loss"]
+    assert loss == pytest.approx(float(rows(tmp_path / "run")[0]["val_loss"]), rel=1e-6)
+
+
+# Early stopping
+
+
+def test_patience_stops_and_the_best_epoch_is_kept(tmp_path):
+    """A learning rate far too high, so that the loss soon rises."""
+    recipe = dataclasses.replace(
+        SIMPLE, learning_rate=0.3, epochs=20, patience=2, warmup_steps=0, ema_momentum=0.0
+    )
+    model = training.train(recipe, tmp_path / "run", verbose=0)
+    losses = [float(row["val_loss"]) for row in rows(tmp_path / "run")]
+    best = int(np.argmin(losses))
+    assert len(losses) == best + 3 < 20
+    state = json.loads((tmp_path / "run" / "training.json").read_text())
+    assert state["best_epoch"] == best
+    assert state["best_loss"] == pytest.approx(min(losses))
+    images, _ = data.arrays("digits", "validation")
+    loss = model.evaluate(images, batch_size=128, verbose=0, return_dict=True)["loss"]
+    assert loss == pytest.approx(min(losses), rel=1e-6)
+    # Resuming does not go on where patience has ended the run.
+    training.train(recipe, tmp_path / "run", resume=True, verbose=0)
+    assert len(rows(tmp_path / "run")) == len(losses)
+
+
+def test_tune_allocator():
+    assert training.tune_allocator() in (True, False)
+    assert isinstance(training.tune_allocator(), bool)
+
+
+def test_only_linux_has_an_allocator_to_tune(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert training.tune_allocator() is False

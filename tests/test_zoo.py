@@ -1,0 +1,246 @@
+"""The zoo: names, checksums, overrides; and every entry that is shipped."""
+
+import json
+import shutil
+
+import laws
+import numpy as np
+import pytest
+
+from tfgen import VAE, AutoEncoder, models, zoo
+from tfgen.recipe import Recipe
+
+SMALL = {"image_shape": (8, 8, 1), "latent_dim": 2, "filters": (4,), "dense_units": 8}
+SHIPPED = zoo.list_models(kind=None)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """A zoo of two trained entries, one evaluator and one that has a recipe only."""
+    root = tmp_path_factory.mktemp("zoo")
+    for name, family, kind in (
+        ("vae_tiny", VAE, "model"),
+        ("ae_tiny", AutoEncoder, "model"),
+        ("classifier_tiny", AutoEncoder, "evaluator"),
+    ):
+        recipe = Recipe(family=family.__name__, model=SMALL, data="digits")
+        model = laws.randomised(family(**SMALL))
+        zoo.save(model, root / name, recipe, {"kind": kind, "figures": {"a": 1}})
+    (root / "vae_untrained").mkdir()
+    shutil.copy(root / "vae_tiny" / "recipe.json", root / "vae_untrained")
+    return root
+
+
+@pytest.fixture
+def root(built, tmp_path, monkeypatch):
+    """A copy of it, which the test may spoil, in the place of the real one."""
+    root = shutil.copytree(built, tmp_path / "zoo")
+    monkeypatch.setattr(zoo, "_root", lambda: root)
+    monkeypatch.chdir(tmp_path)
+    return root
+
+
+# Names
+
+
+def test_list_models(root):
+    assert zoo.list_models() == ["ae_tiny", "vae_tiny"]
+    assert zoo.list_models("vae_*") == ["vae_tiny"]
+    assert zoo.list_models("*", kind="evaluator") == ["classifier_tiny"]
+    assert zoo.list_models(kind=None) == ["ae_tiny", "classifier_tiny", "vae_tiny"]
+    assert zoo.list_models("gan_*") == []
+
+
+def test_unknown_name_gives_the_nearest(root):
+    for call in (zoo.load, zoo.info, zoo.folder, zoo.load_recipe, VAE.from_preset):
+        with pytest.raises(ValueError, match=r"'vae_tinny'.*Did you mean 'vae_tiny'"):
+            call("vae_tinny")
+    with pytest.raises(ValueError, match="Entries: ae_tiny, classifier_tiny, vae_tiny"):
+        zoo.load("")
+    with pytest.raises(ValueError, match="must be an entry of the zoo"):
+        zoo.load("../zoo/nothing")
+
+
+def test_unknown_name_in_an_empty_zoo(tmp_path, monkeypatch):
+    monkeypatch.setattr(zoo, "_root", lambda: tmp_path / "nowhere")
+    assert zoo.list_models() == []
+    with pytest.raises(ValueError, match="Entries: none"):
+        zoo.load("vae_mnist")
+
+
+def test_untrained_entry(root):
+    for call in (zoo.load, zoo.info):
+        with pytest.raises(ValueError, match="tfgen train vae_untrained"):
+            call("vae_untrained")
+    assert zoo.load_recipe("vae_untrained").family == "VAE"
+
+
+# Loading
+
+
+def test_load(root):
+    model = zoo.load("vae_tiny")
+    assert isinstance(model, VAE)
+    assert model.compiled
+    assert isinstance(zoo.load(root / "vae_tiny"), VAE)
+    assert isinstance(zoo.load(str(root / "vae_tiny")), VAE)
+    expected = laws.randomised(VAE(**SMALL))  # biases start at 0 and move by the same noise
+    for own, other in zip(model.get_weights(), expected.get_weights(), strict=True):
+        if own.ndim == 1:
+            np.testing.assert_array_equal(own, other)
+
+
+def test_load_without_weights(root):
+    (root / "vae_tiny" / "model.weights.h5").unlink()
+    model = zoo.load("vae_tiny", load_weights=False, latent_dim=5)
+    assert model.latent_dim == 5
+    biases = [v for v in model.trainable_variables if v.path.endswith("bias")]
+    assert all((bias.numpy() == 0).all() for bias in biases)
+
+
+def test_load_with_overrides(root):
+    model = zoo.load("vae_tiny", beta=0.5)
+    assert model.beta == 0.5
+    plain = zoo.load("vae_tiny")
+    for own, other in zip(model.get_weights(), plain.get_weights(), strict=True):
+        np.testing.assert_array_equal(own, other)
+
+
+def test_overrides_that_do_not_fit_the_weights(root):
+    with pytest.raises(ValueError, match=r"do not fit.*latent_dim.*load_weights=False"):
+        zoo.load("vae_tiny", latent_dim=5)
+
+
+def test_unknown_override(root):
+    with pytest.raises(ValueError, match=r"constructor arguments of VAE; received 'latents'.*beta"):
+        zoo.load("vae_tiny", latents=5)
+
+
+def test_info(root):
+    details = zoo.info("vae_tiny")
+    assert details["sha256"] == zoo.sha256(root / "vae_tiny" / "model.weights.h5")
+    assert details["family"] == "VAE"
+    assert details["config"]["latent_dim"] == 2
+    assert details["recipe"]["data"] == "digits"
+    assert details["likelihood"] == "bound"
+    assert details["parameters"] == zoo.load("vae_tiny").count_params()
+    assert {"licence", "seed", "versions", "figures", "kind", "path"} <= set(details)
+
+
+# Damage
+
+
+def test_tampered_weights(root):
+    path = root / "vae_tiny" / "model.weights.h5"
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"model\.weights\.h5 is damaged or was changed: .*sha256"):
+        zoo.load("vae_tiny")
+
+
+def test_truncated_weights(root):
+    path = root / "vae_tiny" / "model.weights.h5"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match="is damaged or was changed"):
+        zoo.load("vae_tiny")
+
+
+def test_missing_weights(root):
+    (root / "vae_tiny" / "model.weights.h5").unlink()
+    with pytest.raises(ValueError, match="model.weights.h5 is missing"):
+        zoo.load("vae_tiny")
+
+
+@pytest.mark.parametrize("file", ["config.json", "metadata.json"])
+def test_damaged_json(root, file):
+    path = root / "vae_tiny" / file
+    path.write_text(path.read_text()[:-10])
+    with pytest.raises(ValueError, match=f"{file} is not valid JSON.*Restore"):
+        zoo.load("vae_tiny")
+
+
+# Saving
+
+
+def test_save_is_loaded_equal(tmp_path):
+    model = laws.randomised(VAE(**SMALL))
+    model.compile()
+    model.optimizer.build(model.trainable_variables)
+    zoo.save(model, tmp_path / "entry")
+    loaded = zoo.load(tmp_path / "entry")
+    for own, other in zip(loaded.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(own, other)
+    metadata = json.loads((tmp_path / "entry" / "metadata.json").read_text())
+    assert metadata["name"] == "entry"
+    assert not [p for p in (tmp_path / "entry").iterdir() if p.name.startswith(".")]
+    size = (tmp_path / "entry" / "model.weights.h5").stat().st_size
+    bare = VAE(**SMALL)
+    bare.save_weights(tmp_path / "bare.weights.h5")
+    assert size == (tmp_path / "bare.weights.h5").stat().st_size, "the slots were stored too"
+
+
+def test_save_where_nothing_can_be_written(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(OSError, match="file"):
+        VAE(**SMALL).save_to_preset(tmp_path / "file" / "entry")
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_save_that_is_cut_off_is_not_believed(root, monkeypatch):
+    """A second save that fails midway leaves an entry that fails its check."""
+
+    def fail(path, values):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(zoo, "_write", fail)
+    with pytest.raises(OSError, match="no space"):
+        zoo.save(VAE(**SMALL), root / "vae_tiny")
+    with pytest.raises(ValueError, match="is damaged or was changed"):
+        zoo.load("vae_tiny")
+
+
+# The shipped entries
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_entry(name):
+    model = zoo.load(name)  # checks the sha256
+    details = zoo.info(name)
+    assert details["name"] == name
+    assert details["sha256"] == zoo.sha256(zoo.folder(name) / zoo.WEIGHTS)
+    assert details["licence"]["weights"]
+    assert details["family"] in models.FAMILIES
+    assert details["parameters"] == model.count_params()
+    recipe = zoo.load_recipe(name)
+    assert recipe.family == details["family"]
+    for argument, value in recipe.model.items():
+        assert details["config"][argument] == value, argument
+    assert details["config"]["seed"] == recipe.model.get("seed", recipe.seed)
+    assert all(np.isfinite(weight).all() for weight in model.get_weights())
+    for file in ("card.md", "samples.png"):
+        assert (zoo.folder(name) / file).is_file(), file
+    if "sample" in model.endpoints():
+        labels = laws.given(model, laws.labels_for(model, 4))
+        images = model.sample(4, seed=0, **labels)
+        assert images.dtype == np.uint8
+        assert all(image.std() > 10 for image in images), "a sample is blank"
+        assert len(np.unique(images, axis=0)) == 4
+    if model.likelihood != "none":
+        images = model.sample(4, seed=0, **labels)
+        own = model.log_likelihood(images, **labels)
+        noise = model.log_likelihood(laws.images_for(model, 4), **labels)
+        assert (own > noise).all(), "noise is likelier than the model's own images"
+
+
+def test_every_entry_has_a_recipe_that_parses():
+    paths = sorted(zoo._root().glob("*/recipe.json"))
+    assert paths
+    for path in paths:
+        recipe = Recipe.load(path)
+        arguments = laws.constructor_arguments(models.family(recipe.family))
+        assert set(recipe.model) <= set(arguments), path
+        assert recipe.family.lower().startswith(path.parent.name.split("_")[0]) or (
+            path.parent.name.split("_")[0] in ("ae", "cvae")
+        )
+        assert recipe.description, path
