@@ -7,7 +7,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import laws
-import numpy as np
 import pytest
 
 from tfgen import models

@@ -90,11 +90,11 @@ GOOD = np.zeros((2, 4, 6, 3), np.uint8)
     ("images", "message"),
     [
         (GOOD / 255, r"uint8 .*\[0, 255\]; received dtype float64.*np.round\(255"),
-        (GOOD.astype(np.float16), "received dtype float16.*np.round\(255"),
-        (tf.zeros((2, 4, 6, 3)), "received dtype float32.*np.round\(255"),
+        (GOOD.astype(np.float16), r"received dtype float16.*np.round\(255"),
+        (tf.zeros((2, 4, 6, 3)), r"received dtype float32.*np.round\(255"),
         (GOOD.astype(np.int32), r"received dtype int32.*\.astype\('uint8'\)"),
         (GOOD > 0, r"received dtype bool.*\.astype\('uint8'\)"),
-        ((GOOD / 255).tolist(), "received dtype float64.*np.round\(255"),
+        ((GOOD / 255).tolist(), r"received dtype float64.*np.round\(255"),
         (GOOD[0], r"\(batch, 4, 6, 3\); received \(4, 6, 3\).*images\[None\]"),
         (GOOD[..., :1], r"received \(2, 4, 6, 1\).*Resize"),
         (GOOD[:, :3], r"received \(2, 3, 6, 3\).*Resize"),
@@ -146,7 +146,7 @@ def test_bad_labels(labels, message):
 
 def test_labels_of_an_unconditional_model():
     assert pixels.check_labels(None, None, 2) is None
-    with pytest.raises(ValueError, match="labels must be left out.*unconditional.*cvae"):
+    with pytest.raises(ValueError, match=r"labels must be left out.*unconditional.*cvae"):
         pixels.check_labels([0, 1], None, 2)
 
 

@@ -52,9 +52,9 @@ def test_frozen():
 
 
 def test_unknown_key():
-    with pytest.raises(ValueError, match="unknown key 'learningrate'.*'learning_rate'.*Known"):
+    with pytest.raises(ValueError, match=r"unknown key 'learningrate'.*'learning_rate'.*Known"):
         Recipe.from_dict({**MINIMAL, "learningrate": 0.1})
-    with pytest.raises(ValueError, match="unknown key 'xyz'. Known keys: family, model"):
+    with pytest.raises(ValueError, match=r"unknown key 'xyz'\. Known keys: family, model"):
         Recipe.from_dict({**MINIMAL, "xyz": 0.1})
 
 

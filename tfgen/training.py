@@ -8,6 +8,7 @@ goes on from its newest checkpoint and ends with the weights of a run that was n
 import contextlib
 import csv
 import ctypes
+import importlib.util
 import json
 import os
 import sys
@@ -315,8 +316,11 @@ class Checkpoint(keras.callbacks.Callback):
             self._resumed_means = None
 
     def on_train_batch_end(self, batch, logs=None):
-        """Saves when the last checkpoint is old."""
-        if time.monotonic() - self._last > self.every:
+        """Saves when the last checkpoint is old, but not between an epoch's last step and end.
+
+        A run resumed from there would begin the next epoch and miss this one's validation.
+        """
+        if batch + 1 < self.params["steps"] and time.monotonic() - self._last > self.every:
             self.save()
 
     def on_epoch_end(self, epoch, logs=None):
@@ -425,7 +429,13 @@ def train(
         ValueError: The recipe does not fit its model or data, or the folder holds a run and
             `resume` is false, or holds a run of another recipe.
         OSError: The folder cannot be written.
+        ImportError: `tensorboard` is wanted and not installed.
     """
+    if tensorboard and importlib.util.find_spec("tensorboard") is None:
+        raise ImportError(
+            "tensorboard=True needs the package tensorboard, which TensorFlow does not bring: "
+            "pip install tensorboard, or leave the option out (log.csv is written anyway)."
+        )
     folder = Path(folder)
     _check_folder(folder, recipe, resume)
     model = build(recipe)
