@@ -477,16 +477,16 @@ def test_bad_sampling_arguments(fitted):
     if "sample" not in fitted.endpoints():
         pytest.skip("the family cannot be sampled from")
     label = laws.given(fitted, 0)
-    for count in (0, -1, 1.5, True):
+    for count in (0, -1, 1.5, True, None, np.nan, np.inf):
         with pytest.raises(ValueError, match=rf"num_samples must be .*received {count}"):
             fitted.sample(count, **label)
-    for temperature in (-0.1, np.nan, np.inf):
+    for temperature in (-0.1, np.nan, np.inf, None):
         with pytest.raises(ValueError, match=f"temperature must be .*received {temperature}"):
             fitted.sample(1, temperature=temperature, **label)
     for seed in (1.5, "0", [1, 2, 3], True, [[1, 2]], 2**70):
         with pytest.raises(ValueError, match="seed must be None, a whole number, or 2 "):
             fitted.sample(2, seed=seed, **label)
-    with pytest.raises(ValueError, match="batch_size must be at least 1; received 0"):
+    with pytest.raises(ValueError, match=r"batch_size must be .*at least 1; received 0"):
         fitted.sample(2, batch_size=0, **label)
     if fitted.likelihood != "none":
         with pytest.raises(ValueError, match=r"num_samples must be .*received 0"):

@@ -176,19 +176,29 @@ def test_damaged_checkpoint_falls_back(cut, whole, tmp_path, capsys, damage):
     assert "checkpoint-000000011.npz cannot be read" in capsys.readouterr().out
 
 
-def test_cut_at_the_end_of_an_epoch(whole, tmp_path, monkeypatch):
-    """Between its row in the log and its checkpoint."""
-
+@pytest.mark.parametrize(
+    ("place", "method", "checkpoint_seconds"),
+    [
+        (training.AveragedWeights, "on_test_begin", 0.0),  # its last step done, not validated
+        (plots, "save", 120.0),  # its row in the log written, its checkpoint not
+    ],
+)
+def test_cut_at_the_end_of_an_epoch(
+    whole, tmp_path, monkeypatch, place, method, checkpoint_seconds
+):
     def fail(*args, **kwargs):
         calls.append(args)
-        if len(calls) == 2:
+        if len(calls) == 2:  # once an epoch
             raise Interruption
-        return save(*args, **kwargs)
+        return original(*args, **kwargs)
 
-    calls, save = [], plots.save
-    monkeypatch.setattr(plots, "save", fail)
-    with pytest.raises(Interruption):
-        training.train(RECIPE, tmp_path / "run", verbose=0)
+    calls, original = [], getattr(place, method)
+    with monkeypatch.context() as patch:
+        patch.setattr(place, method, fail)
+        with pytest.raises(Interruption):
+            training.train(
+                RECIPE, tmp_path / "run", verbose=0, checkpoint_seconds=checkpoint_seconds
+            )
     assert_ends_as_if_whole(tmp_path / "run", whole)
 
 

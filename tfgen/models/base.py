@@ -2,6 +2,8 @@
 
 import contextlib
 import inspect
+import math
+import numbers
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -276,9 +278,7 @@ class GenerativeModel(keras.Model):
         graph = self._graph(name, **fixed).get_concrete_function()
         arguments = [a for a in arguments if a is not None]
         count = int(arguments[0].shape[0])
-        step = count if batch_size is None else int(batch_size)
-        if step < 1 and count:
-            raise ValueError(f"batch_size must be at least 1; received {batch_size!r}.")
+        step = count if batch_size is None else _positive("batch_size", batch_size)
         bar = keras.utils.Progbar(count, unit_name="image") if verbose else None
         outputs = []
         for start in range(0, max(count, 1), max(step, 1)):  # an empty batch gives its shape
@@ -319,7 +319,8 @@ class GenerativeModel(keras.Model):
             NotImplementedError: The family cannot be sampled from; the message says why.
         """
         count = _positive("num_samples", num_samples)
-        if not (np.isfinite(temperature) and temperature >= 0):
+        number = isinstance(temperature, numbers.Real)
+        if not (number and math.isfinite(temperature) and temperature >= 0):
             raise ValueError(f"temperature must be finite and >= 0; received {temperature!r}.")
         if "sample" not in self.endpoints():
             self._graph("sample")
@@ -510,7 +511,7 @@ def inputs(tensor: tf.Tensor, labels: tf.Tensor | None):
 
 
 def _positive(name: str, value: int) -> int:
-    if isinstance(value, bool) or int(value) != value or value < 1:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
         raise ValueError(f"{name} must be a whole number, at least 1; received {value!r}.")
     return int(value)
 
