@@ -101,6 +101,17 @@ class DiscretizedLogistic(tfd.Distribution):
         )
 
 
+class OneLogitBernoulli(tfd.Bernoulli):
+    """TFP's Bernoulli for 0 and 1 with half the arithmetic: log p = level * logit - softplus.
+
+    TFP takes the softplus of both outcomes, which a bound with thousands of samples feels.
+    """
+
+    def _log_prob(self, level):
+        logits = self.logits_parameter()
+        return level * logits - tf.nn.softplus(logits)
+
+
 def pixel_distribution(
     name: str,
     parameters: tf.Tensor,
@@ -124,7 +135,7 @@ def pixel_distribution(
     parameters = tf.cast(parameters, tf.float32)
     half_range = (num_levels - 1) / 2.0
     if name == "bernoulli":
-        single = tfd.Bernoulli(logits=parameters, dtype=tf.float32)
+        single = OneLogitBernoulli(logits=parameters, dtype=tf.float32)
     elif name == "categorical":
         single = tfd.Categorical(logits=_split(parameters, num_levels), dtype=tf.float32)
     elif name == "gaussian":
