@@ -250,8 +250,11 @@ class Checkpoint(keras.callbacks.Callback):
     def restore(self, model: keras.Model) -> bool:
         """Puts the newest readable checkpoint into `model`; returns whether there was one.
 
-        A checkpoint that cannot be read is passed over with a warning.
+        A checkpoint that cannot be read is passed over with a warning; what a kill left
+        half-written is removed.
         """
+        for stale in self.folder.glob(".*.tmp.*"):
+            stale.unlink()
         self.set_model(model)
         for path in sorted(self.folder.glob("checkpoint-*.npz"), reverse=True):
             try:
@@ -292,7 +295,7 @@ class Checkpoint(keras.callbacks.Callback):
         self.state["seconds"] += now - self._since
         self._since = self._last = now
         arrays = {
-            f"{group}/{index:04d}": np.asarray(variable)
+            f"{group}/{index:04d}": variable.numpy()
             for group, variables in self._variables().items()
             for index, variable in enumerate(variables)
         }

@@ -101,7 +101,7 @@ def load(name: str | Path, load_weights: bool = True, **overrides) -> keras.Mode
     stored = _read(path / "config.json")
     family = models.family(stored["family"])
     config = stored["config"] | overrides
-    unknown = set(overrides) - set(stored["config"]) - {"name", "dtype"}
+    unknown = set(overrides) - set(stored["config"])
     if unknown:
         raise ValueError(
             f"overrides must be constructor arguments of {stored['family']}; received "

@@ -25,6 +25,7 @@ PIXEL_DISTRIBUTIONS = (
 )
 # Separate uses of one seed; a stream of `noise` each.
 EVALUATION_FOLD = -1
+HASH_FACTOR = 2654435761  # spreads neighbouring pixels over 64 bits; any large odd number would do
 
 
 class GenerativeModel(keras.Model):
@@ -69,9 +70,11 @@ class GenerativeModel(keras.Model):
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments, read off its signature: none can be forgotten."""
-        config = {"name": self.name, "trainable": self.trainable}
-        if self.dtype_policy != keras.config.dtype_policy():
-            config["dtype"] = keras.saving.serialize_keras_object(self.dtype_policy)
+        config = {
+            "name": self.name,
+            "trainable": self.trainable,
+            "dtype": keras.saving.serialize_keras_object(self.dtype_policy),
+        }
         for name, parameter in inspect.signature(type(self).__init__).parameters.items():
             if name != "self" and parameter.kind is not parameter.VAR_KEYWORD:
                 value = getattr(self, name)
@@ -126,6 +129,18 @@ class GenerativeModel(keras.Model):
         self.compile(**config)
         self.optimizer.build(self.trainable_variables)
 
+    def fit(self, x=None, y=None, *args, **kwargs):
+        """Trains as `keras.Model.fit` does, on images, or (images, labels) if conditional.
+
+        Raises:
+            ValueError: Images that are not uint8 of the model's shape; labels that are missing,
+                out of range, or given to an unconditional model.
+        """
+        if y is not None:
+            y = np.asarray(y).reshape(-1)
+            pixels.check_labels(y, self.num_classes, len(y))
+        return super().fit(x, y, *args, **kwargs)
+
     def losses_per_image(
         self, images: tf.Tensor, labels: tf.Tensor | None, seeds: tf.Tensor, training: bool
     ) -> dict[str, tf.Tensor]:
@@ -152,10 +167,14 @@ class GenerativeModel(keras.Model):
         return self._report(losses, weight)
 
     def test_step(self, data) -> dict[str, tf.Tensor]:
-        """The same losses with noise that is the same at each evaluation."""
+        """The same losses with noise that depends on the image alone.
+
+        So `evaluate` gives the same figure twice, in batches of any size, on any replicas.
+        """
         images, labels, weight = self._unpack(data)
-        index = tf.range(tf.shape(images)[0], dtype=tf.int64)
-        seeds = noise.fold(noise.fold(self.seed, EVALUATION_FOLD), index)
+        flat = tf.cast(tf.reshape(images, (-1, math.prod(self.image_shape))), tf.int64)
+        weights = tf.range(1, flat.shape[1] + 1, dtype=tf.int64) * HASH_FACTOR
+        seeds = noise.fold(noise.fold(self.seed, EVALUATION_FOLD), tf.reduce_sum(flat * weights, 1))
         return self._report(self.losses_per_image(images, labels, seeds, training=False), weight)
 
     def step_seeds(self, batch: tf.Tensor) -> tf.Tensor:
@@ -173,7 +192,7 @@ class GenerativeModel(keras.Model):
         if images.dtype != tf.uint8 or images.shape[1:] != self.image_shape:
             pixels.check_images(images, self.image_shape, 256)
         if self.num_classes is None:
-            labels = None
+            pixels.check_labels(labels, None, 0)
         elif labels is None:
             raise ValueError(
                 f"labels are required: fit(images, labels) with whole numbers in "
@@ -181,6 +200,11 @@ class GenerativeModel(keras.Model):
             )
         else:
             labels = tf.reshape(tf.cast(labels, tf.int64), (-1,))
+            inside = (labels >= 0) & (labels < self.num_classes)
+            message = f"labels must lie in [0, {self.num_classes - 1}]"
+            # XLA drops this check; `fit` has checked arrays before.
+            with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(inside), [message])]):
+                labels = tf.identity(labels)
         return self.nearest_level(images), labels, weight
 
     def _report(self, losses, weight) -> dict[str, tf.Tensor]:
@@ -344,10 +368,14 @@ class GenerativeModel(keras.Model):
         if seed is None:
             seed = int.from_bytes(os.urandom(7), "little")
         seeds = np.asarray(seed)
-        if seeds.dtype.kind not in "iu" or seeds.shape not in ((), (count,)):
+        if (
+            seeds.dtype.kind not in "iu"
+            or seeds.shape not in ((), (count,))
+            or (seeds.size and int(seeds.max()) > 2**63 - 1 - count)
+        ):
             raise ValueError(
-                f"seed must be None, a whole number, or {count} whole numbers, one per image; "
-                f"received {seed!r}."
+                f"seed must be None, a whole number, or {count} whole numbers, one per image, "
+                f"below 2^63; received {seed!r}."
             )
         if seeds.ndim == 0:
             seeds = seeds.astype(np.int64) + np.arange(count, dtype=np.int64)
