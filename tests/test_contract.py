@@ -491,3 +491,35 @@ def test_bad_sampling_arguments(fitted):
     if fitted.likelihood != "none":
         with pytest.raises(ValueError, match=r"num_samples must be .*received 0"):
             fitted.log_likelihood(laws.images_for(fitted, 1), 0, **label)
+
+
+def test_evaluation_does_not_depend_on_the_batch_size(fitted):
+    images, labels = laws.images_for(fitted, 6), laws.labels_for(fitted, 6)
+    at_once, in_pairs = (
+        fitted.evaluate(images, labels, batch_size=size, verbose=0, return_dict=True)
+        for size in (6, 2)
+    )
+    for name, value in at_once.items():
+        assert in_pairs[name] == pytest.approx(value, rel=1e-4), name
+
+
+def test_fit_refuses_wrong_labels(case):
+    model = case()
+    model.compile(jit_compile=False)
+    images = laws.images_for(model, 4)
+    if model.num_classes is None:
+        wrong = {"left out": np.zeros(4, np.int64)}
+    else:
+        wrong = {
+            "must lie in": np.full(4, model.num_classes),
+            "whole numbers": np.zeros(4, np.float32),
+            "are required": None,
+        }
+    for words, labels in wrong.items():
+        with pytest.raises(ValueError, match=words):
+            model.fit(images, labels, verbose=0)
+
+
+def test_seeds_stay_below_2_to_63(fitted):
+    with pytest.raises(ValueError, match="seed must be"):
+        fitted.image_seeds(2, 2**63)

@@ -442,3 +442,10 @@ def test_tune_allocator():
 def test_only_linux_has_an_allocator_to_tune(monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
     assert training.tune_allocator() is False
+
+
+def test_tensorboard_that_is_not_installed(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ImportError, match="pip install tensorboard"):
+        training.train(RECIPE, tmp_path / "run", tensorboard=True)
+    assert not (tmp_path / "run").exists()

@@ -66,10 +66,10 @@ def folder(name: str | Path) -> Path:
             gives the nearest names.
     """
     entry = _root() / str(name)
-    if str(name) == entry.name and (entry / "recipe.json").is_file():
+    if str(name) == entry.name and _is_entry(entry):
         return entry
     given = Path(name).expanduser()
-    if any((given / file).is_file() for file in ("config.json", "recipe.json")):
+    if _is_entry(given):
         return given
     names = list_models(kind=None)
     near = difflib.get_close_matches(str(name), names, 3, 0.4)
@@ -78,6 +78,10 @@ def folder(name: str | Path) -> Path:
         f"name must be an entry of the zoo or a folder that holds a config.json; received "
         f"{str(name)!r}.{hint} Entries: {', '.join(names) or 'none'}."
     )
+
+
+def _is_entry(path: Path) -> bool:
+    return any((path / file).is_file() for file in ("config.json", "recipe.json"))
 
 
 def load(name: str | Path, load_weights: bool = True, **overrides) -> keras.Model:

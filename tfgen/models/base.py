@@ -136,7 +136,7 @@ class GenerativeModel(keras.Model):
             ValueError: Images that are not uint8 of the model's shape; labels that are missing,
                 out of range, or given to an unconditional model.
         """
-        if y is not None:
+        if y is not None and self.num_classes is not None:
             y = np.asarray(y).reshape(-1)
             pixels.check_labels(y, self.num_classes, len(y))
         return super().fit(x, y, *args, **kwargs)
@@ -192,7 +192,9 @@ class GenerativeModel(keras.Model):
         if images.dtype != tf.uint8 or images.shape[1:] != self.image_shape:
             pixels.check_images(images, self.image_shape, 256)
         if self.num_classes is None:
-            pixels.check_labels(labels, None, 0)
+            if weight is None:  # Keras takes weights only behind targets, so those may stand
+                pixels.check_labels(labels, None, 0)
+            labels = None
         elif labels is None:
             raise ValueError(
                 f"labels are required: fit(images, labels) with whole numbers in "
