@@ -80,7 +80,7 @@ def test_a_card_is_reproduced_and_a_wrong_one_is_not(entry, monkeypatch, capsys)
     metadata.write_text(json.dumps(details))
     try:
         assert run(monkeypatch, "evaluate", entry, "--check", "--no-verbose") == 1
-        assert "NOT REPRODUCED" in " ".join(capsys.readouterr().out.split())
+        assert "NOT REPRODUCED" in capsys.readouterr().out
         assert json.loads(metadata.read_text()) == details  # --check writes nothing
     finally:
         metadata.write_text(honest)

@@ -151,15 +151,16 @@ def evaluate(
     missed = 0
     for entry in zoo.list_models() if all_entries else [name]:
         figures = measuring.evaluate(entry, data_name, check, verbose=int(verbose))
-        table = Table("figure", "measured", "recorded", "unit", title=str(entry))
+        typer.echo(str(entry))
         for figure in figures:
-            recorded = "" if figure.recorded is None else f"{figure.recorded:.5g}"
-            mark = "" if not check else (" ok" if figure.reproduced else " NOT REPRODUCED")
-            table.add_row(figure.name, f"{figure.value:.5g}{mark}", recorded, figure.unit)
-            missed += check and not figure.reproduced
-        console.print(table)
+            verdict = ""
+            if check:
+                reproduced = "reproduced" if figure.reproduced else "NOT REPRODUCED"
+                verdict = f"  {reproduced}, recorded {figure.recorded}"
+                missed += not figure.reproduced
+            typer.echo(f"  {figure.name}: {figure.value:.5g} {figure.unit}{verdict}")
     if missed:
-        console.print(f"{missed} figures were not reproduced.")
+        typer.echo(f"{missed} figures were not reproduced.")
         raise typer.Exit(1)
 
 
