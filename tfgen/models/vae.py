@@ -14,7 +14,7 @@ from tfgen.models.base import GenerativeModel, check_pixel_distribution, inputs
 __all__ = ["VAE"]
 
 PRIORS = ("standard_normal", "flow", "vamp")
-SAMPLES_PER_PASS = 50  # per image; bounds the memory of a bound with many samples
+SAMPLES_PER_PASS = 5  # per image; few enough for a pass to stay in the cache
 MIN_SCALE = 1e-4  # of the posterior, so that its logarithm stays finite
 LOG_2PI = math.log(2.0 * math.pi)
 
