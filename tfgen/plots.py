@@ -8,11 +8,12 @@ import contextlib
 import csv
 import math
 import os
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+
+from tfgen.files import replacing
 
 __all__ = ["grid", "history", "rows", "save"]
 
@@ -194,19 +195,14 @@ def _written(path: str | os.PathLike[str]) -> Iterator[tuple[Path, Path]]:
             f"path must end in .png, the only format written here; received {path}. "
             f"Use {path.with_suffix('.png') if path.name else 'a file name'}."
         )
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield path, temporary
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            yield path, temporary
     except OSError as error:
         raise OSError(
             f"path must lie in a folder that can be written; received {path}, which failed with "
             f"{type(error).__name__}: {error.strerror or error}. Choose another folder."
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def _checked(images: np.ndarray, name: str, rank: int) -> np.ndarray:
