@@ -6,6 +6,10 @@ python loop  for images in dataset: step(images), with step a tf.function of for
              model.losses_per_image, tf.GradientTape and optimizer.apply
 graph loop   the same step called from one tf.function that loops over the dataset's iterator
 
+Of a GAN (--name gan_mnist) the bare step is written out from its two networks and its objective's
+formula: a tape and an optimizer for each network, the penalties, the averaged generator. It makes
+the updates of train_step from the same noise, and no accuracies.
+
 All three train the same variables with the same optimizer and jit setting on the same batches,
 one after another in turn. A round is one call of `fit` for one epoch of --seconds or so. What Keras
 does once an epoch (checking the data, making the iterator, calling callbacks, resetting metrics,
@@ -24,14 +28,10 @@ import tensorflow as tf
 TARGET = 0.97  # fit / faster bare loop, at least
 
 
-def bare_loops(training: common.Training) -> tuple[Callable, Callable]:
-    """Returns the two loops over the model's own loss: steps -> images/s."""
-    model, batch_size = training.model, training.recipe.batch_size
-    conditional = model.num_classes is not None
+def descent_step(model) -> Callable:
+    """Returns images, labels -> the loss before one step down the model's own loss."""
 
-    @tf.function(jit_compile=model.jit_compile, autograph=False)
-    def step(batch):
-        images, labels = batch if conditional else (batch, None)
+    def step(images, labels):
         seeds = model.step_seeds(tf.shape(images)[0])
         with tf.GradientTape() as tape:
             losses = model.losses_per_image(images, labels, seeds, training=True)
@@ -39,6 +39,84 @@ def bare_loops(training: common.Training) -> tuple[Callable, Callable]:
         gradients = tape.gradient(loss, model.trainable_variables)
         model.optimizer.apply(gradients, model.trainable_variables)
         return loss
+
+    return step
+
+
+def adversarial_step(model) -> Callable:
+    """Returns images, labels -> both losses of a GAN's step, added up."""
+    from tfgen import noise, pixels
+    from tfgen.models.base import inputs, move_averages
+    from tfgen.models.gan import DISCRIMINATOR_FOLD, GENERATOR_FOLD, MIX_STREAM, OBJECTIVES
+
+    generator, discriminator = model.generator, model.discriminator
+    objective = OBJECTIVES[model.objective]
+
+    def squared_norm(slope):
+        return tf.reduce_sum(tf.square(slope), (1, 2, 3))  # (batch,)
+
+    def discriminator_step(real, labels, seeds):
+        fake = generator(inputs(noise.normal(seeds, (model.latent_dim,)), labels))
+        both = None if labels is None else tf.concat([labels, labels], 0)
+        with tf.GradientTape() as tape:
+            with tf.GradientTape() as inner:
+                inner.watch(real)
+                logits = discriminator(inputs(tf.concat([real, fake], 0), both), training=True)
+                real_logits, fake_logits = tf.split(logits[:, 0], 2)
+            loss = tf.reduce_mean(objective(real_logits, fake_logits)[0])
+            if model.r1:
+                slope = inner.gradient(real_logits, real)
+                loss += 0.5 * model.r1 * tf.reduce_mean(squared_norm(slope))
+            if model.objective == "wasserstein_gp":
+                u = noise.uniform(seeds, (1, 1, 1), stream=MIX_STREAM)
+                mixed = u * real + (1.0 - u) * fake
+                with tf.GradientTape() as inner:
+                    inner.watch(mixed)
+                    logits = discriminator(inputs(mixed, labels), training=False)
+                norm = tf.sqrt(squared_norm(inner.gradient(logits, mixed)) + 1e-12)
+                loss += model.gradient_penalty * tf.reduce_mean(tf.square(norm - 1.0))
+        gradients = tape.gradient(loss, discriminator.trainable_variables)
+        model.discriminator_optimizer.apply(gradients, discriminator.trainable_variables)
+        return loss
+
+    def generator_step(labels, seeds):
+        with tf.GradientTape() as tape:
+            fake = generator(inputs(noise.normal(seeds, (model.latent_dim,)), labels))
+            logits = discriminator(inputs(fake, labels), training=False)[:, 0]
+            loss = tf.reduce_mean(objective(tf.zeros_like(logits), logits)[1])
+        gradients = tape.gradient(loss, generator.trainable_variables)
+        model.optimizer.apply(gradients, generator.trainable_variables)
+        return loss
+
+    def step(images, labels):
+        seeds = model.step_seeds(tf.shape(images)[0])
+        real = pixels.images_to_pixels(model.nearest_level(images))
+        seeds_of_updates = noise.fold(seeds, DISCRIMINATOR_FOLD)
+        for update in range(model.discriminator_steps):
+            loss = discriminator_step(real, labels, noise.fold(seeds_of_updates, update))
+        loss += generator_step(labels, noise.fold(seeds, GENERATOR_FOLD))
+        move_averages(
+            [v.value for v in model.averaged_generator.variables],
+            [v.value for v in generator.variables],
+            model.optimizer.iterations,
+            model.ema_momentum,
+        )
+        return loss
+
+    return step
+
+
+def bare_loops(training: common.Training) -> tuple[Callable, Callable]:
+    """Returns the two loops over one bare step: steps -> images/s."""
+    from tfgen.models import GAN
+
+    model, batch_size = training.model, training.recipe.batch_size
+    conditional = model.num_classes is not None
+    update = adversarial_step(model) if isinstance(model, GAN) else descent_step(model)
+
+    @tf.function(jit_compile=model.jit_compile, autograph=False)
+    def step(batch):
+        return update(*batch) if conditional else update(batch, None)
 
     @tf.function
     def epoch(iterator, steps):

@@ -15,7 +15,7 @@ from conftest import CASES, CONFIGURATIONS, FITTED_STEPS, VARIED
 from tfgen import GenerativeModel, models, noise
 
 # Members that a family may lack, with what they need to be called.
-IMAGE_METHODS = ("encode", "reconstruct")
+IMAGE_METHODS = ("encode", "reconstruct", "score")
 
 
 def labelled(model, count: int) -> dict:
@@ -69,15 +69,22 @@ def test_bad_constructor_arguments(first_case):
         {"num_mixtures": 0},
         {"unheard_of": 1},
     ):
-        with pytest.raises(ValueError, match=next(iter(wrong)).split("_")[0]):
-            first_case(**wrong)
+        (name,) = wrong
+        known = laws.constructor_arguments(models.FAMILIES[first_case.family])
+        if name in known or name == "unheard_of":
+            with pytest.raises(ValueError, match=name.split("_")[0]):
+                first_case(**wrong)
 
 
 # Saving and loading
 
 
 def slots(model) -> list[np.ndarray]:
-    return [np.asarray(variable) for variable in model.optimizer.variables]
+    return [
+        np.asarray(variable)
+        for optimizer, _ in model.optimizers.values()
+        for variable in optimizer.variables
+    ]
 
 
 def test_keras_file_keeps_everything(fitted, tmp_path):
@@ -262,6 +269,8 @@ def test_probabilities_sum_to_one(first_case):
 
 
 def test_overfits_one_batch(fitted):
+    if "loss" not in fitted.loss_names:
+        pytest.skip("two objectives that pull against each other; see test_gan.py")
     losses = fitted.history.history["loss"]
     assert np.isfinite(losses).all()
     assert losses[-1] < 0.9 * losses[0]
@@ -286,7 +295,7 @@ def test_fit_with_defaults(first_case):
     model.compile()
     images = laws.images_for(model, 4)
     history = model.fit(images, verbose=0)
-    assert np.isfinite(history.history["loss"]).all()
+    assert np.isfinite(history.history[model.loss_names[0]]).all()
     before = model.get_weights()
     model.fit(tf.data.Dataset.from_tensor_slices(images).batch(2), verbose=0)
     assert any((a != b).any() for a, b in zip(before, model.get_weights(), strict=True))
@@ -319,12 +328,13 @@ def test_losses_follow_their_seeds(case):
     labels = None if model.num_classes is None else tf.constant(laws.labels_for(model, 4))
 
     def losses(seeds):
-        return model.losses_per_image(images, labels, seeds, training=True)["loss"].numpy()
+        losses = model.losses_per_image(images, labels, seeds, training=True)
+        return losses[model.loss_names[0]].numpy()
 
     seeds = tf.range(4, dtype=tf.int64)
     assert losses(seeds).shape == (4,)
     np.testing.assert_array_equal(losses(seeds), losses(seeds))
-    if model.likelihood == "bound" or getattr(model, "noise_std", 0):
+    if model.likelihood == "bound" or "sample" in model.endpoints() or model.noise_std:
         assert (losses(seeds) != losses(noise.fold(seeds, 1))).all()
 
 
@@ -387,6 +397,7 @@ def test_exported_signatures_give_the_same_bytes(fitted, tmp_path):
         "decode": lambda: fitted.decode(given["latents"], **labels),
         "reconstruct": lambda: fitted.reconstruct(images, **labels),
         "log_likelihood": lambda: fitted.log_likelihood(images, 3, seed=20, **labels),
+        "score": lambda: fitted.score(images, **labels),
     }
     for name, signature in loaded.items():
         wanted = {argument: given[argument] for argument in signature.structured_input_signature[1]}

@@ -5,7 +5,8 @@ from importlib.metadata import version
 from tfgen import data, pixels, zoo
 from tfgen.models.autoencoder import AutoEncoder
 from tfgen.models.base import GenerativeModel
+from tfgen.models.gan import GAN
 from tfgen.models.vae import VAE
 
-__all__ = ["VAE", "AutoEncoder", "GenerativeModel", "data", "pixels", "zoo"]
+__all__ = ["GAN", "VAE", "AutoEncoder", "GenerativeModel", "data", "pixels", "zoo"]
 __version__ = version("tfgen")

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from tfgen import data, plots, training, zoo
 from tfgen import evaluation as measuring
+from tfgen.models.base import GenerativeModel
 
 __all__ = ["app", "main"]
 
@@ -74,7 +75,7 @@ def sample(
     scale: Scale = 2,
 ) -> None:
     """Draws images and writes them to a PNG."""
-    model = zoo.load(name)
+    model = _generative(name)
     if label is None and model.num_classes is not None:
         labels = np.arange(num) * model.num_classes // max(num, 1)  # a block for each class
     else:
@@ -93,6 +94,8 @@ def reconstruct(
 ) -> None:
     """Draws validation images over their reconstructions."""
     model = _with_latents(name)
+    if "reconstruct" not in model.endpoints():
+        raise ValueError(f"{name!r} cannot reconstruct: {model.why_not('reconstruct')}")
     images, labels = _images(model, name, data_name, num)
     _save(plots.rows(images, model.reconstruct(images, labels=labels)), out, scale=scale)
 
@@ -103,14 +106,21 @@ def interpolate(
     rows: Annotated[int, typer.Option(min=1, help="Pairs of images.")] = 6,
     steps: Annotated[int, typer.Option(help="Images from one end to the other.")] = 10,
     data_name: DataName = None,
+    seed: Seed = 0,
+    label: Label = None,
     out: Out = Path("interpolation.png"),
     scale: Scale = 2,
 ) -> None:
-    """Walks between pairs of validation images in latent space."""
+    """Walks in latent space between pairs of validation images, or of seeds for a GAN."""
     model = _with_latents(name)
-    images, labels = _images(model, name, data_name, 2 * rows)
-    first, second = images[:rows], images[rows:]
-    labels = None if labels is None else labels[:rows]
+    if "encode" in model.endpoints():
+        ends, labels = _images(model, name, data_name, 2 * rows)
+    else:
+        ends, labels = model.latents(2 * rows, seed), None
+        if model.num_classes is not None:
+            labels = np.arange(2 * rows) % model.num_classes if label is None else label
+    first, second = ends[:rows], ends[rows:]
+    labels = labels[:rows] if isinstance(labels, np.ndarray) else labels
     walks = model.interpolate(first, second, steps, labels=labels)
     _save(plots.rows(*walks), out, scale=scale)
 
@@ -149,7 +159,7 @@ def evaluate(
         raise ValueError("evaluate needs either an entry's NAME or --all.")
     training.tune_allocator()
     missed = 0
-    for entry in zoo.list_models() if all_entries else [name]:
+    for entry in zoo.list_models(kind=None) if all_entries else [name]:
         figures = measuring.evaluate(entry, data_name, check, verbose=int(verbose))
         typer.echo(str(entry))
         for figure in figures:
@@ -197,8 +207,15 @@ def prior_plane(side: int) -> np.ndarray:
     return np.stack([right, up], -1).reshape(-1, 2).astype(np.float32)
 
 
-def _with_latents(name: str):
+def _generative(name: str) -> GenerativeModel:
     model = zoo.load(name)
+    if not isinstance(model, GenerativeModel):
+        raise ValueError(f"{name!r} is a {type(model).__name__}, which draws no images.")
+    return model
+
+
+def _with_latents(name: str) -> GenerativeModel:
+    model = _generative(name)
     if "decode" not in model.endpoints():
         raise ValueError(f"{name!r} is a {type(model).__name__}, which has no latents.")
     return model
@@ -221,7 +238,7 @@ def main() -> None:
     """Runs the command line; bad input gives one line on stderr and exit code 2."""
     try:
         app()
-    except (ValueError, NotImplementedError, OSError, ImportError) as error:
+    except (ValueError, NotImplementedError, OSError, ImportError, FloatingPointError) as error:
         message = " ".join(str(error).split())
         typer.echo(f"tfgen: {message}", err=True)
         raise SystemExit(2) from None

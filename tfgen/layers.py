@@ -9,7 +9,9 @@ __all__ = [
     "coupling_network",
     "decoder_network",
     "encoder_network",
+    "one_hot",
     "outputs_per_channel",
+    "residual_block",
 ]
 
 ACTIVATION = "elu"
@@ -78,15 +80,19 @@ class SubPixel(keras.layers.Layer):
         return {**super().get_config(), "factor": self.factor}
 
 
-def _residual_block(x, filters: int, name: str):
-    """x + conv(elu(conv(elu(x)))), the last kernel starting small so that depth starts linear."""
+def residual_block(x, filters: int, name: str, wrap=lambda layer: layer):
+    """x + conv(elu(conv(elu(x)))), the last kernel starting small so that depth starts linear.
+
+    `wrap` is put around each convolution, e.g. `keras.layers.SpectralNormalization`.
+    """
     y = keras.layers.Activation(ACTIVATION, name=f"{name}_activation_1")(x)
-    y = keras.layers.Conv2D(
-        filters, 3, padding="same", activation=ACTIVATION, name=f"{name}_conv_1"
-    )(y)
+    y = wrap(keras.layers.Conv2D(filters, 3, padding="same", name=f"{name}_conv_1"))(y)
+    y = keras.layers.Activation(ACTIVATION, name=f"{name}_activation_2")(y)
     small = keras.initializers.VarianceScaling(0.1)
-    y = keras.layers.Conv2D(
-        filters, 3, padding="same", kernel_initializer=small, name=f"{name}_conv_2"
+    y = wrap(
+        keras.layers.Conv2D(
+            filters, 3, padding="same", kernel_initializer=small, name=f"{name}_conv_2"
+        )
     )(y)
     return keras.layers.Add(name=f"{name}_add")([x, y])
 
@@ -127,13 +133,13 @@ def encoder_network(
     for stage, width in enumerate(filters):
         x = keras.layers.Conv2D(width, 3, 2, "same", name=f"stage_{stage}_conv")(x)
         for block in range(num_blocks):
-            x = _residual_block(x, width, f"stage_{stage}_block_{block}")
+            x = residual_block(x, width, f"stage_{stage}_block_{block}")
         x = keras.layers.Activation(ACTIVATION, name=f"stage_{stage}_activation")(x)
     x = keras.layers.Flatten(name="flatten")(x)
     inputs = images
     if num_classes is not None:
         labels = keras.Input((), dtype="int64", name="labels")
-        x = keras.layers.Concatenate(name="with_labels")([x, _one_hot(labels, num_classes)])
+        x = keras.layers.Concatenate(name="with_labels")([x, one_hot(labels, num_classes)])
         inputs = [images, labels]
     x = keras.layers.Dense(dense_units, activation=ACTIVATION, name="dense")(x)
     return keras.Model(inputs, x, name="encoder_trunk")
@@ -159,7 +165,7 @@ def decoder_network(
     inputs, x = latents, latents
     if num_classes is not None:
         labels = keras.Input((), dtype="int64", name="labels")
-        x = keras.layers.Concatenate(name="with_labels")([x, _one_hot(labels, num_classes)])
+        x = keras.layers.Concatenate(name="with_labels")([x, one_hot(labels, num_classes)])
         inputs = [latents, labels]
     height, width = (side // 2**num_stages for side in image_shape[:2])
     x = keras.layers.Dense(dense_units, activation=ACTIVATION, name="dense")(x)
@@ -170,7 +176,7 @@ def decoder_network(
             x = keras.layers.Conv2D(4 * stage_filters, 3, padding="same", name=f"grow_{stage}")(x)
             x = SubPixel(2, name=f"grow_{stage}_sub_pixel")(x)
         for block in range(num_blocks):
-            x = _residual_block(x, stage_filters, f"stage_{stage}_block_{block}")
+            x = residual_block(x, stage_filters, f"stage_{stage}_block_{block}")
         x = keras.layers.Activation(ACTIVATION, name=f"stage_{stage}_activation")(x)
     factor = 2 ** (num_stages - len(filters) + 1)
     x = keras.layers.Conv2D(factor**2 * num_outputs, 3, padding="same", name="to_pixels")(x)
@@ -211,5 +217,6 @@ def coupling_network(latent_dim: int, units: int, name: str) -> keras.Model:
     return keras.Model(inputs, [shift, log_scale], name=name)
 
 
-def _one_hot(labels, num_classes: int):
+def one_hot(labels, num_classes: int):
+    """Returns labels (batch,) as one-hot rows (batch, num_classes)."""
     return keras.layers.CategoryEncoding(num_classes, "one_hot", name="one_hot")(labels)

@@ -30,6 +30,18 @@ _RULES = {
     "batch_size": ("be a whole number, at least 1", lambda v: _whole(v, 1)),
     "epochs": ("be a whole number, at least 1", lambda v: _whole(v, 1)),
     "learning_rate": ("be positive", lambda v: _number(v) and v > 0),
+    "learning_rates": (
+        "be an object of positive numbers",
+        lambda v: isinstance(v, dict) and all(_number(x) and x > 0 for x in v.values()),
+    ),
+    "betas": (
+        "be two numbers in [0, 1)",
+        lambda v: (
+            isinstance(v, (list, tuple))
+            and len(v) == 2
+            and all(_number(x) and 0 <= x < 1 for x in v)
+        ),
+    ),
     "warmup_steps": ("be a whole number, at least 0", lambda v: _whole(v, 0)),
     "final_learning_rate": ("lie in [0, 1]", lambda v: _number(v) and 0 <= v <= 1),
     "clip_norm": ("be positive or null", lambda v: v is None or (_number(v) and v > 0)),
@@ -57,6 +69,9 @@ class Recipe:
         batch_size: Images per step, over all replicas.
         epochs: Passes over the train split.
         learning_rate: Peak of Adam's cosine schedule.
+        learning_rates: The same for one of several optimizers, by its name in the family's
+            `compile`, e.g. {"discriminator_optimizer": 0.0004}.
+        betas: Adam's two momenta.
         warmup_steps: Steps of linear growth up to the peak.
         final_learning_rate: Fraction of the peak that the schedule ends at.
         clip_norm: Bound on the global norm of the gradient; None leaves it.
@@ -79,6 +94,8 @@ class Recipe:
     batch_size: int = 100
     epochs: int = 10
     learning_rate: float = 1e-3
+    learning_rates: dict[str, float] = dataclasses.field(default_factory=dict)
+    betas: tuple[float, float] = (0.9, 0.999)
     warmup_steps: int = 200
     final_learning_rate: float = 0.01
     clip_norm: float | None = None
@@ -94,6 +111,7 @@ class Recipe:
             value = getattr(self, name)
             if not holds(value):
                 raise ValueError(f"recipe: {name} must {rule}; received {value!r}.")
+        object.__setattr__(self, "betas", tuple(self.betas))  # JSON has lists only
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Recipe":

@@ -23,6 +23,7 @@ import tensorflow as tf
 
 from tfgen import data, models, noise, pixels, plots
 from tfgen.files import replacing
+from tfgen.models.base import GenerativeModel, move_averages
 from tfgen.recipe import Recipe
 
 __all__ = ["AveragedWeights", "Checkpoint", "DrawSamples", "build", "train", "tune_allocator"]
@@ -31,6 +32,8 @@ ORDER_FOLD = 1  # seed -> the data's order
 SHIFT_FOLD = 2  # seed -> the shifts of training images
 MNIST_LICENCE = "MNIST by Y. LeCun, C. Cortes and C. Burges, CC BY-SA 3.0."
 DATA_LICENCES = {"mnist": MNIST_LICENCE, "binarized_mnist": MNIST_LICENCE}
+CHECK_STEPS = 50  # between two looks at whether the losses are still finite
+LARGEST_LOSS = 1e10
 FIXED_SEEDS = 64  # images that `DrawSamples` draws, always from the seeds 0 .. 63
 
 
@@ -68,18 +71,32 @@ def build(recipe: Recipe) -> keras.Model:
         raise ValueError(f"recipe: model does not fit {recipe.family}: {error}.") from error
     images, _ = data.arrays(recipe.data, "train")
     steps = recipe.epochs * (len(images) // recipe.batch_size)
+    unknown = set(recipe.learning_rates) - set(model.updates_per_step)
+    if unknown:
+        raise ValueError(
+            f"recipe: learning_rates must name optimizers of {recipe.family}, "
+            f"{', '.join(model.updates_per_step)}; received {sorted(unknown)[0]!r}."
+        )
+    optimizers = {
+        name: _optimizer(recipe, recipe.learning_rates.get(name, recipe.learning_rate), n * steps)
+        for name, n in model.updates_per_step.items()
+    }
+    model.compile(**optimizers, jit_compile=recipe.jit_compile)
+    model.build_optimizers()
+    return model
+
+
+def _optimizer(recipe: Recipe, learning_rate: float, steps: int) -> keras.optimizers.Optimizer:
+    """Adam on the recipe's schedule: linear warm-up, then a cosine to its end after `steps`."""
     warmup = min(recipe.warmup_steps, steps // 2)
     schedule = keras.optimizers.schedules.CosineDecay(
-        0.0 if warmup else recipe.learning_rate,
+        0.0 if warmup else learning_rate,
         decay_steps=max(steps - warmup, 1),
         alpha=recipe.final_learning_rate,
-        warmup_target=recipe.learning_rate if warmup else None,
+        warmup_target=learning_rate if warmup else None,
         warmup_steps=warmup,
     )
-    optimizer = keras.optimizers.Adam(schedule, global_clipnorm=recipe.clip_norm)
-    model.compile(optimizer=optimizer, jit_compile=recipe.jit_compile)
-    model.optimizer.build(model.trainable_variables)
-    return model
+    return keras.optimizers.Adam(schedule, *recipe.betas, global_clipnorm=recipe.clip_norm)
 
 
 def batches(
@@ -132,12 +149,9 @@ def shifted(images: tf.Tensor, seeds: tf.Tensor, most: int) -> tf.Tensor:
 
 
 class AveragedWeights(keras.callbacks.Callback):
-    """Keeps an exponential moving average of the weights, and evaluates with it.
+    """Keeps an exponential moving average of the weights (`models.base.move_averages`).
 
-        average <- m average + (1 - m) weights,   m = min(momentum, (1 + n) / (10 + n)) at step n
-
-    The growing m forgets the initial weights, which a constant one would still hold after a short
-    run. The average stands in for the weights during every evaluation and after training.
+    The average stands in for the weights during every evaluation and after training.
 
     Args:
         momentum: In [0, 1).
@@ -159,10 +173,7 @@ class AveragedWeights(keras.callbacks.Callback):
 
         @tf.function(autograph=False)
         def update():
-            n = tf.cast(iterations, tf.float32)
-            keep = tf.minimum(momentum, (1.0 + n) / (10.0 + n))
-            for average, weight in zip(averages, weights, strict=True):
-                average.assign_sub((1.0 - keep) * (average - weight))
+            move_averages(averages, weights, iterations, momentum)
 
         self._update = update.get_concrete_function()
 
@@ -238,13 +249,8 @@ class Checkpoint(keras.callbacks.Callback):
             groups["mean"] += metric.variables
         if self.averages is not None:
             groups["average"] = self.averages.averages
-        optimizers = {
-            name: value
-            for name, value in vars(self.model).items()
-            if isinstance(value, keras.optimizers.Optimizer)
-        }
-        for name, optimizer in optimizers.items():
-            groups[name.strip("_")] = optimizer.variables
+        for name, (optimizer, _) in self.model.optimizers.items():
+            groups[name] = optimizer.variables
         return groups
 
     def restore(self, model: keras.Model) -> bool:
@@ -289,7 +295,12 @@ class Checkpoint(keras.callbacks.Callback):
                 variable.assign(value)
 
     def save(self) -> None:
-        """Writes a checkpoint and drops all but the newest two."""
+        """Writes a checkpoint and drops all but the newest two.
+
+        Raises:
+            FloatingPointError: The losses have diverged; nothing is written then.
+        """
+        self._check()
         step = self.state["step"] = int(self.model.optimizer.iterations.numpy())
         now = time.monotonic()
         self.state["seconds"] += now - self._since
@@ -323,11 +334,26 @@ class Checkpoint(keras.callbacks.Callback):
 
         A run resumed from there would begin the next epoch and miss this one's validation.
         """
+        if (batch + 1) % CHECK_STEPS == 0:
+            self._check()
         if batch + 1 < self.params["steps"] and time.monotonic() - self._last > self.every:
             self.save()
 
+    def _check(self) -> None:
+        """Raises FloatingPointError if a loss of this epoch is not finite or beyond all measure."""
+        for metric in self.model.metrics:
+            mean = float(metric.result())
+            if not abs(mean) < LARGEST_LOSS:
+                newest = max(self.folder.glob("checkpoint-*.npz"), default="none yet")
+                raise FloatingPointError(
+                    f"training diverged in epoch {self.state['epoch'] + 1}: {metric.name} is "
+                    f"{mean:.4g}. The last good checkpoint is {newest}. Lower the learning rate "
+                    "or clip_norm, in a new folder."
+                )
+
     def on_epoch_end(self, epoch, logs=None):
         """Keeps the best weights, stops when patience is over, saves."""
+        self._check()
         loss = (logs or {}).get("val_loss")
         if loss is not None and (self.state["best_loss"] is None or loss < self.state["best_loss"]):
             self.state.update(best_loss=float(loss), best_epoch=epoch)
@@ -375,7 +401,7 @@ class DrawSamples(keras.callbacks.Callback):
     def __init__(self, folder: Path, images: np.ndarray, averages: AveragedWeights | None):
         super().__init__()
         self.folder, self.averages = Path(folder), averages
-        self.images = images[: FIXED_SEEDS // 2]
+        self.images = images
 
     def on_epoch_end(self, epoch, logs=None):
         """Writes the epoch's picture."""
@@ -393,6 +419,7 @@ def fixed_picture(model, images: np.ndarray) -> np.ndarray:
     over their reconstructions.
     """
     if "sample" not in model.endpoints():
+        images = images[: FIXED_SEEDS // 2]
         pairs = [
             row
             for start in range(0, len(images), 8)
@@ -451,6 +478,11 @@ def train(
             f"recipe: {recipe.data!r} has no labels, but model.num_classes="
             f"{model.num_classes}. Leave num_classes out or use labelled data."
         )
+    elif len(np.unique(labels)) < 2:
+        raise ValueError(
+            f"recipe: {recipe.data!r} must hold at least two classes for a model of them; its "
+            "train split holds one. Leave num_classes out or use other data."
+        )
     pixels.check_images(images[:1], model.image_shape, 256, f"recipe: data {recipe.data!r}")
     per_epoch = len(images) // recipe.batch_size
     if not per_epoch:
@@ -467,7 +499,8 @@ def train(
         checkpoint.restore(model)
     callbacks = [] if averages is None else [averages]
     callbacks.append(CSVLog(folder / "log.csv"))
-    callbacks.append(DrawSamples(folder / "samples", validation[0], averages))
+    if isinstance(model, GenerativeModel):
+        callbacks.append(DrawSamples(folder / "samples", validation[0], averages))
     if tensorboard:
         callbacks.append(keras.callbacks.TensorBoard(folder / "tensorboard"))
     callbacks.append(checkpoint)  # last, so that what it calls done has its row and its picture

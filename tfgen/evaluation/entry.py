@@ -5,16 +5,20 @@ import time
 from pathlib import Path
 
 from tfgen import data, plots, training, zoo
-from tfgen.evaluation import features, likelihood
+from tfgen.evaluation import classification, features, generated, likelihood
 from tfgen.files import replacing
+from tfgen.models.base import GenerativeModel
 from tfgen.recipe import Recipe
 
 __all__ = ["METRICS", "Figure", "evaluate"]
 
 METRICS = {
+    "accuracy": classification.accuracy,
+    "conditional_accuracy": generated.conditional_accuracy,
     "label_agreement": features.label_agreement,
     "log_likelihood": likelihood.log_likelihood,
     "nearest_neighbour_accuracy": features.nearest_neighbour_accuracy,
+    "sample_quality": generated.sample_quality,
     "squared_error": features.squared_error,
 }
 # Float rounding differs between machines; a changed weight or a changed bound moves more.
@@ -90,8 +94,9 @@ def evaluate(
                 for figure in figures
             },
         )
-        images, _ = data.arrays(recipe.data, "validation")
-        plots.save(training.fixed_picture(model, images[:32]), path / "samples.png", scale=2)
+        if isinstance(model, GenerativeModel):
+            images, _ = data.arrays(recipe.data, "validation")
+            plots.save(training.fixed_picture(model, images), path / "samples.png", scale=2)
         write_card(path)
     return figures
 
@@ -120,15 +125,23 @@ def write_card(path: Path) -> None:
         f"| {label} | {figure['value']:.4g} | {figure['unit']} |"
         for label, figure in details["figures"].items()
     ]
-    drawn = "reconstructions" if details["likelihood"] == "none" else "samples"
+    picture = (
+        f"![what {path.name} draws](samples.png)\n\n" if (path / "samples.png").exists() else ""
+    )
+    epochs, best = training_state.get("epoch", 0), training_state.get("best_epoch", -1) + 1
+    kept = (
+        f"The epoch with the lowest validation loss was kept: {best} of {epochs} epochs"
+        if best
+        else f"{epochs} epochs, of which the last was kept"
+    )
+    momentum = recipe.ema_momentum
+    averaged = f", averaged over steps (momentum {momentum})" if momentum else ""
     minutes = training_state.get("seconds", 0.0) / 60.0
     text = f"""# {path.name}
 
 {recipe.description}
 
-![{drawn}](samples.png)
-
-```python
+{picture}```python
 import tfgen
 
 model = tfgen.zoo.load("{path.name}")
@@ -148,11 +161,10 @@ fails when one is not reproduced to 0.1 %. The test split was used for this tabl
 - Family `{recipe.family}`: {arguments}; {details["parameters"]:,} weights.
 - Likelihood: {details["likelihood"]}.
 - Trained on the train split of `{recipe.data}` (sha256 `{details["data"]["digest"]}`).
-  The epoch with the lowest validation loss was kept: {training_state.get("best_epoch", 0) + 1} of
-  {training_state.get("epoch", 0)} epochs ({training_state.get("step", 0):,} steps of
+  {kept} ({training_state.get("step", 0):,} steps of
   {recipe.batch_size} images, {minutes:.0f} minutes on {details["device"]}).
 - Recipe: `recipe.json`; `tfgen train {path.name} --out DIR` trains it again (seed {recipe.seed}).
-- Weights: `model.weights.h5`, averaged over steps (momentum {recipe.ema_momentum}), sha256
+- Weights: `model.weights.h5`{averaged}, sha256
   `{details["sha256"]}`, licence {details["licence"]["weights"]}.
   Data: {details["licence"].get("data") or "see its source"}
 - Versions: {", ".join(f"{k} {v}" for k, v in details["versions"].items())}.

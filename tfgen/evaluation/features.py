@@ -5,7 +5,13 @@ import tensorflow as tf
 
 from tfgen import data
 
-__all__ = ["label_agreement", "nearest_neighbour", "nearest_neighbour_accuracy", "squared_error"]
+__all__ = [
+    "label_agreement",
+    "labelled",
+    "nearest_neighbour",
+    "nearest_neighbour_accuracy",
+    "squared_error",
+]
 
 
 def nearest_neighbour(queries: np.ndarray, references: np.ndarray) -> np.ndarray:
@@ -24,7 +30,8 @@ def nearest_neighbour(queries: np.ndarray, references: np.ndarray) -> np.ndarray
     return tf.concat(nearest, 0).numpy()
 
 
-def _labelled(data_name: str, split: str) -> tuple[np.ndarray, np.ndarray]:
+def labelled(data_name: str, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns images and labels of a split; raises ValueError if the data set has no labels."""
     images, labels = data.arrays(data_name, split)
     if labels is None:
         raise ValueError(
@@ -35,7 +42,7 @@ def _labelled(data_name: str, split: str) -> tuple[np.ndarray, np.ndarray]:
 
 def _references(data_name: str) -> tuple[np.ndarray, np.ndarray]:
     """The train and validation splits together: all that is not test."""
-    parts = [_labelled(data_name, split) for split in ("train", "validation")]
+    parts = [labelled(data_name, split) for split in ("train", "validation")]
     return tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
 
 
@@ -47,7 +54,7 @@ def nearest_neighbour_accuracy(
     References are the train and validation splits; distances are Euclidean.
     """
     references, reference_labels = _references(data_name)
-    queries, labels = _labelled(data_name, split)
+    queries, labels = labelled(data_name, split)
     flat = nearest_neighbour(
         queries.reshape(len(queries), -1) / 255.0,
         references.reshape(len(references), -1) / np.float32(255.0),
@@ -99,7 +106,7 @@ def label_agreement(
     references = references.reshape(len(references), -1) / np.float32(255.0)
     asked = np.arange(num_samples) % model.num_classes
     samples = model.sample(num_samples, labels=asked, seed=0)
-    test, test_labels = _labelled(data_name, "test")
+    test, test_labels = labelled(data_name, "test")
 
     def agreement(images, labels):
         found = nearest_neighbour(images.reshape(len(images), -1) / 255.0, references)

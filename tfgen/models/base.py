@@ -1,4 +1,4 @@
-"""The contract that every model of the zoo keeps."""
+"""What every model of the zoo shares, and the contract that the generative ones keep."""
 
 import contextlib
 import inspect
@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from tfgen import noise, pixels
 
-__all__ = ["GenerativeModel"]
+__all__ = ["GenerativeModel", "ImageModel"]
 
 PIXEL_DISTRIBUTIONS = (
     "bernoulli",
@@ -28,25 +28,21 @@ EVALUATION_FOLD = -1
 HASH_FACTOR = 2654435761  # spreads neighbouring pixels over 64 bits; any large odd number would do
 
 
-class GenerativeModel(keras.Model):
-    """Base of all families: images in and out are uint8 NHWC in [0, 255].
+class ImageModel(keras.Model):
+    """Base of all models: configuration, training on uint8 NHWC images, presets.
 
-    Shapes, once for all families: `images` uint8 (batch, height, width, channels), `latents`
-    float32 (batch, latent_dim), `labels` int64 (batch,), `seed` int64 (batch,), a log-likelihood
-    float32 (batch,) in nats per image.
+    Shapes, once for all: `images` uint8 (batch, height, width, channels) in [0, 255], `labels`
+    int64 (batch,), `seeds` int64 (batch,).
 
-    A family stores each constructor argument under its own name (that is how `get_config` finds
+    A subclass stores each constructor argument under its own name (that is how `get_config` finds
     it), builds its networks in the constructor, and gives
 
-        losses(images, labels, seeds, training) -> {"loss": (batch,), ...}     nats or squares
-        endpoints(temperature, num_samples)     -> {name: (function, input specs)}
-
-    From these the base derives training, evaluation, sampling, scoring and the SavedModel
-    signatures: a method called from Python runs the very graph that is exported.
+        losses_per_image(images, labels, seeds, training) -> {name of `loss_names`: (batch,)}
 
     The noise of image i comes from its own seed alone, whatever else is in the batch.
     """
 
+    kind: Literal["model", "evaluator"] = "model"
     likelihood: Literal["exact", "bound", "none"] = "none"
     loss_names: tuple[str, ...] = ("loss",)
 
@@ -62,8 +58,6 @@ class GenerativeModel(keras.Model):
         self.num_levels = int(num_levels)
         self.num_classes = num_classes
         self.seed = int(seed)
-        # Keras would wrap a plain attribute in a tracker, and graphs are no part of the state.
-        self.__dict__["_graphs"] = {}
         self._means = {name: keras.metrics.Mean(name) for name in self.loss_names}
 
     # Configuration ---------------------------------------------------------------------------
@@ -118,16 +112,31 @@ class GenerativeModel(keras.Model):
         """Returns what `compile_from_config` needs to rebuild the optimizer."""
         if not self.compiled:
             return {}
-        return {
-            "optimizer": keras.saving.serialize_keras_object(self.optimizer),
-            "jit_compile": self.jit_compile,
+        optimizers = {
+            name: keras.saving.serialize_keras_object(optimizer)
+            for name, (optimizer, _) in self.optimizers.items()
         }
+        return {**optimizers, "jit_compile": self.jit_compile}
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
-        """Compiles with a deserialised optimizer and makes its slots, so that they can load."""
-        config = keras.saving.deserialize_keras_object(config)
-        self.compile(**config)
-        self.optimizer.build(self.trainable_variables)
+        """Compiles with deserialised optimizers and makes their slots, so that they can load."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.build_optimizers()
+
+    @property
+    def optimizers(self) -> dict[str, tuple[keras.optimizers.Optimizer, list]]:
+        """The arguments of `compile` that are optimizers, each with the variables it trains."""
+        return {"optimizer": (self.optimizer, self.trainable_variables)}
+
+    @property
+    def updates_per_step(self) -> dict[str, int]:
+        """How often each of the optimizers moves its variables in one training step."""
+        return {"optimizer": 1}
+
+    def build_optimizers(self) -> None:
+        """Makes every optimizer's slots."""
+        for optimizer, variables in self.optimizers.values():
+            optimizer.build(variables)
 
     def fit(self, x=None, y=None, *args, **kwargs):
         """Trains as `keras.Model.fit` does, on images, or (images, labels) if conditional.
@@ -158,7 +167,7 @@ class GenerativeModel(keras.Model):
         seeds = self.step_seeds(tf.shape(images)[0])
         with tf.GradientTape() as tape:
             losses = self.losses_per_image(images, labels, seeds, training=True)
-            loss = _weighted_mean(losses["loss"], weight)
+            loss = weighted_mean(losses["loss"], weight)
             if self.losses:
                 loss += tf.add_n(self.losses)
             scaled = self.optimizer.scale_loss(loss)
@@ -214,6 +223,63 @@ class GenerativeModel(keras.Model):
             self._means[name].update_state(value, weight)
         return {name: self._means[name].result() for name in losses}
 
+    # Checks ----------------------------------------------------------------------------------
+
+    def check(self, images, labels=None) -> tuple[tf.Tensor, tf.Tensor | None]:
+        """Returns images and labels as tensors, or raises ValueError with the fix."""
+        images = pixels.check_images(images, self.image_shape, self.num_levels)
+        return images, pixels.check_labels(labels, self.num_classes, images.shape[0])
+
+    def nearest_level(self, images: tf.Tensor) -> tf.Tensor:
+        """Rounds uint8 images to the nearest level, which `fit` and exported graphs promise."""
+        if self.num_levels == 256:
+            return images
+        levels = pixels.images_to_levels(images, self.num_levels)
+        return pixels.levels_to_images(levels, self.num_levels)
+
+    # Presets ---------------------------------------------------------------------------------
+
+    def save_to_preset(self, folder: str | Path) -> Path:
+        """Writes config.json, model.weights.h5 and metadata.json, as a zoo entry has them."""
+        from tfgen import zoo
+
+        return zoo.save(self, folder)
+
+    @classmethod
+    def from_preset(cls, preset: str | Path, load_weights: bool = True, **overrides) -> Self:
+        """Loads a zoo entry by name, or a folder written by `save_to_preset`.
+
+        Raises:
+            ValueError: Unknown name, or the preset is of another family.
+        """
+        from tfgen import zoo
+
+        model = zoo.load(preset, load_weights=load_weights, **overrides)
+        if not isinstance(model, cls):
+            raise ValueError(
+                f"preset must hold a {cls.__name__}; {str(preset)!r} holds a "
+                f"{type(model).__name__}. Call {type(model).__name__}.from_preset or zoo.load."
+            )
+        return model
+
+
+class GenerativeModel(ImageModel):
+    """Base of all families: images in and out are uint8 NHWC in [0, 255].
+
+    Shapes beside those of `ImageModel`: `latents` float32 (batch, latent_dim), a log-likelihood
+    float32 (batch,) in nats per image. A family gives, beside its losses,
+
+        endpoints(temperature, num_samples) -> {name: (function, input specs)}
+
+    From these the base derives sampling, scoring and the SavedModel signatures: a method called
+    from Python runs the very graph that is exported.
+    """
+
+    def __init__(self, image_shape, num_levels, num_classes=None, seed=0, **kwargs):
+        super().__init__(image_shape, num_levels, num_classes, seed, **kwargs)
+        # Keras would wrap a plain attribute in a tracker, and graphs are no part of the state.
+        self.__dict__["_graphs"] = {}
+
     # Images out ------------------------------------------------------------------------------
 
     def endpoints(
@@ -263,13 +329,6 @@ class GenerativeModel(keras.Model):
         levels = self.mean_image(latents, labels) * ((self.num_levels - 1) / 255.0)
         return pixels.levels_to_images(levels, self.num_levels)
 
-    def nearest_level(self, images: tf.Tensor) -> tf.Tensor:
-        """Rounds uint8 images to the nearest level, which `fit` and exported graphs promise."""
-        if self.num_levels == 256:
-            return images
-        levels = pixels.images_to_levels(images, self.num_levels)
-        return pixels.levels_to_images(levels, self.num_levels)
-
     def signatures(self, temperature: float = 1.0, num_samples: int = 1) -> dict[str, Any]:
         """Returns the SavedModel endpoints of this family as `tf.function`s with dynamic batch.
 
@@ -304,10 +363,14 @@ class GenerativeModel(keras.Model):
         graph = self._graph(name, **fixed).get_concrete_function()
         arguments = [a for a in arguments if a is not None]
         count = int(arguments[0].shape[0])
+        if not count:  # not every kernel takes no rows; one of zeros tells the shape
+            arguments = [tf.zeros((1, *a.shape[1:]), a.dtype) for a in arguments]
+            (value,) = graph(*arguments).values()
+            return value.numpy()[:0]
         step = count if batch_size is None else _positive("batch_size", batch_size)
         bar = keras.utils.Progbar(count, unit_name="image") if verbose else None
         outputs = []
-        for start in range(0, max(count, 1), max(step, 1)):  # an empty batch gives its shape
+        for start in range(0, count, step):
             result = graph(*(a[start : start + step] for a in arguments))
             (value,) = result.values()
             outputs.append(value.numpy())
@@ -460,9 +523,14 @@ class GenerativeModel(keras.Model):
         Returns:
             uint8 (batch, steps, height, width, channels).
         """
+        return self._walk(
+            self.encode(a, labels=labels), self.encode(b, labels=labels), steps, labels
+        )
+
+    def _walk(self, start: tf.Tensor, end: tf.Tensor, steps: int, labels) -> np.ndarray:
+        """Decodes `steps` points on the lines between latents, uint8 (batch, steps, ...)."""
         if _positive("steps", steps) < 2:
             raise ValueError(f"steps must be at least 2, both ends included; received {steps!r}.")
-        start, end = self.encode(a, labels=labels), self.encode(b, labels=labels)
         if start.shape != end.shape:
             raise ValueError(
                 f"a and b must hold equally many images; received {start.shape[0]} and "
@@ -479,11 +547,6 @@ class GenerativeModel(keras.Model):
 
     # Checks ----------------------------------------------------------------------------------
 
-    def check(self, images, labels=None) -> tuple[tf.Tensor, tf.Tensor | None]:
-        """Returns images and labels as tensors, or raises ValueError with the fix."""
-        images = pixels.check_images(images, self.image_shape, self.num_levels)
-        return images, pixels.check_labels(labels, self.num_classes, images.shape[0])
-
     def check_latents(self, latents) -> tf.Tensor:
         """Returns latents as a float32 tensor, or raises ValueError."""
         latents = tf.convert_to_tensor(latents, tf.float32)
@@ -494,31 +557,6 @@ class GenerativeModel(keras.Model):
         if not bool(tf.reduce_all(tf.math.is_finite(latents))):
             raise ValueError("latents must be finite; received NaN or infinity.")
         return latents
-
-    # Presets ---------------------------------------------------------------------------------
-
-    def save_to_preset(self, folder: str | Path) -> Path:
-        """Writes config.json, model.weights.h5 and metadata.json, as a zoo entry has them."""
-        from tfgen import zoo
-
-        return zoo.save(self, folder)
-
-    @classmethod
-    def from_preset(cls, preset: str | Path, load_weights: bool = True, **overrides) -> Self:
-        """Loads a zoo entry by name, or a folder written by `save_to_preset`.
-
-        Raises:
-            ValueError: Unknown name, or the preset is of another family.
-        """
-        from tfgen import zoo
-
-        model = zoo.load(preset, load_weights=load_weights, **overrides)
-        if not isinstance(model, cls):
-            raise ValueError(
-                f"preset must hold a {cls.__name__}; {str(preset)!r} holds a "
-                f"{type(model).__name__}. Call {type(model).__name__}.from_preset or zoo.load."
-            )
-        return model
 
 
 def check_pixel_distribution(name: str, num_levels: int) -> None:
@@ -546,8 +584,29 @@ def _positive(name: str, value: int) -> int:
     return int(value)
 
 
-def _weighted_mean(values: tf.Tensor, weight: tf.Tensor | None) -> tf.Tensor:
+def weighted_mean(values: tf.Tensor, weight: tf.Tensor | None) -> tf.Tensor:
+    """Returns the mean of `values` (batch,), each counted by its weight if there are any."""
     if weight is None:
         return tf.reduce_mean(values)
     weight = tf.cast(tf.reshape(weight, (-1,)), values.dtype)
     return tf.reduce_sum(values * weight) / tf.reduce_sum(weight)
+
+
+def move_averages(averages, weights, step: tf.Tensor, momentum: float) -> None:
+    """Moves averaged weights by one step.
+
+        average <- m average + (1 - m) weight,   m = min(momentum, (1 + n) / (10 + n)) at step n
+
+    The growing m forgets the initial weights, which a constant one would still hold after a short
+    run.
+
+    Args:
+        averages: Variables to move.
+        weights: Variables or tensors of the same shapes.
+        step: n, a whole number.
+        momentum: In [0, 1).
+    """
+    n = tf.cast(step, tf.float32)
+    keep = tf.minimum(momentum, (1.0 + n) / (10.0 + n))
+    for average, weight in zip(averages, weights, strict=True):
+        average.assign_sub((1.0 - keep) * (average - weight))

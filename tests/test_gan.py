@@ -1,0 +1,488 @@
+"""The GAN: its objectives, its two updates, its averaged generator, its faults."""
+
+import json
+
+import keras
+import laws
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfgen import GAN, data, training
+from tfgen.models import gan
+from tfgen.recipe import Recipe
+
+TINY = {"image_shape": (8, 8, 1), "latent_dim": 3, "filters": (4,), "dense_units": 8}
+LOGITS = tf.constant([-30.0, -2.0, -0.5, 0.0, 0.7, 3.0, 30.0])
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-np.float64(x)))
+
+
+def made(**changes) -> GAN:
+    keras.utils.set_random_seed(2)
+    model = GAN(**{**TINY, **changes})
+    model.compile(keras.optimizers.Adam(0.01), keras.optimizers.Adam(0.01), jit_compile=False)
+    return model
+
+
+# Objectives
+
+
+def test_every_objective_is_offered():
+    assert set(gan.OBJECTIVES) == {
+        "minimax",
+        "non_saturating",
+        "least_squares",
+        "hinge",
+        "wasserstein_gp",
+    }
+
+
+@pytest.mark.parametrize("objective", [gan.minimax, gan.non_saturating])
+def test_discriminator_of_the_game_has_the_cross_entropy(objective):
+    real, fake = LOGITS[1:-1], LOGITS[1:-1][::-1]
+    expected = -np.log(sigmoid(real)) - np.log(1 - sigmoid(fake))
+    np.testing.assert_allclose(objective(real, fake)[0], expected, rtol=1e-5)
+
+
+def test_generator_of_the_game():
+    fake = LOGITS[1:-1]
+    np.testing.assert_allclose(gan.minimax(fake, fake)[1], np.log(1 - sigmoid(fake)), rtol=1e-4)
+    np.testing.assert_allclose(gan.non_saturating(fake, fake)[1], -np.log(sigmoid(fake)), rtol=1e-4)
+
+
+def test_the_lectures_fix_is_steep_where_the_discriminator_wins():
+    """dG/dlogit at logit -30: minimax -> 0, non-saturating -> -1; both finite at either end."""
+    slopes = {}
+    for objective in (gan.minimax, gan.non_saturating):
+        with tf.GradientTape() as tape:
+            tape.watch(LOGITS)
+            loss = tf.reduce_sum(objective(LOGITS, LOGITS)[1])
+        slopes[objective.__name__] = tape.gradient(loss, LOGITS).numpy()
+        assert np.isfinite(slopes[objective.__name__]).all()
+    assert abs(slopes["minimax"][0]) < 1e-6
+    assert slopes["non_saturating"][0] == pytest.approx(-1.0)
+
+
+@pytest.mark.parametrize("name", gan.OBJECTIVES)
+def test_networks_pull_against_each_other(name):
+    """G gains by a higher logit of its image, D by a lower one, and by a higher one of a real."""
+    objective = gan.OBJECTIVES[name]
+    logits = tf.constant([0.3, 0.5, 0.7])
+    with tf.GradientTape(persistent=True) as tape:
+        real, fake = tf.identity(logits), tf.identity(logits)
+        tape.watch([real, fake])
+        d_loss, g_loss = (tf.reduce_sum(loss) for loss in objective(real, fake))
+    assert (tape.gradient(d_loss, real) < 0).numpy().all()
+    assert (tape.gradient(d_loss, fake) > 0).numpy().all()
+    assert (tape.gradient(g_loss, fake) < 0).numpy().all()
+
+
+@pytest.mark.parametrize(
+    ("name", "d_loss", "g_loss"),
+    [
+        ("least_squares", [0.5, 1.125, 2.0], [2.0, 1.125, 0.5]),
+        ("hinge", [2.0, 2.0, 2.0], [1.0, 0.5, 0.0]),
+        ("wasserstein_gp", [-2.0, -1.0, 0.0], [1.0, 0.5, 0.0]),
+    ],
+)
+def test_other_objectives(name, d_loss, g_loss):
+    real, fake = tf.constant([1.0, 0.5, 0.0]), tf.constant([-1.0, -0.5, 0.0])
+    found = gan.OBJECTIVES[name](real, fake)
+    if name == "hinge":
+        d_loss = [0.0, 1.0, 2.0]
+    if name == "least_squares":
+        d_loss = [0.5, 0.25, 0.5]
+    np.testing.assert_allclose(found[0], d_loss)
+    np.testing.assert_allclose(found[1], g_loss)
+
+
+def linear_discriminator(model: GAN, norm: float) -> None:
+    """Puts D(x) = w x in the model's place, with |w| = norm, so that every gradient is w."""
+    size = np.prod(model.image_shape)
+
+    def logits(real_or_fake, labels, training=False):
+        return norm / np.sqrt(size) * tf.reduce_sum(real_or_fake, (1, 2, 3))
+
+    model._logits = logits
+
+
+@pytest.mark.parametrize("norm", [0.25, 1.0, 3.0])
+def test_penalties_of_a_linear_discriminator(norm):
+    """(|w| - 1)^2 and r1 / 2 |w|^2, whatever the images."""
+    model = GAN(objective="wasserstein_gp", gradient_penalty=7.0, r1=3.0, **TINY)
+    linear_discriminator(model, norm)
+    images, seeds = tf.constant(laws.images_for(model, 4)), tf.range(4, dtype=tf.int64)
+    loss = model.discriminator_losses(images, None, seeds, True)["discriminator_loss"]
+    model.gradient_penalty = model.r1 = 0.0
+    bare = model.discriminator_losses(images, None, seeds, True)["discriminator_loss"]
+    expected = 7.0 * (norm - 1) ** 2 + 1.5 * norm**2
+    np.testing.assert_allclose(loss - bare, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_penalty_reaches_the_discriminator():
+    """The penalty is under the tape: it alone has a gradient."""
+    model = GAN(objective="wasserstein_gp", **TINY)
+    images, seeds = tf.constant(laws.images_for(model, 4)), tf.range(4, dtype=tf.int64)
+    real = tf.cast(images, tf.float32) / 127.5 - 1.0
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(model._penalty(real, -real, None, seeds))
+    kernel = model.discriminator.get_layer("stage_0_conv").kernel.value
+    assert np.abs(tape.gradient(loss, kernel)).max() > 0
+
+
+# The two updates
+
+
+def updates_touch_their_own_network(model: GAN) -> None:
+    """D's update moves D's weights alone, G's G's alone, state included."""
+    images = tf.constant(laws.images_for(model, 6))
+    labels = None if model.num_classes is None else tf.constant(laws.labels_for(model, 6))
+    seeds = tf.range(6, dtype=tf.int64)
+    updates = {
+        "discriminator": lambda: model.discriminator_losses(images, labels, seeds, True),
+        "generator": lambda: model.generator_losses(labels, seeds),
+    }
+    for name, losses in updates.items():
+        network = getattr(model, name)
+        other = model.generator if name == "discriminator" else model.discriminator
+        own, foreign = network.get_weights(), other.get_weights()
+        model._update(f"{name}_optimizer", losses, None)
+        assert any((a != b).any() for a, b in zip(network.get_weights(), own, strict=True))
+        for a, b in zip(other.get_weights(), foreign, strict=True):
+            assert (a == b).all(), f"the update of the {name} moved the other network"
+
+
+class LeakyUpdate(GAN):
+    """Updates with one tape over both networks, as a careless train_step does."""
+
+    def _update(self, name, losses_of, weight):
+        with tf.GradientTape() as tape:
+            losses = losses_of()
+            loss = tf.reduce_mean(next(iter(losses.values())))
+        both = self.generator.trainable_variables + self.discriminator.trainable_variables
+        for variable, gradient in zip(both, tape.gradient(loss, both), strict=True):
+            if gradient is not None:
+                variable.assign_sub(0.01 * gradient)
+        return losses
+
+
+class LeakyState(GAN):
+    """Moves the spectral normalisation's vectors in G's update, too."""
+
+    def generator_losses(self, labels, seeds):
+        images = self._generate(self.generator, seeds, labels)
+        logits = self.discriminator(images, training=True)[:, 0]
+        return {"generator_loss": -logits}
+
+
+@pytest.mark.parametrize("spectral", [False, True])
+@pytest.mark.parametrize("num_classes", [None, 2])
+def test_updates_touch_their_own_network(spectral, num_classes):
+    updates_touch_their_own_network(made(spectral_normalization=spectral, num_classes=num_classes))
+
+
+def test_leaky_updates_are_caught():
+    for broken, arguments in ((LeakyUpdate, {}), (LeakyState, {"spectral_normalization": True})):
+        model = broken(**TINY, **arguments)
+        model.compile()
+        with pytest.raises(AssertionError, match="moved the other network"):
+            updates_touch_their_own_network(model)
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_discriminator_first_and_as_often_as_asked(steps):
+    model = made(discriminator_steps=steps)
+    order = []
+    update = model._update
+
+    def recorded(name, losses_of, weight):
+        order.append(name)
+        return update(name, losses_of, weight)
+
+    model._update = recorded
+    model.run_eagerly = True
+    model.train_on_batch(laws.images_for(model, 4))
+    assert order == ["discriminator_optimizer"] * steps + ["generator_optimizer"]
+    assert int(model.optimizer.iterations) == 1
+    assert int(model.discriminator_optimizer.iterations) == steps
+
+
+def test_every_update_has_its_own_noise():
+    model = made(discriminator_steps=3)
+    seen = []
+    generate = model._generate
+
+    def recorded(generator, seeds, labels):
+        seen.append(seeds.numpy())
+        return generate(generator, seeds, labels)
+
+    model._generate = recorded
+    model.run_eagerly = True
+    for _ in range(2):
+        model.train_on_batch(laws.images_for(model, 5))
+    assert len(np.unique(np.concatenate(seen))) == 2 * 4 * 5
+
+
+def test_discriminator_overfits_one_batch():
+    """Against a generator that stands still, D tells the two apart."""
+    model = made()
+    model.compile(keras.optimizers.SGD(0.0), keras.optimizers.Adam(0.01), jit_compile=False)
+    batches = tf.data.Dataset.from_tensors(laws.images_for(model, 8)).repeat()
+    history = model.fit(batches, epochs=1, steps_per_epoch=60, verbose=0).history
+    assert history["discriminator_loss"][-1] < 0.5
+    logs = model.evaluate(laws.images_for(model, 8), verbose=0, return_dict=True)
+    assert logs["real_accuracy"] == logs["fake_accuracy"] == 1.0
+
+
+def test_generator_follows_a_discriminator_that_stands_still():
+    """D(x) = sum of pixels: G learns to draw white."""
+    model = made(objective="wasserstein_gp", gradient_penalty=0.0, ema_momentum=0.5)
+    linear_discriminator(model, 1.0)
+    seeds = tf.range(8, dtype=tf.int64)
+    for step in range(60):
+        model._update(
+            "generator_optimizer",
+            lambda step=step: model.generator_losses(None, seeds + 8 * step),
+            None,
+        )
+    model.averaged_generator.set_weights(model.generator.get_weights())
+    assert model.sample(8, seed=0).mean() > 250
+
+
+# The averaged generator
+
+
+def test_averaged_generator_equals_a_plain_computation():
+    model = made(ema_momentum=0.6)
+    expected = model.generator.get_weights()
+    for step in range(1, 6):
+        model.train_on_batch(laws.images_for(model, 4, seed=step))
+        keep = min(0.6, (1 + step) / (10 + step))
+        expected = [
+            keep * average + (1 - keep) * weight
+            for average, weight in zip(expected, model.generator.get_weights(), strict=True)
+        ]
+    for own, value in zip(model.averaged_generator.get_weights(), expected, strict=True):
+        np.testing.assert_allclose(own, value, rtol=1e-5, atol=1e-7)
+    assert not {id(v) for v in model.averaged_generator.variables} & {
+        id(v) for v in model.trainable_variables
+    }
+
+
+def test_samples_come_from_the_averaged_generator():
+    model = laws.randomised(made())
+    before = model.sample(4, seed=0)
+    for variable in model.generator.variables:
+        variable.assign(variable + 1.0)
+    np.testing.assert_array_equal(model.sample(4, seed=0), before)
+    pixels = model.averaged_generator(model.latents(4, seed=0))
+    assert np.abs((pixels + 1) * 127.5 - before).max() <= 0.51
+
+
+# Latents
+
+
+def test_latents_are_those_of_sample():
+    model = laws.randomised(made(num_classes=2))
+    latents = model.latents(5, seed=7)
+    assert latents.shape == (5, 3)
+    labels = [0, 1, 0, 1, 0]
+    laws.assert_close_images(
+        model.decode(latents, labels=labels), model.sample(5, labels=labels, seed=7), 256
+    )
+
+
+def test_interpolation_between_latents():
+    model = laws.randomised(made())
+    a, b = model.latents(3, seed=0), model.latents(3, seed=10)
+    line = model.interpolate(a, b, 4)
+    assert line.shape == (3, 4, 8, 8, 1)
+    laws.assert_close_images(line[:, 0], model.decode(a), 256)
+    laws.assert_close_images(line[:, -1], model.decode(b), 256)
+    for wrong in (a[:2], a[:, :2], a * np.nan):
+        with pytest.raises(ValueError, match=r"latents must|equally many"):
+            model.interpolate(wrong, b)
+
+
+def test_scores_tell_real_from_drawn():
+    model = made(objective="hinge")
+    images = np.full((8, 8, 8, 1), 255, np.uint8)
+    batches = tf.data.Dataset.from_tensors(images).repeat()
+    model.compile(keras.optimizers.SGD(0.0), keras.optimizers.Adam(0.01), jit_compile=False)
+    model.fit(batches, epochs=1, steps_per_epoch=40, verbose=0)
+    assert model.score(images).min() > 0 > model.score(model.sample(8, seed=0)).max()
+    np.testing.assert_allclose(model(images), model.score(images), rtol=1e-5)
+
+
+# Whole-state save and resume
+
+
+def recipe_of(objective: str) -> Recipe:
+    return Recipe.from_dict(
+        {
+            "family": "GAN",
+            "model": {**TINY, "image_shape": [8, 8, 1], "filters": [4], "objective": objective},
+            "data": "digits",
+            "batch_size": 179,
+            "epochs": 2,
+            "learning_rate": 0.002,
+            "learning_rates": {"discriminator_optimizer": 0.004},
+            "betas": [0.5, 0.99],
+            "warmup_steps": 3,
+            "clip_norm": None,
+            "ema_momentum": 0.0,
+            "jit_compile": False,
+            "seed": 3,
+        }
+    )
+
+
+class Interruption(Exception):
+    """Stands for a kill."""
+
+
+@pytest.mark.parametrize("objective", gan.OBJECTIVES)
+def test_resumed_run_equals_a_whole_one(objective, tmp_path, monkeypatch):
+    recipe = recipe_of(objective)
+    whole = training.train(recipe, tmp_path / "whole", verbose=0)
+    step = training.Checkpoint.on_train_batch_end
+
+    def cut(self, batch, logs=None):
+        step(self, batch, logs)
+        if int(self.model.optimizer.iterations) == 11:
+            raise Interruption
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.Checkpoint, "on_train_batch_end", cut)
+        with pytest.raises(Interruption):
+            training.train(recipe, tmp_path / "cut", verbose=0, checkpoint_seconds=0.0)
+    resumed = training.train(recipe, tmp_path / "cut", resume=True, verbose=0)
+    assert int(resumed.optimizer.iterations) == int(whole.optimizer.iterations) > 11
+    for own, expected in zip(resumed.get_weights(), whole.get_weights(), strict=True):
+        np.testing.assert_array_equal(own, expected)
+    for name, (optimizer, _) in resumed.optimizers.items():
+        for own, expected in zip(
+            optimizer.variables, whole.optimizers[name][0].variables, strict=True
+        ):
+            np.testing.assert_array_equal(own, expected, err_msg=own.path)
+
+
+@pytest.mark.parametrize("objective", gan.OBJECTIVES)
+def test_keras_own_backup_keeps_the_whole_state(objective, tmp_path):
+    """BackupAndRestore: a run that fails after an epoch goes on to the same end."""
+    images = laws.images_for(made(), 12)
+    options = {"epochs": 3, "batch_size": 4, "shuffle": False, "verbose": 0}
+
+    class Fails(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 1:
+                raise Interruption
+
+    whole = made(objective=objective)
+    whole.fit(images, **options)
+    backup = keras.callbacks.BackupAndRestore(tmp_path)
+    with pytest.raises(Interruption):
+        made(objective=objective).fit(images, callbacks=[backup, Fails()], **options)
+    resumed = made(objective=objective)
+    resumed.fit(images, callbacks=[keras.callbacks.BackupAndRestore(tmp_path)], **options)
+    for own, expected in zip(resumed.get_weights(), whole.get_weights(), strict=True):
+        np.testing.assert_array_equal(own, expected)
+    assert int(resumed.discriminator_optimizer.iterations) == 9
+
+
+def test_no_stray_optimizer():
+    model = made()
+    optimizers = [v for v in vars(model).values() if isinstance(v, keras.optimizers.Optimizer)]
+    assert len({id(optimizer) for optimizer in optimizers}) == 2
+    assert model.optimizer is model.optimizers["generator_optimizer"][0]
+
+
+def test_each_optimizer_has_its_rate():
+    model = training.build(recipe_of("hinge"))
+    rates = {
+        name: optimizer.get_config()["learning_rate"]["config"]
+        for name, (optimizer, _) in model.optimizers.items()
+    }
+    assert rates["generator_optimizer"]["warmup_target"] == 0.002
+    assert rates["discriminator_optimizer"]["warmup_target"] == 0.004
+    assert [optimizer.beta_1 for optimizer, _ in model.optimizers.values()] == [0.5, 0.5]
+
+
+# Bad input and faults
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"objective": "gan"}, "objective must be one of minimax, .*'gan'"),
+        ({"discriminator_steps": 0}, "discriminator_steps must be at least 1; received 0"),
+        ({"r1": -1.0}, "r1 must be at least 0"),
+        ({"gradient_penalty": float("nan")}, "gradient_penalty must be at least 0; received nan"),
+        ({"ema_momentum": 1.0}, r"ema_momentum must lie in \[0, 1\)"),
+        ({"generator_filters": (4, 4)}, "generator_filters must have as many stages.* 1;"),
+        ({"image_shape": (7, 8, 1)}, "image_shape must be divisible by 2"),
+    ],
+)
+def test_bad_arguments(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        GAN(**{**TINY, **wrong})
+
+
+def test_bad_optimizers():
+    model = GAN(**TINY)
+    one = keras.optimizers.Adam()
+    with pytest.raises(ValueError, match=r"compile\(optimizer=...\) must be left out: a GAN has"):
+        model.compile(optimizer="adam")
+    with pytest.raises(ValueError, match="must be two objects"):
+        model.compile(one, one)
+    foreign = keras.optimizers.Adam()
+    foreign.build(model.discriminator.trainable_variables)
+    with pytest.raises(ValueError, match="generator_optimizer must be new, or built for the var"):
+        model.compile(generator_optimizer=foreign)
+    model.compile(discriminator_optimizer=foreign)
+
+
+def test_unknown_optimizer_in_a_recipe():
+    recipe = recipe_of("hinge").to_dict() | {"learning_rates": {"optimizer": 1e-3}}
+    with pytest.raises(ValueError, match="learning_rates must name optimizers of GAN, generator_"):
+        training.build(Recipe.from_dict(recipe))
+
+
+def test_divergence_stops_the_run(tmp_path, monkeypatch):
+    """The message names the epoch and the last good checkpoint, which stays as it was."""
+    monkeypatch.setattr(training, "CHECK_STEPS", 1)
+    recipe = recipe_of("wasserstein_gp")
+    losses = GAN.generator_losses
+
+    def explode(self, labels, seeds):
+        bad = tf.where(self.optimizer.iterations >= 9, np.float32(np.nan), np.float32(1.0))
+        return {name: bad * value for name, value in losses(self, labels, seeds).items()}
+
+    monkeypatch.setattr(GAN, "generator_losses", explode)
+    with pytest.raises(
+        FloatingPointError,
+        match=r"diverged in epoch 2: generator_loss is nan.*good checkpoint is .*checkpoint-0+9\.",
+    ):
+        training.train(recipe, tmp_path / "run", verbose=0, checkpoint_seconds=0.0)
+    newest = max((tmp_path / "run").glob("checkpoint-*.npz"))
+    with np.load(newest) as arrays:
+        assert json.loads(bytes(arrays["state"]))["step"] == 9
+        assert all(np.isfinite(arrays[name]).all() for name in arrays.files if name != "state")
+
+
+def test_conditional_gan_of_one_class(tmp_path, monkeypatch):
+    arrays = data.arrays
+
+    def one_class(name, split):
+        images, labels = arrays(name, split)
+        return images, labels * 0
+
+    monkeypatch.setattr(data, "arrays", one_class)
+    recipe = recipe_of("hinge").to_dict()
+    recipe["model"]["num_classes"] = 10
+    with pytest.raises(ValueError, match="must hold at least two classes"):
+        training.train(Recipe.from_dict(recipe), tmp_path / "run", verbose=0)
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,102 @@
+"""A small classifier of images: the evaluator whose features judge what other models draw."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfgen import layers, pixels
+from tfgen.models.base import ImageModel
+
+__all__ = ["Classifier"]
+
+ROWS = 500  # images per pass of `features` and `probabilities`
+
+
+@keras.saving.register_keras_serializable("tfgen")
+class Classifier(ImageModel):
+    """Convolutional classifier with a named penultimate layer.
+
+        loss = -log p(label | x)                                                 nats per image
+
+    Input of `call`: uint8 images (batch, height, width, channels); output: logits, float32
+    (batch, num_classes). No dropout and no batch statistics: the features of an image depend on
+    that image alone, and a run resumes exactly.
+
+    Args:
+        image_shape: (height, width, channels), 1 or 3 channels, divisible by 2^len(filters).
+        num_classes: Classes, at least 2.
+        filters: Channels of the stages, each with stride 2.
+        num_blocks: Residual blocks per stage.
+        feature_units: Width of the penultimate layer.
+        label_smoothing: Probability that the target spreads over all classes, in [0, 1).
+        seed: Kept for the recipe; the model draws no noise.
+
+    Raises:
+        ValueError: An argument out of its range.
+
+    Example:
+    >>> model = Classifier((8, 8, 1), num_classes=3, filters=(4,), feature_units=5)
+    >>> model.features(np.zeros((2, 8, 8, 1), "uint8")).shape
+    (2, 5)
+    """
+
+    kind = "evaluator"
+    likelihood = "none"
+    loss_names = ("loss", "accuracy")
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int] = (28, 28, 1),
+        num_classes: int = 10,
+        filters: tuple[int, ...] = (32, 64),
+        num_blocks: int = 1,
+        feature_units: int = 128,
+        label_smoothing: float = 0.0,
+        seed: int = 0,
+        **kwargs,
+    ):
+        super().__init__(image_shape, 256, num_classes, seed, **kwargs)
+        if num_classes is None or num_classes < 2:
+            raise ValueError(f"num_classes must be at least 2; received {num_classes!r}.")
+        if feature_units < 1:
+            raise ValueError(f"feature_units must be at least 1; received {feature_units!r}.")
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing must lie in [0, 1); received {label_smoothing!r}.")
+        self.filters = tuple(filters)
+        self.num_blocks = num_blocks
+        self.feature_units = feature_units
+        self.label_smoothing = label_smoothing
+        with self.own_dtype_policy():
+            self.encoder = layers.encoder_network(
+                self.image_shape, self.filters, num_blocks, feature_units
+            )
+            self.head = keras.layers.Dense(num_classes, dtype="float32", name="logits")
+            self.head.build((None, feature_units))
+        self.build()
+
+    def call(self, images, training=False):
+        """Returns logits, float32 (batch, num_classes)."""
+        return self.head(self.encoder(images))
+
+    def losses_per_image(self, images, labels, seeds, training):
+        """Returns loss (nats) and accuracy (0 or 1), each (batch,)."""
+        logits = self(images)
+        smooth = self.label_smoothing
+        target = (1.0 - smooth) * tf.one_hot(labels, self.num_classes) + smooth / self.num_classes
+        return {
+            "loss": tf.nn.softmax_cross_entropy_with_logits(target, logits),
+            "accuracy": tf.cast(tf.argmax(logits, 1) == labels, tf.float32),
+        }
+
+    def features(self, images: np.ndarray) -> np.ndarray:
+        """Returns the penultimate layer's activations, float32 (batch, feature_units).
+
+        Raises:
+            ValueError: `images` is not uint8 (batch, *image_shape).
+        """
+        images = pixels.check_images(images, self.image_shape, 256)
+        return self.encoder.predict(images, batch_size=ROWS, verbose=0)
+
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        """Returns p(label | images), float32 (batch, num_classes); raises as `features` does."""
+        return tf.nn.softmax(self.head(self.features(images))).numpy()

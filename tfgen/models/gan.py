@@ -1,0 +1,450 @@
+"""The generative adversarial network: implicit density.
+
+Goodfellow et al., "Generative adversarial nets", 2014; Radford et al., "Unsupervised
+representation learning with deep convolutional generative adversarial networks", 2016.
+"""
+
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfgen import layers, noise, pixels
+from tfgen.models.base import GenerativeModel, inputs, move_averages, weighted_mean
+
+__all__ = [
+    "GAN",
+    "OBJECTIVES",
+    "hinge",
+    "least_squares",
+    "minimax",
+    "non_saturating",
+    "wasserstein_gp",
+]
+
+SLOPE = 0.2  # of the leaky ReLUs, as in DCGAN
+MIX_STREAM = 1  # noise of the gradient penalty, beside stream 0 of the latents
+DISCRIMINATOR_FOLD, GENERATOR_FOLD = 1, 2  # separate noise for the two updates of a step
+
+# Objectives: logits of real and of generated images -> losses of D and of G, each (batch,).
+# With D(x) = sigmoid(logit), log D = -softplus(-logit) and log(1 - D) = -softplus(logit).
+
+
+def minimax(real: tf.Tensor, fake: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """D: -log D(x) - log(1 - D(G(z)));   G: log(1 - D(G(z))), flat where D wins."""
+    return tf.nn.softplus(-real) + tf.nn.softplus(fake), -tf.nn.softplus(fake)
+
+
+def non_saturating(real: tf.Tensor, fake: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """D: -log D(x) - log(1 - D(G(z)));   G: -log D(G(z)), steep where D wins."""
+    return tf.nn.softplus(-real) + tf.nn.softplus(fake), tf.nn.softplus(-fake)
+
+
+def least_squares(real: tf.Tensor, fake: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """D: 1/2 (D(x) - 1)^2 + 1/2 D(G(z))^2;   G: 1/2 (D(G(z)) - 1)^2   (Mao et al., 2017)."""
+    return 0.5 * (tf.square(real - 1.0) + tf.square(fake)), 0.5 * tf.square(fake - 1.0)
+
+
+def hinge(real: tf.Tensor, fake: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """D: max(0, 1 - D(x)) + max(0, 1 + D(G(z)));   G: -D(G(z))   (Lim & Ye, 2017)."""
+    return tf.nn.relu(1.0 - real) + tf.nn.relu(1.0 + fake), -fake
+
+
+def wasserstein_gp(real: tf.Tensor, fake: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """D: D(G(z)) - D(x) + penalty;   G: -D(G(z))   (Gulrajani et al., 2017)."""
+    return fake - real, -fake
+
+
+OBJECTIVES: dict[str, Callable] = {
+    objective.__name__: objective
+    for objective in (minimax, non_saturating, least_squares, hinge, wasserstein_gp)
+}
+
+
+@keras.saving.register_keras_serializable("tfgen")
+class GAN(GenerativeModel):
+    """Convolutional generator and discriminator that train against each other.
+
+        min_G max_D  E log D(x) + E log(1 - D(G(z))),   z ~ N(0, I)
+
+    Each training step updates D `discriminator_steps` times, then G once; an update reads both
+    networks and moves its own alone. Sampling uses an exponential moving average of the
+    generator's weights. There is no batch normalisation: an image depends on its own seed alone.
+
+    Input of `call`: uint8 images (batch, height, width, channels); output: the discriminator's
+    logit, float32 (batch,), positive for what it takes as real.
+
+    Args:
+        image_shape: (height, width, channels), 1 or 3 channels, divisible by 2^len(filters).
+        latent_dim: Latent dimensions.
+        filters: Channels of the discriminator's stages, each with stride 2.
+        generator_filters: Channels of the generator's stages, the coarsest first, as many as
+            `filters`; None mirrors `filters`.
+        num_blocks: Residual blocks per stage, in both networks.
+        dense_units: Width of the discriminator's last hidden layer.
+        spectral_normalization: Whether the discriminator's kernels are divided by their largest
+            singular value (Miyato et al., 2018).
+        objective: A name in `OBJECTIVES`.
+        gradient_penalty: Weight of (|grad D| - 1)^2 between real and generated images; only for
+            "wasserstein_gp".
+        r1: Weight of R1, r1 / 2 |grad D(x)|^2 at real images (Mescheder et al., 2018); 0 is off.
+        discriminator_steps: Updates of D before each update of G, with fresh noise each.
+        ema_momentum: Momentum of the averaged generator, warmed up, in [0, 1).
+        num_levels: Grey levels, 2 to 256; samples are rounded to them.
+        num_classes: Classes of a conditional model, or None. G takes the class beside its
+            latents; D adds <embedding(class), features> to its logit (Miyato & Koyama, 2018).
+        seed: Seed of the training noise.
+
+    Raises:
+        ValueError: An argument out of its range.
+
+    Example:
+    >>> model = GAN(image_shape=(8, 8, 1), latent_dim=2, filters=(4, 8), dense_units=8)
+    >>> model.sample(3, seed=0).shape
+    (3, 8, 8, 1)
+    >>> model.score(np.zeros((5, 8, 8, 1), "uint8")).shape
+    (5,)
+    """
+
+    likelihood = "none"
+    loss_names = ("discriminator_loss", "generator_loss", "real_accuracy", "fake_accuracy")
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int] = (28, 28, 1),
+        latent_dim: int = 64,
+        filters: tuple[int, ...] = (32, 64),
+        generator_filters: tuple[int, ...] | None = None,
+        num_blocks: int = 0,
+        dense_units: int = 128,
+        spectral_normalization: bool = False,
+        objective: str = "non_saturating",
+        gradient_penalty: float = 10.0,
+        r1: float = 0.0,
+        discriminator_steps: int = 1,
+        ema_momentum: float = 0.999,
+        num_levels: int = 256,
+        num_classes: int | None = None,
+        seed: int = 0,
+        **kwargs,
+    ):
+        super().__init__(image_shape, num_levels, num_classes, seed, **kwargs)
+        if objective not in OBJECTIVES:
+            raise ValueError(
+                f"objective must be one of {', '.join(OBJECTIVES)}; received {objective!r}."
+            )
+        for name, value, least in (
+            ("latent_dim", latent_dim, 1),
+            ("num_blocks", num_blocks, 0),
+            ("dense_units", dense_units, 1),
+            ("gradient_penalty", gradient_penalty, 0),
+            ("r1", r1, 0),
+            ("discriminator_steps", discriminator_steps, 1),
+        ):
+            if not value >= least:
+                raise ValueError(f"{name} must be at least {least}; received {value!r}.")
+        if not 0 <= ema_momentum < 1:
+            raise ValueError(f"ema_momentum must lie in [0, 1); received {ema_momentum!r}.")
+        if generator_filters is not None and len(generator_filters) != len(filters):
+            raise ValueError(
+                f"generator_filters must have as many stages as filters, {len(filters)}; "
+                f"received {tuple(generator_filters)}."
+            )
+        layers.check_strides(self.image_shape, filters)
+        self.latent_dim = latent_dim
+        self.filters = tuple(filters)
+        self.generator_filters = None if generator_filters is None else tuple(generator_filters)
+        self.num_blocks = num_blocks
+        self.dense_units = dense_units
+        self.spectral_normalization = spectral_normalization
+        self.objective = objective
+        self.gradient_penalty = gradient_penalty
+        self.r1 = r1
+        self.discriminator_steps = discriminator_steps
+        self.ema_momentum = ema_momentum
+        with self.own_dtype_policy():
+            self.generator = self._generator_network("generator")
+            self.averaged_generator = self._generator_network("averaged_generator")
+            self.discriminator = self._discriminator_network()
+        self.averaged_generator.set_weights(self.generator.get_weights())
+        self.averaged_generator.trainable = False
+        self.build()
+
+    # Networks --------------------------------------------------------------------------------
+
+    def _generator_network(self, name: str) -> keras.Model:
+        """latents (batch, latent_dim) [and labels] -> pixels (batch, *image_shape) in [-1, 1]."""
+        filters = self.generator_filters or self.filters[::-1]
+        height, width = (side // 2 ** len(filters) for side in self.image_shape[:2])
+        given, x = self._inputs((self.latent_dim,), "latents")
+        if self.num_classes is not None:
+            rows = layers.one_hot(given[1], self.num_classes)
+            x = keras.layers.Concatenate(name="with_labels")([x, rows])
+        x = keras.layers.Dense(height * width * filters[0], name="to_grid")(x)
+        x = keras.layers.Reshape((height, width, filters[0]), name="grid")(x)
+        for stage, width in enumerate((*filters[1:], None)):
+            for block in range(self.num_blocks):
+                x = layers.residual_block(x, filters[stage], f"stage_{stage}_block_{block}")
+            x = keras.layers.LeakyReLU(SLOPE, name=f"stage_{stage}_activation")(x)
+            x = keras.layers.Conv2DTranspose(
+                width or filters[-1], 4, 2, "same", name=f"grow_{stage}"
+            )(x)
+        x = keras.layers.LeakyReLU(SLOPE, name="last_activation")(x)
+        x = keras.layers.Conv2D(self.image_shape[2], 3, padding="same", name="to_pixels")(x)
+        x = keras.layers.Activation("tanh", dtype="float32", name="pixels")(x)
+        return keras.Model(given, x, name=name)
+
+    def _discriminator_network(self) -> keras.Model:
+        """pixels (batch, *image_shape) in [-1, 1] [and labels] -> logit (batch, 1)."""
+        normalized = self.spectral_normalization
+        wrap = keras.layers.SpectralNormalization if normalized else lambda layer: layer
+        given, x = self._inputs(self.image_shape, "pixels")
+        for stage, width in enumerate(self.filters):
+            x = wrap(keras.layers.Conv2D(width, 4, 2, "same", name=f"stage_{stage}_conv"))(x)
+            for block in range(self.num_blocks):
+                x = layers.residual_block(x, width, f"stage_{stage}_block_{block}", wrap)
+            x = keras.layers.LeakyReLU(SLOPE, name=f"stage_{stage}_activation")(x)
+        x = keras.layers.Flatten(name="flatten")(x)
+        x = wrap(keras.layers.Dense(self.dense_units, name="dense"))(x)
+        x = keras.layers.LeakyReLU(SLOPE, name="features")(x)
+        # The Wasserstein objective is a difference of logits, in which a bias would cancel.
+        biased = self.objective != "wasserstein_gp"
+        logit = wrap(keras.layers.Dense(1, use_bias=biased, dtype="float32", name="logit"))(x)
+        if self.num_classes is not None:
+            rows = layers.one_hot(given[1], self.num_classes)
+            embedded = keras.layers.Dense(self.dense_units, use_bias=False, name="embedding")(rows)
+            agreement = keras.layers.Dot(1, dtype="float32", name="agreement")([x, embedded])
+            logit = keras.layers.Add(dtype="float32", name="conditional_logit")([logit, agreement])
+        return keras.Model(given, logit, name="discriminator")
+
+    def _inputs(self, shape: tuple[int, ...], name: str):
+        """The symbolic inputs of a network, and the first of them."""
+        x = keras.Input(shape, name=name)
+        if self.num_classes is None:
+            return x, x
+        return [x, keras.Input((), dtype="int64", name="labels")], x
+
+    # Training --------------------------------------------------------------------------------
+
+    def compile(self, generator_optimizer=None, discriminator_optimizer=None, **kwargs) -> None:
+        """Prepares for `fit`.
+
+        Args:
+            generator_optimizer: A Keras optimizer or its name; None is Adam(2e-4, beta_1=0.5),
+                DCGAN's.
+            discriminator_optimizer: The same for the discriminator; not the same object.
+            **kwargs: Passed to `keras.Model.compile`, but for `loss` and `optimizer`.
+
+        Raises:
+            ValueError: `loss` or `optimizer` was given, one object for both networks, or an
+                optimizer that was built for other variables.
+        """
+        if "optimizer" in kwargs:
+            raise ValueError(
+                "compile(optimizer=...) must be left out: a GAN has two. Pass "
+                "generator_optimizer and discriminator_optimizer."
+            )
+        generator_optimizer, discriminator_optimizer = (
+            keras.optimizers.Adam(2e-4, beta_1=0.5)
+            if optimizer is None
+            else keras.optimizers.get(optimizer)
+            for optimizer in (generator_optimizer, discriminator_optimizer)
+        )
+        if generator_optimizer is discriminator_optimizer:
+            raise ValueError(
+                "generator_optimizer and discriminator_optimizer must be two objects, each with "
+                "slots for its own network; received one for both. Make a second one."
+            )
+        super().compile(optimizer=generator_optimizer, **kwargs)
+        scaled = isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer)
+        if scaled and not isinstance(discriminator_optimizer, keras.optimizers.LossScaleOptimizer):
+            discriminator_optimizer = keras.optimizers.LossScaleOptimizer(discriminator_optimizer)
+        self.discriminator_optimizer = discriminator_optimizer
+        for name, (optimizer, variables) in self.optimizers.items():
+            _check_variables(name, optimizer, variables)
+        self.build_optimizers()
+
+    @property
+    def optimizers(self):
+        """The two optimizers, each with the variables of its own network."""
+        return {
+            "generator_optimizer": (self.optimizer, self.generator.trainable_variables),
+            "discriminator_optimizer": (
+                self.discriminator_optimizer,
+                self.discriminator.trainable_variables,
+            ),
+        }
+
+    @property
+    def updates_per_step(self):
+        """One update of G for `discriminator_steps` of D."""
+        return {
+            "generator_optimizer": 1,
+            "discriminator_optimizer": self.discriminator_steps,
+        }
+
+    def train_step(self, data):
+        """Updates D `discriminator_steps` times, then G, then the averaged generator."""
+        images, labels, weight = self._unpack(data)
+        seeds = self.step_seeds(tf.shape(images)[0])
+        reported = {}
+        for update in range(self.discriminator_steps):
+            fresh = noise.fold(noise.fold(seeds, DISCRIMINATOR_FOLD), update)
+            reported |= self._update(
+                "discriminator_optimizer",
+                lambda fresh=fresh: self.discriminator_losses(images, labels, fresh, True),
+                weight,
+            )
+        fresh = noise.fold(seeds, GENERATOR_FOLD)
+        reported |= self._update(
+            "generator_optimizer", lambda: self.generator_losses(labels, fresh), weight
+        )
+        move_averages(
+            [v.value for v in self.averaged_generator.variables],
+            [v.value for v in self.generator.variables],
+            self.optimizer.iterations,
+            self.ema_momentum,
+        )
+        return self._report(reported, weight)
+
+    def _update(self, name: str, losses_of: Callable, weight) -> dict[str, tf.Tensor]:
+        """Lowers the first of the losses in the variables of one optimizer, and no others."""
+        optimizer, variables = self.optimizers[name]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch([v.value for v in variables])
+            losses = losses_of()
+            loss = weighted_mean(next(iter(losses.values())), weight)
+            scaled = optimizer.scale_loss(loss)
+        optimizer.apply(tape.gradient(scaled, [v.value for v in variables]), variables)
+        return losses
+
+    def discriminator_losses(self, images, labels, seeds, training) -> dict[str, tf.Tensor]:
+        """Returns discriminator_loss (with its penalties) and the two accuracies, (batch,)."""
+        real = pixels.images_to_pixels(images)
+        fake = tf.stop_gradient(self._generate(self.generator, seeds, labels))
+        with tf.GradientTape() as tape:
+            tape.watch(real)
+            both = tf.concat([real, fake], 0)  # (2 batch, height, width, channels)
+            twice = None if labels is None else tf.concat([labels, labels], 0)
+            logits = self._logits(both, twice, training)
+            real_logits, fake_logits = tf.split(logits, 2)
+            total = tf.reduce_sum(real_logits)
+        loss, _ = OBJECTIVES[self.objective](real_logits, fake_logits)
+        if self.r1:
+            loss += 0.5 * self.r1 * _squared_norm(tape.gradient(total, real))
+        if self.objective == "wasserstein_gp":
+            loss += self.gradient_penalty * self._penalty(real, fake, labels, seeds)
+        return {
+            "discriminator_loss": loss,
+            "real_accuracy": tf.cast(real_logits > 0, tf.float32),
+            "fake_accuracy": tf.cast(fake_logits < 0, tf.float32),
+        }
+
+    def generator_losses(self, labels, seeds) -> dict[str, tf.Tensor]:
+        """Returns generator_loss, (batch,)."""
+        logits = self._logits(self._generate(self.generator, seeds, labels), labels)
+        _, loss = OBJECTIVES[self.objective](tf.zeros_like(logits), logits)
+        return {"generator_loss": loss}
+
+    def losses_per_image(self, images, labels, seeds, training):
+        """Returns the losses of both networks and the accuracies of D, each (batch,)."""
+        return self.discriminator_losses(
+            images, labels, noise.fold(seeds, DISCRIMINATOR_FOLD), False
+        ) | self.generator_losses(labels, noise.fold(seeds, GENERATOR_FOLD))
+
+    def _penalty(self, real, fake, labels, seeds):
+        """(|grad D(x')| - 1)^2 at x' = u x + (1 - u) G(z), u ~ U(0, 1), (batch,)."""
+        u = noise.uniform(seeds, (1, 1, 1), stream=MIX_STREAM)
+        mixed = u * real + (1.0 - u) * fake
+        with tf.GradientTape() as tape:
+            tape.watch(mixed)
+            total = tf.reduce_sum(self._logits(mixed, labels))
+        # The small number keeps the root's derivative finite at 0.
+        norm = tf.sqrt(_squared_norm(tape.gradient(total, mixed)) + 1e-12)
+        return tf.square(norm - 1.0)
+
+    def _generate(self, generator, seeds, labels, temperature=1.0):
+        latents = temperature * noise.normal(seeds, (self.latent_dim,))
+        return generator(inputs(latents, labels))
+
+    def _logits(self, real_or_fake, labels, training=False):
+        """D's logits, (batch,). Spectral normalisation moves its state only when `training`."""
+        return self.discriminator(inputs(real_or_fake, labels), training=training)[:, 0]
+
+    def call(self, images, labels=None, training=False):
+        """Returns the discriminator's logit, float32 (batch,)."""
+        return self._logits(pixels.images_to_pixels(images), labels)
+
+    # Endpoints -------------------------------------------------------------------------------
+
+    def mean_image(self, latents, labels):
+        """Returns the averaged generator's image, float32 grey values in [0, 255]."""
+        return (self.averaged_generator(inputs(latents, labels)) + 1.0) * 127.5
+
+    def endpoints(self, temperature=1.0, num_samples=1):
+        """Returns sample, decode and score."""
+        images, seed, labels = (self.specs[name] for name in ("images", "seed", "labels"))
+
+        def sample(seed, labels=None):
+            latents = temperature * noise.normal(seed, (self.latent_dim,))
+            return {"images": self.decode_tensors(latents, labels)}
+
+        def score(images, labels=None):
+            return {"score": self(self.nearest_level(images), labels)}
+
+        return {
+            "sample": (sample, seed | labels),
+            "decode": self.latent_endpoints()["decode"],
+            "score": (score, images | labels),
+        }
+
+    def why_not(self, name: str) -> str:
+        """Returns one sentence on why the family has no such endpoint."""
+        if name == "log_likelihood":
+            return "a GAN draws from a density that it never writes down (implicit density)."
+        if name in ("encode", "reconstruct"):
+            return "a GAN has no encoder; it maps latents to images and not back."
+        return super().why_not(name)
+
+    def score(self, images: np.ndarray, *, labels=None) -> np.ndarray:
+        """Returns the discriminator's logit of each image, float32 (batch,); above 0: real.
+
+        Raises:
+            ValueError: Images or labels that do not fit the model.
+        """
+        images, labels = self.check(images, labels)
+        return self._run("score", [images, labels], 500)
+
+    def interpolate(self, a, b, steps: int = 8, *, labels=None) -> np.ndarray:
+        """Walks the straight line from each of the latents `a` to that of `b`.
+
+        Args:
+            a: float (batch, latent_dim), e.g. from `latents(seed)`.
+            b: The same shape.
+            steps: Points on the line, both ends included, at least 2.
+            labels: Classes, for a conditional model.
+
+        Returns:
+            uint8 (batch, steps, height, width, channels).
+        """
+        return self._walk(self.check_latents(a), self.check_latents(b), steps, labels)
+
+    def latents(self, num_samples: int = 1, seed=None) -> tf.Tensor:
+        """Returns the latents that `sample(num_samples, seed=seed)` decodes, (n, latent_dim)."""
+        return noise.normal(self.image_seeds(num_samples, seed), (self.latent_dim,))
+
+
+def _squared_norm(gradient):
+    return tf.reduce_sum(tf.square(gradient), (1, 2, 3))
+
+
+def _check_variables(name: str, optimizer, variables) -> None:
+    """Raises ValueError if the optimizer was built for other variables."""
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    if inner.built and {id(v) for v in inner._trainable_variables} != {id(v) for v in variables}:
+        raise ValueError(
+            f"{name} must be new, or built for the variables of that network; received one that "
+            f"holds slots of {len(inner._trainable_variables)} other variables. Make a new one: "
+            f"{type(inner).__name__}.from_config(optimizer.get_config())."
+        )
