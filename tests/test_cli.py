@@ -107,6 +107,83 @@ def test_commands_that_draw_say_where_the_file_went(
     assert shape is None or picture.shape[:2] == shape
 
 
+GAN_RECIPE = {
+    "family": "GAN",
+    "model": {
+        "image_shape": [8, 8, 1],
+        "latent_dim": 2,
+        "filters": [4],
+        "dense_units": 8,
+        "num_classes": 10,
+    },
+    "data": "digits",
+    "epochs": 2,
+    "ema_momentum": 0.0,
+    "jit_compile": False,
+    "figures": [
+        {
+            "metric": "sample_quality",
+            "num_samples": 300,
+            "evaluator": "{classifier}",
+        },
+        {"metric": "conditional_accuracy", "num_samples": 50, "evaluator": "{classifier}"},
+    ],
+}
+CLASSIFIER_RECIPE = {
+    "family": "Classifier",
+    "model": {"image_shape": [8, 8, 1], "filters": [4], "feature_units": 6},
+    "data": "digits",
+    "epochs": 1,
+    "jit_compile": False,
+    "figures": [{"metric": "accuracy"}],
+}
+
+
+@pytest.fixture(scope="module")
+def gan(tmp_path_factory):
+    """A conditional GAN and the classifier that judges it, trained and evaluated."""
+    folder = tmp_path_factory.mktemp("gan")
+    classifier = folder / "tiny_classifier"
+    for name, recipe in (("tiny_classifier", CLASSIFIER_RECIPE), ("tiny_gan", GAN_RECIPE)):
+        text = json.dumps(recipe).replace("{classifier}", str(classifier))
+        (folder / "recipe.json").write_text(text)
+        with pytest.MonkeyPatch.context() as patch:
+            arguments = ("--out", folder / name, "--verbose", 0)
+            assert run(patch, "train", folder / "recipe.json", *arguments) == 0
+            assert run(patch, "evaluate", folder / name, "--no-verbose") == 0
+    return folder / "tiny_gan"
+
+
+def test_a_gan_has_its_pictures_and_its_figures(gan, monkeypatch):
+    card = (gan / "card.md").read_text()
+    for name in ("samples.png", "interpolation.png", "progress.png"):
+        assert (gan / name).is_file()
+        assert f"({name})" in card
+    assert "real train images" in card
+    assert "2 epochs, of which the last was kept" in card
+    assert run(monkeypatch, "evaluate", gan, "--check", "--no-verbose") == 0
+    card = (gan.parent / "tiny_classifier" / "card.md").read_text()
+    assert "accuracy" in card
+    assert "png" not in card
+    assert zoo.info(gan.parent / "tiny_classifier")["kind"] == "evaluator"
+
+
+def test_a_gan_draws_classes_and_walks_between_seeds(gan, tmp_path, monkeypatch):
+    pictures = {}
+    for name, options in {
+        "seven": ("sample", "--num", 4, "--label", 7),
+        "three": ("sample", "--num", 4, "--label", 3),
+        "walk": ("interpolate", "--rows", 2, "--steps", 3),
+        "other": ("interpolate", "--rows", 2, "--steps", 3, "--seed", 50),
+        "sevens": ("interpolate", "--rows", 2, "--steps", 3, "--label", 7),
+    }.items():
+        command, *rest = options
+        path = tmp_path / f"{name}.png"
+        assert run(monkeypatch, command, gan, "--out", path, *rest) == 0
+        pictures[name] = path.read_bytes()
+    assert len(set(pictures.values())) == len(pictures)
+
+
 def test_the_same_seed_draws_the_same_file(entry, tmp_path, monkeypatch):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         path = tmp_path / f"{name}.png"
@@ -145,6 +222,10 @@ def test_prior_plane_is_ordered_like_a_map():
         (("manifold", "{entry}", "--side", "1"), "side"),
         (("interpolate", "{entry}", "--steps", "1"), "steps"),
         (("reconstruct", "{entry}", "--data", "no_such_set"), "no_such_set"),
+        (("reconstruct", "{gan}"), "no encoder"),
+        (("sample", "{gan}", "--label", "10"), "labels must lie in"),
+        (("sample", "{classifier}"), "draws no images"),
+        (("interpolate", "{classifier}"), "draws no images"),
         (("evaluate",), "--all"),
         (("evaluate", "{entry}", "--all"), "--all"),
         (("train", "no_such_recipe.json", "--out", "run"), "no_such_recipe"),
@@ -154,10 +235,13 @@ def test_prior_plane_is_ordered_like_a_map():
     ],
 )
 def test_bad_input_gives_exit_code_2_and_no_traceback(
-    entry, tmp_path, monkeypatch, capfd, arguments, words
+    entry, gan, tmp_path, monkeypatch, capfd, arguments, words
 ):
     monkeypatch.chdir(tmp_path)
-    filled = [argument.format(entry=entry) for argument in arguments]
+    classifier = gan.parent / "tiny_classifier"
+    filled = [
+        argument.format(entry=entry, gan=gan, classifier=classifier) for argument in arguments
+    ]
     assert run(monkeypatch, *filled) == 2
     error = capfd.readouterr().err
     assert "Traceback" not in error

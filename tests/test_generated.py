@@ -452,7 +452,7 @@ def test_registered():
 
 
 def values(figures, start):
-    return [value for name, (value, _) in figures.items() if name.startswith(start)]
+    return [value for name, (value, *_) in figures.items() if name.startswith(start)]
 
 
 def test_sample_quality_of_real_images_is_the_floors(made_up):
@@ -460,7 +460,7 @@ def test_sample_quality_of_real_images_is_the_floors(made_up):
     model = Model(made_up_images(120, 2)[0])
     figures = generated.sample_quality(model, "made_up", 120, verbose=0)
     assert model.asked == {"seed": 0, "labels": None}
-    assert all(np.isfinite(value) and isinstance(value, float) for value, _ in figures.values())
+    assert all(np.isfinite(value) and isinstance(value, float) for value, *_ in figures.values())
     samples, floor, ratio = values(figures, "Frechet classifier distance")
     assert samples / floor == pytest.approx(ratio)
     assert 0.5 < ratio < 2.0

@@ -71,6 +71,23 @@ def write_log(path, columns: dict[str, list]) -> None:
         writer.writerows(zip(*columns.values(), strict=True))
 
 
+def test_progress_is_the_left_strips_in_time_order(tmp_path):
+    for epoch in range(1, 21):
+        picture = np.full((6, 10, 1), 200, np.uint8)
+        picture[:, :3] = epoch
+        plots.save(picture, tmp_path / f"epoch_{epoch:04d}.png")
+    plots.progress(tmp_path, tmp_path / "progress.png", 3, columns=5)
+    drawn = np.asarray(Image.open(tmp_path / "progress.png"))
+    assert drawn.shape == (6, 15)
+    epochs = drawn[0, ::3].astype(int)
+    assert epochs[0] == 1
+    assert epochs[-1] == 20
+    assert (np.diff(epochs) > 0).all()
+    assert (np.diff(epochs, n=2) >= 0).all()
+    with pytest.raises(ValueError, match="holds none"):
+        plots.progress(tmp_path / "nothing", tmp_path / "progress.png", 3)
+
+
 def test_history_pairs_each_quantity_with_its_validation_twin(tmp_path, monkeypatch):
     from matplotlib.figure import Figure
 

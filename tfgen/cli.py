@@ -113,14 +113,12 @@ def interpolate(
 ) -> None:
     """Walks in latent space between pairs of validation images, or of seeds for a GAN."""
     model = _with_latents(name)
-    if "encode" in model.endpoints():
-        ends, labels = _images(model, name, data_name, 2 * rows)
-    else:
-        ends, labels = model.latents(2 * rows, seed), None
-        if model.num_classes is not None:
-            labels = np.arange(2 * rows) % model.num_classes if label is None else label
-    first, second = ends[:rows], ends[rows:]
-    labels = labels[:rows] if isinstance(labels, np.ndarray) else labels
+    if "encode" not in model.endpoints():
+        _save(training.latent_walks(model, rows, steps, seed, label), out, scale=scale)
+        return
+    images, labels = _images(model, name, data_name, 2 * rows)
+    first, second = images[:rows], images[rows:]
+    labels = None if labels is None else labels[:rows]
     walks = model.interpolate(first, second, steps, labels=labels)
     _save(plots.rows(*walks), out, scale=scale)
 
@@ -192,6 +190,8 @@ def train(
     model = training.train(chosen, out, resume, verbose, tensorboard)
     zoo.save(model, out, chosen, training.provenance(chosen, out))
     plots.history(out / "log.csv", out / "history.png")
+    if isinstance(model, GenerativeModel):
+        training.draw_progress(model, out)
     console.print(f"Trained model in {out.resolve()}", soft_wrap=True)
 
 

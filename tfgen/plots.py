@@ -15,7 +15,7 @@ import numpy as np
 
 from tfgen.files import replacing
 
-__all__ = ["grid", "history", "rows", "save"]
+__all__ = ["grid", "history", "progress", "rows", "save"]
 
 
 def grid(
@@ -118,6 +118,38 @@ def save(
     with _written(path) as (path, temporary):
         Image.fromarray(picture).save(temporary, format="PNG")
     return path
+
+
+def progress(
+    folder: str | os.PathLike[str], out_path: str | os.PathLike[str], width: int, columns: int = 12
+) -> Path:
+    """Draws a training over time: the left strip of each epoch's picture, time to the right.
+
+    Args:
+        folder: Holds pictures of one size, epoch_0001.png, epoch_0002.png, ...
+        out_path: The picture to write. Its name must end in `.png`.
+        width: Width of the strip, in the pictures' own pixels.
+        columns: Epochs to show, at most; the first, the last, and others at growing distances.
+
+    Returns:
+        The path of the picture.
+
+    Raises:
+        ValueError: No picture in the folder, or as for `save`.
+        OSError: A picture cannot be read, or the result cannot be written.
+    """
+    from PIL import Image
+
+    paths = sorted(Path(folder).glob("epoch_*.png"))
+    if not paths:
+        raise ValueError(f"folder must hold pictures epoch_0001.png, ...; {folder} holds none.")
+    shown = np.geomspace(1, len(paths), min(_whole(columns, "columns", 1), len(paths)))
+    strips = []
+    for index in sorted({round(number) - 1 for number in shown}):
+        with Image.open(paths[index]) as picture:
+            strips.append(np.asarray(picture)[:, : _whole(width, "width", 1)])
+    whole = np.concatenate(strips, 1)
+    return save(whole[..., None] if whole.ndim == 2 else whole, out_path)
 
 
 def history(csv_path: str | os.PathLike[str], out_path: str | os.PathLike[str]) -> Path:

@@ -34,6 +34,7 @@ MNIST_LICENCE = "MNIST by Y. LeCun, C. Cortes and C. Burges, CC BY-SA 3.0."
 DATA_LICENCES = {"mnist": MNIST_LICENCE, "binarized_mnist": MNIST_LICENCE}
 CHECK_STEPS = 50  # between two looks at whether the losses are still finite
 LARGEST_LOSS = 1e10
+PICTURE_SCALE = 2
 FIXED_SEEDS = 64  # images that `DrawSamples` draws, always from the seeds 0 .. 63
 
 
@@ -409,7 +410,7 @@ class DrawSamples(keras.callbacks.Callback):
         swap()
         picture = fixed_picture(self.model, self.images)
         swap()
-        plots.save(picture, self.folder / f"epoch_{epoch + 1:04d}.png", scale=2)
+        plots.save(picture, self.folder / f"epoch_{epoch + 1:04d}.png", scale=PICTURE_SCALE)
 
 
 def fixed_picture(model, images: np.ndarray) -> np.ndarray:
@@ -432,6 +433,30 @@ def fixed_picture(model, images: np.ndarray) -> np.ndarray:
         count = 8 * model.num_classes
         labels = np.repeat(np.arange(model.num_classes), 8)
     return plots.grid(model.sample(count, labels=labels, seed=0), columns=8)
+
+
+def latent_walks(
+    model, rows: int = 6, steps: int = 10, seed: int = 0, label: int | None = None
+) -> np.ndarray:
+    """Returns the picture of walks between the latents of fixed seeds, a row for each pair.
+
+    For a model without an encoder; a conditional one walks within a class, the rows taking the
+    classes in turn unless `label` names one.
+    """
+    ends = model.latents(2 * rows, seed)
+    labels = label
+    if model.num_classes is not None and label is None:
+        labels = np.arange(rows) % model.num_classes
+    return plots.rows(*model.interpolate(ends[:rows], ends[rows:], steps, labels=labels))
+
+
+def draw_progress(model, folder: Path) -> None:
+    """Writes progress.png into a run's folder: the same seeds after each epoch, time to the right.
+
+    One column of the epochs' pictures, so one image for each class of a conditional model.
+    """
+    width = PICTURE_SCALE * (model.image_shape[1] + 2)
+    plots.progress(folder / "samples", folder / "progress.png", width)
 
 
 def train(

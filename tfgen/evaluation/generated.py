@@ -18,7 +18,8 @@ from tfgen.evaluation.neighbours import density_coverage, nearest_distances, pre
 
 __all__ = ["conditional_accuracy", "sample_quality"]
 
-Figures = dict[str, tuple[float, str]]
+# {name: (value, unit)}, or (value, unit, absolute tolerance of a repeated measurement).
+Figures = dict[str, tuple[float, str] | tuple[float, str, float]]
 
 MAX_QUERIES = 10_000  # of the pixel-space search, whose time grows with them
 NUM_FITTED = 10_000  # training images of the second classifier
@@ -28,21 +29,23 @@ def sample_quality(
     model,
     data_name: str,
     num_samples: int = 10_000,
+    split: str = "test",
     evaluator: str = "classifier_mnist",
     verbose: int = 1,
 ) -> Figures:
-    """Measures samples against the test split, and train images against it as the floor.
+    """Measures samples against a held-out split, and train images against it as the floor.
 
     Fidelity and coverage are taken on the evaluator's features: Frechet classifier distance,
     kernel distance, precision, recall, density, coverage. Its probabilities give the classifier
     score and the balance of classes. Copying would show in the pixels: the distances of samples
-    to their nearest training images would be smaller than those of test images.
+    to their nearest training images would be smaller than those of held-out images.
 
     Args:
         model: A model that can be sampled from; sample i has seed i, and class i modulo
             `num_classes` if it is conditional.
         data_name: For `tfgen.data`.
-        num_samples: Samples, test images and train images (the first ones of each split).
+        num_samples: Samples, held-out images and train images (the first ones of each split).
+        split: "test", or "validation" to choose by.
         evaluator: The zoo's name of a classifier with `features` and `probabilities`.
         verbose: 1 shows a progress bar.
 
@@ -50,27 +53,28 @@ def sample_quality(
         ValueError: A split has fewer than `num_samples` images.
         NotImplementedError: The family cannot be sampled from.
     """
-    train, test = data.arrays(data_name, "train")[0], data.arrays(data_name, "test")[0]
-    smaller = min(len(train), len(test))
+    train, held_out = data.arrays(data_name, "train")[0], data.arrays(data_name, split)[0]
+    smaller = min(len(train), len(held_out))
     if num_samples > smaller:
         raise ValueError(
             f"num_samples must be at most {smaller}, the images in the smaller of the train and "
-            f"test splits of {data_name!r}; received {num_samples}. Lower num_samples."
+            f"{split} splits of {data_name!r}; received {num_samples}. Lower num_samples."
         )
     judge = zoo.load(evaluator)
     samples, _ = _draw(model, num_samples, verbose)
-    test = test[:num_samples]
-    real = judge.features(test)
+    held_out = held_out[:num_samples]
+    real = judge.features(held_out)
     return {
         **_beside_floor(
             _against(real, judge.features(samples)),
             _against(real, judge.features(train[:num_samples])),
             num_samples,
+            split,
         ),
         **_classes(judge.probabilities(samples), f"{num_samples} samples"),
-        **_classes(judge.probabilities(test), f"{num_samples} test images"),
+        **_classes(judge.probabilities(held_out), f"{num_samples} {split} images"),
         **_diversity(samples[:MAX_QUERIES], train, "samples"),
-        **_diversity(test[:MAX_QUERIES], train, "test images"),
+        **_diversity(held_out[:MAX_QUERIES], train, f"{split} images"),
     }
 
 
@@ -92,8 +96,8 @@ def _against(real: np.ndarray, other: np.ndarray) -> Figures:
     density, coverage = density_coverage(real, other)
     return {
         "Frechet classifier distance": (float(frechet.result()), "squared feature units"),
-        "kernel distance": (kernel, "squared MMD"),
-        "kernel distance's standard error": (error, "squared MMD"),
+        "kernel distance": (kernel, "squared MMD", error),
+        "kernel distance's standard error": (error, "squared MMD", 0.1 * error),
         "precision (k = 3)": (precision, "share"),
         "recall (k = 3)": (recall, "share"),
         "density (k = 5)": (density, "1 if real"),
@@ -101,11 +105,11 @@ def _against(real: np.ndarray, other: np.ndarray) -> Figures:
     }
 
 
-def _beside_floor(drawn: Figures, floor: Figures, count: int) -> Figures:
+def _beside_floor(drawn: Figures, floor: Figures, count: int, split: str) -> Figures:
     figures = {}
-    for name, (value, unit) in drawn.items():
-        figures[f"{name}, {count} samples against {count} test images"] = (value, unit)
-        figures[f"{name}, {count} real train images against {count} test images"] = floor[name]
+    for name, figure in drawn.items():
+        figures[f"{name}, {count} samples against {count} {split} images"] = figure
+        figures[f"{name}, {count} real train images against {count} {split} images"] = floor[name]
     for name in ("Frechet classifier distance", "precision (k = 3)", "recall (k = 3)"):
         below = floor[name][0]
         ratio = drawn[name][0] / below if below > 0.0 else math.inf
@@ -123,7 +127,7 @@ def _classes(probabilities: np.ndarray, whose: str) -> Figures:
     return {
         f"classifier score of {whose}": (float(score.result()), f"1 to {num_classes}"),
         f"classes present in {whose}": (float(found["classes_present"]), f"of {num_classes}"),
-        f"rarest class' share of {whose}": (100.0 * float(found["rarest_class"]), "%"),
+        f"rarest class' share of {whose}": (100.0 * float(found["rarest_class"]), "%", 0.05),
     }
 
 
@@ -187,7 +191,11 @@ def conditional_accuracy(
         accuracy = 100.0 * float(np.mean(classify(test) == labels))
         figures[f"{num_samples} samples classified as asked by {name}"] = (rate, "%")
         figures[f"{len(test)} test images classified correctly by {name}"] = (accuracy, "%")
-        figures[f"samples' rate less test images' by {name}"] = (rate - accuracy, "points")
+        figures[f"samples' rate less test images' by {name}"] = (
+            rate - accuracy,
+            "points",
+            0.05,
+        )
     return figures
 
 

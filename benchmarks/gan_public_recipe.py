@@ -1,0 +1,393 @@
+"""Our GAN against the public recipe of keras.io, trained on the same data for the same wall time.
+
+ours    --name's recipe through tfgen.training.build and batches, jit_compile as it says. Only its
+        epochs are changed: as many whole ones as take about --minutes, by a short trial, so that
+        its schedule ends with its time. Samples come from its averaged generator.
+faces   "DCGAN to generate face images" (F. Chollet, keras.io/examples/generative/
+        dcgan_overriding_train_step), whose networks are made for 64x64 colour.
+digits  the same example as it was published in 2020, "GAN overriding Model.train_step", whose
+        networks are made for MNIST as it is.
+
+The public recipes are written here from their descriptions: layers, losses, optimizers, batch
+sizes, targets. Both train with `fit` and compile() as published, that is with jit_compile="auto",
+which leaves XLA out where there is only a CPU. Their loops call the discriminator without
+training=True, so the dropout of `faces` never acts; that too is kept. Samples come from the
+generator itself.
+
+What is changed in them: `faces` has 1 channel for 3, and 28 = 7 * 2^2 for 64 = 8 * 2^3, so that
+its generator starts at 7x7 and its third stage with stride 2, of 512 filters, is left out. That is
+the plain way that sees the most images: to keep that stage with stride 1 would take 14 times the
+work an image. The other layers are as they were. `digits` sees the train split alone, where its
+example took the test images too. Both get their batches from the pipeline that ours gets them
+from: a permutation for each epoch, without its last partial batch.
+
+All train in turn: ours for --slice seconds or so, then each rival for the very seconds that ours
+took. Tracing and compiling happen before, outside the clock. The allocator is tuned as `tfgen
+train` does it, for all of them. The samples are judged on the features of classifier_mnist against
+the first test images, and so are as many train images, which are the floor.
+"""
+
+import dataclasses
+import math
+import sys
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import common
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers
+
+TRIAL_SECONDS = 5.0
+LATENT_DIM = 128  # of both public recipes
+SLOPE = 0.2
+LABEL_NOISE = 0.05
+LEAST_SAMPLES = 10  # for a figure that needs neighbours and subsets
+
+
+class Published(NamedTuple):
+    """What a public recipe says."""
+
+    networks: Callable[[], tuple[keras.Model, keras.Model]]  # generator, discriminator
+    batch_size: int
+    learning_rate: float
+    from_logits: bool
+
+
+def grow(filters: int) -> list[keras.Layer]:
+    return [
+        layers.Conv2DTranspose(filters, 4, strides=2, padding="same"),
+        layers.LeakyReLU(negative_slope=SLOPE),
+    ]
+
+
+def shrink(filters: int, size: int) -> list[keras.Layer]:
+    return [
+        layers.Conv2D(filters, size, strides=2, padding="same"),
+        layers.LeakyReLU(negative_slope=SLOPE),
+    ]
+
+
+def faces() -> tuple[keras.Model, keras.Model]:
+    generator = [
+        keras.Input((LATENT_DIM,)),
+        layers.Dense(7 * 7 * 128),
+        layers.Reshape((7, 7, 128)),
+        *grow(128),
+        *grow(256),
+        layers.Conv2D(1, 5, padding="same", activation="sigmoid"),
+    ]
+    discriminator = [
+        keras.Input((28, 28, 1)),
+        *shrink(64, 4),
+        *shrink(128, 4),
+        *shrink(128, 4),
+        layers.Flatten(),
+        layers.Dropout(0.2),
+        layers.Dense(1, activation="sigmoid"),
+    ]
+    return keras.Sequential(generator), keras.Sequential(discriminator)
+
+
+def digits() -> tuple[keras.Model, keras.Model]:
+    generator = [
+        keras.Input((LATENT_DIM,)),
+        layers.Dense(7 * 7 * 128),
+        layers.LeakyReLU(negative_slope=SLOPE),
+        layers.Reshape((7, 7, 128)),
+        *grow(128),
+        *grow(128),
+        layers.Conv2D(1, 7, padding="same", activation="sigmoid"),
+    ]
+    discriminator = [
+        keras.Input((28, 28, 1)),
+        *shrink(64, 3),
+        *shrink(128, 3),
+        layers.GlobalMaxPooling2D(),
+        layers.Dense(1),
+    ]
+    return keras.Sequential(generator), keras.Sequential(discriminator)
+
+
+PUBLISHED = {
+    "faces": Published(faces, batch_size=32, learning_rate=1e-4, from_logits=False),
+    "digits": Published(digits, batch_size=64, learning_rate=3e-4, from_logits=True),
+}
+
+
+class PublicGAN(keras.Model):
+    """The public training step: float images in [0, 1]; generated ones are class 1, real ones 0.
+
+    The discriminator's targets are raised by uniform noise in [0, 0.05); the generator's are those
+    of real images, without noise.
+    """
+
+    def __init__(self, published: Published, seed: int):
+        super().__init__()
+        self.generator, self.discriminator = published.networks()
+        self.cross_entropy = keras.losses.BinaryCrossentropy(published.from_logits)
+        self.discriminator_loss = keras.metrics.Mean("discriminator_loss")
+        self.generator_loss = keras.metrics.Mean("generator_loss")
+        self.noise = keras.random.SeedGenerator(seed)
+        self.compile(keras.optimizers.Adam(published.learning_rate))
+        self.discriminator_optimizer = keras.optimizers.Adam(published.learning_rate)
+        for optimizer, network in self.optimizers:
+            optimizer.build(network.trainable_variables)
+
+    @property
+    def optimizers(self):
+        """The two optimizers, each with its network."""
+        return (
+            (self.optimizer, self.generator),
+            (self.discriminator_optimizer, self.discriminator),
+        )
+
+    @property
+    def metrics(self):
+        return [self.discriminator_loss, self.generator_loss]
+
+    def train_step(self, images):
+        count = tf.shape(images)[0]
+        generated = self.generator(self._latents(count))
+        targets = tf.concat([tf.ones((count, 1)), tf.zeros((count, 1))], 0)
+        targets += LABEL_NOISE * keras.random.uniform((2 * count, 1), seed=self.noise)
+        with tf.GradientTape() as tape:
+            judged = self.discriminator(tf.concat([generated, images], 0))
+            discriminator_loss = self.cross_entropy(targets, judged)
+        self._descend(tape, discriminator_loss, *self.optimizers[1])
+        latents = self._latents(count)
+        with tf.GradientTape() as tape:
+            judged = self.discriminator(self.generator(latents))
+            generator_loss = self.cross_entropy(tf.zeros((count, 1)), judged)
+        self._descend(tape, generator_loss, *self.optimizers[0])
+        self.discriminator_loss.update_state(discriminator_loss)
+        self.generator_loss.update_state(generator_loss)
+        return {metric.name: metric.result() for metric in self.metrics}
+
+    def _latents(self, count):
+        return keras.random.normal((count, LATENT_DIM), seed=self.noise)
+
+    @staticmethod
+    def _descend(tape, loss, optimizer, network) -> None:
+        gradients = tape.gradient(loss, network.trainable_variables)
+        optimizer.apply(gradients, network.trainable_variables)
+
+    def sample(self, count: int) -> np.ndarray:
+        """Returns uint8 images of the same latents at each call."""
+        latents = keras.random.normal((count, LATENT_DIM), seed=0)
+        pixels = self.generator.predict(latents, batch_size=500, verbose=0)
+        return np.rint(255.0 * pixels).astype(np.uint8)
+
+
+class Clock(keras.callbacks.Callback):
+    """Counts the steps of `fit`, and stops it when it has taken so many seconds."""
+
+    def __init__(self, seconds: float):
+        super().__init__()
+        self.end = time.perf_counter() + seconds
+        self.steps = 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.steps += 1
+        if time.perf_counter() >= self.end:
+            self.model.stop_training = True
+
+
+class Side:
+    """A model in training, compiled and back at its first step, with its own clock.
+
+    Args:
+        model: A compiled model.
+        optimizers: All of the model's optimizers.
+        batch_size: Images a step.
+        batches: First step -> the batches from there on.
+    """
+
+    def __init__(self, model, optimizers, batch_size: int, batches: Callable):
+        self.model, self.batch_size, self._batches = model, batch_size, batches
+        state = [*model.variables, *(v for optimizer in optimizers for v in optimizer.variables)]
+        initial = [variable.numpy() for variable in state]
+        self.steps, self.seconds = 0, 0.0
+        self.train(steps=2)
+        for variable, value in zip(state, initial, strict=True):
+            variable.assign(value)
+        self.steps, self.seconds = 0, 0.0
+
+    def train(self, steps: int | None = None, seconds: float = math.inf) -> None:
+        """Goes on for so many steps or seconds."""
+        batches = self._batches(self.steps)
+        if steps is not None:
+            batches = batches.take(steps).apply(tf.data.experimental.assert_cardinality(steps))
+        start = time.perf_counter()
+        clock = Clock(seconds)
+        self.model.fit(batches, shuffle=False, callbacks=[clock], verbose=0)
+        self.seconds += time.perf_counter() - start
+        self.steps += clock.steps
+
+    def figures(self) -> dict[str, float]:
+        """Returns what it has seen and how fast."""
+        seen = self.steps * self.batch_size
+        return {
+            "images_seen": seen,
+            "seconds": self.seconds,
+            "images_per_second": seen / self.seconds,
+            "jit_compile": self.model.jit_compile,
+        }
+
+
+def our_side(recipe, images: tf.Tensor) -> Side:
+    from tfgen import training
+
+    model = training.build(recipe)
+    return Side(
+        model,
+        [optimizer for optimizer, _ in model.optimizers.values()],
+        recipe.batch_size,
+        lambda step: training.batches(recipe, images, None, step),
+    )
+
+
+def public_side(name: str, recipe, images: tf.Tensor) -> Side:
+    from tfgen import training
+
+    published = PUBLISHED[name]
+    # Epochs without end: the clock stops it.
+    order = dataclasses.replace(recipe, batch_size=published.batch_size, epochs=10**6, shift=0)
+    keras.utils.set_random_seed(recipe.seed)
+    model = PublicGAN(published, recipe.seed)
+
+    def batches(step):
+        return training.batches(order, images, None, step).map(
+            lambda batch: tf.cast(batch, tf.float32) / 255.0
+        )
+
+    return Side(
+        model, [optimizer for optimizer, _ in model.optimizers], published.batch_size, batches
+    )
+
+
+def against(real: np.ndarray, other: np.ndarray) -> dict[str, float]:
+    """Returns the figures of some images' features, (rows, features), against real ones'."""
+    from tfgen.evaluation.frechet import FrechetDistance
+    from tfgen.evaluation.kernel import kernel_distance
+    from tfgen.evaluation.neighbours import precision_recall
+
+    frechet = FrechetDistance(real.shape[1])
+    frechet.update_state(real, other)
+    kernel, error = kernel_distance(real, other, min(1000, len(real) // 2))
+    precision, recall = precision_recall(real, other)
+    return {
+        "frechet_classifier_distance": float(frechet.result()),
+        "kernel_distance": kernel,
+        "kernel_distance_error": error,
+        "precision": precision,
+        "recall": recall,
+    }
+
+
+def main() -> int:
+    parser = common.parser(__doc__, repeats=None)
+    parser.add_argument("--name", default="gan_mnist", help="zoo entry or recipe file of a GAN")
+    parser.add_argument(
+        "--rivals", nargs="+", choices=PUBLISHED, default=list(PUBLISHED), help="public recipes"
+    )
+    parser.add_argument("--minutes", type=float, default=5.0, help="training of each side")
+    parser.add_argument("--slice", type=float, default=20.0, help="seconds before the next side")
+    parser.add_argument("--num-samples", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    if not (arguments.minutes > 0 and arguments.slice > 0):
+        parser.error("--minutes and --slice must be positive")
+
+    from tfgen import data, zoo
+    from tfgen.training import tune_allocator
+
+    tune_allocator()
+    num_samples = arguments.num_samples
+    recipe = zoo.load_recipe(arguments.name)
+    if recipe.family != "GAN" or recipe.model.get("num_classes") is not None:
+        parser.error(f"--name must be an unconditional GAN; {arguments.name} is another model")
+    if recipe.ema_momentum:
+        parser.error(f"--name must leave averaging to the GAN: ema_momentum 0 in {arguments.name}")
+    train, test = data.arrays(recipe.data, "train")[0], data.arrays(recipe.data, "test")[0]
+    if not LEAST_SAMPLES <= num_samples <= min(len(train), len(test)):
+        parser.error(
+            f"--num-samples must lie in {LEAST_SAMPLES} .. {min(len(train), len(test))}; "
+            f"received {num_samples}"
+        )
+    judge = zoo.load("classifier_mnist")
+
+    trial = common.Training(arguments.name)
+    steps_per_second = trial.steps_for(TRIAL_SECONDS) / TRIAL_SECONDS
+    per_epoch = len(train) // recipe.batch_size
+    epochs = max(1, round(60.0 * arguments.minutes * steps_per_second / per_epoch))
+    recipe = dataclasses.replace(recipe, epochs=epochs, seed=arguments.seed)
+    images = tf.constant(train)
+    ours = our_side(recipe, images)
+    rivals = {name: public_side(name, recipe, images) for name in arguments.rivals}
+    slices = max(1, round(epochs * per_epoch / steps_per_second / arguments.slice))
+    for until in np.linspace(0, epochs * per_epoch, slices + 1).round().astype(int)[1:]:
+        ours.train(steps=int(until) - ours.steps)
+        for rival in rivals.values():
+            # What a rival's last step took too long is taken off its next slice.
+            rival.train(seconds=ours.seconds - rival.seconds)
+
+    real = judge.features(test[:num_samples])
+    sides = {"ours": ours} | rivals
+    samples = {
+        "ours": ours.model.sample(num_samples, seed=0, batch_size=500),
+        **{name: rival.model.sample(num_samples) for name, rival in rivals.items()},
+    }
+    figures = {"train images": against(real, judge.features(train[:num_samples]))}
+    for name, side in sides.items():
+        figures[name] = against(real, judge.features(samples[name])) | side.figures()
+
+    floor = figures["train images"]["frechet_classifier_distance"]
+    rows = []
+    for name, found in figures.items():
+        distance = found["frechet_classifier_distance"]
+        row = [
+            name,
+            f"{distance:,.2f}",
+            f"{distance / floor:.2f}",
+            f"{found['kernel_distance']:.4g} +- {found['kernel_distance_error']:.2g}",
+            f"{found['precision']:.3f}",
+            f"{found['recall']:.3f}",
+        ]
+        if name in sides:
+            row += [f"{found['images_seen']:,}", f"{found['images_per_second']:,.0f}"]
+            row += [f"{found['seconds']:.1f}"]
+        else:
+            row += ["", "", ""]
+        rows.append(row)
+    header = (
+        *("judged", "Frechet distance", "/ floor", "kernel distance", "precision", "recall"),
+        *("images seen", "images/s", "seconds"),
+    )
+    distances = {name: figures[name]["frechet_classifier_distance"] for name in sides}
+    best = min(rivals, key=distances.get)
+    return common.finish(
+        f"{arguments.name}: {epochs} epochs in {slices} slices, {num_samples:,} samples against "
+        f"{num_samples:,} test images, seed {arguments.seed}\n"
+        + ", ".join(f"jit_compile of {n} {figures[n]['jit_compile']}" for n in sides)
+        + f"\n\n{common.format_table(header, rows)}",
+        {
+            "name": arguments.name,
+            "epochs": epochs,
+            "slices": slices,
+            "num_samples": num_samples,
+            "seed": arguments.seed,
+            "evaluator": "classifier_mnist",
+            "judged": figures,
+        },
+        distances["ours"] < distances[best],
+        f"Frechet classifier distance of ours = {distances['ours']:,.2f}, limit below that of the "
+        f"best public recipe, {best} = {distances[best]:,.2f}",
+        arguments.json,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
