@@ -352,7 +352,7 @@ def main() -> int:
             name,
             f"{distance:,.2f}",
             f"{distance / floor:.2f}",
-            f"{found['kernel_distance']:.4g} +- {found['kernel_distance_error']:.2g}",
+            f"{found['kernel_distance']:.4g} +- {found['kernel_distance_error']:.4g}",
             f"{found['precision']:.3f}",
             f"{found['recall']:.3f}",
         ]
