@@ -1,0 +1,116 @@
+"""The classifier that judges samples: what its users and the evaluators rely on."""
+
+import keras
+import laws
+import numpy as np
+import pytest
+
+from tfgen import models, zoo
+from tfgen.models.classifier import Classifier
+
+TINY = {"image_shape": (8, 8, 1), "num_classes": 3, "filters": (4,), "feature_units": 5}
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    """A classifier that has learned which of three brightnesses an image has."""
+    keras.utils.set_random_seed(0)
+    model = Classifier(**TINY)
+    model.compile(keras.optimizers.Adam(0.01), jit_compile=False)
+    images, labels = brightness(60)
+    model.fit(images, labels, epochs=30, batch_size=20, verbose=0)
+    return model
+
+
+def brightness(count: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(count)
+    labels = np.arange(count) % 3
+    grey = 40 + 80 * labels[:, None, None, None]
+    noise = rng.integers(-30, 30, (count, 8, 8, 1))
+    return (grey + noise).astype(np.uint8), labels
+
+
+def test_it_learns(fitted):
+    images, labels = brightness(30)
+    logs = fitted.evaluate(images, labels, verbose=0, return_dict=True)
+    assert logs["accuracy"] == 1.0
+    assert logs["loss"] < 0.3
+
+
+def test_probabilities_and_features_belong_together(fitted):
+    images, labels = brightness(7)
+    features, probabilities = fitted.features(images), fitted.probabilities(images)
+    assert features.shape == (7, 5)
+    assert features.dtype == probabilities.dtype == np.float32
+    np.testing.assert_allclose(probabilities.sum(1), 1.0, rtol=1e-5)
+    np.testing.assert_array_equal(probabilities.argmax(1), labels)
+    logits = fitted(images).numpy()
+    np.testing.assert_allclose(keras.ops.softmax(logits), probabilities, rtol=1e-4)
+    # An image's features are its own, whatever stands beside it.
+    np.testing.assert_allclose(fitted.features(images[3:4])[0], features[3], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_loss_is_the_cross_entropy_with_the_smoothed_target(fitted, smoothing):
+    model = Classifier(**TINY, label_smoothing=smoothing)
+    model.set_weights(fitted.get_weights())
+    images, labels = brightness(6)
+    target = (1 - smoothing) * np.eye(3)[labels] + smoothing / 3
+    expected = -(target * np.log(model.probabilities(images))).sum(1)
+    losses = model.losses_per_image(images, labels, None, training=True)
+    np.testing.assert_allclose(losses["loss"], expected, rtol=1e-3, atol=1e-5)
+
+
+def test_configuration_and_preset_round_trips(fitted, tmp_path):
+    varied = {
+        "image_shape": (4, 8, 3),
+        "num_classes": 4,
+        "filters": (3, 5),
+        "num_blocks": 0,
+        "feature_units": 6,
+        "label_smoothing": 0.1,
+        "seed": 7,
+    }
+    laws.keeps_its_configuration(Classifier, varied)
+    fitted.save_to_preset(tmp_path / "preset")
+    assert zoo.info(tmp_path / "preset")["kind"] == "evaluator"
+    images, _ = brightness(5)
+    loaded = zoo.load(tmp_path / "preset")
+    np.testing.assert_array_equal(loaded.features(images), fitted.features(images))
+    fitted.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(again.features(images), fitted.features(images))
+
+
+def test_evaluators_are_no_family_and_stay_out_of_the_list():
+    assert models.family("Classifier") is Classifier
+    assert "Classifier" not in models.FAMILIES
+    assert "classifier_mnist" not in zoo.list_models()
+    assert "classifier_mnist" in zoo.list_models(kind="evaluator")
+    assert "classifier_mnist" in zoo.list_models(kind=None)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"num_classes": 1}, "num_classes must be at least 2; received 1"),
+        ({"num_classes": None}, "num_classes must be at least 2; received None"),
+        ({"feature_units": 0}, "feature_units must be at least 1"),
+        ({"label_smoothing": 1.0}, r"label_smoothing must lie in \[0, 1\)"),
+        ({"image_shape": (7, 8, 1)}, "image_shape must be divisible by 2"),
+    ],
+)
+def test_bad_arguments(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        Classifier(**{**TINY, **wrong})
+
+
+def test_bad_images_and_labels(fitted):
+    images, labels = brightness(4)
+    for call in (fitted.features, fitted.probabilities):
+        with pytest.raises(ValueError, match="images must be uint8"):
+            call(images / np.float32(255))
+    with pytest.raises(ValueError, match="labels must lie in"):
+        fitted.fit(images, labels + 2, verbose=0)
+    with pytest.raises(ValueError, match="labels are required"):
+        fitted.fit(images, verbose=0)
