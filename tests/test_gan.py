@@ -406,8 +406,8 @@ def test_each_optimizer_has_its_rate():
         name: optimizer.get_config()["learning_rate"]["config"]
         for name, (optimizer, _) in model.optimizers.items()
     }
-    assert rates["generator_optimizer"]["warmup_target"] == 0.002
-    assert rates["discriminator_optimizer"]["warmup_target"] == 0.004
+    assert rates["generator_optimizer"]["peak"] == 0.002
+    assert rates["discriminator_optimizer"]["peak"] == 0.004
     assert [optimizer.beta_1 for optimizer, _ in model.optimizers.values()] == [0.5, 0.5]
 
 

@@ -20,6 +20,7 @@ FULL = {
     "betas": (0.5, 0.99),
     "warmup_steps": 0,
     "final_learning_rate": 0.5,
+    "restarts": (1,),
     "clip_norm": 2.0,
     "ema_momentum": 0.0,
     "shift": 1,
@@ -45,6 +46,11 @@ def test_round_trip(tmp_path):
     assert Recipe.load(path) == full
     assert Recipe.load(str(path)) == full
     assert Recipe.load(path) != Recipe.from_dict(MINIMAL)
+
+
+def test_restart_after_the_end():
+    with pytest.raises(ValueError, match=r"restarts must lie before the end, epochs=3; .*\(2, 3\)"):
+        Recipe.from_dict({**FULL, "restarts": [2, 3]})
 
 
 def test_frozen():
@@ -117,6 +123,9 @@ def test_every_field_has_a_rule():
         ("betas", [0.9, 1.0]),
         ("betas", 0.9),
         ("final_learning_rate", -0.1),
+        ("restarts", 3),
+        ("restarts", [0]),
+        ("restarts", [2, 2]),
         ("clip_norm", 0),
         ("clip_norm", -1.0),
         ("ema_momentum", 1.0),

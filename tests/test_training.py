@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 
+import keras
 import laws
 import numpy as np
 import pytest
@@ -370,6 +371,27 @@ def test_shifted_depends_on_each_images_own_seed():
 
 
 # Averaged weights
+
+
+def test_one_cycle_is_keras_own_cosine():
+    ours = training.CosineCycles(0.3, 0.1, 20, [120])
+    keras_own = keras.optimizers.schedules.CosineDecay(
+        0.0, 100, alpha=0.1, warmup_target=0.3, warmup_steps=20
+    )
+    for step in range(130):
+        assert float(ours(step)) == pytest.approx(float(keras_own(step)), rel=1e-5, abs=1e-7)
+
+
+def test_cycles_start_again_at_the_peak():
+    schedule = training.CosineCycles.from_config(
+        training.CosineCycles(2.0, 0.5, 4, [10, 16]).get_config()
+    )
+    rates = [float(schedule(tf.constant(step, tf.int64))) for step in range(20)]
+    assert rates[:5] == pytest.approx([0.0, 0.5, 1.0, 1.5, 2.0])
+    assert rates[7] == pytest.approx(1.5)
+    assert rates[10] == pytest.approx(2.0)
+    assert rates[13] == pytest.approx(1.5)
+    assert rates[16:] == pytest.approx([1.0] * 4)
 
 
 def test_averaged_weights_equal_a_plain_computation():

@@ -5,6 +5,7 @@ A recipe is a JSON file with the fields of `Recipe`; no code branches on a recip
 
 import dataclasses
 import difflib
+import itertools
 import json
 import math
 from pathlib import Path
@@ -44,6 +45,14 @@ _RULES = {
     ),
     "warmup_steps": ("be a whole number, at least 0", lambda v: _whole(v, 0)),
     "final_learning_rate": ("lie in [0, 1]", lambda v: _number(v) and 0 <= v <= 1),
+    "restarts": (
+        "be a growing list of epochs, at least 1",
+        lambda v: (
+            isinstance(v, (list, tuple))
+            and all(_whole(epoch, 1) for epoch in v)
+            and all(a < b for a, b in itertools.pairwise(v))
+        ),
+    ),
     "clip_norm": ("be positive or null", lambda v: v is None or (_number(v) and v > 0)),
     "ema_momentum": ("lie in [0, 1)", lambda v: _number(v) and 0 <= v < 1),
     "shift": ("be a whole number, at least 0", lambda v: _whole(v, 0)),
@@ -74,6 +83,8 @@ class Recipe:
         betas: Adam's two momenta.
         warmup_steps: Steps of linear growth up to the peak.
         final_learning_rate: Fraction of the peak that the schedule ends at.
+        restarts: Epochs after which the cosine starts again at its peak, all before `epochs`
+            (Loshchilov & Hutter, "SGDR", 2017).
         clip_norm: Bound on the global norm of the gradient; None leaves it.
         ema_momentum: Momentum of the averaged weights, warmed up; 0 turns averaging off.
         shift: Largest random shift of a training image, in pixels.
@@ -98,6 +109,7 @@ class Recipe:
     betas: tuple[float, float] = (0.9, 0.999)
     warmup_steps: int = 200
     final_learning_rate: float = 0.01
+    restarts: tuple[int, ...] = ()
     clip_norm: float | None = None
     ema_momentum: float = 0.999
     shift: int = 0
@@ -111,7 +123,13 @@ class Recipe:
             value = getattr(self, name)
             if not holds(value):
                 raise ValueError(f"recipe: {name} must {rule}; received {value!r}.")
-        object.__setattr__(self, "betas", tuple(self.betas))  # JSON has lists only
+        for name in ("betas", "restarts"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))  # JSON has lists only
+        if self.restarts and self.restarts[-1] >= self.epochs:
+            raise ValueError(
+                f"recipe: restarts must lie before the end, epochs={self.epochs}; "
+                f"received {self.restarts!r}."
+            )
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Recipe":

@@ -10,6 +10,7 @@ import csv
 import ctypes
 import importlib.util
 import json
+import math
 import os
 import sys
 import time
@@ -26,7 +27,15 @@ from tfgen.files import replacing
 from tfgen.models.base import GenerativeModel, move_averages
 from tfgen.recipe import Recipe
 
-__all__ = ["AveragedWeights", "Checkpoint", "DrawSamples", "build", "train", "tune_allocator"]
+__all__ = [
+    "AveragedWeights",
+    "Checkpoint",
+    "CosineCycles",
+    "DrawSamples",
+    "build",
+    "train",
+    "tune_allocator",
+]
 
 ORDER_FOLD = 1  # seed -> the data's order
 SHIFT_FOLD = 2  # seed -> the shifts of training images
@@ -71,7 +80,7 @@ def build(recipe: Recipe) -> keras.Model:
     except TypeError as error:
         raise ValueError(f"recipe: model does not fit {recipe.family}: {error}.") from error
     images, _ = data.arrays(recipe.data, "train")
-    steps = recipe.epochs * (len(images) // recipe.batch_size)
+    steps_per_epoch = len(images) // recipe.batch_size
     unknown = set(recipe.learning_rates) - set(model.updates_per_step)
     if unknown:
         raise ValueError(
@@ -79,7 +88,9 @@ def build(recipe: Recipe) -> keras.Model:
             f"{', '.join(model.updates_per_step)}; received {sorted(unknown)[0]!r}."
         )
     optimizers = {
-        name: _optimizer(recipe, recipe.learning_rates.get(name, recipe.learning_rate), n * steps)
+        name: _optimizer(
+            recipe, recipe.learning_rates.get(name, recipe.learning_rate), n * steps_per_epoch
+        )
         for name, n in model.updates_per_step.items()
     }
     model.compile(**optimizers, jit_compile=recipe.jit_compile)
@@ -87,17 +98,50 @@ def build(recipe: Recipe) -> keras.Model:
     return model
 
 
-def _optimizer(recipe: Recipe, learning_rate: float, steps: int) -> keras.optimizers.Optimizer:
-    """Adam on the recipe's schedule: linear warm-up, then a cosine to its end after `steps`."""
-    warmup = min(recipe.warmup_steps, steps // 2)
-    schedule = keras.optimizers.schedules.CosineDecay(
-        0.0 if warmup else learning_rate,
-        decay_steps=max(steps - warmup, 1),
-        alpha=recipe.final_learning_rate,
-        warmup_target=learning_rate if warmup else None,
-        warmup_steps=warmup,
-    )
+def _optimizer(recipe: Recipe, learning_rate: float, updates: int) -> keras.optimizers.Optimizer:
+    """Adam on the recipe's schedule; it makes `updates` updates an epoch."""
+    ends = [updates * epoch for epoch in (*recipe.restarts, recipe.epochs)]
+    warmup = min(recipe.warmup_steps, ends[0] // 2)
+    schedule = CosineCycles(learning_rate, recipe.final_learning_rate, warmup, ends)
     return keras.optimizers.Adam(schedule, *recipe.betas, global_clipnorm=recipe.clip_norm)
+
+
+@keras.saving.register_keras_serializable("tfgen")
+class CosineCycles(keras.optimizers.schedules.LearningRateSchedule):
+    """Linear warm-up, then a cosine from the peak down to a fraction of it, once or several times.
+
+        rate = peak (f + (1 - f) (1 + cos(pi t)) / 2),   t in [0, 1] within each cycle
+
+    Keras' own schedules have the warm-up or the restarts, not both.
+
+    Args:
+        peak: The highest rate.
+        final: f, the fraction of the peak at a cycle's end.
+        warmup_steps: Steps of linear growth from 0 at the start of the first cycle.
+        ends: The step at which each cycle ends and the next one begins.
+    """
+
+    def __init__(self, peak: float, final: float, warmup_steps: int, ends: list[int]):
+        self.peak, self.final, self.warmup_steps, self.ends = peak, final, warmup_steps, ends
+
+    def __call__(self, step):
+        step = tf.cast(step, tf.float32)
+        edges = tf.constant([self.warmup_steps, *self.ends], tf.float32)
+        last = edges[-1]
+        begin = tf.reduce_max(tf.where(edges[:-1] <= step, edges[:-1], edges[0]))
+        end = tf.reduce_min(tf.where(edges[1:] > step, edges[1:], last))
+        t = tf.clip_by_value((step - begin) / tf.maximum(end - begin, 1.0), 0.0, 1.0)
+        rate = self.final + (1.0 - self.final) * 0.5 * (1.0 + tf.cos(math.pi * t))
+        warm = step / max(self.warmup_steps, 1)
+        return self.peak * tf.where(step < self.warmup_steps, warm, rate)
+
+    def get_config(self):
+        return {
+            "peak": self.peak,
+            "final": self.final,
+            "warmup_steps": self.warmup_steps,
+            "ends": self.ends,
+        }
 
 
 def batches(
