@@ -161,7 +161,12 @@ def info(name: str | Path) -> dict[str, Any]:
         raise ValueError(
             f"{path.name!r} has a recipe but is not trained yet: tfgen train {path.name} --out DIR."
         )
-    details = {**_read(path / "metadata.json"), "path": str(path), **_read(path / "config.json")}
+    details = {
+        "name": path.name,
+        **_read(path / "metadata.json"),
+        "path": str(path),
+        **_read(path / "config.json"),
+    }
     if (path / "recipe.json").is_file():
         details["recipe"] = _read(path / "recipe.json")
     return details
@@ -200,7 +205,6 @@ def save(
         with replacing(path / "recipe.json") as temporary:
             temporary.write_text(recipe.to_json())
     details = {
-        "name": path.name,
         "kind": getattr(model, "kind", "model"),
         "likelihood": model.likelihood,
         "parameters": model.count_params(),
