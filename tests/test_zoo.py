@@ -187,7 +187,7 @@ def test_save_is_loaded_equal(tmp_path):
     for own, other in zip(loaded.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(own, other)
     metadata = json.loads((tmp_path / "entry" / "metadata.json").read_text())
-    assert metadata["name"] == "entry"
+    assert metadata["sha256"] == zoo.sha256(tmp_path / "entry" / zoo.WEIGHTS)
     assert not [p for p in (tmp_path / "entry").iterdir() if p.name.startswith(".")]
     size = (tmp_path / "entry" / "model.weights.h5").stat().st_size
     bare = VAE(**SMALL)
