@@ -6,7 +6,17 @@ from tfgen import data, pixels, zoo
 from tfgen.models.autoencoder import AutoEncoder
 from tfgen.models.base import GenerativeModel
 from tfgen.models.gan import GAN
+from tfgen.models.pixel_cnn import PixelCNN
 from tfgen.models.vae import VAE
 
-__all__ = ["GAN", "VAE", "AutoEncoder", "GenerativeModel", "data", "pixels", "zoo"]
+__all__ = [
+    "GAN",
+    "VAE",
+    "AutoEncoder",
+    "GenerativeModel",
+    "PixelCNN",
+    "data",
+    "pixels",
+    "zoo",
+]
 __version__ = version("tfgen")

@@ -20,7 +20,7 @@ import tensorflow_probability as tfp
 
 tfd = tfp.distributions
 
-__all__ = ["DiscretizedLogistic", "images_mean", "pixel_distribution"]
+__all__ = ["DiscretizedLogistic", "images_mean", "mixture_parameters", "pixel_distribution"]
 
 MIN_LOG_SCALE = -7.0  # of a logistic in pixels; narrower than 1/4 of an 8-bit bin gains nothing
 
@@ -143,19 +143,35 @@ def pixel_distribution(
         scale = tf.maximum(tf.exp(log_scale) * half_range, (2.0 * math.pi) ** -0.5)
         single = tfd.Normal((parameters + 1.0) * half_range, scale)
     else:
-        logits, loc, raw_scale = tf.unstack(_split(parameters, 3), axis=-1)
-        num_mixtures = parameters.shape[-1] // (3 * channels)
-        logits, loc, raw_scale = (
-            _split(t, num_mixtures) for t in (logits, loc, raw_scale)
-        )  # (..., channels, mixtures)
-        # Spread the components over the range at the start, so that they take different roles.
-        loc = loc + tf.linspace(-1.0, 1.0, num_mixtures)
-        scale = tf.exp(tf.maximum(raw_scale - 2.0, MIN_LOG_SCALE))
+        logits, loc, scale = mixture_parameters(parameters, num_levels, channels)
         single = tfd.MixtureSameFamily(
             tfd.Categorical(logits=logits),
-            DiscretizedLogistic((loc + 1.0) * half_range, scale * half_range, num_levels),
+            DiscretizedLogistic(loc, scale, num_levels),
         )
     return tfd.Independent(single, reinterpreted_batch_ndims=3)
+
+
+def mixture_parameters(
+    parameters: tf.Tensor, num_levels: int, channels: int
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Returns logits, centres and scales of a logistic mixture from a network's output.
+
+    Args:
+        parameters: float (..., channels * 3 * mixtures).
+        num_levels: Levels of a pixel.
+        channels: Channels of a pixel.
+
+    Returns:
+        Three tensors (..., channels, mixtures), the last two in levels.
+    """
+    half_range = (num_levels - 1) / 2.0
+    logits, loc, raw_scale = tf.unstack(_split(parameters, 3), axis=-1)
+    num_mixtures = parameters.shape[-1] // (3 * channels)
+    logits, loc, raw_scale = (_split(t, num_mixtures) for t in (logits, loc, raw_scale))
+    # Spread the components over the range at the start, so that they take different roles.
+    loc = loc + tf.cast(tf.linspace(-1.0, 1.0, num_mixtures), loc.dtype)
+    scale = tf.exp(tf.maximum(raw_scale - 2.0, MIN_LOG_SCALE))
+    return logits, (loc + 1.0) * half_range, scale * half_range
 
 
 def _split(parameters: tf.Tensor, inner: int) -> tf.Tensor:

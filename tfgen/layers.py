@@ -1,20 +1,30 @@
 """Layers and networks that two or more families use."""
 
+import math
+
 import keras
+import numpy as np
 import tensorflow as tf
+
+from tfgen import noise
 
 __all__ = [
     "GreyToPixels",
+    "MaskedConv2D",
+    "MaskedDense",
     "SubPixel",
     "coupling_network",
     "decoder_network",
+    "dropped",
     "encoder_network",
+    "matmul",
     "one_hot",
     "outputs_per_channel",
     "residual_block",
 ]
 
 ACTIVATION = "elu"
+MASKS = ("A", "B", "vertical_A", "vertical_B", "horizontal_A", "horizontal_B")
 
 
 @keras.saving.register_keras_serializable("tfgen")
@@ -78,6 +88,254 @@ class SubPixel(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "factor": self.factor}
+
+
+@keras.saving.register_keras_serializable("tfgen")
+class MaskedConv2D(keras.layers.Layer):
+    """A convolution over a grid that sees only what comes before its own position in raster order.
+
+    `#` is a tap, `.` a tap that the mask multiplies by zero, `o` the output's own position where it
+    is no tap, `@` where it is one. Rows are counted from the top, the own position's row last:
+
+        "A", (3, 5)      "B", (3, 5)      "vertical_A", (2, 3)   "vertical_B", (2, 3)
+         # # # # #        # # # # #              # # #                  # # #
+         # # # # #        # # # # #              # # #                  # @ #
+         # # o . .        # # @ . .                o
+
+                      "horizontal_A", (1, 3)   "horizontal_B", (1, 3)
+                             # # # o                  # # @
+
+    A and B (van den Oord et al., "Pixel recurrent neural networks", 2016) are what the first and
+    the other layers of a single stack need; stacks of B are blind to a wedge to the right above. The
+    vertical and horizontal pairs (van den Oord et al., "Conditional image generation with PixelCNN
+    decoders", 2016) leave no blind spot: rows above go through the vertical ones, in which "B"
+    includes the own row because that row's features hold the rows above alone, and the own row
+    through the horizontal ones.
+
+        out(i, j) = bias + sum_rs mask(r, s) kernel(r, s) x(i + r, j + s)
+
+    Input and output: float (batch, rows, columns, channels), the same grid; outside it are zeros.
+
+    Args:
+        filters: Channels of the output.
+        kernel_size: (rows, columns) of the kernel; columns odd but for the horizontal ones.
+        mask: "A", "B", "vertical_A", "vertical_B", "horizontal_A" or "horizontal_B".
+        use_bias: Whether to add a bias.
+
+    Raises:
+        ValueError: An unknown mask, or a kernel size that it cannot have.
+    """
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: tuple[int, int],
+        mask: str,
+        use_bias: bool = True,
+        kernel_initializer="glorot_uniform",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if mask not in MASKS:
+            raise ValueError(f"mask must be one of {', '.join(MASKS)}; received {mask!r}.")
+        rows, columns = kernel_size
+        horizontal = mask.startswith("horizontal")
+        if rows < 1 or columns < 1 or (rows != 1 if horizontal else columns % 2 == 0):
+            rule = "(1, columns)" if horizontal else "(rows, an odd number of columns)"
+            raise ValueError(
+                f"kernel_size must be {rule} for mask {mask!r}; received {kernel_size!r}."
+            )
+        self.filters, self.kernel_size, self.mask = filters, (rows, columns), mask
+        self.use_bias = use_bias
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        strict = mask.endswith("A")
+        # Offsets of the kernel's first row and column from the own position.
+        self.first_row = -rows if mask == "vertical_A" else 1 - rows
+        self.first_column = (
+            (-columns if strict else 1 - columns) if horizontal else -(columns // 2)
+        )
+        self.allowed = np.ones((rows, columns), bool)
+        if mask in ("A", "B"):
+            self.allowed[-1, columns // 2 + (not strict) :] = False
+        own_row = mask in ("A", "B") or horizontal
+        # Of the kernel's rows, the last one if it is the own one and is seen from left to right.
+        self.rows_above = rows - own_row
+        self.left = -self.first_column if own_row else 0  # columns to the left in the own row
+        self.sees_itself = own_row and not strict
+
+    def build(self, input_shape):
+        self.kernel = self.add_weight(
+            name="kernel",
+            shape=(*self.kernel_size, input_shape[-1], self.filters),
+            initializer=self.kernel_initializer,
+        )
+        if self.use_bias:
+            self.bias = self.add_weight(name="bias", shape=(self.filters,), initializer="zeros")
+
+    def masked_kernel(self):
+        """Returns mask * kernel, (rows, columns, input channels, filters)."""
+        kernel = keras.ops.cast(self.kernel, self.compute_dtype)
+        if self.allowed.all():
+            return kernel
+        return kernel * self.allowed[..., None, None].astype("float32")
+
+    def call(self, x):
+        rows, columns = self.kernel_size
+        last_row, last_column = self.first_row + rows - 1, self.first_column + columns - 1
+        height, width = x.shape[1:3]
+        x = x[:, : height + last_row, : width + min(last_column, 0)]
+        padding = [[0, 0], [-self.first_row, 0], [-self.first_column, max(last_column, 0)], [0, 0]]
+        x = keras.ops.conv(keras.ops.pad(x, padding), self.masked_kernel(), padding="valid")
+        return x + keras.ops.cast(self.bias, x.dtype) if self.use_bias else x
+
+    def above(self, history):
+        """Returns what the rows above give to a row of outputs, with the bias.
+
+        Args:
+            history: (rows_above, columns, batch, channels), the nearest row last.
+
+        Returns:
+            (columns, batch, filters).
+        """
+        columns = self.kernel_size[1]
+        width = history.shape[1]
+        right = max(self.first_column + columns - 1, 0)
+        padded = tf.pad(history, [[0, 0], [-self.first_column, right], [0, 0], [0, 0]])
+        taps = [
+            padded[row, column : column + width]
+            for row in range(self.rows_above)
+            for column in range(columns)
+        ]
+        kernel = self.masked_kernel()[: self.rows_above]
+        kernel = tf.reshape(kernel, (-1, self.filters))
+        out = matmul(tf.concat(taps, -1), kernel)
+        return out + tf.cast(self.bias, out.dtype) if self.use_bias else out
+
+    def beside(self, columns: list[tf.Tensor]) -> tf.Tensor:
+        """Returns what the own row gives to one output, without the bias.
+
+        Args:
+            columns: The `left` columns before the own one, the nearest last, and the own one if
+                the layer `sees_itself`, each (batch, channels).
+
+        Returns:
+            (batch, filters).
+        """
+        kernel = self.masked_kernel()[-1, : len(columns)]
+        return matmul(tf.concat(columns, -1), tf.reshape(kernel, (-1, self.filters)))
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.filters)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "kernel_size": self.kernel_size,
+            "mask": self.mask,
+            "use_bias": self.use_bias,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+        }
+
+
+@keras.saving.register_keras_serializable("tfgen")
+class MaskedDense(keras.layers.Layer):
+    """A dense layer between groups of units, in which a group sees only the groups before it.
+
+    Three groups, the colour channels of a pixel say; rows are inputs, columns outputs:
+
+             A  R G B        B  R G B
+             R  . # #        R  # # #
+             G  . . #        G  . # #
+             B  . . .        B  . . #
+
+    As a 1x1 convolution on every position these are the channel masks of PixelRNN and PixelCNN
+    (van den Oord et al., 2016): A from the pixel's own values, B in the layers after that.
+
+    Input: float (..., groups * any); output: float (..., groups * units).
+
+    Args:
+        units: Outputs per group.
+        groups: How many groups.
+        mask: "A": a group sees those before it; "B": itself too.
+        use_bias: Whether to add a bias.
+
+    Raises:
+        ValueError: An unknown mask.
+    """
+
+    def __init__(self, units: int, groups: int, mask: str, use_bias: bool = True, **kwargs):
+        super().__init__(**kwargs)
+        if mask not in ("A", "B"):
+            raise ValueError(f"mask must be 'A' or 'B'; received {mask!r}.")
+        self.units, self.groups, self.mask, self.use_bias = units, groups, mask, use_bias
+
+    def build(self, input_shape):
+        self.width = input_shape[-1] // self.groups  # inputs per group
+        self.kernel = self.add_weight(
+            name="kernel", shape=(input_shape[-1], self.groups * self.units)
+        )
+        if self.use_bias:
+            self.bias = self.add_weight(
+                name="bias", shape=(self.groups * self.units,), initializer="zeros"
+            )
+        allowed = np.triu(np.ones((self.groups, self.groups)), 1 if self.mask == "A" else 0)
+        allowed = allowed.repeat(self.width, 0).repeat(self.units, 1)
+        self.allowed = allowed.astype("float32")
+
+    def call(self, x):
+        kernel = keras.ops.cast(self.kernel, self.compute_dtype) * self.allowed
+        x = keras.ops.matmul(x, kernel)
+        return x + keras.ops.cast(self.bias, x.dtype) if self.use_bias else x
+
+    def group(self, x, index: int):
+        """Returns one group's outputs, (batch, units).
+
+        Args:
+            x: (batch, channels): the groups that it sees, in order.
+            index: Which group, one that sees any.
+        """
+        seen = index + (self.mask == "B")
+        own = slice(index * self.units, (index + 1) * self.units)
+        x = tf.matmul(x, tf.cast(self.kernel, self.compute_dtype)[: seen * self.width, own])
+        return x + tf.cast(self.bias[own], x.dtype) if self.use_bias else x
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.groups * self.units)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "units": self.units,
+            "groups": self.groups,
+            "mask": self.mask,
+            "use_bias": self.use_bias,
+        }
+
+
+def matmul(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    """Returns x (..., n) times kernel (n, m) as one product of two matrices, (..., m)."""
+    if x.shape.rank == 2:
+        return tf.matmul(x, kernel)
+    leading = tf.shape(x)[:-1]
+    product = tf.matmul(tf.reshape(x, (-1, kernel.shape[0])), kernel)
+    return tf.reshape(product, tf.concat([leading, [kernel.shape[1]]], 0))
+
+
+def dropped(x, rate: float, seeds: tf.Tensor | None, stream: int):
+    """Zeroes a share of `x` (batch, ...) by each image's own seed, and scales up the rest.
+
+    A byte of noise decides on each number, so the share is `rate` to 1/256. Without seeds it
+    returns `x`.
+    """
+    threshold = round(rate * 256)
+    if seeds is None or not threshold:
+        return x
+    count = math.prod(x.shape[1:])
+    words = noise.bits(seeds, -(-count // 4), stream)  # (batch, words)
+    drawn = tf.reshape(tf.bitcast(words, tf.uint8), (tf.shape(words)[0], -1))[:, :count]
+    kept = tf.reshape(tf.cast(drawn, tf.int32) >= threshold, tf.shape(x))
+    return tf.where(kept, x * (256.0 / (256 - threshold)), tf.zeros_like(x))
 
 
 def residual_block(x, filters: int, name: str, wrap=lambda layer: layer):

@@ -408,9 +408,7 @@ class GenerativeModel(ImageModel):
             NotImplementedError: The family cannot be sampled from; the message says why.
         """
         count = _positive("num_samples", num_samples)
-        number = isinstance(temperature, numbers.Real)
-        if not (number and math.isfinite(temperature) and temperature >= 0):
-            raise ValueError(f"temperature must be finite and >= 0; received {temperature!r}.")
+        self.check_temperature(temperature)
         if "sample" not in self.endpoints():
             self._graph("sample")
         labels = pixels.check_labels(labels, self.num_classes, count)
@@ -481,9 +479,10 @@ class GenerativeModel(ImageModel):
             self._graph("log_likelihood")
         images, labels = self.check(images, labels)
         seeds = self.image_seeds(images.shape[0], seed)
+        noisy = self.likelihood == "bound"  # an exact likelihood needs no noise
         return self._run(
             "log_likelihood",
-            [images, labels, seeds],
+            [images, labels, seeds if noisy else None],
             100 if batch_size is None else batch_size,
             verbose,
             num_samples=count,
@@ -546,6 +545,13 @@ class GenerativeModel(ImageModel):
         return images.reshape(-1, steps, *self.image_shape)
 
     # Checks ----------------------------------------------------------------------------------
+
+    @staticmethod
+    def check_temperature(temperature: float) -> None:
+        """Raises ValueError unless the temperature is a finite number, at least 0."""
+        number = isinstance(temperature, numbers.Real)
+        if not (number and math.isfinite(temperature) and temperature >= 0):
+            raise ValueError(f"temperature must be finite and >= 0; received {temperature!r}.")
 
     def check_latents(self, latents) -> tf.Tensor:
         """Returns latents as a float32 tensor, or raises ValueError."""

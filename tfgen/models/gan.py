@@ -24,6 +24,7 @@ __all__ = [
 ]
 
 SLOPE = 0.2  # of the leaky ReLUs, as in DCGAN
+MODE_SHARPNESS = 15.0  # of the choice between modes: the largest of 16 weighs 0.92 on average
 MIX_STREAM = 1  # noise of the gradient penalty, beside stream 0 of the latents
 DISCRIMINATOR_FOLD, GENERATOR_FOLD = 1, 2  # separate noise for the two updates of a step
 
@@ -78,6 +79,9 @@ class GAN(GenerativeModel):
     Args:
         image_shape: (height, width, channels), 1 or 3 channels, divisible by 2^len(filters).
         latent_dim: Latent dimensions.
+        latent_modes: How many of the latents choose a mode: the generator sees the softmax of
+            `MODE_SHARPNESS` times them, nearly one-hot, so that it can cover data that falls into
+            clusters without drawing the bridges between them, and walks stay continuous. 0: none.
         filters: Channels of the discriminator's stages, each with stride 2.
         generator_filters: Channels of the generator's stages, the coarsest first, as many as
             `filters`; None mirrors `filters`.
@@ -114,6 +118,7 @@ class GAN(GenerativeModel):
         self,
         image_shape: tuple[int, int, int] = (28, 28, 1),
         latent_dim: int = 64,
+        latent_modes: int = 0,
         filters: tuple[int, ...] = (32, 64),
         generator_filters: tuple[int, ...] | None = None,
         num_blocks: int = 0,
@@ -136,6 +141,7 @@ class GAN(GenerativeModel):
             )
         for name, value, least in (
             ("latent_dim", latent_dim, 1),
+            ("latent_modes", latent_modes, 0),
             ("num_blocks", num_blocks, 0),
             ("dense_units", dense_units, 1),
             ("gradient_penalty", gradient_penalty, 0),
@@ -144,6 +150,10 @@ class GAN(GenerativeModel):
         ):
             if not value >= least:
                 raise ValueError(f"{name} must be at least {least}; received {value!r}.")
+        if latent_modes > latent_dim:
+            raise ValueError(
+                f"latent_modes must be at most latent_dim={latent_dim}; received {latent_modes}."
+            )
         if not 0 <= ema_momentum < 1:
             raise ValueError(f"ema_momentum must lie in [0, 1); received {ema_momentum!r}.")
         if generator_filters is not None and len(generator_filters) != len(filters):
@@ -153,6 +163,7 @@ class GAN(GenerativeModel):
             )
         layers.check_strides(self.image_shape, filters)
         self.latent_dim = latent_dim
+        self.latent_modes = latent_modes
         self.filters = tuple(filters)
         self.generator_filters = None if generator_filters is None else tuple(generator_filters)
         self.num_blocks = num_blocks
@@ -178,6 +189,11 @@ class GAN(GenerativeModel):
         filters = self.generator_filters or self.filters[::-1]
         height, width = (side // 2 ** len(filters) for side in self.image_shape[:2])
         given, x = self._inputs((self.latent_dim,), "latents")
+        if self.latent_modes:
+            choice, rest = x[:, : self.latent_modes], x[:, self.latent_modes :]
+            choice = keras.layers.Rescaling(MODE_SHARPNESS, name="sharper")(choice)
+            choice = keras.layers.Softmax(name="mode")(choice)
+            x = keras.layers.Concatenate(name="modes_and_latents")([choice, rest])
         if self.num_classes is not None:
             rows = layers.one_hot(given[1], self.num_classes)
             x = keras.layers.Concatenate(name="with_labels")([x, rows])
