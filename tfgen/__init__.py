@@ -7,6 +7,7 @@ from tfgen.models.autoencoder import AutoEncoder
 from tfgen.models.base import GenerativeModel
 from tfgen.models.gan import GAN
 from tfgen.models.pixel_cnn import PixelCNN
+from tfgen.models.pixel_rnn import PixelRNN
 from tfgen.models.vae import VAE
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "AutoEncoder",
     "GenerativeModel",
     "PixelCNN",
+    "PixelRNN",
     "data",
     "pixels",
     "zoo",

@@ -106,7 +106,7 @@ class MaskedConv2D(keras.layers.Layer):
                              # # # o                  # # @
 
     A and B (van den Oord et al., "Pixel recurrent neural networks", 2016) are what the first and
-    the other layers of a single stack need; stacks of B are blind to a wedge to the right above. The
+    the other layers of one stack need; such stacks are blind to a wedge to the right above. The
     vertical and horizontal pairs (van den Oord et al., "Conditional image generation with PixelCNN
     decoders", 2016) leave no blind spot: rows above go through the vertical ones, in which "B"
     includes the own row because that row's features hold the rows above alone, and the own row
@@ -151,9 +151,7 @@ class MaskedConv2D(keras.layers.Layer):
         strict = mask.endswith("A")
         # Offsets of the kernel's first row and column from the own position.
         self.first_row = -rows if mask == "vertical_A" else 1 - rows
-        self.first_column = (
-            (-columns if strict else 1 - columns) if horizontal else -(columns // 2)
-        )
+        self.first_column = (-columns if strict else 1 - columns) if horizontal else -(columns // 2)
         self.allowed = np.ones((rows, columns), bool)
         if mask in ("A", "B"):
             self.allowed[-1, columns // 2 + (not strict) :] = False

@@ -4,11 +4,12 @@ from tfgen.models.autoencoder import AutoEncoder
 from tfgen.models.classifier import Classifier
 from tfgen.models.gan import GAN
 from tfgen.models.pixel_cnn import PixelCNN
+from tfgen.models.pixel_rnn import PixelRNN
 from tfgen.models.vae import VAE
 
 __all__ = ["EVALUATORS", "FAMILIES", "family"]
 
-FAMILIES = {cls.__name__: cls for cls in (AutoEncoder, VAE, GAN, PixelCNN)}
+FAMILIES = {cls.__name__: cls for cls in (AutoEncoder, VAE, GAN, PixelCNN, PixelRNN)}
 EVALUATORS = {cls.__name__: cls for cls in (Classifier,)}
 
 

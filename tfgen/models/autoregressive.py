@@ -21,7 +21,7 @@ import tensorflow as tf
 from tfgen import layers, noise, pixels
 from tfgen.models.base import GenerativeModel, check_pixel_distribution
 
-__all__ = ["AutoregressiveModel", "Trunk"]
+__all__ = ["AutoregressiveModel", "PositionMap", "Trunk"]
 
 LARGEST_GROUP = 4  # pixels of one softmax
 ORDERS = (1, 2, 4, 8)
@@ -43,7 +43,7 @@ class Trunk(keras.layers.Layer):
                 feature, columns, recorded = trunk.step(carry, the column's terms)
                 (a token is drawn from the feature)
                 carry = trunk.advance(carry, columns, token)
-            cache = trunk.end_row(cache, kept, all recorded of the row, tokens of the row)
+            cache = trunk.end_row(cache, kept, all recorded, tokens of the row, given)
 
     `given` holds a batch's conditions, see `Given`. All else are tuples of tensors.
     """
@@ -76,9 +76,35 @@ class Trunk(keras.layers.Layer):
         """Returns the carry for the next column."""
         raise NotImplementedError
 
-    def end_row(self, cache: tuple, kept: tuple, recorded: tuple, tokens: tf.Tensor) -> tuple:
+    def end_row(
+        self, cache: tuple, kept: tuple, recorded: tuple, tokens: tf.Tensor, given
+    ) -> tuple:
         """Returns the cache for the next row; recorded and tokens are (columns, batch, ...)."""
         raise NotImplementedError
+
+
+class PositionMap(keras.layers.Layer):
+    """Adds a learned map to a grid of features, one for each pixel order."""
+
+    def __init__(self, shape: tuple[int, int, int], filters: int, **kwargs):
+        super().__init__(**kwargs)
+        self.map_shape, self.filters = shape, filters
+
+    def build(self, input_shape):
+        self.map = self.add_weight(
+            name="map", shape=(*self.map_shape, self.filters), initializer="zeros"
+        )
+
+    def call(self, x, order):
+        maps = keras.ops.cast(self.map, x.dtype)
+        return x + (maps[0] if self.map_shape[0] == 1 else keras.ops.take(maps, order, 0))
+
+    def row(self, row, order):
+        """Returns one row of the map for each image, (columns, batch or 1, filters)."""
+        of_row = tf.cast(self.map, self.compute_dtype)[:, row]  # (orders, columns, filters)
+        return tf.transpose(
+            of_row if self.map_shape[0] == 1 else tf.gather(of_row, order), (1, 0, 2)
+        )
 
 
 class Given(NamedTuple):
@@ -263,7 +289,7 @@ class AutoregressiveModel(GenerativeModel):
         return tf.cast(x, self.compute_dtype)
 
     def _token_features(self, tokens: tf.Tensor) -> tf.Tensor:
-        """The features of a token's groups side by side, (..., groups, pixels) -> (..., channels)."""
+        """The features of a token's groups side by side: (..., groups, pixels) -> (..., n)."""
         x = self._group_features(tokens)
         return tf.reshape(x, (*_leading(x, 2), self.token_channels))
 
@@ -297,7 +323,7 @@ class AutoregressiveModel(GenerativeModel):
         return "float64" if self.compute_dtype == "float64" else "float32"
 
     def _group_log_probs(self, tokens: tf.Tensor, parameters: tf.Tensor) -> tf.Tensor:
-        """Returns log p of each group given those before it, nats, (batch, rows, columns, groups)."""
+        """Returns log p of each group given those before, (batch, rows, columns, groups)."""
         if self.patterns:
             return -tf.nn.sparse_softmax_cross_entropy_with_logits(
                 self._pattern_index(tokens), parameters
@@ -407,7 +433,7 @@ class AutoregressiveModel(GenerativeModel):
             kept: Levels to keep where `mask` says so, (batch, height, width, channels).
             mask: bool, the same shape.
         """
-        rows, columns, groups, size = self.token_grid
+        rows, columns, groups, _ = self.token_grid
         batch, trunk = tf.shape(seeds)[0], self.trunk
         given = self._given(batch, labels, order)
         drawn_per_group = 2 if self.pixel_distribution == "discretized_logistic_mixture" else 1
@@ -431,8 +457,7 @@ class AutoregressiveModel(GenerativeModel):
                 carry = trunk.advance(carry, columns_, seen)
                 values = (token, seen, *recorded)
                 written = tuple(
-                    array.write(column, value)
-                    for array, value in zip(written, values, strict=True)
+                    array.write(column, value) for array, value in zip(written, values, strict=True)
                 )
                 return column + 1, carry, written
 
@@ -446,7 +471,7 @@ class AutoregressiveModel(GenerativeModel):
                 parallel_iterations=1,
             )
             tokens, seen, *recorded = (array.stack() for array in written)
-            cache = trunk.end_row(cache, row_kept, tuple(recorded), seen)
+            cache = trunk.end_row(cache, row_kept, tuple(recorded), seen, given)
             return row + 1, cache, image.write(row, tokens)
 
         _, _, image = tf.while_loop(
@@ -488,10 +513,7 @@ class AutoregressiveModel(GenerativeModel):
             return tf.gather(codes, _pick(parameters, temperature, first))
         if self.pixel_distribution == "bernoulli":
             logit = parameters[:, 0]
-            if temperature:
-                high = first < tf.sigmoid(logit / temperature)
-            else:
-                high = logit > 0
+            high = first < tf.sigmoid(logit / temperature) if temperature else logit > 0
             level = tf.cast(high, parameters.dtype)
         elif self.pixel_distribution == "categorical":
             level = tf.cast(_pick(parameters, temperature, first), parameters.dtype)
@@ -609,9 +631,9 @@ class AutoregressiveModel(GenerativeModel):
         )
 
     def log_likelihood_map(self, images: np.ndarray, *, labels=None, order: int = 0) -> np.ndarray:
-        """Returns log p of each pixel given those before it, float32 (batch, height, width, channels).
+        """Returns log p of each pixel given those before it, nats.
 
-        Nats; the sum over an image is its log-likelihood in that order.
+        float32 (batch, height, width, channels); its sum is the log-likelihood in that order.
 
         Args:
             images: uint8 (batch, height, width, channels).

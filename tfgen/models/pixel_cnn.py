@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from tfgen import layers
-from tfgen.models.autoregressive import AutoregressiveModel, Trunk
+from tfgen.models.autoregressive import AutoregressiveModel, PositionMap, Trunk
 
 __all__ = ["PixelCNN"]
 
@@ -58,8 +58,14 @@ class PixelCNN(AutoregressiveModel):
 
     Example:
     >>> import numpy as np
-    >>> model = PixelCNN((4, 4, 1), filters=4, num_blocks=1, head_units=4, num_levels=2,
-    ...                  pixel_distribution="bernoulli")
+    >>> model = PixelCNN(
+    ...     (4, 4, 1),
+    ...     filters=4,
+    ...     num_blocks=1,
+    ...     head_units=4,
+    ...     num_levels=2,
+    ...     pixel_distribution="bernoulli",
+    ... )
     >>> model.sample(3, seed=0).shape
     (3, 4, 4, 1)
     >>> model.log_likelihood(np.zeros((5, 4, 4, 1), "uint8")).shape
@@ -115,30 +121,6 @@ class PixelCNN(AutoregressiveModel):
             self.dropout,
             self.num_flags > 0,
             name="trunk",
-        )
-
-
-class PositionMap(keras.layers.Layer):
-    """Adds a learned map to a grid of features, one for each pixel order."""
-
-    def __init__(self, shape: tuple[int, int, int], filters: int, **kwargs):
-        super().__init__(**kwargs)
-        self.map_shape, self.filters = shape, filters
-
-    def build(self, input_shape):
-        self.map = self.add_weight(
-            name="map", shape=(*self.map_shape, self.filters), initializer="zeros"
-        )
-
-    def call(self, x, order):
-        maps = keras.ops.cast(self.map, x.dtype)
-        return x + (maps[0] if self.map_shape[0] == 1 else keras.ops.take(maps, order, 0))
-
-    def row(self, row, order):
-        """Returns one row of the map for each image, (columns, batch or 1, filters)."""
-        of_row = tf.cast(self.map, self.compute_dtype)[:, row]  # (orders, columns, filters)
-        return tf.transpose(
-            of_row if self.map_shape[0] == 1 else tf.gather(of_row, order), (1, 0, 2)
         )
 
 
@@ -267,7 +249,7 @@ class GatedTrunk(Trunk):
         left = tuple((near, own) for (_, near), own in zip(left, seen, strict=True))
         return (*tokens[1:], token), left
 
-    def end_row(self, cache, kept, recorded, tokens):
+    def end_row(self, cache, kept, recorded, tokens, given):
         """The newest token row comes in at the end."""
         return (tf.concat([cache[0][1:], tokens[None]], 0), *kept)
 
@@ -363,7 +345,7 @@ class ResidualTrunk(Trunk):
         """Shifts the columns to the left by one."""
         return (*carry[0][1:], token), seen
 
-    def end_row(self, cache, kept, recorded, tokens):
+    def end_row(self, cache, kept, recorded, tokens, given):
         """The newest rows come in."""
         return (tf.concat([cache[0][1:], tokens[None]], 0), *recorded)
 
