@@ -13,6 +13,8 @@ from tfgen import models
 
 GREY, COLOUR = (8, 8, 1), (4, 6, 3)
 TINY = {"latent_dim": 2, "filters": (4,), "dense_units": 8}
+PIXEL = {"filters": 4, "num_blocks": 1, "head_units": 4, "kernel_size": (1, 3)}
+BINARY = {"num_levels": 2, "pixel_distribution": "bernoulli"}
 
 # Each family in a few configurations that together reach every branch. A new family needs an
 # entry here, and then every law of test_contract.py holds for it.
@@ -71,9 +73,58 @@ CONFIGURATIONS = {
         },
         "wasserstein": {"image_shape": GREY, "objective": "wasserstein_gp", **TINY},
     },
+    "PixelCNN": {
+        "gated": {"image_shape": (4, 5, 1), **BINARY, **PIXEL},
+        "tokens_orders": {
+            "image_shape": GREY,
+            "token_shape": (2, 4),
+            "orders": 4,
+            "num_classes": 2,
+            "dropout": 0.2,
+            **BINARY,
+            **PIXEL,
+        },
+        "mixture_colour": {"image_shape": (3, 4, 3), "num_mixtures": 2, **PIXEL},
+        "residual_colour": {
+            "image_shape": (3, 4, 3),
+            "block": "residual",
+            "num_levels": 4,
+            "pixel_distribution": "categorical",
+            "num_classes": 3,
+            **PIXEL,
+        },
+    },
+    "PixelRNN": {
+        "diagonal": {"image_shape": (4, 5, 1), **BINARY, **PIXEL},
+        "diagonal_colour": {"image_shape": (3, 4, 3), "num_mixtures": 2, "dropout": 0.2, **PIXEL},
+        "row_tokens": {
+            "image_shape": (4, 8, 1),
+            "cell": "row_lstm",
+            "token_shape": (2, 4),
+            "orders": 2,
+            "num_classes": 2,
+            **BINARY,
+            **PIXEL,
+        },
+    },
 }
 
 
+VARIED_PIXEL = {
+    "image_shape": (4, 8, 1),
+    "filters": 3,
+    "num_blocks": 1,
+    "kernel_size": (2, 5),
+    "head_units": 5,
+    "token_shape": (2, 2),
+    "orders": 2,
+    "pixel_distribution": "bernoulli",
+    "num_levels": 2,
+    "num_mixtures": 2,
+    "dropout": 0.25,
+    "num_classes": 5,
+    "seed": 11,
+}
 # A value other than the default for every argument of every constructor.
 VARIED = {
     "AutoEncoder": {
@@ -125,6 +176,8 @@ VARIED = {
         "num_classes": 5,
         "seed": 11,
     },
+    "PixelCNN": {"block": "residual", **VARIED_PIXEL},
+    "PixelRNN": {"cell": "row_lstm", **VARIED_PIXEL},
 }
 
 

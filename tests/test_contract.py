@@ -22,6 +22,13 @@ def labelled(model, count: int) -> dict:
     return laws.given(model, laws.labels_for(model, count))
 
 
+def half_masks(model, count: int) -> np.ndarray:
+    """Keeps the upper half."""
+    mask = np.zeros((count, *model.image_shape[:2], 1), bool)
+    mask[:, : model.image_shape[0] // 2] = True
+    return mask
+
+
 # Discovery and configuration
 
 
@@ -253,7 +260,9 @@ def test_likelihood(fitted):
 def test_loss_is_the_likelihood(case):
     if models.FAMILIES[case.family].likelihood == "none":
         pytest.skip("the family has no likelihood")
-    model = case(**({"beta": 1.0} if case.arguments.get("beta") else {}))
+    # Objectives other than the likelihood: a weighted KL, and one of several orders for all.
+    plain = {"beta": 1.0, "orders": 1}
+    model = case(**{name: plain[name] for name in plain if name in case.arguments})
     laws.loss_is_minus_log_likelihood(laws.randomised(model))
 
 
@@ -319,6 +328,13 @@ def test_training_noise_is_a_function_of_seed_and_step(first_case):
     assert len(np.unique([base, seeds(1, 11), seeds(2, 10)])) == 18
 
 
+def has_noise(model) -> bool:
+    """Whether the training objective draws any."""
+    arguments = ("noise_std", "dropout")
+    drawn = any(getattr(model, name, 0) for name in arguments)
+    return drawn or model.likelihood == "bound" or "score" in model.endpoints()
+
+
 def test_losses_follow_their_seeds(case):
     """Equal seeds, equal losses; other seeds, other losses where the objective has noise."""
     model = laws.randomised(case())
@@ -334,7 +350,7 @@ def test_losses_follow_their_seeds(case):
     seeds = tf.range(4, dtype=tf.int64)
     assert losses(seeds).shape == (4,)
     np.testing.assert_array_equal(losses(seeds), losses(seeds))
-    if model.likelihood == "bound" or "sample" in model.endpoints() or model.noise_std:
+    if has_noise(model):
         assert (losses(seeds) != losses(noise.fold(seeds, 1))).all()
 
 
@@ -388,11 +404,14 @@ def test_exported_signatures_give_the_same_bytes(fitted, tmp_path):
     given = {
         "images": tf.constant(images),
         "seed": tf.range(20, 25, dtype=tf.int64),
-        "latents": tf.random.stateless_normal((5, fitted.latent_dim), (0, 1)),
+        "mask": tf.constant(half_masks(fitted, 5)),
         **{name: tf.constant(value) for name, value in labels.items()},
     }
+    if "decode" in loaded:
+        given["latents"] = tf.random.stateless_normal((5, fitted.latent_dim), (0, 1))
     expected = {
         "sample": lambda: fitted.sample(5, seed=20, **labels),
+        "complete": lambda: fitted.complete(images, given["mask"], seed=20, **labels),
         "encode": lambda: fitted.encode(images, **labels),
         "decode": lambda: fitted.decode(given["latents"], **labels),
         "reconstruct": lambda: fitted.reconstruct(images, **labels),

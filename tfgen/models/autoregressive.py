@@ -539,7 +539,10 @@ class AutoregressiveModel(GenerativeModel):
         mask = {"mask": tf.TensorSpec((None, *self.image_shape[:2], 1), tf.bool, "mask")}
 
         def sample(seed, labels=None):
-            levels = self._draw(seed, labels, self._picked_order(seed), temperature)
+            order = self._picked_order(seed)
+            if temperature == 0:  # no noise at all, in the order either
+                order = tf.zeros_like(order)
+            levels = self._draw(seed, labels, order, temperature)
             return {"images": pixels.levels_to_images(levels, self.num_levels)}
 
         def complete(images, mask, seed, labels=None):

@@ -1,0 +1,143 @@
+"""Broken pixel models, each of which a law of test_pixel_models.py must catch.
+
+Every one of these trains, samples and looks fine; that is why the laws are there.
+"""
+
+import laws
+import numpy as np
+import pytest
+import tensorflow as tf
+from test_pixel_models import (
+    BINARY,
+    SMALL,
+    dependence,
+    every_image,
+    naive_sample,
+)
+
+from tfgen import PixelCNN, layers
+from tfgen.models.pixel_cnn import GatedTrunk, ResidualTrunk
+
+
+class SeesItself(PixelCNN):
+    """Mask B in the first layer."""
+
+    def build_trunk(self):
+        trunk = super().build_trunk()
+        trunk.first = layers.MaskedConv2D(2 * self.filters, trunk.first.kernel_size, "B")
+        return trunk
+
+
+class ShiftedMask(layers.MaskedConv2D):
+    """The current row one column too far to the right."""
+
+    def masked_kernel(self):
+        self.allowed[-1] = np.roll(self.allowed[-1], 1)
+        kernel = super().masked_kernel()
+        self.allowed[-1] = np.roll(self.allowed[-1], -1)
+        return kernel
+
+
+class SeesOneTooFar(PixelCNN):
+    def build_trunk(self):
+        trunk = super().build_trunk()
+        trunk.blocks[0].masked = ShiftedMask(self.filters, (2, 3), "B")
+        return trunk
+
+
+class LeaksAChannel(PixelCNN):
+    """Mask B where the head sees the pixel's own channels."""
+
+    def build_trunk(self):
+        self.from_token = layers.MaskedDense(self.head_units, self.groups, "B", use_bias=False)
+        return super().build_trunk()
+
+    def __setattr__(self, name, value):
+        if name == "from_token" and hasattr(self, "from_token"):
+            return  # the right one comes too late
+        super().__setattr__(name, value)
+
+
+class ShiftsTooLittle(PixelCNN):
+    """The vertical stack's first layer sees the own row: all of it, to the right as well."""
+
+    def build_trunk(self):
+        trunk = super().build_trunk()
+        size = trunk.first_v.kernel_size
+        trunk.first_v = layers.MaskedConv2D(self.filters, size, "vertical_B")
+        return trunk
+
+
+def random(family, image_shape=(3, 3, 1), **arguments):
+    return laws.randomised(family(image_shape, **{**BINARY, **SMALL, **arguments}), scale=0.5)
+
+
+@pytest.mark.parametrize(
+    ("family", "arguments"),
+    [
+        (SeesItself, {"block": "residual"}),
+        (SeesOneTooFar, {"block": "residual"}),
+        (LeaksAChannel, {"image_shape": (1, 2, 3)}),
+        (ShiftsTooLittle, {}),
+    ],
+)
+def test_a_leak_is_caught(family, arguments):
+    """By the Jacobian, and by probabilities that do not sum to 1."""
+    model = random(family, dtype="float64", **arguments)
+    assert (np.triu(dependence(model)) != 0).any()
+    images = every_image(model)
+    scores = model.log_likelihood(images, batch_size=len(images)).astype(np.float64)
+    assert abs(np.exp(scores).sum() - 1.0) > 1e-3
+
+
+class ForgetsALeftColumn(GatedTrunk):
+    """The cache of the own row is never filled."""
+
+    def advance(self, carry, columns, token):
+        _, left = super().advance(carry, columns, token)
+        return carry[0], left
+
+
+class KeepsAnOldRow(ResidualTrunk):
+    """The rows above stay those of the first row."""
+
+    def end_row(self, cache, kept, recorded, tokens, given):
+        return cache
+
+
+@pytest.mark.parametrize("trunk", [ForgetsALeftColumn, KeepsAnOldRow])
+def test_a_stale_cache_is_caught(trunk, monkeypatch):
+    block = "gated" if issubclass(trunk, GatedTrunk) else "residual"
+    name = f"tfgen.models.pixel_cnn.{trunk.__mro__[1].__name__}"
+    whole = random(PixelCNN, (4, 5, 1), block=block)
+    seeds = whole.image_seeds(6, 0)
+    order = whole._picked_order(seeds)
+    np.testing.assert_array_equal(
+        whole._draw(seeds, None, order, 1.0), naive_sample(whole, seeds)[0]
+    )
+    monkeypatch.setattr(name, trunk)
+    broken = random(PixelCNN, (4, 5, 1), block=block)
+    assert (broken._draw(seeds, None, order, 1.0) != naive_sample(broken, seeds)[0]).any()
+
+
+class MeanOfTheOrders(PixelCNN):
+    """The mean of the log probabilities, no density of anything."""
+
+    def _mixture_log_prob(self, images, labels):
+        levels = self._levels(images)
+        batch = tf.shape(levels)[0]
+        values = [self._log_prob(levels, labels, tf.fill((batch,), k)) for k in range(self.orders)]
+        return tf.cast(tf.reduce_mean(tf.stack(values), 0), tf.float32)
+
+
+class MeanOverPixels(PixelCNN):
+    def _mixture_log_prob(self, images, labels):
+        return super()._mixture_log_prob(images, labels) / np.prod(self.image_shape)
+
+
+@pytest.mark.parametrize("family", [MeanOfTheOrders, MeanOverPixels])
+def test_a_likelihood_that_is_none_is_caught(family):
+    model = random(family, (2, 2, 1), orders=4)
+    images = every_image(model)
+    scores = model.log_likelihood(images, batch_size=len(images)).astype(np.float64)
+    assert abs(np.exp(scores).sum() - 1.0) > 1e-3

@@ -1,0 +1,600 @@
+"""PixelCNN and PixelRNN: normalised, causal, sampled right, and completed as they say."""
+
+import functools
+import itertools
+
+import keras
+import laws
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfgen import PixelCNN, PixelRNN, layers, noise, pixels
+from tfgen.models.autoregressive import PIXEL_STREAM, group_shape
+
+NETWORKS = {
+    "gated": functools.partial(PixelCNN, block="gated"),
+    "residual": functools.partial(PixelCNN, block="residual"),
+    "row": functools.partial(PixelRNN, cell="row_lstm"),
+    "diagonal": functools.partial(PixelRNN, cell="diagonal_bilstm"),
+}
+SMALL = {"filters": 4, "num_blocks": 2, "head_units": 4, "kernel_size": (2, 3)}
+BINARY = {"pixel_distribution": "bernoulli", "num_levels": 2}
+
+
+def build(network: str, image_shape, **arguments):
+    """A small network with random weights."""
+    keras.utils.set_random_seed(1)
+    model = NETWORKS[network](**{"image_shape": image_shape, **BINARY, **SMALL, **arguments})
+    return laws.randomised(model, scale=0.5)
+
+
+def every_image(model) -> np.ndarray:
+    """Every image on the model's levels."""
+    values = pixels.level_values(model.num_levels)
+    count = int(np.prod(model.image_shape))
+    return np.array(list(itertools.product(values, repeat=count)), np.uint8).reshape(
+        -1, *model.image_shape
+    )
+
+
+each_network = pytest.mark.parametrize("network", NETWORKS)
+
+
+# Masks
+
+
+def tap_picture(mask: str, kernel_size, grid=(5, 7), at=(3, 3)) -> np.ndarray:
+    """Which positions of a grid the output at `at` depends on, bool."""
+    layer = layers.MaskedConv2D(1, kernel_size, mask, kernel_initializer="ones")
+    x = tf.Variable(tf.zeros((1, *grid, 1)))
+    with tf.GradientTape() as tape:
+        out = layer(x)[0, at[0], at[1], 0]
+    return tape.gradient(out, x)[0, :, :, 0].numpy() != 0
+
+
+@pytest.mark.parametrize(
+    ("mask", "kernel_size", "rows"),
+    [
+        ("A", (3, 5), [".......", ".#####.", ".#####.", ".##....", "......."]),
+        ("B", (3, 5), [".......", ".#####.", ".#####.", ".###...", "......."]),
+        ("vertical_A", (2, 3), [".......", "..###..", "..###..", ".......", "......."]),
+        ("vertical_B", (2, 3), [".......", ".......", "..###..", "..###..", "......."]),
+        ("horizontal_A", (1, 3), [".......", ".......", ".......", "###....", "......."]),
+        ("horizontal_B", (1, 3), [".......", ".......", ".......", ".###...", "......."]),
+    ],
+)
+def test_masks_are_as_drawn(mask, kernel_size, rows):
+    drawn = np.array([[letter == "#" for letter in row] for row in rows])
+    np.testing.assert_array_equal(tap_picture(mask, kernel_size), drawn)
+
+
+@pytest.mark.parametrize("mask", layers.MASKS)
+def test_masked_convolution_by_rows_and_columns(mask):
+    """What the sampler adds up is what the whole convolution gives."""
+    size = (1, 3) if mask.startswith("horizontal") else (2, 3)
+    layer = layers.MaskedConv2D(3, size, mask, dtype="float64")
+    x = tf.random.stateless_normal((2, 4, 5, 2), (0, 1), dtype=tf.float64)
+    whole = layer(x)
+    layer.bias.assign([0.1, 0.2, 0.3])
+    whole = whole + layer.bias
+    rows = tf.transpose(x, (1, 2, 0, 3))  # (rows, columns, batch, channels)
+    depth = layer.rows_above
+    history = tf.pad(rows, [[max(depth, 1), 0], [0, 0], [0, 0], [0, 0]])
+    for row, column in itertools.product(range(4), range(5)):
+        value = tf.cast(layer.bias, tf.float64)
+        if depth:
+            # Of vertical_B the own row is one of those that come as rows.
+            last = row + max(depth, 1) + (mask == "vertical_B")
+            value = layer.above(history[last - depth : last])[column]
+        if layer.left or layer.sees_itself:
+            padded = tf.pad(rows[row], [[layer.left, 0], [0, 0], [0, 0]])
+            count = layer.left + layer.sees_itself
+            value += layer.beside(tf.unstack(padded[column : column + count]))
+        expected = whole[:, row, column]
+        np.testing.assert_allclose(value, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("mask", ["A", "B"])
+def test_masked_dense(mask):
+    layer = layers.MaskedDense(2, 3, mask)
+    x = tf.random.stateless_normal((4, 9), (0, 1))
+    whole = layer(x)
+    for group in range(mask == "A", 3):
+        seen = 3 * (group + (mask == "B"))
+        own = layer.group(x[:, :seen], group)
+        np.testing.assert_allclose(own, whole[:, 2 * group : 2 * group + 2], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"mask": "C", "kernel_size": (1, 3)}, "mask must be one of A, B.*received 'C'"),
+        ({"mask": "A", "kernel_size": (2, 2)}, r"kernel_size must be.*odd.*\(2, 2\)"),
+        ({"mask": "horizontal_A", "kernel_size": (2, 3)}, r"must be \(1, columns\)"),
+    ],
+)
+def test_bad_masks(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        layers.MaskedConv2D(2, **arguments)
+    with pytest.raises(ValueError, match="mask must be 'A' or 'B'"):
+        layers.MaskedDense(2, 3, "C")
+
+
+# Normalisation
+
+SPACES = {
+    "pixels": ((2, 2, 1), {}),
+    "nine_pixels": ((3, 3, 1), {}),
+    "orders": ((3, 3, 1), {"orders": 8}),
+    "token_2x2": ((2, 4, 1), {"token_shape": (2, 2), "orders": 2}),
+    "token_2x4": ((2, 4, 1), {"token_shape": (2, 4)}),
+    "token_3x3": ((3, 3, 1), {"token_shape": (3, 3), "orders": 4}),
+    "token_1x3": ((3, 3, 1), {"token_shape": (1, 3)}),
+    "colours": ((2, 1, 3), {"token_shape": (2, 1)}),
+    "classes": ((2, 2, 1), {"num_classes": 2}),
+    "categorical": ((2, 2, 1), {"num_levels": 3, "pixel_distribution": "categorical"}),
+    "mixture": (
+        (1, 2, 3),
+        {"num_levels": 3, "pixel_distribution": "discretized_logistic_mixture"},
+    ),
+}
+
+
+@each_network
+@pytest.mark.parametrize("space", SPACES)
+def test_probabilities_sum_to_one(network, space):
+    image_shape, arguments = SPACES[space]
+    model = build(network, image_shape, **arguments)
+    images = every_image(model)
+    labels = laws.given(model, 1)
+    scores = model.log_likelihood(images, batch_size=len(images), **labels)
+    assert np.exp(scores.astype(np.float64)).sum() == pytest.approx(1.0, abs=1e-5)
+
+
+def test_levels_of_a_pixel_sum_to_one():
+    """Over all 256 levels of one pixel, the others fixed."""
+    for distribution in ("categorical", "discretized_logistic_mixture"):
+        model = build("gated", (2, 2, 1), num_levels=256, pixel_distribution=distribution)
+        images = np.repeat(laws.images_for(model, 1), 256, 0)
+        images[:, 1, 0, 0] = np.arange(256)
+        log_probs = model.log_likelihood_map(images)[:, 1, 0, 0].astype(np.float64)
+        assert np.exp(log_probs).sum() == pytest.approx(1.0, abs=1e-4)
+
+
+# Causality
+
+
+def dependence(model) -> np.ndarray:
+    """|d parameters of place a / d place b|, places in the order of drawing, (places, places)."""
+    grid = model.token_grid
+    values = np.random.default_rng(1).uniform(size=(1, *grid))
+    tokens = tf.Variable(values, dtype=tf.float64)
+    places = int(np.prod(grid[:3]))
+    with tf.GradientTape() as tape:
+        parameters = model._parameters_of(tokens, model._given(1, None, 0))
+        weights = np.random.default_rng(2).standard_normal(parameters.shape[-1])
+        seen = tf.reshape(parameters @ weights[:, None], (places,))
+    slopes = tape.jacobian(seen, tokens).numpy().reshape(places, places, grid[3])
+    return np.abs(slopes).max(-1)
+
+
+CAUSAL = {
+    "pixels": ((5, 6, 1), {}),
+    "tokens": ((4, 8, 1), {"token_shape": (2, 4)}),
+    "colours": ((3, 4, 3), {}),
+    "mixture": ((3, 4, 3), {"num_levels": 7, "pixel_distribution": "discretized_logistic_mixture"}),
+}
+
+
+@each_network
+@pytest.mark.parametrize("space", CAUSAL)
+def test_no_place_sees_itself_or_the_future(network, space):
+    image_shape, arguments = CAUSAL[space]
+    model = build(network, image_shape, dtype="float64", **arguments)
+    assert (np.triu(dependence(model)) == 0).all()
+
+
+def allowed(network: str, model) -> np.ndarray:
+    """The stated receptive field on a grid of single grey pixels, bool (places, places)."""
+    rows, columns, _, _ = model.token_grid
+    up, across = model.kernel_size
+    blocks = model.num_blocks
+    sees = np.zeros((rows, columns, rows, columns), bool)
+    for i, j, r, s in itertools.product(range(rows), range(columns), range(rows), range(columns)):
+        before = (r, s) < (i, j)
+        if network == "diagonal":
+            sees[i, j, r, s] = before
+            continue
+        above = i - r
+        half = across // 2
+        if network == "gated":
+            # first layer: `up` rows above; a block: one row more, one column more each way; the own
+            # row: half + 1 to the left, and 2 more a block.
+            left = half + 1 + 2 * blocks
+            if above == 0:
+                sees[i, j, r, s] = before and j - s <= left
+            else:
+                reach = half + blocks  # of v at one column; h adds columns to the left of it
+                sees[i, j, r, s] = (
+                    above <= up + blocks and j - s <= reach + 2 * blocks and (s - j <= reach)
+                )
+        elif network == "residual":
+            # first layer: `up` rows above, then one row more a block; a row above is reached one
+            # column further right for each block that goes up: the wedge beyond stays hidden.
+            sees[i, j, r, s] = (
+                before
+                and above <= up + blocks
+                and (
+                    j - s <= half + blocks and s - j <= (min(above, blocks) + half if above else -1)
+                )
+            )
+    return sees.reshape(rows * columns, rows * columns)
+
+
+def test_every_allowed_place_is_seen():
+    """The two-stack network has no blind spot, and the diagonal one sees all that came before."""
+    for network in ("gated", "diagonal"):
+        model = build(network, (4, 7, 1), dtype="float64", kernel_size=(1, 3), num_blocks=3)
+        seen = dependence(model) > 0
+        np.testing.assert_array_equal(seen & ~allowed(network, model), False)
+        if network == "diagonal":
+            np.testing.assert_array_equal(seen, allowed(network, model))
+        near = np.tril(np.ones_like(seen), -1)
+        if network == "gated":
+            # 3 blocks reach all four rows; columns up to 4 to the right of the rows above.
+            rows, columns = 4, 7
+            places = np.arange(rows * columns)
+            column = places % columns
+            right = column[None] - column[:, None]
+            near &= right <= 1 + 3
+            near &= column[:, None] - column[None] <= 2
+        assert seen[near].all()
+
+
+def test_one_stack_is_blind_to_a_wedge():
+    model = build("residual", (4, 7, 1), dtype="float64", kernel_size=(1, 3), num_blocks=1)
+    seen = (dependence(model) > 0).reshape(4, 7, 4, 7)
+    assert seen[2, 2, 1, 3]
+    assert not seen[2, 2, 1, 5]
+    two_stacks = build("gated", (4, 7, 1), dtype="float64", kernel_size=(1, 3), num_blocks=1)
+    assert (dependence(two_stacks) > 0).reshape(4, 7, 4, 7)[2, 2, 1, 4]
+
+
+# Sampling
+
+
+def naive_sample(model, seeds, labels=None, temperature=1.0):
+    """Runs the whole network for every group; returns levels and the parameters on the way."""
+    rows, columns, groups, size = model.token_grid
+    order = model._picked_order(seeds)
+    draws = 2 if model.pixel_distribution == "discretized_logistic_mixture" else 1
+    drawn = noise.uniform(seeds, (rows, columns, groups, draws), PIXEL_STREAM)
+    drawn = tf.cast(drawn, model._output_dtype)
+    tokens = np.zeros((len(seeds), rows, columns, groups, size))
+    given = model._given(len(seeds), labels, order)
+    seen = []
+    for row, column, group in np.ndindex(rows, columns, groups):
+        current = tf.constant(tokens, model._output_dtype)
+        parameters = model._parameters_of(current, given)[:, row, column, group]
+        seen.append(parameters.numpy())
+        tokens[:, row, column, group] = model._draw_group(
+            parameters, temperature, drawn[:, row, column, group]
+        )
+    tokens = tf.constant(tokens, model._output_dtype)
+    return model._oriented(model._from_tokens(tokens), order, back=True).numpy(), np.array(seen)
+
+
+SAMPLED = {
+    "pixels": ((4, 5, 1), {}),
+    "tokens": ((4, 8, 1), {"token_shape": (2, 4), "orders": 2, "num_classes": 2}),
+    "turned": ((4, 4, 1), {"token_shape": (2, 2), "orders": 8}),
+    "mixture": (
+        (2, 3, 3),
+        {"num_levels": 256, "pixel_distribution": "discretized_logistic_mixture"},
+    ),
+    "categorical": ((2, 3, 3), {"num_levels": 5, "pixel_distribution": "categorical"}),
+}
+
+
+@each_network
+@pytest.mark.parametrize("space", SAMPLED)
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_fast_sampler_equals_the_naive_one(network, space, dtype, monkeypatch):
+    if dtype == "float32" and space not in ("tokens", "mixture"):
+        pytest.skip("float64 shows it")
+    image_shape, arguments = SAMPLED[space]
+    model = build(network, image_shape, dtype=dtype, **arguments)
+    seeds = model.image_seeds(4, 7)
+    labels = None if model.num_classes is None else tf.constant([0, 1, 1, 0], tf.int64)
+    levels, naive = naive_sample(model, seeds, labels)
+    seen = []
+
+    def recorded(parameters, *rest, whole=model._draw_group):
+        seen.append(parameters.numpy())
+        return whole(parameters, *rest)
+
+    monkeypatch.setattr(model, "_draw_group", recorded)
+    fast = model._draw(seeds, labels, model._picked_order(seeds), 1.0)  # eager, so all is numbers
+    np.testing.assert_array_equal(fast, levels)
+    tolerance = {"float64": 1e-10, "float32": 1e-4}[dtype]
+    np.testing.assert_allclose(np.array(seen), naive, rtol=tolerance, atol=tolerance)
+
+
+@each_network
+def test_sampled_frequencies_are_the_likelihoods(network):
+    """Chi-squared on the 16 images of a 2x2 binary space, several orders and a token."""
+    from scipy.stats import chisquare
+
+    model = build(network, (2, 2, 1), orders=4, token_shape=(1, 2))
+    images = every_image(model)
+    count = 6000
+    drawn = model.sample(count, seed=0, batch_size=count)
+    places = 2 ** np.arange(4)[::-1]
+    index = (drawn.reshape(count, 4) > 0) @ places
+    expected = np.exp(model.log_likelihood(images).astype(np.float64)) * count
+    observed = np.bincount(index, minlength=16)
+    large = expected > 5
+    observed = np.append(observed[large], observed[~large].sum())
+    expected = np.append(expected[large], expected[~large].sum())
+    if expected[-1] == 0:
+        observed, expected = observed[:-1], expected[:-1]
+    assert chisquare(observed, expected * count / expected.sum()).pvalue > 1e-3
+
+
+def test_temperature_sharpens():
+    model = build("gated", (4, 4, 1))
+    cold, warm = (
+        model.log_likelihood(model.sample(64, seed=0, temperature=t)).mean() for t in (0.5, 1.0)
+    )
+    assert cold > warm
+
+
+# Completion
+
+
+@each_network
+@pytest.mark.parametrize("space", SAMPLED)
+def test_completion(network, space):
+    image_shape, arguments = SAMPLED[space]
+    model = build(network, image_shape, **arguments)
+    given = laws.given(model, laws.labels_for(model, 6))
+    images = laws.images_for(model, 6)
+    mask = np.random.default_rng(0).random((6, *image_shape[:2], 1)) < 0.5
+    drawn = model.complete(images, mask, seed=3, **given)
+    kept = np.broadcast_to(mask, images.shape)
+    np.testing.assert_array_equal(drawn[kept], images[kept])
+    assert np.isin(drawn, pixels.level_values(model.num_levels)).all()
+    assert (drawn[~kept] != images[~kept]).any()
+    # Hidden pixels are not looked at.
+    other = np.where(kept, images, laws.images_for(model, 6, seed=9))
+    np.testing.assert_array_equal(model.complete(other, mask, seed=3, **given), drawn)
+    everything = model.complete(images, np.ones_like(mask), seed=3, **given)
+    np.testing.assert_array_equal(everything, images)
+
+
+@each_network
+def test_completion_goes_on_as_the_sample_did(network):
+    """Of an image drawn from seed s, the first pixels kept and seed s again: the same image."""
+    model = build(network, (4, 5, 1))
+    drawn = model.sample(5, seed=11)
+    mask = np.zeros((5, 4, 5, 1), bool)
+    mask[:, :2] = True
+    mask[:, 2, :3] = True
+    np.testing.assert_array_equal(model.complete(drawn, mask, seed=11), drawn)
+    assert (model.complete(drawn, mask, seed=12) != drawn).any()
+
+
+def test_completion_is_the_exact_conditional():
+    """Frequencies of the lower row given the upper one, against p(both) / p(upper)."""
+    model = build("gated", (2, 2, 1))
+    images = every_image(model)
+    likelihoods = np.exp(model.log_likelihood(images).astype(np.float64)).reshape(4, 4)
+    count = 4000
+    for upper in range(4):
+        start = np.repeat(images[4 * upper : 4 * upper + 1], count, 0)
+        mask = np.zeros((count, 2, 2, 1), bool)
+        mask[:, 0] = True
+        drawn = model.complete(start, mask, seed=0, batch_size=count)
+        lower = (drawn[:, 1].reshape(count, 2) > 0) @ np.array([2, 1])
+        shares = np.bincount(lower, minlength=4) / count
+        conditional = likelihoods[upper] / likelihoods[upper].sum()
+        np.testing.assert_allclose(shares, conditional, atol=0.03)
+
+
+def test_completion_inside_a_group_restricts_the_softmax():
+    """A group of which some pixels are kept: the pattern is drawn among those that agree."""
+    model = build("gated", (2, 2, 1), token_shape=(2, 2))
+    images = every_image(model)
+    likelihoods = np.exp(model.log_likelihood(images).astype(np.float64))
+    count = 4000
+    mask = np.zeros((count, 2, 2, 1), bool)
+    mask[:, 1, 1] = True
+    start = np.full((count, 2, 2, 1), 255, np.uint8)
+    drawn = model.complete(start, mask, seed=0, batch_size=count)
+    index = (drawn.reshape(count, 4) > 0) @ np.array([8, 4, 2, 1])
+    agree = np.arange(16) % 2 == 1
+    shares = np.bincount(index, minlength=16) / count
+    np.testing.assert_allclose(
+        shares[agree], likelihoods[agree] / likelihoods[agree].sum(), atol=0.03
+    )
+    assert (shares[~agree] == 0).all()
+
+
+def test_completion_takes_the_order_in_which_the_kept_pixels_come_first():
+    model = build("gated", (4, 4, 1), orders=8)
+    mask = np.ones((4, 4, 4, 1), bool)
+    mask[0, 2:] = False  # below: rows from the top
+    mask[1, :2] = False  # above: from the bottom
+    mask[2, :, 2:] = False  # to the right: columns from the left
+    mask[3, :, :2] = False
+    order = model._order_for(tf.constant(mask)).numpy()
+    for image, index in enumerate(order):
+        turned = model._oriented(tf.constant(mask[image : image + 1]), tf.constant([index]))
+        flat = turned.numpy().reshape(-1)
+        assert flat[:8].all(), f"order {index} does not read image {image}'s kept pixels first"
+        assert not flat[8:].any()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda mask: mask[:, :3], r"mask must be bool of shape.*\(2, 4, 4, 1\).*\(2, 3, 4, 1\)"),
+        (lambda mask: mask[:1], "mask must be bool of shape"),
+        (lambda mask: mask.astype(np.uint8), "received dtype uint8"),
+        (lambda mask: mask[..., 0], "mask must be bool of shape"),
+    ],
+)
+def test_bad_masks_of_completion(change, message):
+    model = build("gated", (4, 4, 1))
+    images = laws.images_for(model, 2)
+    with pytest.raises(ValueError, match=message):
+        model.complete(images, change(np.ones((2, 4, 4, 1), bool)))
+
+
+# Orders and maps
+
+
+@each_network
+def test_several_orders_are_the_mean_of_their_probabilities(network):
+    model = build(network, (4, 4, 1), orders=4, token_shape=(2, 2))
+    images = laws.images_for(model, 3)
+    sums = np.array(
+        [model.log_likelihood_map(images, order=k).sum((1, 2, 3)) for k in range(model.orders)]
+    )
+    assert len(np.unique(sums.round(3))) == sums.size, "the orders are all alike"
+    mean = np.log(np.exp(sums.astype(np.float64)).mean(0))
+    np.testing.assert_allclose(model.log_likelihood(images), mean, rtol=1e-5)
+
+
+def test_orders_turn_and_turn_back():
+    model = build("gated", (4, 4, 1), orders=8)
+    images = tf.constant(np.arange(32).reshape(2, 4, 4, 1))
+    flat = set()
+    for order in range(8):
+        which = tf.fill((2,), order)
+        turned = model._oriented(images, which)
+        flat.add(tuple(turned[0].numpy().reshape(-1)))
+        np.testing.assert_array_equal(model._oriented(turned, which, back=True), images)
+    assert len(flat) == 8
+    np.testing.assert_array_equal(
+        model._oriented(images, tf.fill((2,), 1))[0, :, :, 0],
+        images[0, ::-1, ::-1, 0],
+        err_msg="the second order is not turned by 180 degrees",
+    )
+
+
+def test_map_of_each_distribution_adds_up():
+    for arguments in (
+        {"token_shape": (2, 4)},
+        {"image_shape": (2, 4, 3), "num_levels": 5, "pixel_distribution": "categorical"},
+        {"num_levels": 9, "pixel_distribution": "discretized_logistic_mixture"},
+    ):
+        model = build("gated", **{"image_shape": (4, 8, 1), **arguments})
+        images = laws.images_for(model, 3)
+        of_pixels = model.log_likelihood_map(images)
+        assert of_pixels.shape == images.shape
+        assert (of_pixels < 0).all()
+        np.testing.assert_allclose(
+            of_pixels.sum((1, 2, 3)), model.log_likelihood(images), rtol=1e-4
+        )
+    with pytest.raises(ValueError, match=r"order must lie in \[0, 0\]; received 1"):
+        model.log_likelihood_map(images, order=1)
+
+
+def test_call_gives_the_parameters_of_each_pixel():
+    """Their leading axes are the image's; inside a token they are conditional logits."""
+    for arguments, outputs in (
+        ({}, 1),
+        ({"token_shape": (2, 4)}, 1),
+        ({"num_levels": 5, "pixel_distribution": "categorical"}, 5),
+        ({"pixel_distribution": "discretized_logistic_mixture", "num_mixtures": 3}, 9),
+    ):
+        model = build("gated", (4, 8, 1), **arguments)
+        images = laws.images_for(model, 3)
+        parameters = model(images)
+        assert parameters.shape == (3, 4, 8, 1, outputs)
+        if outputs == 1:
+            signs = np.where(images > 0, 1.0, -1.0)
+            log_probs = -np.logaddexp(0.0, -signs * parameters.numpy()[..., 0])
+            np.testing.assert_allclose(
+                log_probs.sum((1, 2, 3)), model.log_likelihood(images), rtol=1e-4
+            )
+
+
+def test_dropout_is_off_outside_training():
+    model = build("gated", (4, 4, 1), dropout=0.5)
+    images = tf.constant(laws.images_for(model, 4))
+    seeds = tf.range(4, dtype=tf.int64)
+    training, testing = (
+        model.losses_per_image(images, None, seeds, training)["loss"] for training in (True, False)
+    )
+    assert (training.numpy() != testing.numpy()).any()
+    np.testing.assert_allclose(testing, -model.log_likelihood(images.numpy()), rtol=1e-5)
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5])
+def test_dropped_share(rate):
+    x = tf.ones((8, 50, 40))
+    seeds = tf.range(8, dtype=tf.int64)
+    y = layers.dropped(x, rate, seeds, 0).numpy()
+    assert (y == 0).mean() == pytest.approx(rate, abs=0.01)
+    assert y.mean() == pytest.approx(1.0, abs=0.02)
+    np.testing.assert_array_equal(layers.dropped(x, rate, seeds[3:4], 0)[0], y[3])
+    assert (layers.dropped(x, rate, seeds, 1).numpy() != y).any()
+    assert layers.dropped(x, rate, None, 0) is x
+
+
+# Bad arguments
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"token_shape": (3, 4)}, r"token_shape must divide the image; received \(3, 4\)"),
+        ({"token_shape": (0, 1)}, "token_shape must be"),
+        (
+            {"token_shape": (2, 2), "num_levels": 256, "pixel_distribution": "categorical"},
+            "token_shape other than.*needs pixel_distribution='bernoulli'",
+        ),
+        ({"orders": 3}, r"orders must be one of \(1, 2, 4, 8\); received 3"),
+        ({"orders": 4, "image_shape": (4, 8, 1)}, "orders=4 turns images.*must be square"),
+        ({"dropout": 1.0}, r"dropout must lie in \[0, 1\)"),
+        ({"filters": 0}, "filters must be at least 1"),
+        ({"image_shape": (4, 4, 2)}, "image_shape must be.*1 or 3 channels"),
+        ({"num_levels": 256, "pixel_distribution": "gaussian"}, "probabilities of levels"),
+        ({"num_levels": 4}, "'bernoulli' needs num_levels=2"),
+    ],
+)
+@pytest.mark.parametrize("family", [PixelCNN, PixelRNN])
+def test_bad_arguments(family, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        family(**{"image_shape": (4, 4, 1), **BINARY, **SMALL, **arguments})
+
+
+def test_bad_kinds():
+    with pytest.raises(ValueError, match="block must be one of gated, residual; received 'x'"):
+        PixelCNN((4, 4, 1), block="x")
+    with pytest.raises(ValueError, match="cell must be one of row_lstm, diagonal_bilstm"):
+        PixelRNN((4, 4, 1), cell="x")
+
+
+@each_network
+def test_no_latents(network):
+    model = build(network, (4, 4, 1))
+    images = laws.images_for(model, 2)
+    for call in (model.encode, model.reconstruct):
+        with pytest.raises(NotImplementedError, match="density of the pixels down without latents"):
+            call(images)
+    with pytest.raises(NotImplementedError, match="without latents"):
+        model.decode(np.zeros((2, 4), np.float32))
+    with pytest.raises(ValueError, match="images must have shape"):
+        model.log_likelihood(np.zeros((2, 5, 4, 1), np.uint8))
+
+
+def test_group_shapes():
+    assert group_shape((2, 4)) == (2, 2)
+    assert group_shape((4, 4)) == (2, 2)
+    assert group_shape((1, 1)) == (1, 1)
+    assert group_shape((3, 3)) in ((1, 3), (3, 1))
+    assert group_shape((7, 7)) == (1, 1)
