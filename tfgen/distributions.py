@@ -22,7 +22,9 @@ tfd = tfp.distributions
 
 __all__ = ["DiscretizedLogistic", "images_mean", "mixture_parameters", "pixel_distribution"]
 
-MIN_LOG_SCALE = -7.0  # of a logistic in pixels; narrower than 1/4 of an 8-bit bin gains nothing
+# Of a logistic in pixels. Narrower than 1/4 of an 8-bit bin gains nothing; wider than ten times the
+# range is flat within it, and the mean would be lost to rounding.
+MIN_LOG_SCALE, MAX_LOG_SCALE = -7.0, 3.0
 
 
 class DiscretizedLogistic(tfd.Distribution):
@@ -170,7 +172,7 @@ def mixture_parameters(
     logits, loc, raw_scale = (_split(t, num_mixtures) for t in (logits, loc, raw_scale))
     # Spread the components over the range at the start, so that they take different roles.
     loc = loc + tf.cast(tf.linspace(-1.0, 1.0, num_mixtures), loc.dtype)
-    scale = tf.exp(tf.maximum(raw_scale - 2.0, MIN_LOG_SCALE))
+    scale = tf.exp(tf.clip_by_value(raw_scale - 2.0, MIN_LOG_SCALE, MAX_LOG_SCALE))
     return logits, (loc + 1.0) * half_range, scale * half_range
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfgen import layers, noise, pixels
-from tfgen.models.base import GenerativeModel, check_pixel_distribution
+from tfgen.models.base import GenerativeModel, check_pixel_distribution, check_temperature
 
 __all__ = ["AutoregressiveModel", "PositionMap", "Trunk"]
 
@@ -623,14 +623,14 @@ class AutoregressiveModel(GenerativeModel):
                 f"mask must be bool of shape (batch, height, width, 1) = {wanted}, True where a "
                 f"pixel is kept; received dtype {mask.dtype} and shape {mask.shape}."
             )
-        self.check_temperature(temperature)
+        temperature = check_temperature(temperature)
         seeds = self.image_seeds(images.shape[0], seed)
         return self._run(
             "complete",
             [images, tf.constant(mask), seeds, labels],
             250 if batch_size is None else batch_size,
             verbose,
-            temperature=float(temperature),
+            temperature=temperature,
         )
 
     def log_likelihood_map(self, images: np.ndarray, *, labels=None, order: int = 0) -> np.ndarray:
