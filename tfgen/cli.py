@@ -125,6 +125,46 @@ def interpolate(
 
 
 @app.command()
+def complete(
+    name: Name,
+    num: Annotated[int, typer.Option(min=1, help="How many images.")] = 8,
+    ways: Annotated[int, typer.Option(min=1, help="Completions of each.")] = 6,
+    data_name: DataName = None,
+    seed: Seed = 0,
+    out: Out = Path("completions.png"),
+    scale: Scale = 2,
+) -> None:
+    """Draws the lower half of validation images anew, several times, given the upper half."""
+    model = _generative(name)
+    if "complete" not in model.endpoints():
+        raise ValueError(
+            f"{name!r} is a {type(model).__name__}, which cannot complete images. Use a PixelCNN "
+            "or a PixelRNN."
+        )
+    images, labels = _images(model, name, data_name, num)
+    _save(training.completions(model, images, labels, ways, seed), out, scale=scale)
+
+
+@app.command()
+def score(
+    name: Name,
+    num: Annotated[int, typer.Option(min=1, help="How many images.")] = 16,
+    data_name: DataName = None,
+) -> None:
+    """Prints what a model says of single validation images: nats, or a discriminator's logit."""
+    model = _generative(name)
+    images, labels = _images(model, name, data_name, num)
+    if model.likelihood != "none":
+        values, unit = model.log_likelihood(images, labels=labels), "nats"
+    elif "score" in model.endpoints():
+        values, unit = model.score(images, labels=labels), "logit, above 0: real"
+    else:
+        raise ValueError(f"{name!r} scores no images: {model.why_not('log_likelihood')}")
+    for index, value in enumerate(values):
+        typer.echo(f"{index}  {value:.3f} {unit}")
+
+
+@app.command()
 def manifold(
     name: Name = "vae_2d_mnist",
     side: Annotated[int, typer.Option(min=2, help="Images along each axis.")] = 20,

@@ -44,6 +44,7 @@ DATA_LICENCES = {"mnist": MNIST_LICENCE, "binarized_mnist": MNIST_LICENCE}
 CHECK_STEPS = 50  # between two looks at whether the losses are still finite
 LARGEST_LOSS = 1e10
 PICTURE_SCALE = 2
+HIDDEN_GREY = 96  # of pixels that are to be completed
 FIXED_SEEDS = 64  # images that `DrawSamples` draws, always from the seeds 0 .. 63
 
 
@@ -492,6 +493,24 @@ def latent_walks(
     if model.num_classes is not None and label is None:
         labels = np.arange(rows) % model.num_classes
     return plots.rows(*model.interpolate(ends[:rows], ends[rows:], steps, labels=labels))
+
+
+def completions(
+    model, images: np.ndarray, labels: np.ndarray | None, ways: int = 6, seed: int = 0
+) -> np.ndarray:
+    """Returns the picture of images completed from their upper half, a row for each image.
+
+    From the left: what is kept, over grey; `ways` completions; the image itself.
+    """
+    mask = np.zeros((len(images), *model.image_shape[:2], 1), bool)
+    mask[:, : model.image_shape[0] // 2] = True
+    seen = np.where(mask, images, np.uint8(HIDDEN_GREY))
+    drawn = model.complete(
+        *(np.repeat(array, ways, 0) for array in (images, mask)),
+        labels=None if labels is None else np.repeat(labels, ways),
+        seed=seed,
+    ).reshape(len(images), ways, *model.image_shape)
+    return plots.rows(*np.concatenate([seen[:, None], drawn, images[:, None]], 1))
 
 
 def draw_progress(model, folder: Path) -> None:

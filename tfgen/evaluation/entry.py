@@ -24,8 +24,10 @@ METRICS = {
 PICTURES = {
     "samples.png": "what it draws",
     "interpolation.png": "walks between latents",
+    "completions.png": "the upper half, six completions of it, the image",
     "progress.png": "the same seeds during training, time to the right",
 }
+COMPLETED = 8  # images of completions.png
 # Float rounding differs between machines; a changed weight or a changed bound moves more.
 RELATIVE_TOLERANCE = 1e-3
 
@@ -110,10 +112,14 @@ def evaluate(
             },
         )
         if isinstance(model, GenerativeModel):
-            images, _ = data.arrays(recipe.data, "validation")
+            images, labels = data.arrays(recipe.data, "validation")
             plots.save(training.fixed_picture(model, images), path / "samples.png", scale=2)
             if "sample" in model.endpoints() and "encode" not in model.endpoints():
                 plots.save(training.latent_walks(model), path / "interpolation.png", scale=2)
+            if "complete" in model.endpoints():
+                labels = labels[:COMPLETED] if model.num_classes is not None else None
+                picture = training.completions(model, images[:COMPLETED], labels)
+                plots.save(picture, path / "completions.png", scale=2)
         write_card(path)
     return figures
 

@@ -12,6 +12,7 @@ layers, adds the groups before g. One network may serve several pixel orders, to
 """
 
 import math
+import os
 from typing import Any, NamedTuple
 
 import keras
@@ -19,7 +20,12 @@ import numpy as np
 import tensorflow as tf
 
 from tfgen import layers, noise, pixels
-from tfgen.models.base import GenerativeModel, check_pixel_distribution, check_temperature
+from tfgen.models.base import (
+    LARGEST_BATCH,
+    GenerativeModel,
+    check_pixel_distribution,
+    check_temperature,
+)
 
 __all__ = ["AutoregressiveModel", "PositionMap", "Trunk"]
 
@@ -133,6 +139,8 @@ class AutoregressiveModel(GenerativeModel):
 
     likelihood = "exact"
     loss_names = ("loss", "bits_per_dim")
+    # One pixel after the other is too little work for several cores, so each takes a batch.
+    num_workers = os.cpu_count() or 1
 
     def __init__(
         self,
@@ -557,6 +565,10 @@ class AutoregressiveModel(GenerativeModel):
             "log_likelihood": (log_likelihood, images | labels),
         }
 
+    def batch_size_for(self, count: int) -> int:
+        """Returns an equal share for each core."""
+        return min(max(1, -(-count // self.num_workers)), LARGEST_BATCH)
+
     def why_not(self, name: str) -> str:
         """Returns one sentence on why the family has no such endpoint."""
         if name in ("encode", "decode", "reconstruct"):
@@ -606,7 +618,7 @@ class AutoregressiveModel(GenerativeModel):
             labels: Classes, for a conditional model.
             seed: As in `sample`.
             temperature: As in `sample`.
-            batch_size: Images per pass; default 250.
+            batch_size: Images per pass; by default as many as is fast, at most 250.
             verbose: 1 shows a progress bar.
 
         Returns:
@@ -628,9 +640,10 @@ class AutoregressiveModel(GenerativeModel):
         return self._run(
             "complete",
             [images, tf.constant(mask), seeds, labels],
-            250 if batch_size is None else batch_size,
+            self.batch_size_for(images.shape[0]) if batch_size is None else batch_size,
             verbose,
             temperature=temperature,
+            jit_compile=self.jit_sampling,
         )
 
     def log_likelihood_map(self, images: np.ndarray, *, labels=None, order: int = 0) -> np.ndarray:

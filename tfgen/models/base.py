@@ -1,5 +1,6 @@
 """What every model of the zoo shares, and the contract that the generative ones keep."""
 
+import concurrent.futures
 import contextlib
 import inspect
 import math
@@ -25,6 +26,7 @@ PIXEL_DISTRIBUTIONS = (
 )
 # Separate uses of one seed; a stream of `noise` each.
 EVALUATION_FOLD = -1
+LARGEST_BATCH = 250  # images that `sample` draws in one pass
 HASH_FACTOR = 2654435761  # spreads neighbouring pixels over 64 bits; any large odd number would do
 
 
@@ -273,7 +275,15 @@ class GenerativeModel(ImageModel):
 
     From these the base derives sampling, scoring and the SavedModel signatures: a method called
     from Python runs the very graph that is exported.
+
+    Attributes:
+        jit_sampling: Whether XLA compiles what `sample` and `complete` run, for each batch size;
+            the noise stays the same. Set it on a model that draws more than a few batches.
+        num_workers: Batches that run side by side.
     """
+
+    jit_sampling: bool = False
+    num_workers: int = 1
 
     def __init__(self, image_shape, num_levels, num_classes=None, seed=0, **kwargs):
         super().__init__(image_shape, num_levels, num_classes, seed, **kwargs)
@@ -433,19 +443,28 @@ class GenerativeModel(ImageModel):
         graph = self._graph(name, **fixed).get_concrete_function()
         arguments = [a for a in arguments if a is not None]
         count = int(arguments[0].shape[0])
-        if not count:  # not every kernel takes no rows; one of zeros tells the shape
-            arguments = [tf.zeros((1, *a.shape[1:]), a.dtype) for a in arguments]
-            (value,) = graph(*arguments).values()
-            return value.numpy()[:0]
         step = count if batch_size is None else _positive("batch_size", batch_size)
+        # XLA compiles for each number of rows, so that the last batch gets as many as the others.
+        fill = fixed.get("jit_compile", False) and count > step
+
+        def one_batch(start):
+            batch = [a[start : start + step] for a in arguments]
+            rows = int(batch[0].shape[0])
+            missing = step - rows if fill else int(not rows)  # not every kernel takes no rows
+            if missing:
+                batch = [
+                    tf.concat([a, tf.zeros((missing, *a.shape[1:]), a.dtype)], 0) for a in batch
+                ]
+            (value,) = graph(*batch).values()
+            return value.numpy()[:rows]
+
         bar = keras.utils.Progbar(count, unit_name="image") if verbose else None
         outputs = []
-        for start in range(0, count, step):
-            result = graph(*(a[start : start + step] for a in arguments))
-            (value,) = result.values()
-            outputs.append(value.numpy())
-            if bar is not None:
-                bar.update(min(start + step, count))
+        with concurrent.futures.ThreadPoolExecutor(self.num_workers) as pool:
+            for done in pool.map(one_batch, range(0, max(count, 1), max(step, 1))):
+                outputs.append(done)
+                if bar is not None:
+                    bar.add(len(done))
         return outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
 
     def sample(
@@ -467,7 +486,7 @@ class GenerativeModel(ImageModel):
                 s, s + 1, ...: image i of `sample(n, seed=s)` is `sample(1, seed=s + i)`.
             temperature: Scales the noise: 0 gives the most typical image, 1 the model's own
                 spread. At least 0.
-            batch_size: Images per pass; default 250.
+            batch_size: Images per pass; by default as many as is fast, at most 250.
             verbose: 1 shows a progress bar.
 
         Returns:
@@ -486,10 +505,15 @@ class GenerativeModel(ImageModel):
         return self._run(
             "sample",
             [seeds, labels],
-            250 if batch_size is None else batch_size,
+            self.batch_size_for(count) if batch_size is None else batch_size,
             verbose,
             temperature=temperature,
+            jit_compile=self.jit_sampling,
         )
+
+    def batch_size_for(self, count: int) -> int:
+        """Returns how many of `count` images `sample` draws in one pass unless told otherwise."""
+        return min(count, LARGEST_BATCH)
 
     @staticmethod
     def image_seeds(count: int, seed: int | Sequence[int] | None) -> tf.Tensor:
@@ -570,7 +594,10 @@ class GenerativeModel(ImageModel):
 
         Raises:
             ValueError: `latents` is not finite and of shape (batch, latent_dim).
+            NotImplementedError: The family has no latents.
         """
+        if "decode" not in self.endpoints():
+            self._graph("decode")
         latents = self.check_latents(latents)
         labels = pixels.check_labels(labels, self.num_classes, latents.shape[0])
         return self._run("decode", [latents, labels], 500)

@@ -1,0 +1,238 @@
+"""What drawing from a pixel model costs, over one forward pass of the same network.
+
+forward     one pass over as many images, parameters of every pixel, from a tf.function without XLA
+cached      model.sample with jit_sampling, each core drawing a share of the batch
+no XLA      model.sample without it
+whole loop  a tf.while_loop over the tokens that runs the whole network at each of them
+predict     one model.predict for each token, as public examples do it: timed for a few tokens and
+            multiplied, since a whole batch takes minutes
+
+All use the same weights. Times are medians over rounds in which the sides take turns. A pass also
+counts the taps that masks multiply by zero; `taps in use` is the share that is left without them.
+Beside them: the seconds of the first call, most of them compiling, and the peak memory.
+
+The limits: cached / forward at most 1.5 at batches 64 and 256, at most 20 ms at batch 1, the loop
+of predict at least 1000 times slower at 1 and 64 (of single-pixel tokens), the whole loop slower
+at every batch; and the likelihood of images at most 1.1 times their forward passes.
+"""
+
+import resource
+import sys
+import time
+
+import common
+import numpy as np
+import tensorflow as tf
+
+LIMITS = {"cached": 1.5, "batch 1": 0.020, "predict": 1000.0, "likelihood": 1.1}
+PREDICTED = 6  # tokens that are timed of the loop of predict
+
+
+def plain():
+    """The plain PixelCNN: single pixels, 32 filters, 7 residual blocks, initial weights."""
+    import keras
+
+    from tfgen import PixelCNN
+
+    keras.utils.set_random_seed(0)
+    return PixelCNN(
+        (28, 28, 1),
+        filters=32,
+        num_blocks=7,
+        block="residual",
+        num_levels=2,
+        pixel_distribution="bernoulli",
+    )
+
+
+def taps_in_use(model) -> float:
+    """The share of the trunk's products that no mask sets to zero."""
+    from tfgen.layers import MaskedConv2D
+
+    used = total = 0
+    for layer in model.trunk._flatten_layers():
+        if isinstance(layer, MaskedConv2D):
+            size = int(np.prod(layer.kernel.shape))
+            total += size
+            used += size * layer.allowed.mean()
+        elif type(layer).__name__ == "Dense":
+            size = int(np.prod(layer.kernel.shape))
+            total, used = total + size, used + size
+    return used / total
+
+
+def whole_loop(model):
+    """Returns seeds -> images by a loop that runs the whole network at each token."""
+    from tfgen import noise
+
+    rows, columns, groups, size = model.token_grid
+
+    @tf.function(input_signature=[tf.TensorSpec((None,), tf.int64)], autograph=False)
+    def sample(seeds):
+        batch = tf.shape(seeds)[0]
+        drawn = noise.uniform(seeds, (rows * columns * groups, 1))
+        given = model._given(batch, None, 0)
+
+        def one(index, flat):
+            tokens = tf.reshape(flat, (batch, rows, columns, groups, size))
+            parameters = tf.reshape(
+                model._parameters_of(tokens, given), (batch, rows * columns * groups, -1)
+            )
+            level = model._draw_group(parameters[:, index], 1.0, drawn[:, index])
+            at = tf.one_hot(index, rows * columns * groups)[None, :, None]
+            return index + 1, flat * (1.0 - at) + at * level[:, None]
+
+        start = tf.zeros((batch, rows * columns * groups, size))
+        _, flat = tf.while_loop(
+            lambda index, _: index < rows * columns * groups, one, (tf.constant(0), start)
+        )
+        return flat
+
+    return sample
+
+
+def measure(name, model, batches, repeats) -> tuple[list[dict], bool]:
+    """Times every side of one model at each batch."""
+    grid = model.token_grid
+    single = model.token_shape == (1, 1)
+
+    @tf.function(input_signature=[tf.TensorSpec((None, *grid), tf.float32)], autograph=False)
+    def forward(tokens):
+        return model._parameters_of(tokens, model._given(tf.shape(tokens)[0], None, 0))
+
+    loop = whole_loop(model)
+    rows, passed = [], True
+    for batch in batches:
+        tokens = tf.zeros((batch, *grid))
+        images = np.zeros((batch, *model.image_shape), np.uint8)
+
+        def timed(function):
+            start = time.perf_counter()
+            function()
+            return time.perf_counter() - start
+
+        def draw(jit, batch=batch):
+            model.jit_sampling = jit
+            model.sample(batch, seed=0)
+
+        def pass_once(tokens=tokens):
+            forward(tokens).numpy()
+
+        def loop_once(batch=batch):
+            loop(tf.range(batch, dtype=tf.int64)).numpy()
+
+        def predict_few(images=images):
+            for _ in range(PREDICTED):
+                model.predict(images, batch_size=len(images), verbose=0)
+
+        first = {"cached": timed(lambda: draw(True)), "no XLA": timed(lambda: draw(False))}
+        for warm in (pass_once, loop_once, predict_few):
+            warm()
+        sides = {
+            "forward": lambda: timed(pass_once),
+            "cached": lambda: timed(lambda: draw(True)),
+            "no XLA": lambda: timed(lambda: draw(False)),
+        }
+        seconds = common.interleaved(sides, repeats)
+        slow = common.interleaved(
+            {"whole loop": lambda: timed(loop_once), "predict": lambda: timed(predict_few)},
+            min(repeats, 2),
+        )
+        slow["predict"] = [s / PREDICTED * int(np.prod(grid[:3])) for s in slow["predict"]]
+        medians = {k: common.summary(v)["median"] for k, v in (seconds | slow).items()}
+        over = common.ratio(seconds["cached"], seconds["forward"])
+        if batch in (64, 256):
+            passed &= over["ratio"] <= LIMITS["cached"]
+        if batch == 1:
+            passed &= medians["cached"] <= LIMITS["batch 1"]
+        if single and batch in (1, 64):
+            passed &= medians["predict"] >= LIMITS["predict"] * medians["cached"]
+        passed &= medians["cached"] < medians["whole loop"]
+        rows.append(
+            {
+                "model": name,
+                "batch": batch,
+                "seconds": medians,
+                "cached_over_forward": over,
+                "first_call_seconds": first,
+            }
+        )
+    return rows, bool(passed)
+
+
+def likelihood(model, num: int, repeats: int) -> dict[str, float]:
+    """log_likelihood over the forward passes of every order, for `num` images."""
+    images = np.zeros((num, *model.image_shape), np.uint8)
+    tokens = tf.zeros((100, *model.token_grid))
+
+    @tf.function(input_signature=[tf.TensorSpec((None, *model.token_grid), tf.float32)])
+    def forward(tokens):
+        return model._parameters_of(tokens, model._given(tf.shape(tokens)[0], None, 0))
+
+    def passes():
+        start = time.perf_counter()
+        for _ in range(num // 100 * model.orders):
+            forward(tokens).numpy()
+        return time.perf_counter() - start
+
+    def score():
+        start = time.perf_counter()
+        model.log_likelihood(images, batch_size=100)
+        return time.perf_counter() - start
+
+    passes(), score()
+    rounds = common.interleaved({"passes": passes, "score": score}, repeats)
+    return common.ratio(rounds["score"], rounds["passes"])
+
+
+def main() -> int:
+    parser = common.parser(__doc__)
+    parser.add_argument("--names", nargs="*", default=["plain", "pixelcnn_binarized_mnist"])
+    parser.add_argument("--batches", nargs="*", type=int, default=[1, 16, 64, 256])
+    parser.add_argument("--scored", type=int, default=1000, help="images of the likelihood")
+    arguments = parser.parse_args()
+
+    from tfgen.training import tune_allocator
+
+    tune_allocator()
+    measured, lines, passed = [], [], True
+    for name in arguments.names:
+        model = plain() if name == "plain" else common.zoo_model(name)
+        rows, fine = measure(name, model, arguments.batches, arguments.repeats)
+        scoring = likelihood(model, arguments.scored, min(arguments.repeats, 3))
+        passed &= fine and scoring["ratio"] <= LIMITS["likelihood"]
+        share = taps_in_use(model)
+        for row in rows:
+            row |= {"taps_in_use": share, "likelihood_over_forward": scoring["ratio"]}
+            seconds, over = row["seconds"], row["cached_over_forward"]
+            lines.append(
+                [
+                    f"{name}, {row['batch']}",
+                    *(f"{seconds[side]:.4f}" for side in ("forward", "cached", "no XLA")),
+                    f"{over['ratio']:.2f} ({over['min']:.2f}..{over['max']:.2f})",
+                    f"{over['ratio'] / share:.2f}",
+                    f"{seconds['whole loop']:.2f}",
+                    f"{seconds['predict']:.0f}",
+                    f"{seconds['predict'] / seconds['cached']:,.0f}",
+                    f"{row['first_call_seconds']['cached']:.1f}",
+                    f"{scoring['ratio']:.2f}",
+                ]
+            )
+        measured += rows
+    header = (
+        *("seconds: model, batch", "forward", "cached", "no XLA", "cached / forward"),
+        *("/ taps in use", "whole loop", "predict", "predict / cached", "first", "log p / forward"),
+    )
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return common.finish(
+        f"{common.format_table(header, lines)}\n\npeak memory {peak:,.0f} MiB; malloc keeps freed "
+        "memory (tune_allocator)",
+        {"measured": measured, "peak_mib": peak, "limits": LIMITS},
+        passed,
+        "; ".join(f"{name} {limit}" for name, limit in LIMITS.items()),
+        arguments.json,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
