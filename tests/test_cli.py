@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tfgen import cli, zoo
+from tfgen import cli, data, zoo
 
 RECIPE = {
     "family": "VAE",
@@ -182,6 +182,51 @@ def test_a_gan_draws_classes_and_walks_between_seeds(gan, tmp_path, monkeypatch)
         assert run(monkeypatch, command, gan, "--out", path, *rest) == 0
         pictures[name] = path.read_bytes()
     assert len(set(pictures.values())) == len(pictures)
+
+
+PIXEL_RECIPE = {
+    "family": "PixelCNN",
+    "model": {
+        "image_shape": [8, 8, 1],
+        "filters": 4,
+        "num_blocks": 1,
+        "head_units": 4,
+        "num_mixtures": 2,
+    },
+    "data": "digits",
+    "epochs": 1,
+    "jit_compile": False,
+    "figures": [{"metric": "log_likelihood"}],
+}
+
+
+def test_a_pixel_model_is_trained_measured_and_completes(tmp_path, monkeypatch, capsys):
+    recipe, entry = tmp_path / "recipe.json", tmp_path / "pixelcnn_tiny"
+    recipe.write_text(json.dumps(PIXEL_RECIPE))
+    assert run(monkeypatch, "train", recipe, "--out", entry, "--verbose", 0) == 0
+    assert run(monkeypatch, "evaluate", entry, "--no-verbose") == 0
+    assert "completions.png" in (entry / "card.md").read_text()
+    assert "bound" not in (entry / "card.md").read_text().split("## What it is")[0]
+    pictures = []
+    for seed in (0, 0, 1):
+        out = tmp_path / f"{len(pictures)}.png"
+        command = ("complete", entry, "--num", 2, "--ways", 3, "--seed", seed, "--out", out)
+        assert run(monkeypatch, *command) == 0
+        pictures.append(out.read_bytes())
+    assert pictures[0] == pictures[1] != pictures[2]
+    capsys.readouterr()
+    assert run(monkeypatch, "score", entry, "--num", 3) == 0
+    lines = capsys.readouterr().out.splitlines()
+    images, _ = data.arrays("digits", "validation")
+    own = zoo.load(entry).log_likelihood(images[:3])
+    assert [float(line.split()[1]) for line in lines] == pytest.approx(own, abs=1e-2)
+
+
+def test_what_cannot_complete_or_score_says_so(entry, gan, monkeypatch, capsys):
+    assert run(monkeypatch, "complete", gan) == 2
+    assert "cannot complete images. Use a PixelCNN" in capsys.readouterr().err
+    assert run(monkeypatch, "score", gan, "--num", 2) == 0
+    assert capsys.readouterr().out.count("logit") == 2
 
 
 def test_export_fills_a_repository(entry, gan, tmp_path, monkeypatch, capsys):

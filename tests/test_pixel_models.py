@@ -1,5 +1,6 @@
 """PixelCNN and PixelRNN: normalised, causal, sampled right, and completed as they say."""
 
+import dataclasses
 import functools
 import itertools
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfgen import PixelCNN, PixelRNN, layers, noise, pixels
+from tfgen import PixelCNN, PixelRNN, layers, noise, pixels, training, zoo
 from tfgen.models.autoregressive import PIXEL_STREAM, group_shape
 
 NETWORKS = {
@@ -543,6 +544,29 @@ def test_dropped_share(rate):
     np.testing.assert_array_equal(layers.dropped(x[3:4], rate, seeds[3:4], 0)[0], y[3])
     assert (layers.dropped(x, rate, seeds, 1).numpy() != y).any()
     assert layers.dropped(x, rate, None, 0) is x
+
+
+# Colour
+
+
+def test_the_colour_recipe_trains_samples_and_exports(tmp_path):
+    """zoo/pixelcnn_cifar10 with fewer filters, on made-up images of its size."""
+    recipe = zoo.load_recipe("pixelcnn_cifar10")
+    images = np.random.default_rng(0).integers(0, 256, (24, 32, 32, 3), np.uint8)
+    np.savez(tmp_path / "colour.npz", **dict.fromkeys(("train", "validation", "test"), images))
+    small = {**recipe.model, "filters": 4, "num_blocks": 1, "head_units": 4, "num_mixtures": 2}
+    tiny = dataclasses.replace(
+        recipe, model=small, data=str(tmp_path / "colour.npz"), batch_size=8, epochs=1
+    )
+    model = training.train(tiny, tmp_path / "run", verbose=0)
+    drawn = model.sample(2, seed=0)
+    assert drawn.shape == (2, 32, 32, 3)
+    assert len(np.unique(drawn)) > 50
+    assert (drawn[..., 0] != drawn[..., 1]).any(), "the channels are copies"
+    version = model.export(tmp_path / "colour")
+    exported = tf.saved_model.load(str(version)).signatures["sample"]
+    (again,) = exported(seed=tf.range(2, dtype=tf.int64)).values()
+    laws.assert_close_images(again.numpy(), model.sample(2, seed=0, batch_size=2), 256)
 
 
 # Bad arguments

@@ -114,7 +114,7 @@ def evaluate(
         if isinstance(model, GenerativeModel):
             images, labels = data.arrays(recipe.data, "validation")
             plots.save(training.fixed_picture(model, images), path / "samples.png", scale=2)
-            if "sample" in model.endpoints() and "encode" not in model.endpoints():
+            if "decode" in model.endpoints() and "encode" not in model.endpoints():
                 plots.save(training.latent_walks(model), path / "interpolation.png", scale=2)
             if "complete" in model.endpoints():
                 labels = labels[:COMPLETED] if model.num_classes is not None else None
