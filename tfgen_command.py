@@ -5,11 +5,11 @@ import os
 import sys
 from collections.abc import Iterator
 
-__all__ = ["main"]
+__all__ = ["main", "native_stderr_closed"]
 
 
 @contextlib.contextmanager
-def _native_stderr_closed() -> Iterator[None]:
+def native_stderr_closed() -> Iterator[None]:
     """Drops what libraries write to file descriptor 2 from C++; Python's errors still show.
 
     TensorFlow prints "Could not find cuda drivers" at import whatever its log level.
@@ -28,7 +28,7 @@ def _native_stderr_closed() -> Iterator[None]:
 def main() -> None:
     """Runs the command line."""
     if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") != "0":
-        with _native_stderr_closed():
+        with native_stderr_closed():
             import tensorflow  # noqa: F401
     from tfgen.cli import main as run
 

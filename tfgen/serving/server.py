@@ -1,0 +1,129 @@
+"""The local server's process: REST and gRPC in one event loop, calls in threads beside it."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import grpc
+import uvicorn
+
+from tfgen.serving.batching import Batcher
+from tfgen.serving.core import Core, Metrics
+from tfgen.serving.repository import Repository
+from tfgen.serving.rest import build_app
+from tfgen.serving.rpc import handlers
+from tfgen.serving.settings import Settings
+
+__all__ = ["run"]
+
+_log = logging.getLogger("tfgen.serving")
+
+
+class _Web(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self):
+        """Leaves signals to `_serve`, which stops gRPC as well."""
+        yield
+
+
+def run(settings: Settings) -> None:
+    """Serves until SIGTERM or SIGINT, then answers what runs and returns.
+
+    Raises:
+        ValueError: A setting out of range, or a repository that is none.
+        OSError: A port is in use.
+    """
+    logging.basicConfig(stream=sys.stderr, format="tfgen serve: %(message)s", level=logging.INFO)
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    asyncio.run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> None:
+    metrics = Metrics()
+    repository = Repository(Path(settings.models), settings.poll_seconds, metrics.note_version)
+    limit = int(settings.max_body_mb * 2**20)
+    listener = _listen(settings.host, settings.port)
+    batcher = Batcher(
+        settings.max_batch_size,
+        settings.batch_window_ms / 1000,
+        settings.threads,
+        on_batch=metrics.count_batch,
+    )
+    core = Core(repository, batcher, metrics, limit, settings.timeout)
+    # Without this two servers would share a port in silence.
+    rpc = grpc.aio.server(
+        options=[
+            ("grpc.so_reuseport", 0),
+            ("grpc.max_receive_message_length", limit),
+            ("grpc.max_send_message_length", -1),
+        ]
+    )
+    rpc.add_generic_rpc_handlers(handlers(core))
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    try:
+        grpc_port = rpc.add_insecure_port(f"{host}:{settings.grpc_port}")
+    except RuntimeError:
+        raise OSError(
+            f"port {settings.grpc_port} of {settings.host} is in use or not yours to take; choose "
+            "another one with --grpc-port."
+        ) from None
+    web = _Web(
+        uvicorn.Config(
+            build_app(core),
+            log_level="warning",
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=max(int(settings.grace_seconds), 1),
+        )
+    )
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    await asyncio.to_thread(repository.start)
+    await rpc.start()
+    serving = asyncio.create_task(web.serve(sockets=[listener]))
+    port = listener.getsockname()[1]
+    _log.info(
+        "%d models at http://%s:%d (page and REST) and %s:%d (gRPC); a local server for trying "
+        "out, TF Serving is for production",
+        len(repository.models()),
+        host,
+        port,
+        host,
+        grpc_port,
+    )
+    waiting = asyncio.create_task(stopping.wait())
+    await asyncio.wait({waiting, serving}, return_when=asyncio.FIRST_COMPLETED)
+    _log.info("stopping; running requests get %g seconds", settings.grace_seconds)
+    core.draining = True
+    web.should_exit = True
+    await asyncio.gather(rpc.stop(settings.grace_seconds), serving)
+    await asyncio.to_thread(batcher.stop)
+    await asyncio.to_thread(repository.stop)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Returns a bound socket.
+
+    Raises:
+        OSError: The address is not of this machine, or the port is in use.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # asyncio turns Nagle's algorithm off only where the protocol is named; an answer would wait
+    # 40 ms otherwise.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise OSError(
+            f"cannot listen on port {port} of {host}: {error.strerror}. Choose another one with "
+            "--port (or --host)."
+        ) from None
+    return listener
