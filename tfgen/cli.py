@@ -15,6 +15,7 @@ from rich.table import Table
 
 from tfgen import data, plots, training, zoo
 from tfgen import evaluation as measuring
+from tfgen import export as exporting
 from tfgen.models.base import GenerativeModel
 from tfgen.serving.command import serve
 
@@ -196,6 +197,37 @@ def train(
     if isinstance(model, GenerativeModel):
         training.draw_progress(model, out)
     console.print(f"Trained model in {out.resolve()}", soft_wrap=True)
+
+
+@app.command()
+def export(
+    name: Annotated[str | None, typer.Argument(help="An entry or a folder.")] = None,
+    all_entries: Annotated[bool, typer.Option("--all", help="Every model of the zoo.")] = False,
+    out: Annotated[Path, typer.Option(help="The model repository.")] = Path("saved_models"),
+    version: Annotated[
+        int | None, typer.Option(help="By default one more than the last one there.")
+    ] = None,
+    temperature: Annotated[float, typer.Option(help="Scale of the noise, fixed in sample.")] = 1.0,
+    num_samples: Annotated[
+        int, typer.Option(help="Importance samples, fixed in log_likelihood.")
+    ] = 1,
+    jit: Annotated[
+        bool, typer.Option("--jit", help="Compile the endpoints with XLA, for each batch size.")
+    ] = False,
+) -> None:
+    """Writes SavedModels and models.config into a repository for TensorFlow Serving."""
+    if (name is None) != all_entries:
+        raise ValueError("export needs either an entry's NAME or --all.")
+    for entry in zoo.list_models() if all_entries else [name]:
+        written = exporting.add(
+            out,
+            entry,
+            version=version,
+            temperature=temperature,
+            num_samples=num_samples,
+            jit_compile=jit,
+        )
+        console.print(f"Exported {written.resolve()}", soft_wrap=True)
 
 
 def prior_plane(side: int) -> np.ndarray:

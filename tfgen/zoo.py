@@ -26,7 +26,16 @@ from tfgen import models
 from tfgen.files import replacing
 from tfgen.recipe import Recipe
 
-__all__ = ["folder", "info", "list_models", "load", "load_recipe", "save"]
+__all__ = [
+    "folder",
+    "info",
+    "list_models",
+    "load",
+    "load_recipe",
+    "origin",
+    "save",
+    "weights_digest",
+]
 
 WEIGHTS = "model.weights.h5"
 LICENCES = {"weights": "as its user decides"}
@@ -122,8 +131,34 @@ def load(name: str | Path, load_weights: bool = True, **overrides) -> keras.Mode
                 f"the weights of {path.name!r} do not fit the overrides {overrides}: they change "
                 f"the shape of the network. Pass load_weights=False to train it anew. ({error})"
             ) from error
+        # Keras would wrap a plain attribute in a tracker.
+        model.__dict__["_origin"] = {
+            "name": path.resolve().name,
+            "sha256": _read(path / "metadata.json")["sha256"],
+            "weights": weights_digest(model),
+        }
     model.compile()
     return model
+
+
+def origin(model: keras.Model) -> dict[str, str] | None:
+    """Returns name and sha256 of the entry whose weights the model has, as they were loaded.
+
+    None for one that no entry holds, e.g. since it was trained further.
+    """
+    loaded = model.__dict__.get("_origin")
+    if loaded is None or loaded["weights"] != weights_digest(model):
+        return None
+    return {name: loaded[name] for name in ("name", "sha256")}
+
+
+def weights_digest(model: keras.Model) -> str:
+    """Returns a sha256 over dtypes, shapes and values of all weights, 64 hex digits."""
+    digest = hashlib.sha256()
+    for variable in model.weights:
+        digest.update(f"{variable.dtype} {tuple(variable.shape)}\n".encode())
+        digest.update(variable.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def load_recipe(name: str | Path) -> Recipe:

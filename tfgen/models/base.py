@@ -329,18 +329,83 @@ class GenerativeModel(ImageModel):
         levels = self.mean_image(latents, labels) * ((self.num_levels - 1) / 255.0)
         return pixels.levels_to_images(levels, self.num_levels)
 
-    def signatures(self, temperature: float = 1.0, num_samples: int = 1) -> dict[str, Any]:
+    def signatures(
+        self, temperature: float = 1.0, num_samples: int = 1, jit_compile: bool = False
+    ) -> dict[str, Any]:
         """Returns the SavedModel endpoints of this family as `tf.function`s with dynamic batch.
+
+        Beside the family's own: `sample_png`, whose `image_bytes` are samples as PNG files; and
+        `serving_default`, which is `sample`, or `reconstruct` where there is none.
 
         Args:
             temperature: Fixed in `sample`.
             num_samples: Importance samples, fixed in `log_likelihood`.
-        """
-        names = self.endpoints(temperature, num_samples)
-        return {name: self._graph(name, temperature, num_samples) for name in names}
+            jit_compile: Whether XLA compiles them; the noise stays the same.
 
-    def _graph(self, name: str, temperature: float = 1.0, num_samples: int = 1):
-        key = (name, temperature, num_samples)
+        Raises:
+            ValueError: An argument out of range.
+        """
+        temperature = _temperature(temperature)
+        num_samples = _positive("num_samples", num_samples)
+        endpoints = self.endpoints(temperature, num_samples)
+        graphs = {
+            name: self._graph(name, temperature, num_samples, jit_compile) for name in endpoints
+        }
+        if "sample" in endpoints:
+            sample, (_, specs) = graphs["sample"], endpoints["sample"]
+
+            def sample_png(*arguments):
+                return {"image_bytes": tf.io.encode_png(sample(*arguments)["images"])}
+
+            graphs["sample_png"] = tf.function(
+                sample_png, input_signature=list(specs.values()), autograph=False
+            )
+        default = next(n for n in ("sample", "reconstruct", *endpoints) if n in endpoints)
+        return {**graphs, "serving_default": graphs[default]}
+
+    def export(
+        self,
+        filepath: str | Path,
+        format: str = "tf_saved_model",
+        verbose: bool | None = None,
+        **options,
+    ) -> Path:
+        """Writes the SavedModel `filepath/<version>`, the next version that is not there yet.
+
+        Args:
+            filepath: Folder of the versions; its name is the model's in TensorFlow Serving.
+            format: "tf_saved_model".
+            verbose: True prints where it went.
+            **options: `version`, `temperature`, `num_samples` and `jit_compile` of
+                `tfgen.export.save`.
+
+        Returns:
+            The folder of the version, for `tf.saved_model.load`.
+
+        Raises:
+            ValueError: An argument out of range, or a version that is there already.
+            OSError: The folder cannot be written.
+        """
+        from tfgen import export
+
+        if format != "tf_saved_model":
+            raise ValueError(
+                f"format must be 'tf_saved_model', the one that holds every endpoint; received "
+                f"{format!r}."
+            )
+        written = export.save(self, filepath, **options)
+        if verbose:
+            print(f"Exported to {written}: {', '.join(self.signatures())}")
+        return written
+
+    def _graph(
+        self,
+        name: str,
+        temperature: float = 1.0,
+        num_samples: int = 1,
+        jit_compile: bool = False,
+    ):
+        key = (name, temperature, num_samples, jit_compile)
         if key not in self._graphs:
             endpoints = self.endpoints(temperature, num_samples)
             if name not in endpoints:
@@ -350,7 +415,10 @@ class GenerativeModel(ImageModel):
                 )
             function, specs = endpoints[name]
             self._graphs[key] = tf.function(
-                function, input_signature=list(specs.values()), autograph=False
+                function,
+                input_signature=list(specs.values()),
+                autograph=False,
+                jit_compile=jit_compile,
             )
         return self._graphs[key]
 
@@ -408,9 +476,7 @@ class GenerativeModel(ImageModel):
             NotImplementedError: The family cannot be sampled from; the message says why.
         """
         count = _positive("num_samples", num_samples)
-        number = isinstance(temperature, numbers.Real)
-        if not (number and math.isfinite(temperature) and temperature >= 0):
-            raise ValueError(f"temperature must be finite and >= 0; received {temperature!r}.")
+        temperature = _temperature(temperature)
         if "sample" not in self.endpoints():
             self._graph("sample")
         labels = pixels.check_labels(labels, self.num_classes, count)
@@ -420,7 +486,7 @@ class GenerativeModel(ImageModel):
             [seeds, labels],
             250 if batch_size is None else batch_size,
             verbose,
-            temperature=float(temperature),
+            temperature=temperature,
         )
 
     @staticmethod
@@ -582,6 +648,12 @@ def _positive(name: str, value: int) -> int:
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
         raise ValueError(f"{name} must be a whole number, at least 1; received {value!r}.")
     return int(value)
+
+
+def _temperature(value: float) -> float:
+    if not (isinstance(value, numbers.Real) and math.isfinite(value) and value >= 0):
+        raise ValueError(f"temperature must be finite and >= 0; received {value!r}.")
+    return float(value)
 
 
 def weighted_mean(values: tf.Tensor, weight: tf.Tensor | None) -> tf.Tensor:

@@ -191,7 +191,8 @@ class VAE(GenerativeModel):
                     ),
                     tfb.Permute(reverse),
                 ]
-            return tfd.TransformedDistribution(base, tfb.Chain(chain))
+            # Made-up names would join those of all parts, for each operation of an export.
+            return tfd.TransformedDistribution(base, tfb.Chain(chain, name="flow"), name="prior")
         greys = 255.0 * tf.sigmoid(self.pseudo_inputs)
         whole = greys + tf.stop_gradient(tf.round(greys) - greys)  # straight-through rounding
         labels = None

@@ -1,0 +1,272 @@
+"""SavedModels for TensorFlow Serving, C and any process that has TensorFlow and nothing else.
+
+A version is a folder that is there whole or not at all:
+
+    <name>/<version>/
+        saved_model.pb, variables/               one signature for each endpoint, weights once
+        assets.extra/tf_serving_warmup_requests  what TensorFlow Serving runs before it says "ready"
+        assets.extra/tfgen.json                  what it was made from, and its signatures
+
+A signature takes tensors with a leading batch axis, the seed too, and returns a named dict. It is
+the very graph that the method of that name runs from Python, so the bytes are the same. No op of
+Python's and no device is in it, so CPU and GPU alike can run it.
+
+A model repository is a folder of such `<name>/`, with a models.config that lists them.
+"""
+
+import json
+import os
+import re
+from importlib.metadata import version as version_of
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from tfgen import zoo
+from tfgen.files import replacing, scratch
+
+__all__ = ["METADATA", "WARMUP", "add", "model_config", "save", "update_config", "versions"]
+
+METADATA = "assets.extra/tfgen.json"
+WARMUP = "assets.extra/tf_serving_warmup_requests"
+CONFIG = "models.config"
+SERVED_FROM = "/models"  # where TensorFlow Serving's images expect a repository
+BATCHES = (1, 2, 4, 8, 16, 32)  # those of saved_models/batching.config; XLA compiles each
+LAST_VERSION = 2**63 - 1  # TensorFlow Serving counts in int64
+
+
+def save(
+    model,
+    folder: str | Path,
+    *,
+    version: int | None = None,
+    temperature: float = 1.0,
+    num_samples: int = 1,
+    jit_compile: bool = False,
+) -> Path:
+    """Writes a model as the next version of a servable.
+
+    Args:
+        model: A `GenerativeModel`.
+        folder: The servable's folder; its name is the model's name in TensorFlow Serving.
+        version: A whole number, at least 1; None is one more than the last one there.
+        temperature: Fixed in `sample`, at least 0.
+        num_samples: Importance samples, fixed in `log_likelihood`.
+        jit_compile: Whether XLA compiles every endpoint, anew for each batch size.
+
+    Returns:
+        The folder of the version, `folder/<version>`, for `tf.saved_model.load`.
+
+    Raises:
+        ValueError: An argument out of range, or a version that is there already.
+        OSError: The folder cannot be written.
+    """
+    folder = Path(os.path.abspath(Path(folder).expanduser()))
+    _check_name(folder.name)
+    _check_version(folder, version)
+    graphs = model.signatures(temperature, num_samples, jit_compile)
+    concrete = {name: graph.get_concrete_function() for name, graph in graphs.items()}
+    module = tf.Module()
+    # Not the Keras variables, which load in Python and fail in C; and only those that are used.
+    module.held = _captured(model, concrete.values())
+    details = {
+        "name": folder.name,
+        "family": type(model).__name__,
+        "likelihood": model.likelihood,
+        "image_shape": list(model.image_shape),
+        "num_levels": model.num_levels,
+        "num_classes": model.num_classes,
+        "latent_dim": getattr(model, "latent_dim", None),
+        "zoo": zoo.origin(model),
+        "weights_sha256": zoo.weights_digest(model),
+        "temperature": temperature,
+        "num_samples": num_samples,
+        "jit_compile": jit_compile,
+        "versions": {package: version_of(package) for package in ("tfgen", "keras", "tensorflow")},
+        "signatures": {name: _specs(function) for name, function in concrete.items()},
+    }
+    with scratch(folder) as temporary:
+        built = temporary / "version"
+        tf.saved_model.save(module, str(built), signatures=concrete)
+        (built / METADATA).parent.mkdir()
+        (built / METADATA).write_text(json.dumps(details, indent=2) + "\n")
+        _write_warmup(built / WARMUP, details["signatures"], jit_compile)
+        if version is None:  # as late as can be, since others may have exported meanwhile
+            version = max(versions(folder), default=0) + 1
+        return built.rename(folder / str(version))
+
+
+def add(repository: str | Path, name: str | Path, **options) -> Path:
+    """Exports an entry of the zoo, or a preset's folder, into a model repository.
+
+    Args:
+        repository: Its folder; made if missing. models.config there is brought up to date.
+        name: An entry's name or a folder, as `zoo.load` takes it.
+        **options: Those of `save`.
+
+    Returns:
+        The folder of the new version.
+
+    Raises:
+        ValueError: Unknown name, an entry that is no generative model, a bad option.
+        OSError: The repository cannot be written.
+    """
+    repository = Path(repository).expanduser()
+    entry = zoo.folder(name).resolve().name
+    _check_name(entry)
+    _check_version(repository / entry, options.get("version"))
+    model = zoo.load(name)
+    if model.kind != "model":
+        raise ValueError(
+            f"{str(name)!r} is a {type(model).__name__}, which has no endpoints to serve. "
+            f"Export one of {', '.join(zoo.list_models())}."
+        )
+    written = save(model, repository / entry, **options)
+    update_config(repository)
+    return written
+
+
+def versions(folder: str | Path) -> list[int]:
+    """Returns the versions of a servable, ascending; none if there is no such folder."""
+    names = (path.parent.name for path in Path(folder).glob("*/saved_model.pb"))
+    return sorted(int(name) for name in names if re.fullmatch(r"[1-9][0-9]*", name))
+
+
+# models.config -------------------------------------------------------------------------------
+
+
+def model_config(names: list[str], root: str = SERVED_FROM) -> str:
+    """Returns a ModelServerConfig in protobuf's text format that serves `names` from `root`."""
+    return "model_config_list {\n" + "".join(_config(name, root) for name in names) + "}\n"
+
+
+def update_config(repository: str | Path) -> Path:
+    """Adds to models.config the models of a repository that it lacks.
+
+    What is there stays as it is: version policies and labels are for their user to set.
+
+    Raises:
+        ValueError: The file holds no model_config_list that one could add to.
+    """
+    repository = Path(repository)
+    path = repository / CONFIG
+    names = sorted(path.name for path in repository.iterdir() if versions(path))
+    text = path.read_text() if path.is_file() else model_config([])
+    code = re.sub(r"#.*", "", text)
+    listed = re.findall(r"""\bname\s*:\s*["']([^"']+)["']""", code)
+    end = re.search(r"\}(?:\s|#.*)*\Z", text)
+    if "model_config_list" not in code or end is None:
+        raise ValueError(
+            f"{path} must hold a model_config_list {{ ... }}; it holds none. "
+            "Restore it, or remove it to have it written anew."
+        )
+    head = text[: end.start()].rstrip() + "\n"
+    added = "".join(_config(name, SERVED_FROM) for name in names if name not in listed)
+    text = head + added + text[end.start() :]
+    with replacing(path) as temporary:
+        temporary.write_text(text)
+    return path
+
+
+def _config(name: str, root: str) -> str:
+    return (
+        "  config {\n"
+        f'    name: "{name}"\n'
+        f'    base_path: "{root}/{name}"\n'
+        '    model_platform: "tensorflow"\n'
+        "  }\n"
+    )
+
+
+# Checks --------------------------------------------------------------------------------------
+
+
+def _check_name(name: str) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
+        raise ValueError(
+            "the folder's name is the model's name in TensorFlow Serving and may have letters, "
+            f"digits, '_', '-' and '.'; received {name!r}. Choose another folder."
+        )
+
+
+def _check_version(folder: Path, version: int | None) -> None:
+    if version is None:
+        return
+    whole = isinstance(version, int) and not isinstance(version, bool)
+    if not whole or not 1 <= version <= LAST_VERSION:
+        raise ValueError(
+            f"version must be a whole number from 1 to {LAST_VERSION}; received {version!r}."
+        )
+    if (folder / str(version)).exists():
+        raise ValueError(
+            f"version {version} of {folder.name!r} is there already; versions are never changed. "
+            f"Leave version out for the next one, {max(versions(folder), default=0) + 1}."
+        )
+
+
+# What a version holds ------------------------------------------------------------------------
+
+
+def _captured(model, functions) -> list[tf.Variable]:
+    """The variables of a model that any of the functions reads."""
+    handles = {id(tensor) for function in functions for tensor in function.captured_inputs}
+    values = [variable.value for variable in model.variables]
+    return [value for value in values if id(value.handle) in handles]
+
+
+def _specs(function) -> dict[str, dict[str, Any]]:
+    """Names, dtypes and shapes of a signature; the batch is null."""
+
+    def listed(specs):
+        return {
+            name: {"dtype": spec.dtype.name, "shape": spec.shape.as_list()}
+            for name, spec in specs.items()
+        }
+
+    # `None` stands for labels of a model that takes none.
+    given = [spec for spec in function.structured_input_signature[0] if spec is not None]
+    arguments = {spec.name: spec for spec in given}
+    return {"inputs": listed(arguments), "outputs": listed(function.structured_outputs)}
+
+
+def _write_warmup(path: Path, signatures: dict[str, Any], jit_compile: bool) -> None:
+    """Writes requests of zeros for each signature, a TFRecord of PredictionLog messages.
+
+    One image is enough to load every kernel; under XLA each batch size is compiled anew.
+    """
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for name, specs in signatures.items():
+            for batch in BATCHES if jit_compile else BATCHES[:1]:
+                inputs = {
+                    argument: tf.make_tensor_proto(
+                        tf.zeros([batch, *spec["shape"][1:]], spec["dtype"])
+                    )
+                    for argument, spec in specs["inputs"].items()
+                }
+                writer.write(_prediction_log(name, inputs))
+
+
+def _prediction_log(signature: str, inputs: dict[str, Any]) -> bytes:
+    """Serialises tensorflow.serving.PredictionLog, a message of four nested ones.
+
+    By hand, so that an export needs no tensorflow-serving-api; the tests read it with that.
+
+        PredictionLog { PredictLog predict_log = 6 { PredictRequest request = 1 {
+            ModelSpec model_spec = 1 { string signature_name = 3 }
+            map<string, TensorProto> inputs = 2 } } }
+    """
+    request = _field(1, _field(3, signature.encode()))
+    for name, tensor in inputs.items():
+        request += _field(2, _field(1, name.encode()) + _field(2, tensor.SerializeToString()))
+    return _field(6, _field(1, request))
+
+
+def _field(number: int, content: bytes) -> bytes:
+    """A length-delimited field of protobuf's wire format."""
+    size, length = len(content), bytearray()
+    while size > 127:
+        length.append(size & 127 | 128)
+        size >>= 7
+    length.append(size)
+    return bytes([number << 3 | 2]) + bytes(length) + content
