@@ -119,12 +119,10 @@ class Batcher:
         return task.future
 
     def stop(self) -> None:
-        """Runs what waits, then ends the threads."""
+        """Takes no more; what waits still runs, then the threads end by themselves."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
-        for thread in self._threads:
-            thread.join()
 
     def _work(self) -> None:
         while tasks := self._next():
@@ -202,16 +200,26 @@ class Batcher:
         signature = tasks[0].signature
         rows = sum(task.rows for task in tasks)
         self._on_batch(len(tasks), rows)
-        if len(tasks) == 1:
+        padded = self._padded(signature, rows)
+        if len(tasks) == 1 and padded == rows:
             return [signature.run(tasks[0].arrays)]
-        together = signature.run(
-            {name: np.concatenate([t.arrays[name] for t in tasks]) for name in signature.inputs}
-        )
+        stacked = {}
+        for name in signature.inputs:
+            parts = [task.arrays[name] for task in tasks]
+            stacked[name] = np.concatenate([*parts, *[parts[-1][-1:]] * (padded - rows)])
+        together = signature.run(stacked)
         for name, output in together.items():
-            if len(output) != rows:
+            if len(output) != padded:
                 raise ServingError(
-                    "INTERNAL", f"output {name!r} has {len(output)} rows for {rows} of input."
+                    "INTERNAL", f"output {name!r} has {len(output)} rows for {padded} of input."
                 )
+            together[name] = output[:rows]
         ends = np.cumsum([task.rows for task in tasks])[:-1]
         split = {name: np.split(output, ends) for name, output in together.items()}
         return [{name: parts[i] for name, parts in split.items()} for i in range(len(tasks))]
+
+    def _padded(self, signature: Signature, rows: int) -> int:
+        """XLA compiles each batch size anew, so there a batch is filled up to a power of two."""
+        if not (signature.compiled and signature.batched):
+            return rows
+        return min(1 << (rows - 1).bit_length(), max(rows, self.max_rows))

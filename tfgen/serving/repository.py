@@ -107,6 +107,7 @@ class Repository:
         root: The folder.
         poll_seconds: Time between two looks at it.
         on_change: Called with (model, version, whether it is available now).
+        call_seconds: A call that takes longer is broken off.
 
     Raises:
         ValueError: See `read_config`.
@@ -117,10 +118,12 @@ class Repository:
         root: Path,
         poll_seconds: float = 1.0,
         on_change: Callable[[str, int, bool], None] = lambda *_: None,
+        call_seconds: float = 30.0,
     ):
         self.root = root
         self._on_change = on_change
         self._poll_seconds = poll_seconds
+        self._call_seconds = call_seconds
         self._lock = threading.Lock()
         self._models: dict[str, _Model] = {}
         self._stop = threading.Event()
@@ -226,14 +229,14 @@ class Repository:
         self.refresh()
         self._thread.start()
 
-    def stop(self) -> None:
-        """Stops looking, and frees every model once its requests are answered."""
+    def stop(self, timeout: float = UNLOAD_SECONDS) -> None:
+        """Stops looking, and frees every model; its requests get `timeout` seconds."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
         for name, model in self._models.items():
             for version in list(model.loaded):
-                self._unload(name, model, version)
+                self._unload(name, model, version, timeout)
 
     def _watch(self) -> None:
         while not self._stop.wait(self._poll_seconds):
@@ -287,7 +290,7 @@ class Repository:
             return False
         self._set_state(model, version, _STATES.LOADING)
         try:
-            servable = Servable(name, version, path)
+            servable = Servable(name, version, path, self._call_seconds)
         except ServingError as error:
             model.failed[version] = fingerprint
             self._set_state(model, version, _STATES.END, error.code, error.message)
@@ -301,12 +304,14 @@ class Repository:
         _log.info("%s version %d is available", name, version)
         return True
 
-    def _unload(self, name: str, model: _Model, version: int) -> None:
+    def _unload(
+        self, name: str, model: _Model, version: int, timeout: float = UNLOAD_SECONDS
+    ) -> None:
         with self._lock:
             servable = model.loaded.pop(version)
             model.states[version] = (_STATES.UNLOADING, "OK", "")
         self._on_change(name, version, False)
-        servable.close(UNLOAD_SECONDS)
+        servable.close(timeout)
         self._set_state(model, version, _STATES.END)
         _log.info("%s version %d is unloaded", name, version)
 

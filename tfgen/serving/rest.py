@@ -141,7 +141,9 @@ def _model_spec(request: fastapi.Request) -> tuple[str, int | None, str]:
             "INVALID_ARGUMENT", f"Malformed request: {request.method} {request.url.path}"
         )
     if version is not None and int(version[:25]) >= 2**63:
-        raise ServingError("INVALID_ARGUMENT", f"Failed to convert version: {version} to numeric.")
+        raise ServingError(
+            "INVALID_ARGUMENT", f"Failed to convert version: {version[:25]} to numeric."
+        )
     return given["name"], None if version is None else int(version), label
 
 

@@ -4,6 +4,7 @@ A session runs the graph as TF Serving and the C API do, costs less a call than 
 and frees its memory when it is closed.
 """
 
+import itertools
 import threading
 from pathlib import Path
 
@@ -24,11 +25,21 @@ _NAMES = {number: name for name, (number, _) in CODES.items()}
 
 
 class Signature:
-    """A named endpoint: arrays by name in, arrays by name out."""
+    """A named endpoint: arrays by name in, arrays by name out.
 
-    def __init__(self, name: str, definition: meta_graph_pb2.SignatureDef, session) -> None:
+    Args:
+        name: Its name.
+        definition: What the SavedModel says of it.
+        session: Where it runs.
+        compiled: Whether XLA compiles the graph, anew for each batch size.
+    """
+
+    def __init__(
+        self, name: str, definition: meta_graph_pb2.SignatureDef, session, compiled: bool = False
+    ):
         self.name = name
         self.definition = definition
+        self.compiled = compiled
         self.inputs = {n: Spec.from_info(n, i) for n, i in sorted(definition.inputs.items())}
         self.outputs = {n: Spec.from_info(n, i) for n, i in sorted(definition.outputs.items())}
         self.batched = all(spec.batched for spec in (*self.inputs.values(), *self.outputs.values()))
@@ -88,8 +99,7 @@ class Signature:
         try:
             values = self._run(*(arrays[name] for name in self.inputs))
         except tf.errors.OpError as error:
-            reason = error.message.split("\n")[0]  # the rest lists the graph's nodes
-            raise ServingError(_NAMES.get(error.error_code, "UNKNOWN"), reason) from None
+            raise ServingError(_NAMES.get(error.error_code, "UNKNOWN"), _reason(error)) from None
         return dict(zip(self.outputs, values, strict=True))
 
 
@@ -100,26 +110,30 @@ class Servable:
         model: Its name.
         version: Its number.
         path: The version's directory.
+        call_seconds: A call that takes longer is broken off.
 
     Raises:
         ServingError: The directory holds no whole SavedModel, or its warm-up fails.
     """
 
-    def __init__(self, model: str, version: int, path: Path):
+    def __init__(self, model: str, version: int, path: Path, call_seconds: float = 30.0):
         self.model = model
         self.version = version
         self._changed = threading.Condition()
         self._users = 0
         self._session = None
         graph = tf.Graph()
-        self._session = tf.compat.v1.Session(graph=graph)
+        # Restoring and warming up are calls too, and may take their time.
+        limit = tf.compat.v1.ConfigProto(operation_timeout_in_ms=int(1000 * max(call_seconds, 30)))
+        self._session = tf.compat.v1.Session(graph=graph, config=limit)
         try:
             with graph.as_default():
                 loaded = tf.compat.v1.saved_model.loader.load(
                     self._session, [tf.saved_model.SERVING], str(path)
                 )
+                compiled = _is_compiled(loaded.graph_def)
                 self.signatures = {
-                    name: Signature(name, definition, self._session)
+                    name: Signature(name, definition, self._session, compiled)
                     for name, definition in loaded.signature_def.items()
                     if definition.method_name == tf.saved_model.PREDICT_METHOD_NAME
                 }
@@ -130,7 +144,7 @@ class Servable:
             if isinstance(error, ServingError):
                 code, reason = error.code, error.message
             elif isinstance(error, tf.errors.OpError):
-                code, reason = _NAMES.get(error.error_code, "UNKNOWN"), error.message
+                code, reason = _NAMES.get(error.error_code, "UNKNOWN"), _reason(error)
             reason = " ".join(reason.split())[:300]
             raise ServingError(
                 code, f"{model} version {version} cannot be loaded from {path}: {reason}"
@@ -184,10 +198,30 @@ class Servable:
             self._changed.notify_all()
 
     def close(self, timeout: float | None = None) -> None:
-        """Waits for its users, at most `timeout` seconds, then frees the session."""
+        """Waits for its users, at most `timeout` seconds, then frees the session.
+
+        Calls that still run are broken off.
+        """
         with self._changed:
             session, self._session = self._session, None
             self._changed.wait_for(lambda: not self._users, timeout)
         if session is not None:
             self.signatures = {}
             session.close()
+
+
+def _reason(error: tf.errors.OpError) -> str:
+    """The line of TensorFlow's message that says what was wrong; the others list nodes."""
+    lines = [line.strip() for line in error.message.split("\n")]
+    told = [line for line in lines if line and line != "Graph execution error:"]
+    return told[0] if told else "the graph failed without a reason."
+
+
+def _is_compiled(graph_def) -> bool:
+    """Whether any part of a graph asks for XLA."""
+    functions = graph_def.library.function
+    nodes = itertools.chain(graph_def.node, *(function.node_def for function in functions))
+    return any(
+        "_XlaMustCompile" in part.attr and part.attr["_XlaMustCompile"].b
+        for part in itertools.chain(functions, nodes)
+    )

@@ -44,7 +44,9 @@ def run(settings: Settings) -> None:
 
 async def _serve(settings: Settings) -> None:
     metrics = Metrics()
-    repository = Repository(Path(settings.models), settings.poll_seconds, metrics.note_version)
+    repository = Repository(
+        Path(settings.models), settings.poll_seconds, metrics.note_version, settings.timeout
+    )
     limit = int(settings.max_body_mb * 2**20)
     listener = _listen(settings.host, settings.port)
     batcher = Batcher(
@@ -87,6 +89,8 @@ async def _serve(settings: Settings) -> None:
     await asyncio.to_thread(repository.start)
     await rpc.start()
     serving = asyncio.create_task(web.serve(sockets=[listener]))
+    while not (web.started or serving.done()):
+        await asyncio.sleep(0.01)
     port = listener.getsockname()[1]
     _log.info(
         "%d models at http://%s:%d (page and REST) and %s:%d (gRPC); a local server for trying "
@@ -103,8 +107,8 @@ async def _serve(settings: Settings) -> None:
     core.draining = True
     web.should_exit = True
     await asyncio.gather(rpc.stop(settings.grace_seconds), serving)
-    await asyncio.to_thread(batcher.stop)
-    await asyncio.to_thread(repository.stop)
+    batcher.stop()
+    await asyncio.to_thread(repository.stop, 1.0)  # all that may still run has no client left
 
 
 def _listen(host: str, port: int) -> socket.socket:
