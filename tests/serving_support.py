@@ -93,8 +93,8 @@ def write_tiny(path: Path, bias: int = 0) -> Path:
             return {"text_bytes": text_bytes}
 
     tiny = Tiny()
-    names = "sample sample_png decode log_likelihood complete both picky slow echo".split()
-    signatures = {name: getattr(tiny, name) for name in names}
+    names = ("sample", "sample_png", "decode", "log_likelihood", "complete", "both", "picky")
+    signatures = {name: getattr(tiny, name) for name in (*names, "slow", "echo")}
     tf.saved_model.save(tiny, str(path), {**signatures, "serving_default": tiny.sample})
     return path
 
@@ -150,6 +150,7 @@ class Server:
         self.process.terminate()
         code = self.process.wait(timeout=60)
         self._reader.join()
+        self.process.stderr.close()
         return code
 
     # A REST client of the public protocol

@@ -230,6 +230,12 @@ REST_FAULTS = {
     "unknown_version": ("/v1/models/tiny/versions/9:predict", {"inputs": [1]}, 404, "tiny, 9"),
     "huge_version": (f"/v1/models/tiny/versions/{2**63}:predict", {}, 400, "numeric"),
     "longest_version": (f"/v1/models/tiny/versions/{'9' * 4500}:predict", {}, 400, "numeric"),
+    "zeros_before_a_version": (
+        f"/v1/models/tiny/versions/{'0' * 5000}9:predict",
+        {},
+        404,
+        "Specific(tiny, 9)",
+    ),
     "word_for_a_version": ("/v1/models/tiny/versions/five:predict", {}, 400, "Malformed"),
     "unknown_label": ("/v1/models/tiny/labels/new:predict", {"inputs": [1]}, 400, "label: new"),
     "path_up": ("/v1/models/../tiny:predict", {"inputs": [1]}, 400, "Malformed"),

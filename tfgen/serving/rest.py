@@ -140,11 +140,14 @@ def _model_spec(request: fastapi.Request) -> tuple[str, int | None, str]:
         raise ServingError(
             "INVALID_ARGUMENT", f"Malformed request: {request.method} {request.url.path}"
         )
-    if version is not None and int(version[:25]) >= 2**63:
+    if version is None:
+        return given["name"], None, label
+    digits = version.lstrip("0") or "0"
+    if len(digits) > 19 or int(digits) >= 2**63:
         raise ServingError(
-            "INVALID_ARGUMENT", f"Failed to convert version: {version[:25]} to numeric."
+            "INVALID_ARGUMENT", f"Failed to convert version: {digits[:25]} to numeric."
         )
-    return given["name"], None if version is None else int(version), label
+    return given["name"], int(digits), label
 
 
 class _Handler:
