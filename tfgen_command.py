@@ -5,11 +5,11 @@ import os
 import sys
 from collections.abc import Iterator
 
-__all__ = ["main", "native_stderr_closed"]
+__all__ = ["import_tensorflow", "main"]
 
 
 @contextlib.contextmanager
-def native_stderr_closed() -> Iterator[None]:
+def _native_stderr_closed() -> Iterator[None]:
     """Drops what libraries write to file descriptor 2 from C++; Python's errors still show.
 
     TensorFlow prints "Could not find cuda drivers" at import whatever its log level.
@@ -25,11 +25,16 @@ def native_stderr_closed() -> Iterator[None]:
         os.close(kept)
 
 
+def import_tensorflow() -> None:
+    """Imports it quietly, unless TF_CPP_MIN_LOG_LEVEL is 0."""
+    if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") != "0":
+        with _native_stderr_closed():
+            import tensorflow  # noqa: F401
+
+
 def main() -> None:
     """Runs the command line."""
-    if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") != "0":
-        with native_stderr_closed():
-            import tensorflow  # noqa: F401
+    import_tensorflow()
     from tfgen.cli import main as run
 
     run()

@@ -6,6 +6,7 @@ The clients import nothing of tfgen: what they can do, any client of TF Serving 
 import contextlib
 import http.client
 import json
+import os
 import queue
 import re
 import shutil
@@ -117,11 +118,12 @@ def repository(tmp_path_factory) -> Path:
 class Server:
     """A server's process; `log` holds the lines that it wrote."""
 
-    def __init__(self, models: Path, arguments=(), wait: bool = True, **settings):
+    def __init__(self, models: Path, arguments=(), environment=None, wait=True, **settings):
         given = {"models": str(models), "port": 0, "grpc_port": 0, **settings}
         self.log: list[str] = []
         self.process = subprocess.Popen(
             [sys.executable, *arguments, str(SERVER), json.dumps(given)],
+            env={**os.environ, **(environment or {})},
             stderr=subprocess.PIPE,
             text=True,
         )
@@ -140,7 +142,7 @@ class Server:
 
     def wait_for(self, pattern) -> re.Match:
         """Returns the match of the next line that has one."""
-        while line := self._lines.get(timeout=120):
+        while line := self._lines.get(timeout=300):
             if found := re.search(pattern, line):
                 return found
         raise AssertionError(f"{pattern} never came:\n{''.join(self.log)}")

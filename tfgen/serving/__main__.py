@@ -20,13 +20,10 @@ def main() -> None:
         sys.modules[name] = None
     package = sys.modules["tfgen"] = types.ModuleType("tfgen")
     package.__path__ = [str(PACKAGE)]
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    from tfgen_command import native_stderr_closed
+    import tfgen_command
 
-    with native_stderr_closed():
-        import tensorflow  # noqa: F401
-
+    tfgen_command.import_tensorflow()
     from tfgen.serving.server import run
     from tfgen.serving.settings import Settings
 

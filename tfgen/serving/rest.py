@@ -41,7 +41,7 @@ METRICS_PATH = "/monitoring/prometheus/metrics"  # TF Serving's default
 _VERSION = re.compile(r"[0-9]+")
 _log = logging.getLogger("tfgen.serving")
 
-# The part of OpenAPI that a raw body leaves out.
+# What FastAPI cannot read off a handler that takes the raw request.
 _BODY = {
     "requestBody": {
         "required": True,
@@ -65,14 +65,14 @@ def build_app(core: Core) -> fastapi.FastAPI:
     """Returns the web application."""
     app = fastapi.FastAPI(title="tfgen serve", docs_url=None, redoc_url=None)
     handler = _Handler(core)
-    where = ("", "/versions/{version}", "/labels/{label}")
-    for place in where:
-        base = "/v1/models/{name}" + place
+    for place in ("", "version", "label"):
+        base = "/v1/models/{name}" + (f"/{place}s/{{{place}}}" if place else "")
+        given = {"parameters": [_parameter(name) for name in ("name", place) if name]}
         for method in ("classify", "regress"):
-            app.post(f"{base}:{method}")(_answering(handler.other_method))
-        app.post(f"{base}:predict", openapi_extra=_BODY)(_answering(handler.predict))
-        app.get(f"{base}/metadata")(_answering(handler.metadata))
-        app.get(base)(_answering(handler.status))
+            app.post(f"{base}:{method}", openapi_extra=given)(_answering(handler.other_method))
+        app.post(f"{base}:predict", openapi_extra=given | _BODY)(_answering(handler.predict))
+        app.get(f"{base}/metadata", openapi_extra=given)(_answering(handler.metadata))
+        app.get(base, openapi_extra=given)(_answering(handler.status))
     app.get("/models")(_answering(handler.models))
     app.get("/health")(_answering(handler.health))
     app.get(METRICS_PATH)(_answering(handler.metrics))
@@ -87,6 +87,10 @@ def build_app(core: Core) -> fastapi.FastAPI:
         return _error(error.status_code, f"Not found: {request.method} {path}")
 
     return app
+
+
+def _parameter(name: str) -> dict[str, Any]:
+    return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
 
 
 def _error(status: int, message: str) -> Response:
