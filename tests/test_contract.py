@@ -378,10 +378,8 @@ def test_mixed_precision(first_case):
 
 
 def test_exported_signatures_give_the_same_bytes(fitted, tmp_path):
-    module = tf.Module()
-    module.held = [variable.value for variable in fitted.variables]  # not the Keras variables
-    tf.saved_model.save(module, str(tmp_path), signatures=fitted.signatures(num_samples=3))
-    loaded = tf.saved_model.load(str(tmp_path)).signatures
+    path = fitted.export(tmp_path / "model", num_samples=3)
+    loaded = tf.saved_model.load(str(path)).signatures
     assert set(loaded) == set(fitted.signatures())
     images = laws.images_for(fitted, 5)
     labels = labelled(fitted, 5)

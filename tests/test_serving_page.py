@@ -225,7 +225,9 @@ def test_the_page_knows_the_latents_of_a_seed(page):
     shown = page("gan_mnist")
     for seed in (0, 1, 12345, 2**40 + 7):
         found = shown.run("return latentsOfSeed(arguments[0], 64)", seed)
-        np.testing.assert_allclose(found, noise.normal(tf.constant([seed]), (64,))[0], atol=3e-6)
+        np.testing.assert_allclose(
+            found, noise.normal(tf.constant([seed], tf.int64), (64,))[0], atol=3e-6
+        )
 
 
 def test_sliding_between_two_seeds(page, models):

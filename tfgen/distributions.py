@@ -22,7 +22,9 @@ tfd = tfp.distributions
 
 __all__ = ["DiscretizedLogistic", "images_mean", "pixel_distribution"]
 
-MIN_LOG_SCALE = -7.0  # of a logistic in pixels; narrower than 1/4 of an 8-bit bin gains nothing
+# Of a logistic in pixels. Narrower than 1/4 of an 8-bit bin gains nothing; wider than ten times the
+# range is flat within it, and the mean would be lost to rounding.
+MIN_LOG_SCALE, MAX_LOG_SCALE = -7.0, 3.0
 
 
 class DiscretizedLogistic(tfd.Distribution):
@@ -150,7 +152,7 @@ def pixel_distribution(
         )  # (..., channels, mixtures)
         # Spread the components over the range at the start, so that they take different roles.
         loc = loc + tf.linspace(-1.0, 1.0, num_mixtures)
-        scale = tf.exp(tf.maximum(raw_scale - 2.0, MIN_LOG_SCALE))
+        scale = tf.exp(tf.clip_by_value(raw_scale - 2.0, MIN_LOG_SCALE, MAX_LOG_SCALE))
         single = tfd.MixtureSameFamily(
             tfd.Categorical(logits=logits),
             DiscretizedLogistic((loc + 1.0) * half_range, scale * half_range, num_levels),

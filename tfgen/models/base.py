@@ -326,7 +326,9 @@ class GenerativeModel(ImageModel):
 
     def decode_tensors(self, latents: tf.Tensor, labels: tf.Tensor | None = None) -> tf.Tensor:
         """Returns the mean image on the nearest level, uint8."""
-        levels = self.mean_image(latents, labels) * ((self.num_levels - 1) / 255.0)
+        mean = self.mean_image(latents, labels)
+        mean.set_shape((None, *self.image_shape))  # TFP forgets it; an export tells it to clients
+        levels = mean * ((self.num_levels - 1) / 255.0)
         return pixels.levels_to_images(levels, self.num_levels)
 
     def signatures(
