@@ -267,10 +267,14 @@ def engine(tmp_path, monkeypatch):
 
 
 def test_tensorflow_model_server_is_preferred(executed, engine, repository, capsys):
+    repository = shutil.copytree(repository, engine.parent / "models")
+    (repository / "batching.config").touch()
     path, arguments = executed("--models", repository, "--port", 81, "--grpc-port", 80)
     assert path == arguments[0] == str(engine)
     options = dict(option[2:].partition("=")[::2] for option in arguments[1:])
     assert (options["rest_api_port"], options["port"]) == ("81", "80")
+    assert options["batching_parameters_file"] == str(repository / "batching.config")
+    assert "monitoring_config_file" not in options
     config = text_format.Parse(
         Path(options["model_config_file"]).read_text(), model_server_config_pb2.ModelServerConfig()
     )

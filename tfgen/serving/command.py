@@ -15,6 +15,10 @@ from tfgen.serving.settings import Settings
 __all__ = ["serve"]
 
 ENGINE = "tensorflow_model_server"
+ENGINE_FILES = {
+    "batching_parameters_file": "batching.config",
+    "monitoring_config_file": "monitoring.config",
+}
 NEEDED = ("fastapi", "grpc", "orjson", "prometheus_client", "tensorflow_serving", "uvicorn")
 
 
@@ -119,15 +123,16 @@ def _engine_command(
             f"{ENGINE} listens on every address of the machine; received --host {host}. Leave "
             "--host out, or use --engine local."
         )
+    models = models.expanduser()
     # A file of its own, since base paths must be absolute; TF Serving reads it while it runs.
     config = Path(tempfile.mkdtemp(prefix="tfgen-serve-")) / "models.config"
-    config.write_text(str(read_config(models.expanduser())))
+    config.write_text(str(read_config(models)))
     typer.echo(
         f"tfgen serve: starting {program}, which listens on every address of this machine; "
         "--engine local starts the local server, with the page, on 127.0.0.1.",
         err=True,
     )
-    return [
+    made = [
         program,
         f"--port={grpc_port}",
         f"--rest_api_port={port}",
@@ -135,3 +140,7 @@ def _engine_command(
         "--allow_version_labels_for_unavailable_models",
         "--enable_batching",
     ]
+    for flag, file in ENGINE_FILES.items():
+        if (models / file).is_file():
+            made.append(f"--{flag}={(models / file).resolve()}")
+    return made
