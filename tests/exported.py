@@ -85,11 +85,16 @@ def build(program: Path) -> Path:
     return program
 
 
-def run_in_c(program: Path, jobs: list[tuple[Path, dict]], folder: Path) -> list[dict]:
-    """The same by the C program, which gets the operations' names from the signatures."""
+def run_in_c(
+    program: Path, jobs: list[tuple[Path, dict]], folder: Path, verbatim: bool = False
+) -> list[dict]:
+    """The same by the C program, which gets the operations' names from the signatures.
+
+    A session rewrites the graphs that XLA compiles, unlike Python, unless it is told to leave them.
+    """
     plan, results = [], []
     for number, (path, calls) in enumerate(jobs):
-        plan.append(f"model {path}")
+        plan.append(f"{'verbatim' if verbatim else 'model'} {path}")
         signatures = meta_graph(path).signature_def
         results.append({})
         for name, given in calls.items():

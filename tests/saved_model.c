@@ -3,6 +3,7 @@
    Reads a plan from standard input, one instruction a line, words separated by spaces:
 
        model DIR                                 load the SavedModel in DIR
+       verbatim DIR                              the same, and run its graphs as they stand
        input OPERATION INDEX TYPE FILE RANK DIMENSION ...
                                                  feed a tensor from the bytes of FILE
        output OPERATION INDEX FILE               fetch a tensor into FILE
@@ -46,10 +47,15 @@ static void unload(void) {
   session = NULL;
 }
 
-static void load(const char *folder) {
+/* A ConfigProto with graph_options.rewrite_options.disable_meta_optimizer. */
+static const unsigned char no_rewriting[] = {0x52, 5, 0x52, 3, 0x98, 1, 1};
+
+static void load(const char *folder, int verbatim) {
   const char *tags[] = {"serve"};
   TF_SessionOptions *options = TF_NewSessionOptions();
   unload();
+  if (verbatim) TF_SetConfig(options, no_rewriting, sizeof no_rewriting, status);
+  check("options");
   graph = TF_NewGraph();
   session = TF_LoadSessionFromSavedModel(options, NULL, folder, tags, 1, graph, NULL, status);
   check(folder);
@@ -97,8 +103,9 @@ int main(void) {
   int num_inputs = 0, num_outputs = 0, index, type, rank;
   status = TF_NewStatus();
   while (scanf(WORD, word) == 1) {
-    if (strcmp(word, "model") == 0 && scanf(WORD, path) == 1) {
-      load(path);
+    int verbatim = strcmp(word, "verbatim") == 0;
+    if ((verbatim || strcmp(word, "model") == 0) && scanf(WORD, path) == 1) {
+      load(path, verbatim);
     } else if (strcmp(word, "input") == 0 && num_inputs < MOST &&
                scanf(WORD " %d %d " WORD " %d", name, &index, &type, path, &rank) == 5 &&
                0 <= rank && rank <= MOST) {

@@ -184,6 +184,24 @@ def test_a_gan_draws_classes_and_walks_between_seeds(gan, tmp_path, monkeypatch)
     assert len(set(pictures.values())) == len(pictures)
 
 
+def test_export_fills_a_repository(entry, gan, tmp_path, monkeypatch, capsys):
+    entries = {path.name: path for path in (entry, gan)}
+    monkeypatch.setattr(zoo, "list_models", lambda *_, **__: list(map(str, entries.values())))
+    repository = tmp_path / "models"
+    assert run(monkeypatch, "export", "--all", "--out", repository) == 0
+    assert run(monkeypatch, "export", entry, "--out", repository, "--version", 5) == 0
+    shown = capsys.readouterr().out
+    versions = {(name, 1) for name in entries} | {(entry.name, 5)}
+    for name, version in versions:
+        path = repository / name / str(version)
+        assert str(path) in shown
+        assert (path / "saved_model.pb").is_file()
+    config = (repository / "models.config").read_text()
+    assert all(f'base_path: "/models/{name}"' in config for name in entries)
+    assert run(monkeypatch, "export", entry, "--out", repository, "--version", 5) == 2
+    assert "next one, 6" in capsys.readouterr().err
+
+
 def test_the_same_seed_draws_the_same_file(entry, tmp_path, monkeypatch):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         path = tmp_path / f"{name}.png"
@@ -231,6 +249,15 @@ def test_prior_plane_is_ordered_like_a_map():
         (("train", "no_such_recipe.json", "--out", "run"), "no_such_recipe"),
         (("train", "{entry}", "--out", "{entry}"), "--resume"),
         (("train", "{entry}", "--out", "{entry}/config.json/run"), "config.json"),
+        (("export",), "--all"),
+        (("export", "{entry}", "--all"), "--all"),
+        (("export", "vae_mnits", "--out", "models"), "vae_mnits"),
+        (("export", "{classifier}", "--out", "models"), "no endpoints to serve"),
+        (("export", "{entry}", "--out", "models", "--version", "0"), "version"),
+        (("export", "{entry}", "--out", "models", "--version", "x"), "version"),
+        (("export", "{entry}", "--out", "models", "--temperature", "-1"), "temperature"),
+        (("export", "{entry}", "--out", "models", "--num-samples", "0"), "num_samples"),
+        (("export", "{entry}", "--out", "{entry}/config.json/models"), "config.json"),
         (("frobnicate",), "frobnicate"),
     ],
 )

@@ -27,6 +27,7 @@ from tfgen import VAE, export, zoo
 BATCH = 5
 TINY = {f"{case.family}-{case.name}": case for case in CASES}
 SHIPPED = zoo.list_models()
+COMMITTED = Path(__file__).resolve().parents[1] / "saved_models" / "vae_mnist" / "1"
 INPUTS = {"images", "latents", "labels", "mask", "seed"}
 OUTPUTS = {"images", "image_bytes", "latents", "log_likelihood", "score"}
 ENDPOINTS = {
@@ -79,7 +80,7 @@ class Artifact:
     @functools.cached_property
     def answers(self) -> dict:
         """What the graphs behind the model's methods give for `calls()`."""
-        graphs = self.model.signatures()
+        graphs = self.model.signatures(jit_compile=self.details["jit_compile"])
         return {
             name: {
                 key: value.numpy()
@@ -93,15 +94,26 @@ class Artifact:
         return {key: value.numpy() for key, value in outputs.items()}
 
 
-@pytest.fixture(scope="module")
-def artifacts(tmp_path_factory) -> dict[str, Artifact]:
-    """Every family in every configuration and every entry that is shipped, exported."""
-    repository = tmp_path_factory.mktemp("repository")
-    made = {}
-    for name in (*TINY, *SHIPPED):
+class Artifacts(dict):
+    """Every family in every configuration and every entry that is shipped, exported when asked."""
+
+    def __init__(self, repository: Path):
+        super().__init__()
+        self.repository = repository
+
+    def __missing__(self, name: str) -> Artifact:
         model = laws.randomised(TINY[name]()) if name in TINY else zoo.load(name)
-        made[name] = Artifact(model, model.export(repository / name))
-    return made
+        self[name] = Artifact(model, model.export(self.repository / name))
+        return self[name]
+
+    def jobs(self) -> list[tuple[Path, dict]]:
+        """What every one of them is to answer."""
+        return [(self[name].path, self[name].calls()) for name in (*TINY, *SHIPPED)]
+
+
+@pytest.fixture(scope="module")
+def artifacts(tmp_path_factory) -> Artifacts:
+    return Artifacts(tmp_path_factory.mktemp("repository"))
 
 
 @pytest.fixture(params=(*TINY, *SHIPPED))
@@ -139,16 +151,15 @@ def c_program(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def from_c(artifacts, c_program, tmp_path_factory) -> dict[str, dict]:
-    jobs = [(artifact.path, artifact.calls()) for artifact in artifacts.values()]
-    results = exported.run_in_c(c_program, jobs, tmp_path_factory.mktemp("from_c"))
-    return dict(zip(artifacts, results, strict=True))
+    folder = tmp_path_factory.mktemp("from_c")
+    results = exported.run_in_c(c_program, artifacts.jobs(), folder)
+    return dict(zip((*TINY, *SHIPPED), results, strict=True))
 
 
 @pytest.fixture(scope="module")
 def from_bare_python(artifacts, tmp_path_factory) -> dict[str, dict]:
-    jobs = [(artifact.path, artifact.calls()) for artifact in artifacts.values()]
-    results = exported.run_bare(jobs, tmp_path_factory.mktemp("bare"))
-    return dict(zip(artifacts, results, strict=True))
+    results = exported.run_bare(artifacts.jobs(), tmp_path_factory.mktemp("bare"))
+    return dict(zip((*TINY, *SHIPPED), results, strict=True))
 
 
 @pytest.mark.parametrize("name", [*TINY, *SHIPPED])
@@ -159,6 +170,14 @@ def test_c_gives_the_same_bytes(name, artifacts, from_c):
 @pytest.mark.parametrize("name", [*TINY, *SHIPPED])
 def test_python_without_keras_gives_the_same_bytes(name, artifacts, from_bare_python):
     assert_same_bytes(from_bare_python[name], artifacts[name].answers)
+
+
+def test_the_committed_version_gives_the_same_bytes(c_program, tmp_path):
+    """So a clone can be served with no Python at all."""
+    committed = Artifact(None, COMMITTED)
+    (from_c,) = exported.run_in_c(c_program, [(COMMITTED, committed.calls())], tmp_path)
+    wanted = {name: committed.run(name, given) for name, given in committed.calls().items()}
+    assert_same_bytes(from_c, wanted)
 
 
 def test_methods_give_the_same_bytes(artifact):
@@ -248,8 +267,8 @@ def test_saved_model_cli_shows_named_batches(artifact):
             for key, spec in specs[kind].items():
                 part = shown.split(f"{kind}['{key}']")[1].split("name:")[0]
                 shape = ", ".join("-1" if size is None else str(size) for size in spec["shape"])
-                kind = types_pb2.DataType.Name(tf.as_dtype(spec["dtype"]).as_datatype_enum)
-                assert f"dtype: {kind}\n" in part
+                dtype = tf.as_dtype(spec["dtype"]).as_datatype_enum
+                assert f"dtype: {types_pb2.DataType.Name(dtype)}\n" in part
                 assert f"shape: ({shape}" in part
                 assert spec["shape"][0] is None, "the batch is not dynamic"
         assert shown.count("']") == len(specs["inputs"]) + len(specs["outputs"])
@@ -347,7 +366,7 @@ def test_metadata(artifact):
     assert tuple(details["image_shape"]) == model.image_shape
     assert details["num_levels"] == model.num_levels
     assert details["num_classes"] == model.num_classes
-    assert details["latent_dim"] == model.latent_dim
+    assert details["latent_dim"] == getattr(model, "latent_dim", None)
     assert details["temperature"] == 1.0
     assert details["num_samples"] == 1
     assert details["jit_compile"] is False
@@ -419,7 +438,7 @@ def test_images_are_rounded_to_the_nearest_level(artifacts):
 # XLA
 
 
-def assert_xla_agrees(plain: Artifact, folder: Path) -> None:
+def assert_xla_agrees(plain: Artifact, c_program: Path, folder: Path) -> None:
     path = plain.model.export(folder / "compiled", jit_compile=True)
     functions = exported.meta_graph(path).graph_def.library.function
     assert any(f.attr["_XlaMustCompile"].b for f in functions)
@@ -436,17 +455,21 @@ def assert_xla_agrees(plain: Artifact, folder: Path) -> None:
                 laws.assert_close_images(value, wanted, plain.model.num_levels)
             else:
                 np.testing.assert_allclose(value, wanted, rtol=1e-3, atol=1e-4)
+    jobs = [(path, compiled.calls())]
+    (from_c,) = exported.run_in_c(c_program, jobs, folder, verbatim=True)
+    assert_same_bytes(from_c, compiled.answers)
     requests = len(list(tf.data.TFRecordDataset(str(path / export.WARMUP))))
     assert requests == len(export.BATCHES) * len(plain.details["signatures"])
 
 
-def test_xla_agrees_to_one_grey_level(first_case, artifacts, tmp_path):
-    assert_xla_agrees(artifacts[f"{first_case.family}-{first_case.name}"], tmp_path)
+def test_xla_agrees_to_one_grey_level(first_case, artifacts, c_program, tmp_path):
+    plain = artifacts[f"{first_case.family}-{first_case.name}"]
+    assert_xla_agrees(plain, c_program, tmp_path)
 
 
 @pytest.mark.nightly
-def test_xla_agrees_in_every_configuration(artifact, tmp_path):
-    assert_xla_agrees(artifact, tmp_path)
+def test_xla_agrees_in_every_configuration(artifact, c_program, tmp_path):
+    assert_xla_agrees(artifact, c_program, tmp_path)
 
 
 # Versions
@@ -462,12 +485,33 @@ def test_each_export_is_the_next_version(small, tmp_path):
     folder = tmp_path / "models" / "small"
     assert small.export(folder) == folder / "1"
     assert small.export(folder, version=7) == folder / "7"
-    (folder / "9.old").mkdir()
-    (folder / "09").mkdir()
-    (folder / "12").mkdir()  # no SavedModel, so no version
+    (folder / "99.old").mkdir()
     assert small.export(folder) == folder / "8"
-    assert export.versions(folder) == [1, 7, 8]
-    assert tf.saved_model.contains_saved_model(str(folder / "8"))
+    (folder / "012").mkdir()  # broken, but a server that counts on would never look below it
+    assert small.export(folder) == folder / "13"
+    assert export.versions(folder) == [1, 7, 8, 13]
+    assert export.versions(tmp_path / "nothing") == []
+    assert tf.saved_model.contains_saved_model(str(folder / "13"))
+
+
+def test_exports_at_the_same_time_become_versions_each(small, tmp_path, monkeypatch):
+    number, seen = export._next, []
+
+    def seen_too_early(folder):
+        """The second one looked before the first one was there."""
+        seen.append(1 if len(seen) < 2 else number(folder))
+        return seen[-1]
+
+    monkeypatch.setattr(export, "_next", seen_too_early)
+    assert [small.export(tmp_path / "small").name for _ in range(2)] == ["1", "2"]
+    assert seen == [1, 1, 2]
+
+    def full(*_):
+        raise OSError("no space")
+
+    monkeypatch.setattr(Path, "rename", full)
+    with pytest.raises(OSError, match="no space"):
+        small.export(tmp_path / "small")
 
 
 def test_a_version_never_changes_and_a_new_one_has_the_new_weights(tmp_path):

@@ -1,16 +1,22 @@
 """The folder saved_models/: the configuration of TensorFlow Serving and of what runs it."""
 
+import http.server
+import json
 import re
 import shutil
 import subprocess
+import threading
 from pathlib import Path
 
+import exported
+import laws
 import pytest
+import tensorflow as tf
 import yaml
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
-from tfgen import export
+from tfgen import export, zoo
 
 FOLDER = Path(__file__).resolve().parents[1] / "saved_models"
 FLAGS = {
@@ -43,6 +49,22 @@ def test_models_config_lists_what_is_committed():
     assert served["vae_mnist"].base_path == "/models/vae_mnist"
     assert served["vae_mnist"].model_platform == "tensorflow"
     assert export.versions(FOLDER / "vae_mnist")[0] == 1
+
+
+def test_the_committed_version_is_the_shipped_entry():
+    """Its weights are those of the zoo, and it answers as the model does."""
+    path = FOLDER / "vae_mnist" / "1"
+    details = exported.metadata(path)
+    info = zoo.info("vae_mnist")
+    fix = "run `tfgen export vae_mnist --version 1` on an emptied saved_models/vae_mnist"
+    assert details["zoo"] == {"name": "vae_mnist", "sha256": info["sha256"]}, fix
+    model = zoo.load("vae_mnist")
+    assert set(details["signatures"]) == set(model.signatures()), fix
+    loaded = tf.saved_model.load(str(path)).signatures
+    images = loaded["sample"](seed=tf.range(16, dtype=tf.int64))["images"]
+    laws.assert_close_images(images.numpy(), model.sample(16, seed=0), 256)
+    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    assert size < 7 * 10**6, "a clone carries it for ever"
 
 
 def test_batching_config():
@@ -91,6 +113,37 @@ def test_docker_compose():
     reserved = services["serving-gpu"]["deploy"]["resources"]["reservations"]["devices"]
     assert reserved == [{"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}]
     assert "deploy" not in services["serving"]
+
+
+@pytest.mark.parametrize("state", ["AVAILABLE", "LOADING"])
+def test_the_health_check_of_docker_compose(state):
+    """The script itself, against a server that answers as TensorFlow Serving does."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            assert self.path == "/v1/models/vae_mnist"
+            self.send_response(200)
+            self.end_headers()
+            answer = {"model_version_status": [{"version": "1", "state": state}]}
+            self.wfile.write(json.dumps(answer, indent=1).encode())
+
+        def log_message(self, *_):
+            pass
+
+    bash = shutil.which("bash")
+    if bash is None:
+        pytest.skip("bash is not installed")
+    (compose,) = documents("docker-compose.yml")
+    script = compose["services"]["serving"]["healthcheck"]["test"][-1]
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        script = script.replace("/8501", f"/{server.server_port}")
+        thread = threading.Thread(target=server.handle_request, daemon=True)
+        thread.start()
+        run = subprocess.run([bash, "-c", script], capture_output=True, timeout=30)
+        thread.join(30)
+    assert (run.returncode == 0) == (state == "AVAILABLE")
+    closed = subprocess.run([bash, "-c", script], capture_output=True, timeout=30)
+    assert closed.returncode != 0
 
 
 @pytest.fixture(scope="module")

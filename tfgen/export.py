@@ -92,9 +92,7 @@ def save(
         (built / METADATA).parent.mkdir()
         (built / METADATA).write_text(json.dumps(details, indent=2) + "\n")
         _write_warmup(built / WARMUP, details["signatures"], jit_compile)
-        if version is None:  # as late as can be, since others may have exported meanwhile
-            version = max(versions(folder), default=0) + 1
-        return built.rename(folder / str(version))
+        return _publish(built, folder, version)
 
 
 def add(repository: str | Path, name: str | Path, **options) -> Path:
@@ -129,8 +127,8 @@ def add(repository: str | Path, name: str | Path, **options) -> Path:
 
 def versions(folder: str | Path) -> list[int]:
     """Returns the versions of a servable, ascending; none if there is no such folder."""
-    names = (path.parent.name for path in Path(folder).glob("*/saved_model.pb"))
-    return sorted(int(name) for name in names if re.fullmatch(r"[1-9][0-9]*", name))
+    folder = Path(folder)
+    return [n for n in _numbers(folder) if (folder / str(n) / "saved_model.pb").is_file()]
 
 
 # models.config -------------------------------------------------------------------------------
@@ -179,6 +177,33 @@ def _config(name: str, root: str) -> str:
     )
 
 
+# Versions ------------------------------------------------------------------------------------
+
+
+def _numbers(folder: Path) -> list[int]:
+    """The numbers that TensorFlow Serving would take for versions, whole or broken, ascending."""
+    if not folder.is_dir():
+        return []
+    names = (path.name for path in folder.iterdir())
+    return sorted(int(name) for name in names if re.fullmatch(r"[0-9]+", name))
+
+
+def _next(folder: Path) -> int:
+    """Beyond every number there, since TensorFlow Serving serves the highest one."""
+    return max(_numbers(folder), default=0) + 1
+
+
+def _publish(built: Path, folder: Path, version: int | None) -> Path:
+    """Renames a finished version into its place, the next one also when others export too."""
+    while True:
+        target = folder / str(_next(folder) if version is None else version)
+        try:
+            return built.rename(target)
+        except OSError:
+            if version is not None or not target.exists():
+                raise
+
+
 # Checks --------------------------------------------------------------------------------------
 
 
@@ -201,7 +226,7 @@ def _check_version(folder: Path, version: int | None) -> None:
     if (folder / str(version)).exists():
         raise ValueError(
             f"version {version} of {folder.name!r} is there already; versions are never changed. "
-            f"Leave version out for the next one, {max(versions(folder), default=0) + 1}."
+            f"Leave version out for the next one, {_next(folder)}."
         )
 
 

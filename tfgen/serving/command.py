@@ -19,7 +19,16 @@ ENGINE_FILES = {
     "batching_parameters_file": "batching.config",
     "monitoring_config_file": "monitoring.config",
 }
-NEEDED = ("fastapi", "grpc", "orjson", "prometheus_client", "tensorflow_serving", "uvicorn")
+NEEDED = (
+    "fastapi",
+    "grpc",
+    "httptools",
+    "orjson",
+    "prometheus_client",
+    "tensorflow_serving",
+    "uvicorn",
+    "uvloop",
+)
 
 
 def serve(

@@ -16,6 +16,7 @@ from tfgen.serving.servable import Servable, Signature
 
 __all__ = ["Core", "Metrics"]
 
+OVERDUE = "overdue"
 LONGEST_MESSAGE = 1000  # gRPC sends messages in a header, which is small
 
 
@@ -145,12 +146,19 @@ class Core:
         # The session stays open until the call is over, even if its client goes away meanwhile.
         servable.acquire()
         future.add_done_callback(lambda _: servable.release())
+        waiting = asyncio.wrap_future(future)
+        # A timer that cancels is cheaper than `asyncio.wait_for`.
+        timer = asyncio.get_running_loop().call_later(timeout, waiting.cancel, OVERDUE)
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(future), timeout)
-        except TimeoutError:
+            return await waiting
+        except asyncio.CancelledError as error:
+            if error.args != (OVERDUE,):
+                raise
             raise ServingError(
                 "DEADLINE_EXCEEDED", f"no answer within {timeout:.3g} seconds."
             ) from None
+        finally:
+            timer.cancel()
 
 
 def signature_map(servable: Servable) -> get_model_metadata_pb2.SignatureDefMap:
