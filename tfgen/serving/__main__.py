@@ -22,13 +22,17 @@ def main() -> None:
     package.__path__ = [str(PACKAGE)]
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     import tfgen_command
-
-    tfgen_command.import_tensorflow()
-    from tfgen.serving.server import run
+    from tfgen.serving.ports import listen
     from tfgen.serving.settings import Settings
 
     try:
-        run(Settings.from_json(sys.argv[1]))
+        settings = Settings.from_json(sys.argv[1])
+        listener = listen(settings.host, settings.port, "--port")
+        listen(settings.host, settings.grpc_port, "--grpc-port").close()  # gRPC binds it itself
+        tfgen_command.import_tensorflow()
+        from tfgen.serving.server import run
+
+        run(settings, listener)
     except (ValueError, OSError) as error:
         print(f"tfgen: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from None

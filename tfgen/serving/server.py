@@ -14,6 +14,7 @@ import uvloop
 
 from tfgen.serving.batching import Batcher
 from tfgen.serving.core import Core, Metrics
+from tfgen.serving.ports import taken
 from tfgen.serving.repository import Repository
 from tfgen.serving.rest import build_app
 from tfgen.serving.rpc import handlers
@@ -31,27 +32,30 @@ class _Web(uvicorn.Server):
         yield
 
 
-def run(settings: Settings) -> None:
+def run(settings: Settings, listener: socket.socket) -> None:
     """Serves until SIGTERM or SIGINT, then answers what runs and returns.
+
+    Args:
+        settings: See `Settings`.
+        listener: Where REST and the page are served.
 
     Raises:
         ValueError: A setting out of range, or a repository that is none.
-        OSError: A port is in use.
+        OSError: The gRPC port is in use.
     """
     logging.basicConfig(stream=sys.stderr, format="tfgen serve: %(message)s", level=logging.INFO)
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     # A request takes several turns of the loop; uvloop's are cheaper than asyncio's own.
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(settings))
+        runner.run(_serve(settings, listener))
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(settings: Settings, listener: socket.socket) -> None:
     metrics = Metrics()
     repository = Repository(
         Path(settings.models), settings.poll_seconds, metrics.note_version, settings.timeout
     )
     limit = int(settings.max_body_mb * 2**20)
-    listener = _listen(settings.host, settings.port)
     batcher = Batcher(
         settings.max_batch_size,
         settings.batch_window_ms / 1000,
@@ -72,10 +76,7 @@ async def _serve(settings: Settings) -> None:
     try:
         grpc_port = rpc.add_insecure_port(f"{host}:{settings.grpc_port}")
     except RuntimeError:
-        raise OSError(
-            f"port {settings.grpc_port} of {settings.host} is in use or not yours to take; choose "
-            "another one with --grpc-port."
-        ) from None
+        raise taken(settings.host, settings.grpc_port, "--grpc-port", "in use") from None
     web = _Web(
         uvicorn.Config(
             build_app(core),
@@ -112,25 +113,3 @@ async def _serve(settings: Settings) -> None:
     await asyncio.gather(rpc.stop(settings.grace_seconds), serving)
     batcher.stop()
     await asyncio.to_thread(repository.stop, 1.0)  # all that may still run has no client left
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """Returns a bound socket.
-
-    Raises:
-        OSError: The address is not of this machine, or the port is in use.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # asyncio turns Nagle's algorithm off only where the protocol is named; an answer would wait
-    # 40 ms otherwise.
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as error:
-        listener.close()
-        raise OSError(
-            f"cannot listen on port {port} of {host}: {error.strerror}. Choose another one with "
-            "--port (or --host)."
-        ) from None
-    return listener
