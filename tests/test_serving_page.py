@@ -261,7 +261,7 @@ def test_painting_and_reconstructing(page, models):
     shown.shows("#rebuilt", model.reconstruct(np.zeros((1, 28, 28, 1), np.uint8))[0])
     shown.drag("reconstruct-pad", (0.5, 0.2), (0.5, 0.5), (0.5, 0.8))
     painted = shown.grey("#reconstruct-pad canvas")
-    assert painted[14, 14] == 255
+    assert (painted[7:22, 14] == 255).all()  # a line, whatever few places the pointer told
     assert painted[14, 2] == 0
     shown.shows("#rebuilt", model.reconstruct(painted[None, ..., None])[0])
     shown.press("reconstruct", "erase")

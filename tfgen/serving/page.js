@@ -145,17 +145,18 @@ $("plane").addEventListener("keydown", (event) => {
   moveRing(ring.x + 0.02 * x, ring.y + 0.02 * y);
 });
 
-// Calls `act` with the place in [0, 1] x [0, 1] while the pointer is down on an element.
+// Calls `act` with the place in [0, 1] x [0, 1] while the pointer is down on an element, and with
+// whether it was just put there.
 function dragging(element, act) {
-  const tell = (event) => {
+  const tell = (event, starts) => {
     const box = element.getBoundingClientRect();
-    act((event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height);
+    act((event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height, starts);
   };
   element.addEventListener("pointerdown", (event) => {
     element.setPointerCapture(event.pointerId);
-    tell(event);
+    tell(event, true);
   });
-  element.addEventListener("pointermove", (event) => { if (event.buttons) tell(event); });
+  element.addEventListener("pointermove", (event) => { if (event.buttons) tell(event, false); });
 }
 
 // Between two seeds -------------------------------------------------------------------------
@@ -247,7 +248,7 @@ class Pad {
     this.buttons = [...tools, ...(tools.includes("hide") ? ["hide half"] : []), "sample", "clear"]
       .map((tool) => this.button(tool, tools.includes(tool)));
     $(`${name}-tools`).replaceChildren(...this.buttons);
-    dragging(this.box, (x, y) => this.stroke(x, y));
+    dragging(this.box, (x, y, starts) => this.stroke(x, y, starts));
     this.mark();
   }
 
@@ -285,7 +286,19 @@ class Pad {
     this.keep = range(height).map(() => Array(width).fill(true));
   }
 
-  stroke(x, y) {
+  // Goes in a straight line from where the stroke was last; a fast pointer tells few places.
+  stroke(x, y, starts) {
+    const [fromX, fromY] = starts ? [x, y] : this.last;
+    const steps = Math.ceil(Math.hypot(x - fromX, y - fromY) * 2 * model.width) || 1;
+    for (let i = 1; i <= steps; i++) {
+      this.dab(fromX + (x - fromX) * i / steps, fromY + (y - fromY) * i / steps);
+    }
+    this.last = [x, y];
+    this.refresh();
+    this.changed();
+  }
+
+  dab(x, y) {
     const { height, width, channels } = model, radius = this.tool === "paint" ? 1.3 : 2.2;
     const reach = radius * Math.max(width, height) / 28;
     for (let row = 0; row < height; row++) {
@@ -297,8 +310,6 @@ class Pad {
         if (this.tool === "erase") this.image[row][column] = Array(channels).fill(0);
       }
     }
-    this.refresh();
-    this.changed();
   }
 
   refresh() {
