@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Iterator
 
-__all__ = ["main"]
+__all__ = ["import_tensorflow", "main"]
 
 
 @contextlib.contextmanager
@@ -25,11 +25,16 @@ def _native_stderr_closed() -> Iterator[None]:
         os.close(kept)
 
 
-def main() -> None:
-    """Runs the command line."""
+def import_tensorflow() -> None:
+    """Imports it quietly, unless TF_CPP_MIN_LOG_LEVEL is 0."""
     if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") != "0":
         with _native_stderr_closed():
             import tensorflow  # noqa: F401
+
+
+def main() -> None:
+    """Runs the command line."""
+    import_tensorflow()
     from tfgen.cli import main as run
 
     run()

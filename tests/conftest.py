@@ -8,6 +8,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import laws
 import pytest
+from serving_support import repository, server  # noqa: F401, fixtures
 
 from tfgen import models
 

@@ -17,6 +17,7 @@ from tfgen import data, plots, training, zoo
 from tfgen import evaluation as measuring
 from tfgen import export as exporting
 from tfgen.models.base import GenerativeModel
+from tfgen.serving.command import serve
 
 __all__ = ["app", "main"]
 
@@ -27,6 +28,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 console = Console()
+
+app.command()(serve)
 
 Name = Annotated[str, typer.Argument(help="An entry of the zoo (see `tfgen list`) or a folder.")]
 Seed = Annotated[int, typer.Option(help="Image i is drawn from seed + i.")]

@@ -1,0 +1,388 @@
+"""What `tfgen serve` costs and stands: overhead of a request, batching, and 30 seconds of load.
+
+overhead    one request at a time, batch 1: the bare signature call of `tf.saved_model.load` in
+            this process, and the whole way through REST and gRPC with the public protocol; the
+            sides take turns. The difference is what serving costs, client included.
+batching    requests/s of 32 clients that ask for one image each over gRPC, with batching and
+            with --max-batch-size 1; the sides take turns
+load        32 clients for --seconds over all models, endpoints and both protocols, 1 to 4 rows a
+            request; every answer is checked: what the bare call at batch 1 gives for the same
+            seed, up to one grey level (DESIGN.md, section 4: the noise is the same, float rounding
+            may differ between batch shapes). Memory is the server's resident set.
+
+The clients run on the same machine, in one process, and take their share of its cores.
+Needs no data set. The entries are exported into a temporary folder first, or --models is used.
+"""
+
+import contextlib
+import http.client
+import io
+import json
+import random
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import common
+import numpy as np
+
+NAMES = ("ae_mnist", "vae_mnist", "vae_binarized_mnist", "vae_2d_mnist", "cvae_mnist", "gan_mnist")
+FAMILIES = {"ae_mnist": "reconstruct", "vae_mnist": "sample", "gan_mnist": "sample"}
+CLIENTS = 32
+POOL = 64  # seeds a model, whose images are known beforehand
+GROWTH = 1.05  # resident memory after the load / after its first third, at most
+OVERHEAD_MS = {"grpc": 2.0, "rest": 2.0}  # over the bare call at batch 1, at most
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class Server:
+    """`tfgen serve` on free ports."""
+
+    def __init__(self, models: Path, *options: str):
+        command = [sys.executable, str(ROOT / "tfgen_command.py"), "serve", "--engine", "local"]
+        command += ["--models", str(models), "--port", "0", "--grpc-port", "0", *options]
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        for line in self.process.stderr:
+            if found := re.search(r"models at http://[^:]+:(\d+) .*:(\d+) \(gRPC\)", line):
+                self.port, self.grpc_port = int(found[1]), int(found[2])
+                break
+        else:
+            raise RuntimeError("the server did not start")
+        threading.Thread(target=self.process.stderr.read, daemon=True).start()
+
+    def metric(self, name: str) -> float:
+        """Returns the sum of a metric over its labels."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port)
+        with contextlib.closing(connection):
+            connection.request("GET", "/monitoring/prometheus/metrics")
+            lines = connection.getresponse().read().decode().splitlines()
+        return sum(float(line.split()[-1]) for line in lines if re.match(rf"{name}[ {{]", line))
+
+    def stop(self) -> None:
+        self.process.terminate()
+        if self.process.wait(60):
+            raise RuntimeError(f"the server ended with code {self.process.returncode}")
+
+
+@contextlib.contextmanager
+def serving(models: Path, *options: str):
+    server = Server(models, *options)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+class Rest:
+    """A client of the public REST protocol on one kept connection."""
+
+    def __init__(self, server: Server):
+        self._connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+        self._connection.connect()
+
+    def __call__(self, name: str, signature: str, inputs: dict[str, np.ndarray]) -> list:
+        values = {key: value.tolist() for key, value in inputs.items()}
+        body = json.dumps({"signature_name": signature, "inputs": values})
+        self._connection.request("POST", f"/v1/models/{name}:predict", body)
+        response = self._connection.getresponse()
+        answer = json.loads(response.read())
+        if response.status != 200:
+            raise RuntimeError(answer["error"])
+        return answer["outputs"]
+
+
+class Grpc:
+    """A client of the public gRPC protocol."""
+
+    def __init__(self, server: Server):
+        import grpc
+        from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+
+        # A connection of its own: channels to one address share one otherwise.
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        channel = grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}", options)
+        self._request = predict_pb2.PredictRequest
+        self._call = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict
+
+    def __call__(self, name: str, signature: str, inputs: dict[str, np.ndarray]) -> np.ndarray:
+        import tensorflow as tf
+
+        request = self._request()
+        request.model_spec.name, request.model_spec.signature_name = name, signature
+        for key, value in inputs.items():
+            request.inputs[key].CopyFrom(tf.make_tensor_proto(value))
+        (output,) = self._call(request, timeout=60).outputs.values()
+        return tf.make_ndarray(output)
+
+
+class Known:
+    """A model's answers at batch 1, from the bare signatures."""
+
+    def __init__(self, name: str, path: Path):
+        import tensorflow as tf
+
+        self.name = name
+        self.loaded = tf.saved_model.load(str(path))
+        self.signatures = self.loaded.signatures
+        self.signature = "sample" if "sample" in self.signatures else "reconstruct"
+        keys = self.signatures[self.signature].structured_input_signature[1]
+        generator = np.random.default_rng(0)
+        self.rows = {}
+        if "seed" in keys:
+            self.rows["seed"] = np.arange(POOL)
+        if "images" in keys:
+            self.rows["images"] = generator.integers(0, 256, (POOL, 28, 28, 1)).astype(np.uint8)
+        if "labels" in keys:
+            self.rows["labels"] = np.arange(POOL) % 10
+        self.images = np.concatenate([self.bare([i]) for i in range(POOL)])
+        self.binary = len(np.unique(self.images)) == 2
+
+    def inputs(self, which: list[int]) -> dict[str, np.ndarray]:
+        return {key: values[which] for key, values in self.rows.items()}
+
+    def bare(self, which: list[int]) -> np.ndarray:
+        import tensorflow as tf
+
+        inputs = {key: tf.constant(value) for key, value in self.inputs(which).items()}
+        return self.signatures[self.signature](**inputs)["images"].numpy()
+
+    def agrees(self, which: list[int], found) -> bool:
+        """One grey level; of a binary image, a few pixels that lie on the edge between two."""
+        difference = np.abs(np.asarray(found, int) - self.images[which].astype(int))
+        if self.binary:
+            return bool((difference > 0).mean() < 0.02)
+        return bool(difference.max() <= 1)
+
+
+def overhead(models: Path, known: dict[str, Known], repeats: int, seconds: float):
+    """Returns {model: {side: milliseconds in each round}}."""
+    found = {}
+    with serving(models) as server:
+        rest, rpc = Rest(server), Grpc(server)
+        for name, signature in FAMILIES.items():
+            model = known[name]
+
+            def timed(call) -> float:
+                call(0)
+                taken, stop = [], time.perf_counter() + seconds
+                while time.perf_counter() < stop:
+                    index = len(taken) % POOL
+                    start = time.perf_counter()
+                    call(index)
+                    taken.append(1000 * (time.perf_counter() - start))
+                return statistics.median(taken)
+
+            sides = {
+                "bare": lambda m=model: timed(lambda i: m.bare([i])),
+                "grpc": lambda m=model, n=name, s=signature: timed(
+                    lambda i: rpc(n, s, m.inputs([i]))
+                ),
+                "rest": lambda m=model, n=name, s=signature: timed(
+                    lambda i: rest(n, s, m.inputs([i]))
+                ),
+            }
+            found[name] = common.interleaved(sides, repeats)
+    return found
+
+
+def many(seconds: float, work) -> float:
+    """Runs `work(client)` over and over in CLIENTS threads; returns calls a second."""
+    counts, errors = [0] * CLIENTS, []
+    ready, stop = threading.Barrier(CLIENTS + 1), threading.Event()
+
+    def client(index: int) -> None:
+        call = work(index)
+        ready.wait()
+        try:
+            while not stop.is_set():
+                call()
+                counts[index] += 1
+        except Exception as error:
+            errors.append(error)
+            stop.set()
+
+    threads = [threading.Thread(target=client, args=(index,)) for index in range(CLIENTS)]
+    for thread in threads:
+        thread.start()
+    ready.wait()
+    start = time.perf_counter()
+    stop.wait(seconds)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+    return sum(counts) / (time.perf_counter() - start)
+
+
+def batching(models: Path, known: dict[str, Known], repeats: int, seconds: float):
+    """Returns {model: {side: requests a second in each round}}."""
+    found = {}
+    with serving(models) as together, serving(models, "--max-batch-size", "1") as alone:
+        for name, signature in FAMILIES.items():
+            model = known[name]
+
+            def asking(server: Server, name=name, signature=signature, model=model):
+                def work(index: int):
+                    call, turn = Grpc(server), random.Random(index)
+                    return lambda: call(name, signature, model.inputs([turn.randrange(POOL)]))
+
+                return lambda: many(seconds, work)
+
+            sides = {"batched": asking(together), "alone": asking(alone)}
+            found[name] = common.interleaved(sides, repeats)
+    return found
+
+
+def load(models: Path, known: dict[str, Known], seconds: float):
+    """Returns latencies in milliseconds, faults, and the server's memory in MB over time."""
+    from PIL import Image
+
+    latencies, faults, memory = [], [], []
+
+    def unpacked(found, protocol: str) -> np.ndarray:
+        files = found if protocol == "grpc" else [_decoded(value) for value in found]
+        return np.stack([np.asarray(Image.open(io.BytesIO(file)))[..., None] for file in files])
+
+    with serving(models) as server:
+
+        def work(index: int):
+            turn = random.Random(index)
+            protocol = "grpc" if index % 2 else "rest"
+            call = (Grpc if index % 2 else Rest)(server)
+
+            def once() -> None:
+                model = known[turn.choice(NAMES)]
+                which = [turn.randrange(POOL) for _ in range(turn.randint(1, 4))]
+                png = "sample_png" in model.signatures and turn.random() < 0.3
+                signature = "sample_png" if png else model.signature
+                start = time.perf_counter()
+                try:
+                    found = call(model.name, signature, model.inputs(which))
+                except Exception as error:
+                    faults.append(f"{model.name} {signature}: {error}")
+                    return
+                latencies.append(1000 * (time.perf_counter() - start))
+                if not model.agrees(which, unpacked(found, protocol) if png else found):
+                    faults.append(f"{model.name} {signature}: wrong image for {which}")
+
+            return once
+
+        def resident() -> float:
+            return server.metric("process_resident_memory_bytes") / 2**20
+
+        memory.append(resident())
+        many(seconds / 3, work)
+        memory.append(resident())
+        latencies.clear()
+        rate = many(seconds, work)
+        memory.append(resident())
+        requests = server.metric("tfgen_serving_batch_requests_sum")
+        calls = server.metric("tfgen_serving_batch_requests_count")
+    return latencies, faults, memory, rate, requests / calls
+
+
+def _decoded(value: dict[str, str]) -> bytes:
+    import base64
+
+    return base64.b64decode(value["b64"])
+
+
+def main() -> int:
+    parser = common.parser(__doc__, repeats=3)
+    parser.add_argument("--models", type=Path, help="a repository with the entries, exported")
+    parser.add_argument("--seconds", type=float, default=30.0, help="of load (default %(default)s)")
+    parser.add_argument("--slice", type=float, default=2.0, help="seconds a side and round")
+    parser.add_argument("--only", choices=("overhead", "batching", "load"))
+    arguments = parser.parse_args()
+
+    with contextlib.ExitStack() as stack:
+        models = arguments.models
+        if models is None:
+            models = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            for name in NAMES:
+                common.zoo_model(name).export(models / name)
+        paths = {
+            name: max((models / name).glob("[0-9]*"), key=lambda p: int(p.name)) for name in NAMES
+        }
+        known = {name: Known(name, path) for name, path in paths.items()}
+        wanted = [arguments.only] if arguments.only else ["overhead", "batching", "load"]
+        tables, figures, verdicts = [], {}, []
+        if "overhead" in wanted:
+            report_overhead(
+                overhead(models, known, arguments.repeats, arguments.slice),
+                tables,
+                figures,
+                verdicts,
+            )
+        if "batching" in wanted:
+            report_batching(
+                batching(models, known, arguments.repeats, arguments.slice), tables, figures
+            )
+        if "load" in wanted:
+            report_load(load(models, known, arguments.seconds), tables, figures, verdicts)
+    passed = all(good for good, _ in verdicts)
+    verdict = "; ".join(text for _, text in verdicts) or "for information"
+    return common.finish("\n\n".join(tables), figures, passed, verdict, arguments.json)
+
+
+def report_overhead(found, tables, figures, verdicts) -> None:
+    rows, figures["overhead_ms"] = [], {}
+    worst = dict.fromkeys(OVERHEAD_MS, 0.0)
+    for name, rounds in found.items():
+        medians = {side: statistics.median(values) for side, values in rounds.items()}
+        over = {side: medians[side] - medians["bare"] for side in OVERHEAD_MS}
+        worst = {side: max(worst[side], over[side]) for side in worst}
+        figures["overhead_ms"][name] = {"milliseconds": rounds, "over": over}
+        cells = [f"{medians[side]:.2f}" for side in ("bare", "grpc", "rest")]
+        rows.append([name, *cells, *(f"{over[side]:.2f}" for side in ("grpc", "rest"))])
+    header = ("ms a request, batch 1", "bare call", "gRPC", "REST", "gRPC adds", "REST adds")
+    tables.append(common.format_table(header, rows))
+    for side, limit in OVERHEAD_MS.items():
+        text = f"{side} adds at most {worst[side]:.2f} ms, limit {limit}"
+        verdicts.append((worst[side] <= limit, text))
+
+
+def report_batching(found, tables, figures) -> None:
+    rows, figures["requests_per_second"] = [], found
+    for name, rounds in found.items():
+        gain = common.ratio(rounds["batched"], rounds["alone"])
+        medians = [f"{statistics.median(rounds[side]):.0f}" for side in ("batched", "alone")]
+        spread = f"{gain['min']:.2f}..{gain['max']:.2f}"
+        rows.append([name, *medians, f"{gain['ratio']:.2f}", spread])
+    header = (f"requests/s, {CLIENTS} clients", "batched", "one by one", "ratio", "min..max")
+    tables.append(common.format_table(header, rows))
+
+
+def report_load(measured, tables, figures, verdicts) -> None:
+    latencies, faults, memory, rate, mean_batch = measured
+    p50, p95, p99 = np.percentile(latencies, [50, 95, 99])
+    growth = memory[2] / memory[1]
+    figures["load"] = {
+        "requests": len(latencies),
+        "requests_per_second": rate,
+        "milliseconds": {"p50": p50, "p95": p95, "p99": p99},
+        "memory_mb": dict(zip(("start", "after warm-up", "end"), memory, strict=True)),
+        "requests_a_call": mean_batch,
+        "faults": faults[:20],
+    }
+    header = (f"{CLIENTS} clients, all models", "figure")
+    rows = [
+        ["requests, all checked", f"{len(latencies):,}"],
+        ["requests/s", f"{rate:.0f}"],
+        ["p50 / p95 / p99 ms", f"{p50:.1f} / {p95:.1f} / {p99:.1f}"],
+        ["requests a call, mean", f"{mean_batch:.2f}"],
+        ["memory MB: start, warm, end", " ".join(f"{value:.0f}" for value in memory)],
+    ]
+    tables.append(common.format_table(header, rows))
+    verdicts.append((not faults, f"{len(faults)} errors or wrong images, limit 0 {faults[:1]}"))
+    verdicts.append((growth <= GROWTH, f"memory grew {growth:.3f}x, limit {GROWTH}"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,290 @@
+"""The client, over both transports, against the local server and against scripted ones."""
+
+import http.server
+import itertools
+import json
+import threading
+from concurrent import futures
+
+import grpc
+import numpy as np
+import pytest
+from serving_support import SIDE, tiny_images
+from tensorflow_serving.apis import model_service_pb2_grpc
+
+from tfgen.serving import Client, ServingError
+from tfgen.serving.client import Endpoint, TensorSpec, convert
+
+
+@pytest.fixture(params=["http", "grpc"])
+def client(request, server):
+    port = server.port if request.param == "http" else server.grpc_port
+    with Client(f"{request.param}://127.0.0.1:{port}") as made:
+        yield made
+
+
+def test_arrays_in_arrays_out(client):
+    seed = [4, 9, -2]
+    images = client.predict("tiny", {"seed": seed}, "sample")["images"]
+    assert images.dtype == np.uint8
+    np.testing.assert_array_equal(images, tiny_images(seed, 5))
+    default = client.predict("tiny", {"seed": np.array(seed)})["images"]
+    np.testing.assert_array_equal(default, images)
+    scores = client.predict("tiny", {"images": images, "seed": seed}, "log_likelihood")
+    assert scores["log_likelihood"].dtype == np.float32
+    np.testing.assert_allclose(
+        scores["log_likelihood"], -images.mean((1, 2, 3)) - np.array(seed) / 8, rtol=1e-5
+    )
+    mask = np.zeros_like(images, bool)
+    mask[:, :2] = True
+    completed = client.predict(
+        "tiny", {"images": images * 0, "mask": mask, "seed": seed}, "complete"
+    )["images"]
+    np.testing.assert_array_equal(completed, np.where(mask, 0, images))
+
+
+def test_both_transports_give_the_same_bytes(server):
+    latents = np.random.default_rng(0).normal(size=(5, 2)).astype(np.float32)
+    with (
+        Client(f"http://127.0.0.1:{server.port}") as rest,
+        Client(f"grpc://127.0.0.1:{server.grpc_port}") as rpc,
+    ):
+        for signature in ("decode", "both"):
+            a, b = (c.predict("tiny", {"latents": latents}, signature) for c in (rest, rpc))
+            assert a.keys() == b.keys()
+            for name in a:
+                assert a[name].dtype == b[name].dtype
+                np.testing.assert_array_equal(a[name], b[name])
+        assert rest.metadata("tiny") == rpc.metadata("tiny")
+
+
+def test_bytes(client):
+    files = client.predict("tiny", {"seed": [1]}, "sample_png")["image_bytes"]
+    assert files.dtype == object
+    assert files[0].startswith(b"\x89PNG")
+    text = [bytes(range(256)), b""]
+    echoed = client.predict("tiny", {"text_bytes": text}, "echo")["text_bytes"]
+    assert list(echoed) == text
+
+
+def test_what_it_tells_of_a_model(client):
+    assert client.status("tiny") == {5: "AVAILABLE", 3: "AVAILABLE"}
+    assert client.status("tiny", version=3) == client.status("tiny", label="old")
+    assert client.metadata("tiny", label="old")["log_likelihood"] == Endpoint(
+        {
+            "images": TensorSpec(np.dtype("uint8"), (-1, SIDE, SIDE, 1)),
+            "seed": TensorSpec(np.dtype("int64"), (-1,)),
+        },
+        {"log_likelihood": TensorSpec(np.dtype("float32"), (-1,))},
+    )
+
+
+def test_versions_and_labels(client):
+    for spec, bias in (({"version": 3}, 3), ({"label": "old"}, 3), ({"version": 5}, 5)):
+        images = client.predict("tiny", {"seed": [1]}, **spec)["images"]
+        np.testing.assert_array_equal(images, tiny_images([1], bias))
+    with pytest.raises(ValueError, match="either version or label"):
+        client.predict("tiny", {"seed": [1]}, version=3, label="old")
+
+
+def test_numbers_that_are_none(client):
+    latents = np.float32([[-1, 0], [0, 0]])
+    np.testing.assert_array_equal(
+        client.predict("tiny", {"latents": latents}, "both")["score"], [np.nan, -np.inf]
+    )
+    for value in (np.nan, np.inf):
+        with pytest.raises(ServingError, match=r"INVALID_ARGUMENT: .* must be finite"):
+            client.predict("tiny", {"latents": [[value, 0.0]]}, "decode")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        (("nothing", {"seed": [1]}), ServingError, "NOT_FOUND"),
+        (("tiny", {"seed": [1]}, "smaple"), ServingError, "no endpoint 'smaple'; it has both"),
+        (("tiny", {"sede": [1]}), ValueError, "inputs must be seed; received sede"),
+        (("tiny", {"seed": [1.0]}), ValueError, "seed must be int64; received float64"),
+        (("tiny", {"seed": [[1], []]}), ValueError, "lists of unequal lengths"),
+        (("tiny", {"seed": [[1]]}), ServingError, "must have shape"),
+        (("tiny", {"seed": [1] * 17}), ServingError, "maximum input batch size 16"),
+        (("tiny", {"seed": [13]}, "picky"), ServingError, "13 brings bad luck"),
+        (("../tiny", {"seed": [1]}), ServingError, r"NOT_FOUND|INVALID_ARGUMENT"),
+        (("ti/ny:predict", {"seed": [1]}), ServingError, r"NOT_FOUND|INVALID_ARGUMENT"),
+    ],
+)
+def test_bad_input(client, arguments, error, words):
+    with pytest.raises(error, match=words):
+        client.predict(*arguments)
+
+
+def test_threads_share_a_client(client):
+    def ask(seed):
+        return client.predict("tiny", {"seed": [seed]})["images"][0]
+
+    with futures.ThreadPoolExecutor(16) as pool:
+        images = list(pool.map(ask, range(80)))
+    np.testing.assert_array_equal(images, tiny_images(range(80), 5))
+
+
+def test_conversion_loses_nothing():
+    for value, dtype in (
+        ([0, 255], "uint8"),
+        (np.int32([1]), "int64"),
+        ([1, 2], "float32"),
+        (np.float64([0.1]), "float32"),
+        ([True], "bool"),
+        ([], "uint8"),
+        (np.array([b"a"]), "object"),
+        ("a", "object"),
+    ):
+        made = convert("x", value, np.dtype(dtype))
+        assert made.dtype == dtype
+        assert made.tolist() == pytest.approx(np.asarray(value).tolist())
+    for value, dtype in (
+        ([256], "uint8"),
+        ([-1], "uint8"),
+        (np.float32([0.5]), "uint8"),  # a float image would be black
+        ([2**63], "int64"),
+        ([1], "bool"),
+        (["a"], "int64"),
+        ([1], "object"),
+    ):
+        with pytest.raises(ValueError, match=r"^x must"):
+            convert("x", value, np.dtype(dtype))
+
+
+# Servers that fail ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def scripted():
+    """Starts HTTP servers that give the answers that they are told, in turn."""
+    servers = []
+
+    def start(*answers):
+        turn = itertools.chain(answers)
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            seen = 0
+
+            def do_GET(self):
+                type(self).seen += 1
+                status, content = next(turn)
+                if status is None:  # hang up
+                    self.close_connection = True
+                    return
+                if status == 0:  # say nothing
+                    released.wait(30)
+                    return
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *_):
+                pass
+
+        released = threading.Event()
+        made = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=made.serve_forever, daemon=True).start()
+        servers.append((made, released))
+        return f"http://127.0.0.1:{made.server_port}", Handler
+
+    yield start
+    for made, released in servers:
+        released.set()
+        made.shutdown()
+        made.server_close()
+
+
+STATUS = {"model_version_status": [{"version": "1", "state": "AVAILABLE", "status": {}}]}
+OK = (200, json.dumps(STATUS, indent=4).encode())  # as TF Serving lays it out
+BUSY = (503, b'{ "error": "busy" }')
+
+
+@pytest.fixture
+def waits(monkeypatch):
+    """The waits between attempts, which nobody waits for here."""
+    noted = []
+    monkeypatch.setattr("time.sleep", noted.append)
+    return noted
+
+
+def test_it_tries_again(scripted, waits):
+    address, handler = scripted(BUSY, (None, b""), (502, b"<html>"), OK)
+    assert Client(address).status("tiny") == {1: "AVAILABLE"}
+    assert handler.seen == 4
+    assert len(waits) == 3
+    for attempt, wait in enumerate(waits):
+        assert 0.5 <= wait / (0.05 * 2**attempt) <= 1.0
+
+
+def test_it_gives_up_in_the_end(scripted, waits):
+    address, handler = scripted(BUSY, BUSY, BUSY, OK)
+    with pytest.raises(ServingError, match="UNAVAILABLE: busy") as caught:
+        Client(address, retries=2).status("tiny")
+    assert (caught.value.code, caught.value.http) == ("UNAVAILABLE", 503)
+    assert handler.seen == 3
+    with pytest.raises(ServingError, match="UNAVAILABLE: nothing answers at http://127"):
+        Client("http://127.0.0.1:1", retries=1).status("tiny")
+    with pytest.raises(ServingError, match="UNAVAILABLE"):
+        Client("grpc://127.0.0.1:1", retries=1).status("tiny")
+    assert len(waits) == 2 + 1 + 1
+
+
+def test_what_is_not_tried_again(scripted, waits):
+    for status, code in ((400, "INVALID_ARGUMENT"), (404, "NOT_FOUND"), (500, "INTERNAL")):
+        address, handler = scripted((status, b'{"error": "no"}'), OK)
+        with pytest.raises(ServingError, match=f"{code}: no"):
+            Client(address).status("tiny")
+        assert handler.seen == 1
+    address, _ = scripted((200, b"<html>"))
+    with pytest.raises(ServingError, match="answered with HTTP status 200"):
+        Client(address).status("tiny")
+    assert not waits
+
+
+def test_it_does_not_wait_for_ever(scripted):
+    address, _ = scripted((0, b""))
+    with pytest.raises(ServingError, match="DEADLINE_EXCEEDED"):
+        Client(address, timeout=0.3).status("tiny")
+    address, _ = scripted(*[BUSY] * 1000)
+    with pytest.raises(ServingError, match=r"UNAVAILABLE: busy|DEADLINE_EXCEEDED"):
+        Client(address, timeout=0.5, retries=10**6).status("tiny")
+
+
+def test_grpc_is_tried_again(waits):
+    class Flaky(model_service_pb2_grpc.ModelServiceServicer):
+        seen = 0
+
+        def GetModelStatus(self, request, context):
+            self.seen += 1
+            code = grpc.StatusCode.UNAVAILABLE if self.seen < 3 else grpc.StatusCode.NOT_FOUND
+            context.abort(code, "no luck")
+
+    service = Flaky()
+    made = grpc.server(futures.ThreadPoolExecutor(1))
+    model_service_pb2_grpc.add_ModelServiceServicer_to_server(service, made)
+    port = made.add_insecure_port("127.0.0.1:0")
+    made.start()
+    with pytest.raises(ServingError, match="NOT_FOUND: no luck"):
+        Client(f"grpc://127.0.0.1:{port}").status("tiny")
+    assert service.seen == 3
+    assert len(waits) == 2
+    made.stop(None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"address": "127.0.0.1:8501"}, "address must be http"),
+        ({"address": "ftp://x"}, "address must be http"),
+        ({"timeout": 0}, "timeout"),
+        ({"timeout": float("nan")}, "timeout"),
+        ({"retries": -1}, "retries"),
+    ],
+)
+def test_bad_arguments(arguments, words):
+    with pytest.raises(ValueError, match=words):
+        Client(**arguments)

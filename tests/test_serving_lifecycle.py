@@ -1,0 +1,385 @@
+"""`tfgen serve` over its life: starting, new and broken versions, stopping."""
+
+import itertools
+import json
+import shutil
+import socket
+import stat
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from google.protobuf import text_format
+from serving_support import Server, copy_version, running, tiny_images
+from tensorflow_serving.config import model_server_config_pb2
+
+from tfgen import cli
+from tfgen.serving import Client, ServingError, command
+from tfgen.serving.repository import read_config
+from tfgen.serving.settings import Settings
+
+# New versions --------------------------------------------------------------------------------
+
+
+def eventually(condition) -> None:
+    """Waits until the server has noticed."""
+    for _ in range(200):
+        if condition():
+            return
+        time.sleep(0.1)
+    raise AssertionError("it never happened")
+
+
+def write_changing(path, name: str):
+    """A model whose one input has that name."""
+    spec = tf.TensorSpec((None,), tf.int64, name)
+    module = tf.Module()
+    module.run = tf.function(lambda x: {"score": x * 2}, input_signature=[spec])
+    tf.saved_model.save(module, str(path), {"serving_default": module.run})
+
+
+def test_versions_come_and_go_while_it_serves(repository, tmp_path):
+    tiny = tmp_path / "tiny"
+    copy_version(repository / "tiny" / "3", tiny / "1")
+    # With Python's own list of all that is imported; log level 0 shows that of TensorFlow too.
+    options = {"arguments": ("-X", "importtime"), "environment": {"TF_CPP_MIN_LOG_LEVEL": "0"}}
+    with running(tmp_path, **options, poll_seconds=0.05) as server:
+
+        def served(bias: int) -> bool:
+            return server.predict([1]) == tiny_images([1], bias).tolist()
+
+        def states() -> dict[str, str]:
+            found = server.get("/v1/models/tiny")[1]["model_version_status"]
+            return {version["version"]: version["state"] for version in found}
+
+        assert served(3)
+        stopped, failures = threading.Event(), []
+
+        def hammer():
+            """The model never goes away, whatever happens to its versions."""
+            for seed in itertools.count():
+                if stopped.is_set():
+                    return
+                status, answer = server.post("/v1/models/tiny:predict", {"inputs": [seed]})
+                images = [tiny_images([seed], bias).tolist() for bias in (3, 5)]
+                if status != 200 or answer["outputs"] not in images:
+                    failures.append(answer)
+
+        hammers = [threading.Thread(target=hammer) for _ in range(3)]
+        for thread in hammers:
+            thread.start()
+
+        # A better version takes over, and the old one is freed.
+        copy_version(repository / "tiny" / "5", tiny / "2")
+        eventually(lambda: served(5) and states() == {"2": "AVAILABLE", "1": "END"})
+
+        # Versions that are not whole: nothing there yet, no graph, weights cut short, no proto.
+        (tiny / "7").mkdir()
+        (tiny / "8" / "variables").mkdir(parents=True)
+        (tiny / "8" / "variables" / "variables.index").write_bytes(b"half")
+        copy_version(repository / "tiny" / "3", tiny / ".9")
+        data = next((tiny / ".9" / "variables").glob("*.data*"))
+        data.write_bytes(data.read_bytes()[:-1000])
+        (tiny / ".9").rename(tiny / "9")
+        (tiny / "10").mkdir()
+        (tiny / "10" / "saved_model.pb").write_bytes(b"\xff" * 100)
+        copy_version(repository / "tiny" / "3", tiny / ".11")
+        data = next((tiny / ".11" / "variables").glob("*.data*"))
+        damaged = bytearray(data.read_bytes())
+        damaged[len(damaged) // 2] ^= 0xFF
+        data.write_bytes(damaged)
+        (tiny / ".11").rename(tiny / "11")
+        shutil.copytree(repository / "tiny" / "3", tiny / "01")  # no version's name
+        failed = {"9": "END", "10": "END", "11": "END"}
+        eventually(lambda: states() == {"2": "AVAILABLE", "1": "END", **failed})
+        assert served(5)
+        broken = server.get("/v1/models/tiny/versions/10")[1]["model_version_status"][0]["status"]
+        assert broken["error_code"] != "OK"
+        assert "version 10 cannot be loaded" in broken["error_message"]
+        assert server.post("/v1/models/tiny/versions/9:predict", {"inputs": [1]})[0] == 404
+
+        # Once it is whole, it is served.
+        shutil.copytree(repository / "tiny" / "3", tiny / "9", dirs_exist_ok=True)
+        eventually(lambda: served(3))
+        for name in ("9", "10", "11"):
+            shutil.rmtree(tiny / name)
+        eventually(lambda: served(5))
+        assert set(states()) == {"1", "2", "9"}  # those that it ever had
+        stopped.set()
+        for thread in hammers:
+            thread.join()
+        assert not failures
+
+        # A model whose inputs change: a client that knows the old ones learns the new.
+        write_changing(tmp_path / "changing" / "1", "seed")
+        eventually(lambda: "changing" in json.dumps(server.get("/models")))
+        with Client(f"http://127.0.0.1:{server.port}") as client:
+            assert client.predict("changing", {"seed": [3]})["score"] == [6]
+            write_changing(tmp_path / "changing" / "2", "labels")
+            eventually(lambda: client.status("changing") == {2: "AVAILABLE", 1: "END"})
+            assert client.predict("changing", {"labels": [3]})["score"] == [6]
+            with pytest.raises(ValueError, match="inputs must be labels; received seed"):
+                client.predict("changing", {"seed": [3]})
+
+        # models.config, while it serves: labels and chosen versions; broken, it changes nothing.
+        config = tmp_path / "models.config"
+        config.write_text(
+            'model_config_list { config { name: "tiny" base_path: "/models/tiny" '
+            "model_version_policy { specific { versions: 1 versions: 2 } } "
+            'version_labels { key: "stable" value: 1 } } }'
+        )
+        eventually(lambda: states()["1"] == "AVAILABLE")
+        path = "/v1/models/tiny/labels/stable:predict"
+        eventually(lambda: server.post(path, {"inputs": [1]})[0] == 200)
+        assert server.post(path, {"inputs": [1]})[1]["outputs"] == tiny_images([1], 3).tolist()
+        config.write_text("model_config_list {")
+        server.wait_for("no ModelServerConfig")
+        assert server.post(path, {"inputs": [1]})[0] == 200
+        config.unlink()
+        eventually(lambda: server.post(path, {"inputs": [1]})[0] == 400)
+
+        # The whole model goes.
+        shutil.rmtree(tiny)
+        eventually(lambda: server.post("/v1/models/tiny:predict", {"inputs": [1]})[0] == 404)
+        assert server.get("/health")[0] == 200
+        imported = {line.rpartition("|")[2].strip() for line in server.log if "|" in line}
+    assert {"tfgen.serving.server", "tensorflow"} <= imported
+    assert not {"keras", "tf_keras", "tensorflow_probability"} & imported
+    ours = {name for name in imported if name.partition(".")[0] == "tfgen"}
+    assert all(name.startswith("tfgen.serving") for name in ours)
+
+
+def test_at_the_start_the_newest_whole_version_is_served(repository, tmp_path):
+    copy_version(repository / "tiny" / "3", tmp_path / "tiny" / "1")
+    (tmp_path / "tiny" / "2").mkdir()
+    (tmp_path / "tiny" / "2" / "saved_model.pb").write_bytes(b"broken")
+    with running(tmp_path) as server:
+        assert server.predict([1]) == tiny_images([1], 3).tolist()
+        found = server.get("/v1/models/tiny")[1]["model_version_status"]
+        assert [version["state"] for version in found] == ["END", "AVAILABLE"]
+
+
+# Stopping ------------------------------------------------------------------------------------
+
+
+def test_sigterm_lets_running_requests_end(repository):
+    server = Server(repository)
+    answers = {}
+
+    def ask(api):
+        seed = np.array([10_000])
+        if api == "rest":
+            answers[api] = server.predict({"seed": seed.tolist()}, "slow")[0]
+        else:
+            answers[api] = tf.make_ndarray(server.rpc({"seed": seed}, "slow").outputs["score"])[0]
+
+    idle = socket.create_connection(("127.0.0.1", server.port))
+    threads = [threading.Thread(target=ask, args=(api,)) for api in ("rest", "grpc")]
+    for count, thread in enumerate(threads, 1):
+        thread.start()
+        line = f"tfgen_serving_batch_requests_count {count}.0"
+        eventually(
+            lambda line=line: (
+                line in server.request("GET", "/monitoring/prometheus/metrics")[1].decode()
+            )
+        )
+    server.process.terminate()
+    server.wait_for("stopping")
+
+    def refuses(port: int) -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+        except ConnectionRefusedError:
+            return True
+        return False
+
+    eventually(lambda: refuses(server.port) and refuses(server.grpc_port))
+    for thread in threads:
+        thread.join()
+    assert answers == {"rest": 10_000, "grpc": 10_000}
+    assert server.process.wait(60) == 0
+    assert "Traceback" not in "".join(server.log)
+    idle.close()
+
+
+# Starting ------------------------------------------------------------------------------------
+
+
+def test_a_port_in_use(repository, server):
+    for settings, words in (
+        ({"port": server.port}, f"port {server.port} of 127.0.0.1"),
+        ({"grpc_port": server.grpc_port}, f"port {server.grpc_port} of 127.0.0.1"),
+        ({"host": "192.0.2.1"}, "192.0.2.1"),
+        ({"models": str(repository / "nothing")}, "nothing is none"),
+    ):
+        second = Server(wait=False, **{"models": repository, **settings})
+        assert second.process.wait(300) == 2
+        assert second.stop() == 2
+        (line,) = second.log
+        assert line.startswith("tfgen: ")
+        assert words in line
+
+
+@pytest.fixture
+def executed(monkeypatch):
+    """What `tfgen serve` would have become."""
+    commands = []
+
+    class Replaced(Exception):
+        pass
+
+    def execv(path, arguments):
+        commands.append((path, arguments))
+        raise Replaced
+
+    monkeypatch.setattr("os.execv", execv)
+
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["tfgen", "serve", *map(str, arguments)])
+        with pytest.raises(Replaced):
+            cli.main()
+        return commands.pop()
+
+    return run
+
+
+def test_the_local_server_is_started(executed, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    path, arguments = executed("--models", "here", "--port", 1, "--host", "::1", "--timeout", 9)
+    assert path == arguments[0] == sys.executable
+    settings = Settings.from_json(arguments[2])
+    assert settings == Settings("here", host="::1", port=1, timeout=9.0)
+
+
+@pytest.fixture
+def engine(tmp_path, monkeypatch):
+    """A program on the PATH with the name of TF Serving's."""
+    program = tmp_path / "tensorflow_model_server"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    return program
+
+
+def test_tensorflow_model_server_is_preferred(executed, engine, repository, capsys):
+    repository = shutil.copytree(repository, engine.parent / "models")
+    (repository / "batching.config").touch()
+    path, arguments = executed("--models", repository, "--port", 81, "--grpc-port", 80)
+    assert path == arguments[0] == str(engine)
+    options = dict(option[2:].partition("=")[::2] for option in arguments[1:])
+    assert (options["rest_api_port"], options["port"]) == ("81", "80")
+    assert options["batching_parameters_file"] == str(repository / "batching.config")
+    assert "monitoring_config_file" not in options
+    config = text_format.Parse(
+        Path(options["model_config_file"]).read_text(), model_server_config_pb2.ModelServerConfig()
+    )
+    models = {model.name: model for model in config.model_config_list.config}
+    assert set(models) == {"tiny", "other"}
+    assert models["tiny"].base_path == str((repository / "tiny").resolve())
+    assert models["tiny"].version_labels == {"old": 3}
+    assert "every address" in capsys.readouterr().err
+    path, _ = executed("--models", repository, "--engine", "local")
+    assert path == sys.executable
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--port", "70000"), "--port"),
+        (("--port", "9", "--grpc-port", "9"), "must differ"),
+        (("--max-batch-size", "0"), "--max-batch-size"),
+        (("--batch-window-ms", "-1"), "--batch-window-ms"),
+        (("--threads", "0"), "--threads"),
+        (("--max-body-mb", "0"), "--max-body-mb"),
+        (("--timeout", "nan"), "--timeout"),
+        (("--engine", "onnx"), "--engine"),
+        (("--models", "nowhere"), "nowhere"),
+        (("--host", "127.0.0.1"), "every address"),
+    ],
+)
+def test_bad_options(arguments, words, engine, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["tfgen", "serve", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    error = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert words in error
+    assert "Traceback" not in error
+
+
+def test_without_the_extra(monkeypatch, capsys):
+    monkeypatch.setattr(command, "NEEDED", ("no_such_package", "json"))
+    monkeypatch.setattr("sys.argv", ["tfgen", "serve"])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 2
+    line = capsys.readouterr().err
+    assert "no_such_package: pip install 'tfgen[serving]'" in line
+    for name, address in (("orjson", "http://x"), ("grpc", "grpc://x")):
+        monkeypatch.setitem(sys.modules, name, None)
+        with pytest.raises(ImportError, match=rf"Client needs {name}: pip install"):
+            Client(address)
+
+
+def test_the_command_serves_as_a_user_starts_it(repository):
+    """The one test through `tfgen serve` itself: exec, signals and exit code."""
+    script = "import tfgen_command; tfgen_command.main()"
+    arguments = ["serve", "--models", repository, "--port", 0, "--grpc-port", 0]
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, *map(str, arguments), "--engine", "local"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if "models at http" in line:
+            break
+    else:
+        raise AssertionError("".join(lines))
+    port = int(line.partition("http://127.0.0.1:")[2].split()[0])
+    with Client(f"http://127.0.0.1:{port}") as client:
+        images = client.predict("tiny", {"seed": [1, 2]})["images"]
+    np.testing.assert_array_equal(images, tiny_images([1, 2], 5))
+    process.terminate()
+    lines += process.stderr
+    assert process.wait(60) == 0
+    assert all(line.startswith("tfgen serve: ") for line in lines)
+
+
+# models.config -------------------------------------------------------------------------------
+
+
+def test_where_a_models_config_points(repository, tmp_path):
+    elsewhere = tmp_path / "elsewhere" / "models"
+    shutil.copytree(repository / "tiny", elsewhere / "tiny")
+    root = tmp_path / "root"
+    shutil.copytree(repository / "other", root / "found")
+    (root / ".hidden" / "1").mkdir(parents=True)
+    (root / ".hidden" / "1" / "saved_model.pb").touch()
+    (root / "models.config").write_text(
+        "model_config_list {"
+        f'config {{ name: "absolute" base_path: "{elsewhere / "tiny"}" }}'
+        'config { name: "relative" base_path: "../elsewhere/models/tiny" }'
+        'config { name: "container" base_path: "/models/found" } }'
+    )
+    found = {m.name: m.base_path for m in read_config(root).model_config_list.config}
+    assert found == {
+        "absolute": str(elsewhere / "tiny"),
+        "relative": str(elsewhere / "tiny"),
+        "container": str(root / "found"),
+        "found": str(root / "found"),
+    }
+
+
+def test_an_error_names_what_there_is(server):
+    with Client(f"http://127.0.0.1:{server.port}") as client:
+        with pytest.raises(ServingError, match="Models: other, tiny"):
+            client.predict("tyni", {"seed": [1]})
+        with pytest.raises(ServingError, match="Versions loaded: 3, 5"):
+            client.predict("tiny", {"seed": [1]}, version=4)

@@ -1,0 +1,301 @@
+"""The page of `tfgen serve` in a real browser, on models of the zoo."""
+
+import contextlib
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from serving_support import running
+
+from tfgen import noise, zoo
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (CHROMIUM and DRIVER), reason="needs chromium and chromium-driver, as .ci/run installs"
+    ),
+]
+
+
+def write_completer(path):
+    """A stand-in for a pixel model: what is hidden gets one grey value, chosen by the seed."""
+    images = tf.TensorSpec((None, 28, 28, 1), tf.uint8, "images")
+    mask = tf.TensorSpec((None, 28, 28, 1), tf.bool, "mask")
+    seed = tf.TensorSpec((None,), tf.int64, "seed")
+
+    class Completer(tf.Module):
+        @tf.function(input_signature=[images, mask, seed])
+        def complete(self, images, mask, seed):
+            grey = tf.cast(tf.reshape(seed % 7 * 30 + 60, (-1, 1, 1, 1)), tf.uint8)
+            return {"images": tf.where(mask, images, tf.zeros_like(images) + grey)}
+
+    module = Completer()
+    tf.saved_model.save(module, str(path), {"complete": module.complete})
+
+
+@pytest.fixture(scope="module")
+def models():
+    return {name: zoo.load(name) for name in ("vae_2d_mnist", "gan_mnist", "cgan_mnist")}
+
+
+@pytest.fixture(scope="module")
+def served(models, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("page")
+    for name, model in models.items():
+        model.export(folder / name)
+    write_completer(folder / "completer" / "1")
+    with running(folder) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    options.add_argument("--window-size=1100,1400")
+    logged = {"browser": "ALL", "performance": "ALL"}
+    options.set_capability("goog:loggingPrefs", logged)
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    driver.set_script_timeout(60)
+    yield driver
+    driver.quit()
+
+
+class Page:
+    """The page with one model chosen."""
+
+    def __init__(self, browser, server, name: str):
+        from selenium.webdriver.support.ui import WebDriverWait
+
+        self.browser, self.wait = browser, WebDriverWait(browser, 60)
+        browser.get("about:blank")  # else only the hash would change
+        browser.get(f"http://127.0.0.1:{server.port}/#{name}")
+        self.until(lambda: self.run("return document.body.dataset.model") == name)
+
+    def run(self, script: str, *arguments):
+        return self.browser.execute_script(script, *arguments)
+
+    def until(self, condition) -> None:
+        self.wait.until(lambda _: condition())
+
+    def demos(self) -> set[str]:
+        shown = "return [...document.querySelectorAll('main section[id]:not([hidden])')]"
+        return set(self.run(f"{shown}.map((section) => section.id)"))
+
+    def grey(self, selector: str) -> np.ndarray | None:
+        """The red channel of a canvas, uint8 (height, width); None while it is empty."""
+        values = self.run(
+            """
+            const canvas = document.querySelector(arguments[0]);
+            if (!canvas || canvas.width === 300) return null;
+            const {width, height} = canvas;
+            const {data} = canvas.getContext("2d").getImageData(0, 0, width, height);
+            return [height, width, [...data].filter((_, i) => i % 4 === 0)];
+            """,
+            selector,
+        )
+        return values and np.array(values[2], np.uint8).reshape(values[0], values[1])
+
+    def shows(self, selector: str, image: np.ndarray) -> None:
+        """Waits until a canvas shows an image, to one grey level."""
+
+        def same():
+            found = self.grey(selector)
+            if found is None or found.shape != image.shape[:2]:
+                return False
+            return np.abs(found.astype(int) - image[..., 0].astype(int)).max() <= 1
+
+        self.until(same)
+
+    def set(self, field: str, value) -> None:
+        self.run(
+            "const field = document.getElementById(arguments[0]); field.value = arguments[1];"
+            "field.dispatchEvent(new Event('input'))",
+            field,
+            str(value),
+        )
+
+    def drag(self, field: str, *points: tuple[float, float]) -> None:
+        """Presses at the first place, each in [0, 1] x [0, 1] of an element, and moves on."""
+        from selenium.webdriver.common.action_chains import ActionChains
+
+        element = self.browser.find_element("id", field)
+        self.run("arguments[0].scrollIntoView({block: 'center'})", element)
+        width, height = element.size["width"], element.size["height"]
+        chain = ActionChains(self.browser, duration=20)
+        for index, (x, y) in enumerate(points):
+            place = round((x - 0.5) * width), round((y - 0.5) * height)
+            chain.move_to_element_with_offset(element, *place)
+            if not index:
+                chain.click_and_hold()
+        chain.release().perform()
+
+    def press(self, section: str, text: str) -> None:
+        buttons = self.browser.find_elements("css selector", f"#{section} button")
+        next(button for button in buttons if button.text == text).click()
+
+    def problem(self) -> str:
+        return self.run(
+            "const box = document.getElementById('problem');"
+            "return box.hidden ? '' : box.textContent"
+        )
+
+
+@pytest.fixture
+def page(browser, served):
+    yield lambda name: Page(browser, served, name)
+    complaints = browser.get_log("browser")
+    assert not [entry for entry in complaints if entry["level"] == "SEVERE"]
+    for entry in browser.get_log("performance"):  # nothing comes from elsewhere
+        message = json.loads(entry["message"])["message"]
+        if message["method"] == "Network.requestWillBeSent":
+            url = message["params"]["request"]["url"]
+            own = f"http://127.0.0.1:{served.port}/"
+            assert url.startswith((own, "data:", "about:", "chrome")), url
+
+
+def test_each_model_shows_the_demos_that_it_can(page):
+    expected = {
+        "vae_2d_mnist": {"draw", "map", "morph", "reconstruct"},
+        "gan_mnist": {"draw", "morph"},
+        "completer": {"complete"},
+    }
+    for name, demos in expected.items():
+        shown = page(name)
+        assert shown.demos() == demos
+        options = shown.run("return [...document.getElementById('model').options].map(o => o.text)")
+        assert options == ["cgan_mnist", "completer", "gan_mnist", "vae_2d_mnist"]
+
+
+def test_models_are_chosen_in_the_list(page):
+    shown = page("vae_2d_mnist")
+    shown.run(
+        "const box = document.getElementById('model'); box.value = 'gan_mnist';"
+        "box.dispatchEvent(new Event('change'))"
+    )
+    shown.until(lambda: shown.demos() == {"draw", "morph"})
+
+
+def test_drawing(page, models):
+    shown = page("gan_mnist")
+    sources = "return [...document.querySelectorAll('#samples img')].map((image) => image.src)"
+    shown.until(lambda: len(shown.run(sources)) == 24)
+    first = shown.run(sources)
+    assert len(set(first)) == 24
+    assert all(re.match(r"data:image/png;base64,iVBOR", source) for source in first)
+    shown.press("draw", "Next 24")
+    shown.until(lambda: not set(shown.run(sources)) & set(first))
+    assert shown.run("return document.getElementById('first').value") == "24"
+    shown.set("first", 0)
+    shown.until(lambda: shown.run(sources) == first)
+
+
+def test_the_latent_map_answers_a_drag(page, models):
+    model = models["vae_2d_mnist"]
+    shown = page("vae_2d_mnist")
+    shown.until(lambda: shown.grey("#atlas") is not None)
+    shown.shows("#decoded", model.decode([[0.0, 0.0]])[0])
+    assert shown.grey("#atlas").shape == (13 * 28, 13 * 28)
+    centre = shown.grey("#atlas")[6 * 28 : 7 * 28, 6 * 28 : 7 * 28]
+    np.testing.assert_allclose(centre.astype(int), shown.grey("#decoded"), atol=1)
+    seen = []
+    for goal in ((0.2, 0.9), (0.9, 0.1)):
+        shown.drag("plane", (0.5, 0.5), (0.4, 0.6), goal)
+        shown.until(lambda g=goal: np.allclose(shown.run("return [ring.x, ring.y]"), g, atol=0.01))
+        latents = shown.run("return latentsAt(ring.x, ring.y)")
+        assert np.sign(latents).tolist() == [np.sign(goal[0] - 0.5), np.sign(0.5 - goal[1])]
+        shown.shows("#decoded", model.decode([latents])[0])
+        seen.append(shown.grey("#decoded"))
+    assert (seen[0] != seen[1]).any()
+
+
+def test_the_page_knows_the_latents_of_a_seed(page):
+    """The law of `noise.normal`, written again in JavaScript."""
+    shown = page("gan_mnist")
+    for seed in (0, 1, 12345, 2**40 + 7):
+        found = shown.run("return latentsOfSeed(arguments[0], 64)", seed)
+        np.testing.assert_allclose(
+            found, noise.normal(tf.constant([seed], tf.int64), (64,))[0], atol=3e-6
+        )
+
+
+def test_sliding_between_two_seeds(page, models):
+    for name in ("gan_mnist", "vae_2d_mnist"):
+        model, shown = models[name], page(name)
+        shown.set("seedA", 21)
+        shown.set("seedB", 34)
+        shown.shows("#ends-a", model.sample(1, seed=21)[0])
+        shown.shows("#ends-b", model.sample(1, seed=34)[0])
+        if name == "gan_mnist":
+            ends = model.latents(2, seed=[21, 34])
+        else:
+            ends = model.encode(model.sample(2, seed=[21, 34]))
+        for share in (0.0, 0.3, 1.0):
+            shown.set("slide", share)
+            latents = (1 - share) * ends[:1] + share * ends[1:]
+            shown.shows("#between", model.decode(latents)[0])
+        assert shown.problem() == ""
+
+
+def test_classes_of_a_conditional_model(page, models):
+    shown = page("cgan_mnist")
+    assert shown.run("return document.getElementById('class').hidden") is False
+    shown.set("labels", 7)
+    shown.shows("#ends-a", models["cgan_mnist"].sample(1, seed=1, labels=7)[0])
+    assert page("gan_mnist").run("return document.getElementById('class').hidden") is True
+
+
+def test_painting_and_reconstructing(page, models):
+    shown, model = page("vae_2d_mnist"), models["vae_2d_mnist"]
+    shown.shows("#rebuilt", model.reconstruct(np.zeros((1, 28, 28, 1), np.uint8))[0])
+    shown.drag("reconstruct-pad", (0.5, 0.2), (0.5, 0.5), (0.5, 0.8))
+    painted = shown.grey("#reconstruct-pad canvas")
+    assert (painted[7:22, 14] == 255).all()  # a line, whatever few places the pointer told
+    assert painted[14, 2] == 0
+    shown.shows("#rebuilt", model.reconstruct(painted[None, ..., None])[0])
+    shown.press("reconstruct", "erase")
+    shown.drag("reconstruct-pad", (0.5, 0.5), (0.52, 0.5))
+    assert shown.grey("#reconstruct-pad canvas")[14, 14] == 0
+    shown.press("reconstruct", "clear")
+    assert not shown.grey("#reconstruct-pad canvas").any()
+
+
+def test_hiding_and_completing(page):
+    shown = page("completer")
+    shown.drag("complete-pad", (0.3, 0.2), (0.7, 0.2))
+    shown.press("complete", "hide half")
+    shown.press("complete", "Complete 8 ways")
+    count = "return document.querySelectorAll('#completions canvas').length"
+    shown.until(lambda: shown.run(count) == 8)
+    painted = shown.grey("#complete-pad canvas")
+    ways = [shown.grey(f"#completions canvas:nth-child({i + 1})") for i in range(8)]
+    for way in ways:
+        np.testing.assert_array_equal(way[:14], painted[:14])  # what was kept
+        assert len(np.unique(way[14:])) == 1
+        assert way[20, 20] >= 60
+    assert len({int(way[20, 20]) for way in ways}) == 7  # seeds in a row, one of 7 greys each
+    shown.press("complete", "clear")
+    shown.press("complete", "hide")
+    shown.drag("complete-pad", (0.1, 0.1), (0.12, 0.12))
+    hidden = shown.run("return completePad.keep.flat().filter((kept) => !kept).length")
+    assert 4 <= hidden <= 60
+
+
+def test_an_error_is_shown(page, browser):
+    shown = page("cgan_mnist")
+    shown.run("model.name = 'gone'; draw()")
+    shown.until(lambda: "gone" in shown.problem())
+    assert "Models: cgan_mnist" in shown.problem()
+    with contextlib.suppress(IndexError):
+        browser.get_log("browser")  # the browser notes the 404, as it should

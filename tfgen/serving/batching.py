@@ -1,0 +1,225 @@
+"""Requests that arrive together run together.
+
+Requests of one signature of one version, whose inputs have equal shapes beyond the batch axis, are
+stacked, run in one call and taken apart again; others never meet. While nothing runs, a request
+starts at once; while something does, it waits for mates, at most `window` seconds, up to
+`max_rows` rows. When a call on several requests fails, each of them runs alone, so that one
+request's error is its own.
+"""
+
+import collections
+import dataclasses
+import threading
+import time
+from collections.abc import Callable, Hashable
+from concurrent.futures import Future
+
+import numpy as np
+
+from tfgen.serving.errors import ServingError
+from tfgen.serving.servable import Signature
+
+__all__ = ["Batcher"]
+
+Arrays = dict[str, np.ndarray]
+
+
+@dataclasses.dataclass
+class _Task:
+    signature: Signature
+    arrays: Arrays
+    rows: int
+    arrived: float
+    deadline: float
+    future: Future
+
+
+class Batcher:
+    """A few threads that run signatures.
+
+    Args:
+        max_rows: Most rows in a call, and in a request.
+        window: Seconds that a request waits for mates while another call runs; 0 never waits.
+        threads: Calls that run side by side.
+        max_waiting: Requests that may wait; further ones are refused.
+        on_batch: Called with (requests, rows) of each call.
+
+    Raises:
+        ValueError: A number out of range.
+    """
+
+    def __init__(
+        self,
+        max_rows: int = 256,
+        window: float = 0.002,
+        threads: int = 2,
+        max_waiting: int = 1000,
+        on_batch: Callable[[int, int], None] = lambda *_: None,
+    ):
+        for name, value, least in (
+            ("max_rows", max_rows, 1),
+            ("window", window, 0),
+            ("threads", threads, 1),
+            ("max_waiting", max_waiting, 1),
+        ):
+            if not least <= value < float("inf"):
+                raise ValueError(f"{name} must be at least {least}; received {value}.")
+        self.max_rows = max_rows
+        self._window = window
+        self._max_waiting = max_waiting
+        self._on_batch = on_batch
+        self._changed = threading.Condition()
+        self._queues: dict[Hashable, collections.deque[_Task]] = {}
+        self._waiting = 0
+        self._running = 0
+        self._stopping = False
+        self._threads = [
+            threading.Thread(target=self._work, name=f"batcher-{i}", daemon=True)
+            for i in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, signature: Signature, arrays: Arrays, timeout: float) -> Future:
+        """Queues checked inputs; the future gives the outputs.
+
+        Args:
+            signature: What to run.
+            arrays: Its inputs.
+            timeout: Seconds after which a request that has not started is given up.
+
+        Raises:
+            ServingError: The inputs do not fit the signature, have more rows than `max_rows`, or
+                too many requests wait already.
+        """
+        rows = signature.check(arrays)
+        if rows > self.max_rows:
+            raise ServingError(
+                "INVALID_ARGUMENT",
+                f"Task size {rows} is larger than maximum input batch size {self.max_rows}. "
+                "Send fewer rows a request.",
+            )
+        now = time.monotonic()
+        task = _Task(signature, arrays, rows, now, now + timeout, Future())
+        shapes = tuple((name, array.shape[1:]) for name, array in sorted(arrays.items()))
+        # A signature belongs to one version; one without a batch axis runs alone.
+        key = (id(signature), shapes) if signature.batched else id(task)
+        with self._changed:
+            if self._stopping:
+                raise ServingError("UNAVAILABLE", "the server is shutting down.")
+            if self._waiting >= self._max_waiting:
+                raise ServingError(
+                    "UNAVAILABLE",
+                    "The batch scheduling queue to which this task was submitted is full; try "
+                    "again later.",
+                )
+            self._queues.setdefault(key, collections.deque()).append(task)
+            self._waiting += 1
+            self._changed.notify()
+        return task.future
+
+    def stop(self) -> None:
+        """Takes no more; what waits still runs, then the threads end by themselves."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+
+    def _work(self) -> None:
+        while tasks := self._next():
+            try:
+                self._run(tasks)
+            finally:
+                with self._changed:
+                    self._running -= 1
+                    self._changed.notify()
+
+    def _next(self) -> list[_Task]:
+        """Waits for a batch that is due; none means that the batcher has stopped."""
+        with self._changed:
+            while True:
+                now = time.monotonic()
+                wake = None
+                for key, queue in self._queues.items():  # in the order of their oldest request
+                    due = queue[0].arrived + self._window
+                    full = sum(task.rows for task in queue) >= self.max_rows
+                    if now >= due or full or not self._running or self._stopping:
+                        self._running += 1
+                        return self._take(key)
+                    wake = due if wake is None else min(wake, due)
+                if self._stopping:
+                    return []
+                self._changed.wait(None if wake is None else wake - now)
+
+    def _take(self, key: Hashable) -> list[_Task]:
+        queue = self._queues.pop(key)
+        tasks, rows = [], 0
+        while queue and rows + queue[0].rows <= self.max_rows:
+            task = queue.popleft()
+            rows += task.rows
+            tasks.append(task)
+        self._waiting -= len(tasks)
+        if queue:
+            self._queues[key] = queue  # last in line now
+            self._changed.notify()
+        return tasks
+
+    def _run(self, tasks: list[_Task]) -> None:
+        now = time.monotonic()
+        live = []
+        for task in tasks:
+            if not task.future.set_running_or_notify_cancel():
+                continue  # its client hung up
+            if now > task.deadline:
+                message = "the request waited past its deadline."
+                task.future.set_exception(ServingError("DEADLINE_EXCEEDED", message))
+                continue
+            live.append(task)
+        if not live:
+            return
+        try:
+            outputs = self._call(live)
+        except Exception as error:
+            if len(live) == 1:
+                live[0].future.set_exception(error)
+                return
+            for task in live:
+                self._alone(task)
+            return
+        for task, output in zip(live, outputs, strict=True):
+            task.future.set_result(output)
+
+    def _alone(self, task: _Task) -> None:
+        try:
+            (output,) = self._call([task])
+        except Exception as error:
+            task.future.set_exception(error)
+        else:
+            task.future.set_result(output)
+
+    def _call(self, tasks: list[_Task]) -> list[Arrays]:
+        signature = tasks[0].signature
+        rows = sum(task.rows for task in tasks)
+        self._on_batch(len(tasks), rows)
+        padded = self._padded(signature, rows)
+        if len(tasks) == 1 and padded == rows:
+            return [signature.run(tasks[0].arrays)]
+        stacked = {}
+        for name in signature.inputs:
+            parts = [task.arrays[name] for task in tasks]
+            stacked[name] = np.concatenate([*parts, *[parts[-1][-1:]] * (padded - rows)])
+        together = signature.run(stacked)
+        for name, output in together.items():
+            if len(output) != padded:
+                raise ServingError(
+                    "INTERNAL", f"output {name!r} has {len(output)} rows for {padded} of input."
+                )
+            together[name] = output[:rows]
+        ends = np.cumsum([task.rows for task in tasks])[:-1]
+        split = {name: np.split(output, ends) for name, output in together.items()}
+        return [{name: parts[i] for name, parts in split.items()} for i in range(len(tasks))]
+
+    def _padded(self, signature: Signature, rows: int) -> int:
+        """XLA compiles each batch size anew, so there a batch is filled up to a power of two."""
+        if not (signature.compiled and signature.batched):
+            return rows
+        return min(1 << (rows - 1).bit_length(), max(rows, self.max_rows))

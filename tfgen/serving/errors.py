@@ -1,0 +1,57 @@
+"""Errors as TF Serving tells them: gRPC's status codes, and the HTTP status that goes with each."""
+
+__all__ = ["CODES", "ServingError", "code_of_http"]
+
+# {name: (gRPC's number, HTTP status)}; TF Serving's own table.
+CODES = {
+    "OK": (0, 200),
+    "CANCELLED": (1, 499),
+    "UNKNOWN": (2, 500),
+    "INVALID_ARGUMENT": (3, 400),
+    "DEADLINE_EXCEEDED": (4, 504),
+    "NOT_FOUND": (5, 404),
+    "ALREADY_EXISTS": (6, 409),
+    "PERMISSION_DENIED": (7, 403),
+    "RESOURCE_EXHAUSTED": (8, 429),
+    "FAILED_PRECONDITION": (9, 400),
+    "ABORTED": (10, 409),
+    "OUT_OF_RANGE": (11, 400),
+    "UNIMPLEMENTED": (12, 501),
+    "INTERNAL": (13, 500),
+    "UNAVAILABLE": (14, 503),
+    "DATA_LOSS": (15, 500),
+    "UNAUTHENTICATED": (16, 401),
+}
+# Where several codes share an HTTP status, what a client should take it for.
+_OF_HTTP = {status: name for name, (_, status) in reversed(CODES.items())} | {
+    400: "INVALID_ARGUMENT",
+    413: "RESOURCE_EXHAUSTED",
+    500: "INTERNAL",
+}
+
+
+class ServingError(Exception):
+    """A request that failed.
+
+    Args:
+        code: A key of `CODES`, e.g. "NOT_FOUND".
+        message: What was wrong and how to put it right.
+        http: The HTTP status, where it is not the one of `CODES`.
+    """
+
+    def __init__(self, code: str, message: str, http: int | None = None):
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.message = message
+        self.http = CODES[code][1] if http is None else http
+
+
+def code_of_http(status: int) -> str:
+    """Returns the code that an HTTP status stands for.
+
+    >>> code_of_http(404), code_of_http(418), code_of_http(502)
+    ('NOT_FOUND', 'INVALID_ARGUMENT', 'UNAVAILABLE')
+    """
+    if status in (502, 503):
+        return "UNAVAILABLE"
+    return _OF_HTTP.get(status, "INVALID_ARGUMENT" if status < 500 else "INTERNAL")

@@ -1,0 +1,412 @@
+"use strict";
+// The page of `tfgen serve`. It knows models only through TF Serving's own metadata and :predict;
+// each demo shows where a model has the endpoints that it needs.
+
+const $ = (id) => document.getElementById(id);
+const model = { name: "", endpoints: {}, height: 0, width: 0, channels: 0 };
+
+// The server --------------------------------------------------------------------------------
+
+async function ask(path, body) {
+  const options = body && { method: "POST", body: JSON.stringify(body) };
+  const response = await fetch(path, options);
+  const answer = await response.json();
+  if (!response.ok) throw new Error(answer.error || `HTTP ${response.status}`);
+  return answer;
+}
+
+// Runs an endpoint; an endpoint with one output gives that output alone.
+async function predict(signature, inputs) {
+  const endpoint = model.endpoints[signature];
+  if ("labels" in endpoint.inputs) {
+    const rows = Object.values(inputs)[0].length;
+    inputs = { ...inputs, labels: Array(rows).fill(whole($("labels"))) };
+  }
+  const path = `/v1/models/${encodeURIComponent(model.name)}:predict`;
+  const answer = await ask(path, { signature_name: signature, inputs });
+  $("problem").hidden = true;
+  return answer.outputs;
+}
+
+function complain(error) {
+  $("problem").textContent = error.message;
+  $("problem").hidden = false;
+}
+
+// Runs `work` at most once at a time; calls meanwhile lead to one more run with the newest state.
+function latest(work) {
+  let running = false, again = false;
+  return async function run() {
+    if (running) { again = true; return; }
+    running = true;
+    try {
+      do { again = false; await work(); } while (again);
+    } catch (error) { complain(error); } finally { running = false; }
+  };
+}
+
+const whole = (input) => Math.max(0, Math.trunc(Number(input.value)) || 0);
+const range = (count, first = 0) => Array.from({ length: count }, (_, i) => first + i);
+const sizes = (spec) => spec.tensor_shape.dim.map((axis) => Number(axis.size));
+
+// Images ------------------------------------------------------------------------------------
+
+// Draws an image, nested lists (height, width, channels) in [0, 255], each pixel once.
+function show(canvas, image, side = 0) {
+  const height = image.length, width = image[0].length;
+  canvas.height = height;
+  canvas.width = width;
+  if (side) canvas.style.width = `${side}px`;
+  canvas.getContext("2d").putImageData(pixels(image), 0, 0);
+}
+
+function pixels(image) {
+  const height = image.length, width = image[0].length, data = new ImageData(width, height);
+  let at = 0;
+  for (const line of image) {
+    for (const pixel of line) {
+      const [r, g, b] = pixel.length === 3 ? pixel : [pixel[0], pixel[0], pixel[0]];
+      data.data.set([r, g, b, 255], at);
+      at += 4;
+    }
+  }
+  return data;
+}
+
+function fill(grid, images) {
+  grid.replaceChildren(...images.map((image) => {
+    const canvas = document.createElement("canvas");
+    show(canvas, image);
+    return canvas;
+  }));
+}
+
+// Draw --------------------------------------------------------------------------------------
+
+const draw = latest(async () => {
+  const seed = range(24, whole($("first")));
+  if (!("sample_png" in model.endpoints)) {
+    fill($("samples"), await predict("sample", { seed }));
+    return;
+  }
+  const files = await predict("sample_png", { seed });
+  $("samples").replaceChildren(...files.map((file, i) => {
+    const image = new Image();
+    image.src = `data:image/png;base64,${file.b64}`;
+    image.alt = `seed ${seed[i]}`;
+    image.title = image.alt;
+    return image;
+  }));
+});
+
+// Latent map --------------------------------------------------------------------------------
+
+const REACH = 2.6; // standard deviations that the plane shows on each side
+const SIDE = 13; // images along each side of it
+const ring = { x: 0.5, y: 0.5 }; // in [0, 1], from the left and from the top
+
+const latentsAt = (x, y) => [(2 * x - 1) * REACH, (1 - 2 * y) * REACH];
+
+const drawMap = latest(async () => {
+  const centres = range(SIDE).map((i) => (i + 0.5) / SIDE);
+  const latents = centres.flatMap((y) => centres.map((x) => latentsAt(x, y)));
+  const images = await predict("decode", { latents });
+  const atlas = $("atlas"), { width, height } = model;
+  atlas.width = SIDE * width;
+  atlas.height = SIDE * height;
+  atlas.style.width = "252px";
+  const context = atlas.getContext("2d");
+  images.forEach((image, i) => {
+    context.putImageData(pixels(image), (i % SIDE) * width, Math.floor(i / SIDE) * height);
+  });
+});
+
+const decodePoint = latest(async () => {
+  const latents = latentsAt(ring.x, ring.y);
+  $("ring").style.left = `${100 * ring.x}%`;
+  $("ring").style.top = `${100 * ring.y}%`;
+  const [image] = await predict("decode", { latents: [latents] });
+  show($("decoded"), image, 168);
+  $("point").value = latents.map((value) => value.toFixed(2)).join(", ");
+});
+
+function moveRing(x, y) {
+  ring.x = Math.min(1, Math.max(0, x));
+  ring.y = Math.min(1, Math.max(0, y));
+  decodePoint();
+}
+
+dragging($("plane"), (x, y) => moveRing(x, y));
+$("plane").addEventListener("keydown", (event) => {
+  const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+  if (!(event.key in moves)) return;
+  event.preventDefault();
+  const [x, y] = moves[event.key];
+  moveRing(ring.x + 0.02 * x, ring.y + 0.02 * y);
+});
+
+// Calls `act` with the place in [0, 1] x [0, 1] while the pointer is down on an element, and with
+// whether it was just put there.
+function dragging(element, act) {
+  const tell = (event, starts) => {
+    const box = element.getBoundingClientRect();
+    act((event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height, starts);
+  };
+  element.addEventListener("pointerdown", (event) => {
+    element.setPointerCapture(event.pointerId);
+    tell(event, true);
+  });
+  element.addEventListener("pointermove", (event) => { if (event.buttons) tell(event, false); });
+}
+
+// Between two seeds -------------------------------------------------------------------------
+
+// A model without encoder does not tell the latents of a seed, but their law is public: Philox
+// 4x32-10 with the seed as key and counters 0, 1, ..., uniforms ((bits >> 9) + 1/2) 2^-23, normals
+// Phi^-1 of these (tfgen/noise.py). Whether that holds for a model is checked against its samples.
+function philox(seed, block) {
+  const factors = [0xD2511F53n, 0xCD9E8D57n], steps = [0x9E3779B9, 0xBB67AE85];
+  const key = [Number(BigInt(seed) & 0xFFFFFFFFn), Number((BigInt(seed) >> 32n) & 0xFFFFFFFFn)];
+  let counter = [block, 0, 0, 0];
+  for (let round = 0; round < 10; round++) {
+    const products = [0, 1].map((i) => BigInt(counter[2 * i]) * factors[i]);
+    const high = products.map((p) => Number(p >> 32n)), low = products.map((p) => Number(p & 0xFFFFFFFFn));
+    counter = [
+      (high[1] ^ counter[1] ^ key[0]) >>> 0, low[1], (high[0] ^ counter[3] ^ key[1]) >>> 0, low[0],
+    ];
+    key.forEach((_, i) => { key[i] = (key[i] + steps[i]) >>> 0; });
+  }
+  return counter;
+}
+
+// Phi^-1 by Newton's method on the series
+// Phi(x) = 1/2 + phi(x) (x + x^3 / 3 + x^5 / (3 5) + x^7 / (3 5 7) + ...)
+function normalQuantile(u) {
+  if (u > 0.5) return -normalQuantile(1 - u); // the tail towards 0 keeps its digits
+  let x = 0;
+  for (let i = 0; i < 60; i++) {
+    const density = Math.exp(-0.5 * x * x) / Math.sqrt(2 * Math.PI);
+    let sum = x, term = x;
+    for (let n = 3; Math.abs(term) > 1e-17; n += 2) sum += (term *= (x * x) / n);
+    const step = (0.5 + density * sum - u) / density;
+    x -= step;
+    if (Math.abs(step) < 1e-12) break;
+  }
+  return x;
+}
+
+function latentsOfSeed(seed, count) {
+  const words = range(Math.ceil(count / 4)).flatMap((block) => philox(seed, block));
+  return words.slice(0, count).map((word) => normalQuantile(((word >>> 9) + 0.5) * 2 ** -23));
+}
+
+const ends = { seeds: "", latents: [] };
+
+async function findEnds() {
+  const seed = [whole($("seedA")), whole($("seedB"))];
+  const key = `${model.name} ${seed} ${$("labels").value}`;
+  if (ends.seeds === key) return;
+  const images = await predict("sample", { seed });
+  ends.latents = "encode" in model.endpoints
+    ? await predict("encode", { images })
+    : seed.map((s) => latentsOfSeed(s, sizes(model.endpoints.decode.inputs.latents)[1]));
+  if (!("encode" in model.endpoints)) {
+    const far = distance(images, await predict("decode", { latents: ends.latents }));
+    if (far > 2) throw new Error(`The latents of ${model.name}'s seeds cannot be told from outside.`);
+  }
+  show($("ends-a"), images[0], 84);
+  show($("ends-b"), images[1], 84);
+  ends.seeds = key;
+}
+
+// The mean distance of two nested lists of equal shape.
+function distance(a, b) {
+  const flatA = a.flat(Infinity), flatB = b.flat(Infinity);
+  return flatA.reduce((sum, value, i) => sum + Math.abs(value - flatB[i]), 0) / flatA.length;
+}
+
+const morph = latest(async () => {
+  await findEnds();
+  const t = Number($("slide").value), [a, b] = ends.latents;
+  const latents = [a.map((value, i) => (1 - t) * value + t * b[i])];
+  const [image] = await predict("decode", { latents });
+  show($("between"), image, 168);
+  $("share").value = `${Math.round(100 * t)} % of the way`;
+});
+
+// Pads to paint on --------------------------------------------------------------------------
+
+// A small image to paint on, some of it perhaps hidden; calls `changed` after each stroke.
+class Pad {
+  constructor(name, tools, changed) {
+    this.box = $(`${name}-pad`);
+    this.canvas = document.createElement("canvas");
+    this.cover = document.createElement("canvas");
+    this.box.replaceChildren(this.canvas, this.cover);
+    this.changed = changed;
+    this.tool = tools[0];
+    this.buttons = [...tools, ...(tools.includes("hide") ? ["hide half"] : []), "sample", "clear"]
+      .map((tool) => this.button(tool, tools.includes(tool)));
+    $(`${name}-tools`).replaceChildren(...this.buttons);
+    dragging(this.box, (x, y, starts) => this.stroke(x, y, starts));
+    this.mark();
+  }
+
+  button(tool, stays) {
+    const button = document.createElement("button");
+    button.textContent = tool;
+    button.addEventListener("click", () => {
+      if (stays) { this.tool = tool; this.mark(); } else this.act(tool).catch(complain);
+    });
+    return button;
+  }
+
+  mark() {
+    for (const button of this.buttons) {
+      button.setAttribute("aria-pressed", String(button.textContent === this.tool));
+    }
+  }
+
+  async act(name) {
+    if (name === "clear") this.clear();
+    if (name === "hide half") {
+      this.keep.forEach((line, y) => line.fill(y < this.keep.length / 2));
+    }
+    if (name === "sample") {
+      const seed = [Math.floor(Math.random() * 2 ** 31)];
+      [this.image] = await predict("sample", { seed });
+    }
+    this.refresh();
+    this.changed();
+  }
+
+  clear() {
+    const { height, width, channels } = model;
+    this.image = range(height).map(() => range(width).map(() => Array(channels).fill(0)));
+    this.keep = range(height).map(() => Array(width).fill(true));
+  }
+
+  // Goes in a straight line from where the stroke was last; a fast pointer tells few places.
+  stroke(x, y, starts) {
+    const [fromX, fromY] = starts ? [x, y] : this.last;
+    const steps = Math.ceil(Math.hypot(x - fromX, y - fromY) * 2 * model.width) || 1;
+    for (let i = 1; i <= steps; i++) {
+      this.dab(fromX + (x - fromX) * i / steps, fromY + (y - fromY) * i / steps);
+    }
+    this.last = [x, y];
+    this.refresh();
+    this.changed();
+  }
+
+  dab(x, y) {
+    const { height, width, channels } = model, radius = this.tool === "paint" ? 1.3 : 2.2;
+    const reach = radius * Math.max(width, height) / 28;
+    for (let row = 0; row < height; row++) {
+      for (let column = 0; column < width; column++) {
+        const away = Math.hypot(column + 0.5 - x * width, row + 0.5 - y * height);
+        if (away > reach) continue;
+        this.keep[row][column] = this.tool !== "hide";
+        if (this.tool === "paint") this.image[row][column] = Array(channels).fill(255);
+        if (this.tool === "erase") this.image[row][column] = Array(channels).fill(0);
+      }
+    }
+  }
+
+  refresh() {
+    show(this.canvas, this.image);
+    this.cover.width = model.width;
+    this.cover.height = model.height;
+    const context = this.cover.getContext("2d");
+    context.fillStyle = getComputedStyle(document.body).getPropertyValue("--hidden");
+    this.keep.forEach((line, y) => line.forEach((kept, x) => {
+      if (!kept) context.fillRect(x, y, 1, 1);
+    }));
+  }
+}
+
+const rebuild = latest(async () => {
+  const [image] = await predict("reconstruct", { images: [rebuildPad.image] });
+  show($("rebuilt"), image, 168);
+});
+
+const complete = latest(async () => {
+  const count = 8, { image, keep } = completePad, first = Math.floor(Math.random() * 2 ** 31);
+  $("waiting").value = "drawing …";
+  try {
+    fill($("completions"), await predict("complete", {
+      images: Array(count).fill(image),
+      mask: Array(count).fill(keep.map((line) => line.map((kept) => [kept]))),
+      seed: range(count, first),
+    }));
+  } finally { $("waiting").value = ""; }
+});
+
+const rebuildPad = new Pad("reconstruct", ["paint", "erase"], () => rebuild());
+const completePad = new Pad("complete", ["paint", "erase", "hide"], () => {});
+
+// Choosing a model --------------------------------------------------------------------------
+
+const takes = (name, ...inputs) => {
+  const endpoint = model.endpoints[name];
+  const given = endpoint && Object.keys(endpoint.inputs).filter((input) => input !== "labels");
+  return Boolean(endpoint) && given.length === inputs.length && inputs.every((i) => given.includes(i));
+};
+
+const choose = latest(async () => {
+  const name = $("model").value;
+  const found = await ask(`/v1/models/${encodeURIComponent(name)}/metadata`);
+  model.name = name;
+  model.endpoints = found.metadata.signature_def.signature_def;
+  const all = Object.entries(model.endpoints);
+  const pictures = all.flatMap(([, e]) => [e.inputs.images, e.outputs.images])
+    .find((spec) => spec && sizes(spec).length === 4 && Math.min(...sizes(spec).slice(1)) > 0);
+  if (pictures) [, model.height, model.width, model.channels] = sizes(pictures);
+  const names = all.map(([key]) => key).filter((key) => key !== "serving_default").sort();
+  $("about").value = `version ${found.model_spec.version}: ${names.join(", ")}`;
+  $("class").hidden = !all.some(([, endpoint]) => "labels" in endpoint.inputs);
+
+  const samples = Boolean(pictures) && takes("sample", "seed");
+  const decodes = Boolean(pictures) && takes("decode", "latents");
+  const demos = {
+    draw: samples,
+    map: decodes && sizes(model.endpoints.decode.inputs.latents)[1] === 2,
+    morph: samples && decodes,
+    reconstruct: Boolean(pictures) && takes("reconstruct", "images"),
+    complete: Boolean(pictures) && takes("complete", "images", "mask", "seed"),
+  };
+  for (const [demo, there] of Object.entries(demos)) $(demo).hidden = !there;
+  for (const pad of [rebuildPad, completePad]) {
+    for (const button of pad.buttons) {
+      if (button.textContent === "sample") button.hidden = !samples;
+    }
+    if (pictures) { pad.clear(); pad.refresh(); }
+  }
+  $("completions").replaceChildren();
+  document.body.dataset.model = name;
+  refreshDemos(demos);
+});
+
+function refreshDemos(demos) {
+  const refresh = { draw: [draw], map: [drawMap, decodePoint], morph: [morph], reconstruct: [rebuild] };
+  for (const [demo, runs] of Object.entries(refresh)) {
+    if (demos ? demos[demo] : !$(demo).hidden) runs.forEach((run) => run());
+  }
+}
+
+$("model").addEventListener("change", choose);
+$("labels").addEventListener("input", () => refreshDemos());
+$("first").addEventListener("input", draw);
+$("more").addEventListener("click", () => { $("first").value = whole($("first")) + 24; draw(); });
+for (const id of ["seedA", "seedB", "slide"]) $(id).addEventListener("input", morph);
+$("run-complete").addEventListener("click", complete);
+
+ask("/models").then(({ models }) => {
+  if (!models.length) {
+    $("about").value = "The repository is empty: tfgen export NAME --out DIR.";
+    return;
+  }
+  $("model").replaceChildren(...models.map(({ name }) => new Option(name)));
+  const wish = decodeURIComponent(location.hash.slice(1));
+  if (models.some(({ name }) => name === wish)) $("model").value = wish;
+  choose();
+}).catch(complain);

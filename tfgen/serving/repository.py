@@ -1,0 +1,322 @@
+"""The models of a folder: found, loaded, replaced and dropped while the server runs.
+
+    DIR/models.config         optional: TF Serving's ModelServerConfig, as text
+    DIR/<name>/<version>/     SavedModels, the version a whole number
+
+Every folder with versions is a model. `models.config` adds what a folder cannot say: which
+versions to serve, labels, models elsewhere. Without it the newest version is served. A version
+that cannot be loaded is passed over for the next older one, so the last good one keeps serving,
+and is tried again once its files change.
+"""
+
+import contextlib
+import dataclasses
+import logging
+import re
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from google.protobuf import text_format
+from tensorflow_serving.apis import get_model_status_pb2
+from tensorflow_serving.config import model_server_config_pb2
+
+from tfgen.serving.errors import CODES, ServingError
+from tfgen.serving.servable import Servable
+
+__all__ = ["CONFIG", "Repository", "read_config"]
+
+CONFIG = "models.config"
+UNLOAD_SECONDS = 60.0  # how long requests may hold up an unloading
+_STATES = get_model_status_pb2.ModelVersionStatus
+_VERSION = re.compile(r"0|[1-9][0-9]{0,18}")
+_NAME = re.compile(r"[^./:][^/:]*")
+_log = logging.getLogger("tfgen.serving")
+
+
+def read_config(root: Path) -> model_server_config_pb2.ModelServerConfig:
+    """Returns every model of a repository with the absolute path of its versions.
+
+    A `base_path` of `models.config` is taken relative to `root`; one that does not exist, such as
+    the `/models/NAME` of TF Serving's container, stands for `root/NAME`.
+
+    Raises:
+        ValueError: `root` is no folder, or its `models.config` no ModelServerConfig.
+    """
+    if not root.is_dir():
+        raise ValueError(
+            f"--models must be a folder with NAME/VERSION/saved_model.pb; {root} is none. "
+            "Fill one: tfgen export NAME --out DIR."
+        )
+    config = model_server_config_pb2.ModelServerConfig()
+    if (root / CONFIG).is_file():
+        try:
+            text_format.Parse((root / CONFIG).read_text(), config)
+        except (text_format.ParseError, UnicodeDecodeError) as error:
+            raise ValueError(f"{root / CONFIG} is no ModelServerConfig: {error}.") from error
+    models = config.model_config_list.config
+    for model in models:
+        path = root / model.base_path
+        if not path.is_dir():
+            path = root / Path(model.base_path).name
+        model.base_path = str(path.resolve())
+    named = {model.name for model in models}
+    for folder in sorted(root.iterdir()):
+        if folder.name not in named and _NAME.fullmatch(folder.name) and _versions(folder):
+            models.add(name=folder.name, base_path=str(folder.resolve()))
+    for model in models:
+        model.model_platform = "tensorflow"
+    return config
+
+
+def _versions(folder: Path) -> dict[int, Path]:
+    """The versions on disk that are there at all: those with a saved_model.pb."""
+    paths = folder.iterdir() if folder.is_dir() else ()
+    return {
+        int(path.name): path
+        for path in paths
+        if _VERSION.fullmatch(path.name)
+        and int(path.name) < 2**63
+        and ((path / "saved_model.pb").is_file() or (path / "saved_model.pbtxt").is_file())
+    }
+
+
+def _fingerprint(path: Path) -> tuple:
+    """Changes whenever a file below `path` is written."""
+    try:
+        stats = [(str(file), file.stat()) for file in sorted(path.rglob("*"))]
+    except OSError:
+        return ()
+    return tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in stats)
+
+
+@dataclasses.dataclass
+class _Model:
+    """What is known of a model: its loaded versions, and the state of all it ever had."""
+
+    loaded: dict[int, Servable] = dataclasses.field(default_factory=dict)
+    labels: dict[str, int] = dataclasses.field(default_factory=dict)
+    states: dict[int, tuple[int, str, str]] = dataclasses.field(default_factory=dict)
+    failed: dict[int, tuple] = dataclasses.field(default_factory=dict)
+
+
+class Repository:
+    """Keeps what is served in step with a folder.
+
+    Args:
+        root: The folder.
+        poll_seconds: Time between two looks at it.
+        on_change: Called with (model, version, whether it is available now).
+        call_seconds: A call that takes longer is broken off.
+
+    Raises:
+        ValueError: See `read_config`.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        poll_seconds: float = 1.0,
+        on_change: Callable[[str, int, bool], None] = lambda *_: None,
+        call_seconds: float = 30.0,
+    ):
+        self.root = root
+        self._on_change = on_change
+        self._poll_seconds = poll_seconds
+        self._call_seconds = call_seconds
+        self._lock = threading.Lock()
+        self._models: dict[str, _Model] = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="repository", daemon=True)
+        self._complaint = ""  # said once, not at every look
+        read_config(root)
+
+    # Looking up ------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def use(self, name: str, version: int | None = None, label: str = "") -> Iterator[Servable]:
+        """Finds a version and keeps it loaded inside the `with` block.
+
+        Args:
+            name: The model.
+            version: One version; None for the newest that is loaded.
+            label: A label of `models.config`, instead of a version.
+
+        Raises:
+            ServingError: NOT_FOUND, or INVALID_ARGUMENT for an unknown label.
+        """
+        with self._lock:
+            model = self._models.get(name)
+            if label:
+                version = self._labelled(model, version, label)
+            loaded = model.loaded if model else {}
+            chosen = max(loaded, default=None) if version is None else version
+            servable = loaded.get(chosen)
+            # Versions leave `loaded` under this lock before they are closed.
+            if servable is None or not servable.acquire():
+                wanted = f"Latest({name})" if version is None else f"Specific({name}, {version})"
+                raise ServingError(
+                    "NOT_FOUND", f"Servable not found for request: {wanted}.{self._hint(model)}"
+                )
+        try:
+            yield servable
+        finally:
+            servable.release()
+
+    def _labelled(self, model: _Model | None, version: int | None, label: str) -> int:
+        if version is not None:
+            raise ServingError(
+                "INVALID_ARGUMENT", "give either a version or a version label, not both."
+            )
+        if model is None or label not in model.labels:
+            has = ", ".join(sorted(model.labels)) if model and model.labels else "none"
+            raise ServingError(
+                "INVALID_ARGUMENT",
+                f"Unrecognized servable version label: {label}. Labels ({CONFIG}): {has}.",
+            )
+        return model.labels[label]
+
+    def _hint(self, model: _Model | None) -> str:
+        if model is None:
+            return f" Models: {', '.join(sorted(self._models)) or 'none'}."
+        return f" Versions loaded: {', '.join(map(str, sorted(model.loaded))) or 'none'}."
+
+    def models(self) -> dict[str, list[int]]:
+        """Returns {model: its loaded versions}, without models that have none."""
+        with self._lock:
+            return {
+                name: sorted(model.loaded)
+                for name, model in sorted(self._models.items())
+                if model.loaded
+            }
+
+    def status(
+        self, name: str, version: int | None = None, label: str = ""
+    ) -> get_model_status_pb2.GetModelStatusResponse:
+        """Returns the states of a model's versions, newest first.
+
+        Raises:
+            ServingError: NOT_FOUND.
+        """
+        with self._lock:
+            model = self._models.get(name)
+            if label:
+                version = self._labelled(model, version, label)
+            states = model.states if model else {}
+            if not states:
+                raise ServingError(
+                    "NOT_FOUND",
+                    f"Could not find any versions of model {name}.{self._hint(None)}",
+                )
+            if version is not None and version not in states:
+                raise ServingError(
+                    "NOT_FOUND",
+                    f"Could not find version {version} of model {name}.{self._hint(model)}",
+                )
+            response = get_model_status_pb2.GetModelStatusResponse()
+            for number in sorted(states, reverse=True):
+                if version in (None, number):
+                    state, code, message = states[number]
+                    status = response.model_version_status.add(version=number, state=state)
+                    status.status.error_code = CODES[code][0]
+                    status.status.error_message = message
+            return response
+
+    # Keeping in step -------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Loads what is there, then goes on looking in a thread of its own."""
+        self.refresh()
+        self._thread.start()
+
+    def stop(self, timeout: float = UNLOAD_SECONDS) -> None:
+        """Stops looking, and frees every model; its requests get `timeout` seconds."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        for name, model in self._models.items():
+            for version in list(model.loaded):
+                self._unload(name, model, version, timeout)
+
+    def _watch(self) -> None:
+        while not self._stop.wait(self._poll_seconds):
+            try:
+                self.refresh()
+            except Exception:  # a bug here must not end the thread: what is loaded keeps serving
+                _log.exception("looking at %s failed", self.root)
+
+    def refresh(self) -> None:
+        """Looks at the folder once, loads before it unloads."""
+        try:
+            config = read_config(self.root)
+        except (ValueError, OSError) as error:  # half-written: what is loaded keeps serving
+            if str(error) != self._complaint:
+                _log.error("%s", error)
+            self._complaint = str(error)
+            return
+        self._complaint = ""
+        configs = {model.name: model for model in config.model_config_list.config}
+        for name, chosen in configs.items():
+            with self._lock:
+                model = self._models.setdefault(name, _Model())
+                model.labels = dict(chosen.version_labels)
+            self._update(name, model, _versions(Path(chosen.base_path)), chosen)
+        for name in set(self._models) - set(configs):
+            self._update(name, self._models[name], {}, model_server_config_pb2.ModelConfig())
+
+    def _update(self, name: str, model: _Model, found: dict[int, Path], config) -> None:
+        policy = config.model_version_policy
+        kind = policy.WhichOneof("policy_choice")
+        candidates = sorted(found, reverse=True)
+        most = max(policy.latest.num_versions, 1) if kind in (None, "latest") else len(found)
+        if kind == "specific":
+            candidates = [v for v in candidates if v in policy.specific.versions]
+        good = []
+        for version in candidates:
+            if len(good) == most:
+                break
+            if version in model.loaded or self._load(name, model, version, found[version]):
+                good.append(version)
+        for version in set(model.loaded) - set(good):
+            self._unload(name, model, version)
+        for version in set(model.failed) - set(found):
+            del model.failed[version]
+            with self._lock:
+                del model.states[version]
+
+    def _load(self, name: str, model: _Model, version: int, path: Path) -> bool:
+        fingerprint = _fingerprint(path)
+        if model.failed.get(version) == fingerprint:
+            return False
+        self._set_state(model, version, _STATES.LOADING)
+        try:
+            servable = Servable(name, version, path, self._call_seconds)
+        except ServingError as error:
+            model.failed[version] = fingerprint
+            self._set_state(model, version, _STATES.END, error.code, error.message)
+            _log.error("%s", error.message)
+            return False
+        model.failed.pop(version, None)
+        with self._lock:
+            model.loaded[version] = servable
+            model.states[version] = (_STATES.AVAILABLE, "OK", "")
+        self._on_change(name, version, True)
+        _log.info("%s version %d is available", name, version)
+        return True
+
+    def _unload(
+        self, name: str, model: _Model, version: int, timeout: float = UNLOAD_SECONDS
+    ) -> None:
+        with self._lock:
+            servable = model.loaded.pop(version)
+            model.states[version] = (_STATES.UNLOADING, "OK", "")
+        self._on_change(name, version, False)
+        servable.close(timeout)
+        self._set_state(model, version, _STATES.END)
+        _log.info("%s version %d is unloaded", name, version)
+
+    def _set_state(
+        self, model: _Model, version: int, state: int, code: str = "OK", message: str = ""
+    ) -> None:
+        with self._lock:
+            model.states[version] = (state, code, message)

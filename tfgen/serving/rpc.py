@@ -1,0 +1,158 @@
+"""TF Serving's gRPC API: Predict and GetModelMetadata, GetModelStatus."""
+
+import logging
+from collections.abc import Awaitable, Callable
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+from tensorflow_serving.apis import (
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    model_pb2,
+    predict_pb2,
+)
+
+from tfgen.serving.core import Core, shorten, signature_map
+from tfgen.serving.errors import ServingError
+from tfgen.serving.servable import DEFAULT_SIGNATURE
+from tfgen.serving.tensors import from_proto, to_proto
+
+__all__ = ["handlers"]
+
+_log = logging.getLogger("tfgen.serving")
+Context = grpc.aio.ServicerContext
+
+
+def handlers(core: Core) -> list[grpc.GenericRpcHandler]:
+    """Returns the two services, for `grpc.aio.Server.add_generic_rpc_handlers`."""
+    service = _Service(core)
+    return [
+        grpc.method_handlers_generic_handler(
+            "tensorflow.serving.PredictionService",
+            {
+                "Predict": _method(service.predict, predict_pb2.PredictRequest),
+                "GetModelMetadata": _method(
+                    service.metadata, get_model_metadata_pb2.GetModelMetadataRequest
+                ),
+            },
+        ),
+        grpc.method_handlers_generic_handler(
+            "tensorflow.serving.ModelService",
+            {"GetModelStatus": _method(service.status, get_model_status_pb2.GetModelStatusRequest)},
+        ),
+    ]
+
+
+def _method(
+    handle: Callable[[Message, Context], Awaitable[Message]], request_type: type[Message]
+) -> grpc.RpcMethodHandler:
+    """Turns a method's errors, and messages that are none, into gRPC statuses."""
+
+    def read(data: bytes) -> Message | DecodeError:
+        try:
+            return request_type.FromString(data)
+        except DecodeError as error:
+            return error
+
+    async def answer(request: Message | DecodeError, context: Context) -> Message:
+        try:
+            if isinstance(request, DecodeError):
+                raise ServingError(
+                    "INVALID_ARGUMENT", f"the message is no {request_type.__name__}: {request}."
+                )
+            return await handle(request, context)
+        except ServingError as error:
+            status = getattr(grpc.StatusCode, error.code), shorten(error.message)
+        except Exception:  # a bug must not show its inside to a client
+            _log.exception("%s failed", request_type.__name__)
+            status = grpc.StatusCode.INTERNAL, "internal error; the server's log says more."
+        await context.abort(*status)
+
+    return grpc.unary_unary_rpc_method_handler(answer, read, lambda made: made.SerializeToString())
+
+
+def _model_spec(request: Message) -> tuple[str, int | None, str]:
+    if not request.HasField("model_spec"):
+        raise ServingError("INVALID_ARGUMENT", "Missing ModelSpec")
+    spec: model_pb2.ModelSpec = request.model_spec
+    return spec.name, spec.version.value if spec.HasField("version") else None, spec.version_label
+
+
+class _Service:
+    def __init__(self, core: Core):
+        self._core = core
+
+    async def predict(self, request: predict_pb2.PredictRequest, context: Context) -> Message:
+        core = self._core
+        left = context.time_remaining()
+        timeout = core.timeout if left is None else min(left, core.timeout)
+        with core.counted("grpc") as counted:
+            name, version, label = _model_spec(request)
+            with core.repository.use(name, version, label) as servable:
+                counted.model = name
+                signature_name = request.model_spec.signature_name or DEFAULT_SIGNATURE
+                if signature_name not in servable.signatures:
+                    raise ServingError(
+                        "FAILED_PRECONDITION",
+                        f'Serving signature key "{signature_name}" not found. {name} has '
+                        f"{', '.join(sorted(servable.signatures))}.",
+                    )
+                signature = servable.signature(signature_name)
+                counted.signature = signature_name
+                if request.inputs.keys() != signature.inputs.keys():
+                    raise signature.wrong_names(request.inputs)
+                wanted = _filtered(request, signature.outputs)
+                arrays = {
+                    key: from_proto(request.inputs[key], spec, core.max_bytes)
+                    for key, spec in signature.inputs.items()
+                }
+                outputs = await core.run(servable, signature, arrays, timeout)
+            response = predict_pb2.PredictResponse()
+            response.model_spec.name = name
+            response.model_spec.version.value = servable.version
+            response.model_spec.signature_name = signature_name
+            for key in wanted:
+                response.outputs[key].CopyFrom(to_proto(outputs[key]))
+            return response
+
+    async def metadata(
+        self, request: get_model_metadata_pb2.GetModelMetadataRequest, context: Context
+    ) -> Message:
+        spec = _model_spec(request)
+        if not request.metadata_field:
+            raise ServingError(
+                "INVALID_ARGUMENT",
+                "GetModelMetadataRequest must specify at least one metadata_field",
+            )
+        for field in request.metadata_field:
+            if field != "signature_def":
+                raise ServingError(
+                    "INVALID_ARGUMENT",
+                    f"Metadata field {field} is not supported; ask for signature_def.",
+                )
+        response = get_model_metadata_pb2.GetModelMetadataResponse()
+        with self._core.repository.use(*spec) as servable:
+            response.model_spec.name = servable.model
+            response.model_spec.version.value = servable.version
+            response.metadata["signature_def"].Pack(signature_map(servable))
+        return response
+
+    async def status(
+        self, request: get_model_status_pb2.GetModelStatusRequest, context: Context
+    ) -> Message:
+        return self._core.repository.status(*_model_spec(request))
+
+
+def _filtered(request: predict_pb2.PredictRequest, outputs) -> list[str]:
+    """The outputs that a request asks for; all if it names none."""
+    wanted = list(request.output_filter) or list(outputs)
+    for index, name in enumerate(wanted):
+        if name not in outputs:
+            raise ServingError(
+                "INVALID_ARGUMENT",
+                f"output tensor alias not found in signature: {name} Outputs expected to be in "
+                f"the set {{{','.join(outputs)}}}.",
+            )
+        if name in wanted[:index]:
+            raise ServingError("INVALID_ARGUMENT", f"duplicate output tensor alias: {name}")
+    return wanted

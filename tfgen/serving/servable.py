@@ -1,0 +1,227 @@
+"""One version of one model: a SavedModel in a session of its own.
+
+A session runs the graph as TF Serving and the C API do, costs less a call than eager functions,
+and frees its memory when it is closed.
+"""
+
+import itertools
+import threading
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.protobuf import meta_graph_pb2
+from tensorflow_serving.apis import prediction_log_pb2
+
+from tfgen.serving.errors import CODES, ServingError
+from tfgen.serving.tensors import Spec, from_proto
+
+__all__ = ["Servable", "Signature"]
+
+DEFAULT_SIGNATURE = "serving_default"
+WARMUP_FILE = Path("assets.extra") / "tf_serving_warmup_requests"
+MOST_WARMUP_BYTES = 2**28
+_NAMES = {number: name for name, (number, _) in CODES.items()}
+
+
+class Signature:
+    """A named endpoint: arrays by name in, arrays by name out.
+
+    Args:
+        name: Its name.
+        definition: What the SavedModel says of it.
+        session: Where it runs.
+        compiled: Whether XLA compiles the graph, anew for each batch size.
+    """
+
+    def __init__(
+        self, name: str, definition: meta_graph_pb2.SignatureDef, session, compiled: bool = False
+    ):
+        self.name = name
+        self.definition = definition
+        self.compiled = compiled
+        self.inputs = {n: Spec.from_info(n, i) for n, i in sorted(definition.inputs.items())}
+        self.outputs = {n: Spec.from_info(n, i) for n, i in sorted(definition.outputs.items())}
+        self.batched = all(spec.batched for spec in (*self.inputs.values(), *self.outputs.values()))
+        self._run = session.make_callable(
+            [spec.tensor for spec in self.outputs.values()],
+            [spec.tensor for spec in self.inputs.values()],
+        )
+
+    def check(self, arrays: dict[str, np.ndarray]) -> int:
+        """Returns the number of rows (1 if the signature has no batch axis).
+
+        Raises:
+            ServingError: Inputs are missing or unknown, do not fit, are not finite, or hold
+                unequally many rows or none.
+        """
+        if arrays.keys() != self.inputs.keys():
+            raise self.wrong_names(arrays)
+        for name, array in arrays.items():
+            dtype = tf.string if array.dtype == object else tf.as_dtype(array.dtype)
+            self.inputs[name].check(dtype, array.shape)
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise ServingError(
+                    "INVALID_ARGUMENT",
+                    f"input {name!r} must be finite; received NaN or infinity.",
+                )
+        if not self.batched:
+            return 1
+        rows = {len(array) for array in arrays.values()}
+        if len(rows) != 1:
+            sizes = ", ".join(f"{name} {len(array)}" for name, array in arrays.items())
+            raise ServingError(
+                "INVALID_ARGUMENT",
+                f"Batching input tensors must have equal 0th-dimension size; received {sizes}.",
+            )
+        (count,) = rows
+        if not count:
+            raise ServingError("INVALID_ARGUMENT", "the batch has no rows; send at least one.")
+        return count
+
+    def wrong_names(self, given) -> ServingError:
+        """Returns TF Serving's error for inputs that are not those of the signature."""
+        given, wanted = sorted(given), sorted(self.inputs)
+        extra, missing = sorted(set(given) - set(wanted)), sorted(set(wanted) - set(given))
+        return ServingError(
+            "INVALID_ARGUMENT",
+            f"input size does not match signature {self.name!r}: {len(given)}!={len(wanted)} "
+            f"len({{{','.join(given)}}}) != len({{{','.join(wanted)}}}). Sent extra: "
+            f"{{{','.join(extra)}}}. Missing but required: {{{','.join(missing)}}}.",
+        )
+
+    def run(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Runs the graph on checked inputs.
+
+        Raises:
+            ServingError: The graph refused them.
+        """
+        try:
+            values = self._run(*(arrays[name] for name in self.inputs))
+        except tf.errors.OpError as error:
+            raise ServingError(_NAMES.get(error.error_code, "UNKNOWN"), _reason(error)) from None
+        return dict(zip(self.outputs, values, strict=True))
+
+
+class Servable:
+    """A loaded SavedModel.
+
+    Args:
+        model: Its name.
+        version: Its number.
+        path: The version's directory.
+        call_seconds: A call that takes longer is broken off.
+
+    Raises:
+        ServingError: The directory holds no whole SavedModel, or its warm-up fails.
+    """
+
+    def __init__(self, model: str, version: int, path: Path, call_seconds: float = 30.0):
+        self.model = model
+        self.version = version
+        self._changed = threading.Condition()
+        self._users = 0
+        self._session = None
+        graph = tf.Graph()
+        # Restoring and warming up are calls too, and may take their time.
+        limit = tf.compat.v1.ConfigProto(operation_timeout_in_ms=int(1000 * max(call_seconds, 30)))
+        self._session = tf.compat.v1.Session(graph=graph, config=limit)
+        try:
+            with graph.as_default():
+                loaded = tf.compat.v1.saved_model.loader.load(
+                    self._session, [tf.saved_model.SERVING], str(path)
+                )
+                compiled = _is_compiled(loaded.graph_def)
+                self.signatures = {
+                    name: Signature(name, definition, self._session, compiled)
+                    for name, definition in loaded.signature_def.items()
+                    if definition.method_name == tf.saved_model.PREDICT_METHOD_NAME
+                }
+            self._warm_up(path / WARMUP_FILE)
+        except Exception as error:  # whatever a damaged file makes TensorFlow raise
+            self._session.close()
+            code, reason = "INVALID_ARGUMENT", str(error)
+            if isinstance(error, ServingError):
+                code, reason = error.code, error.message
+            elif isinstance(error, tf.errors.OpError):
+                code, reason = _NAMES.get(error.error_code, "UNKNOWN"), _reason(error)
+            reason = " ".join(reason.split())[:300]
+            raise ServingError(
+                code, f"{model} version {version} cannot be loaded from {path}: {reason}"
+            ) from error
+
+    def signature(self, name: str) -> Signature:
+        """Returns a signature; "" is `serving_default`.
+
+        Raises:
+            ServingError: There is none of that name.
+        """
+        name = name or DEFAULT_SIGNATURE
+        if name not in self.signatures:
+            raise ServingError(
+                "INVALID_ARGUMENT",
+                f'Serving signature name: "{name}" not found in signature def. {self.model} has '
+                f"{', '.join(sorted(self.signatures))}.",
+            )
+        return self.signatures[name]
+
+    def _warm_up(self, path: Path) -> None:
+        """Runs the requests that the export left, so that no user waits for first-call work."""
+        if not path.is_file():
+            return
+        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+            log = prediction_log_pb2.PredictionLog.FromString(record)
+            if not log.HasField("predict_log"):
+                continue
+            request = log.predict_log.request
+            signature = self.signature(request.model_spec.signature_name)
+            if request.inputs.keys() != signature.inputs.keys():
+                raise signature.wrong_names(request.inputs)
+            arrays = {
+                name: from_proto(proto, signature.inputs[name], MOST_WARMUP_BYTES)
+                for name, proto in request.inputs.items()
+            }
+            signature.check(arrays)
+            signature.run(arrays)
+
+    def acquire(self) -> bool:
+        """Keeps the session open until `release`; False if it is closed already."""
+        with self._changed:
+            if self._session is not None:
+                self._users += 1
+            return self._session is not None
+
+    def release(self) -> None:
+        """Ends one `acquire`."""
+        with self._changed:
+            self._users -= 1
+            self._changed.notify_all()
+
+    def close(self, timeout: float | None = None) -> None:
+        """Waits for its users, at most `timeout` seconds, then frees the session.
+
+        Calls that still run are broken off.
+        """
+        with self._changed:
+            session, self._session = self._session, None
+            self._changed.wait_for(lambda: not self._users, timeout)
+        if session is not None:
+            self.signatures = {}
+            session.close()
+
+
+def _reason(error: tf.errors.OpError) -> str:
+    """The line of TensorFlow's message that says what was wrong; the others list nodes."""
+    lines = [line.strip() for line in error.message.split("\n")]
+    told = [line for line in lines if line and line != "Graph execution error:"]
+    return told[0] if told else "the graph failed without a reason."
+
+
+def _is_compiled(graph_def) -> bool:
+    """Whether any part of a graph asks for XLA."""
+    functions = graph_def.library.function
+    nodes = itertools.chain(graph_def.node, *(function.node_def for function in functions))
+    return any(
+        "_XlaMustCompile" in part.attr and part.attr["_XlaMustCompile"].b
+        for part in itertools.chain(functions, nodes)
+    )

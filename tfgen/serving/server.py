@@ -1,0 +1,115 @@
+"""The local server's process: REST and gRPC in one event loop, calls in threads beside it."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import grpc
+import uvicorn
+import uvloop
+
+from tfgen.serving.batching import Batcher
+from tfgen.serving.core import Core, Metrics
+from tfgen.serving.ports import taken
+from tfgen.serving.repository import Repository
+from tfgen.serving.rest import build_app
+from tfgen.serving.rpc import handlers
+from tfgen.serving.settings import Settings
+
+__all__ = ["run"]
+
+_log = logging.getLogger("tfgen.serving")
+
+
+class _Web(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self):
+        """Leaves signals to `_serve`, which stops gRPC as well."""
+        yield
+
+
+def run(settings: Settings, listener: socket.socket) -> None:
+    """Serves until SIGTERM or SIGINT, then answers what runs and returns.
+
+    Args:
+        settings: See `Settings`.
+        listener: Where REST and the page are served.
+
+    Raises:
+        ValueError: A setting out of range, or a repository that is none.
+        OSError: The gRPC port is in use.
+    """
+    logging.basicConfig(stream=sys.stderr, format="tfgen serve: %(message)s", level=logging.INFO)
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    # A request takes several turns of the loop; uvloop's are cheaper than asyncio's own.
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(settings, listener))
+
+
+async def _serve(settings: Settings, listener: socket.socket) -> None:
+    metrics = Metrics()
+    repository = Repository(
+        Path(settings.models), settings.poll_seconds, metrics.note_version, settings.timeout
+    )
+    limit = int(settings.max_body_mb * 2**20)
+    batcher = Batcher(
+        settings.max_batch_size,
+        settings.batch_window_ms / 1000,
+        settings.threads,
+        on_batch=metrics.count_batch,
+    )
+    core = Core(repository, batcher, metrics, limit, settings.timeout)
+    # Without this two servers would share a port in silence.
+    rpc = grpc.aio.server(
+        options=[
+            ("grpc.so_reuseport", 0),
+            ("grpc.max_receive_message_length", limit),
+            ("grpc.max_send_message_length", -1),
+        ]
+    )
+    rpc.add_generic_rpc_handlers(handlers(core))
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    try:
+        grpc_port = rpc.add_insecure_port(f"{host}:{settings.grpc_port}")
+    except RuntimeError:
+        raise taken(settings.host, settings.grpc_port, "--grpc-port", "in use") from None
+    web = _Web(
+        uvicorn.Config(
+            build_app(core),
+            log_level="warning",
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=max(int(settings.grace_seconds), 1),
+        )
+    )
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    await asyncio.to_thread(repository.start)
+    await rpc.start()
+    serving = asyncio.create_task(web.serve(sockets=[listener]))
+    while not (web.started or serving.done()):
+        await asyncio.sleep(0.01)
+    port = listener.getsockname()[1]
+    _log.info(
+        "%d models at http://%s:%d (page and REST) and %s:%d (gRPC); a local server for trying "
+        "out, TF Serving is for production",
+        len(repository.models()),
+        host,
+        port,
+        host,
+        grpc_port,
+    )
+    waiting = asyncio.create_task(stopping.wait())
+    await asyncio.wait({waiting, serving}, return_when=asyncio.FIRST_COMPLETED)
+    _log.info("stopping; running requests get %g seconds", settings.grace_seconds)
+    core.draining = True
+    web.should_exit = True
+    await asyncio.gather(rpc.stop(settings.grace_seconds), serving)
+    batcher.stop()
+    await asyncio.to_thread(repository.stop, 1.0)  # all that may still run has no client left

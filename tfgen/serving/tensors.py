@@ -1,0 +1,244 @@
+"""Arrays to and from the two forms that travel: TensorProto (gRPC) and nested lists (JSON).
+
+An input is checked against the `TensorInfo` that its signature declares before memory is made for
+it, so a small message that claims a huge shape costs nothing. Only public definitions of
+TensorFlow are used; nothing here knows Keras.
+"""
+
+import base64
+import binascii
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.framework import tensor_pb2
+
+from tfgen.serving.errors import ServingError
+
+__all__ = ["Spec", "from_json", "from_proto", "read_proto", "to_json", "to_proto"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """What a signature declares of one input or output.
+
+    Args:
+        name: Its name in the signature.
+        tensor: The graph's tensor.
+        dtype: Element type.
+        shape: One entry an axis, None where any size will do; None if even the rank is open.
+    """
+
+    name: str
+    tensor: str
+    dtype: tf.DType
+    shape: tuple[int | None, ...] | None
+
+    @classmethod
+    def from_info(cls, name: str, info) -> "Spec":
+        """Reads a `TensorInfo`."""
+        shape = info.tensor_shape
+        sizes = tuple(None if axis.size < 0 else axis.size for axis in shape.dim)
+        return cls(name, info.name, tf.as_dtype(info.dtype), None if shape.unknown_rank else sizes)
+
+    @property
+    def batched(self) -> bool:
+        """Whether the first axis counts the rows of a batch."""
+        return bool(self.shape) and self.shape[0] is None
+
+    def check(self, dtype: tf.DType, shape: tuple[int, ...]) -> None:
+        """Raises INVALID_ARGUMENT unless a tensor of that type and shape may be fed."""
+        if dtype != self.dtype:
+            raise _invalid(f"input {self.name!r} must be {self.dtype.name}; received {dtype.name}.")
+        fits = self.shape is None or (
+            len(shape) == len(self.shape)
+            and all(want in (None, size) for want, size in zip(self.shape, shape, strict=True))
+        )
+        if not fits:
+            raise _invalid(
+                f"input {self.name!r} must have shape {_text(self.shape)}, -1 for any size; "
+                f"received {_text(shape)}."
+            )
+
+
+def _text(shape: tuple[int | None, ...]) -> str:
+    return "[" + ",".join("-1" if size is None else str(size) for size in shape) + "]"
+
+
+def _invalid(message: str) -> ServingError:
+    return ServingError("INVALID_ARGUMENT", message)
+
+
+# TensorProto ---------------------------------------------------------------------------------
+
+
+def from_proto(proto: tensor_pb2.TensorProto, spec: Spec, limit: int) -> np.ndarray:
+    """Returns the array of a TensorProto.
+
+    Args:
+        proto: What a client sent.
+        spec: What the signature declares.
+        limit: The most bytes that the array may take.
+
+    Raises:
+        ServingError: It does not fit the spec, is too large, or holds too few or many values.
+    """
+    try:
+        dtype = tf.as_dtype(proto.dtype)
+    except TypeError:
+        raise _invalid(
+            f"input {spec.name!r} has the unknown dtype {proto.dtype}; it must be "
+            f"{spec.dtype.name}."
+        ) from None
+    shape = tuple(axis.size for axis in proto.tensor_shape.dim)
+    if proto.tensor_shape.unknown_rank or min(shape, default=0) < 0:
+        raise _invalid(f"input {spec.name!r} must say its whole shape; received {_text(shape)}.")
+    spec.check(dtype, shape)
+    count = math.prod(shape)
+    if dtype == tf.string:
+        if len(proto.string_val) != count:
+            raise _wrong_count(spec, count, len(proto.string_val))
+        return np.array(list(proto.string_val), object).reshape(shape)
+    size = count * dtype.as_numpy_dtype().itemsize
+    if size > limit:
+        raise _invalid(f"input {spec.name!r} takes {size} bytes; the limit is {limit}.")
+    if proto.tensor_content:
+        if len(proto.tensor_content) != size:
+            raise _wrong_count(spec, count, f"{len(proto.tensor_content)} bytes instead of {size}")
+        return np.frombuffer(proto.tensor_content, dtype.as_numpy_dtype).reshape(shape)
+    try:
+        return np.asarray(tf.make_ndarray(proto))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise _invalid(f"input {spec.name!r} cannot be read: {error}.") from None
+
+
+def _wrong_count(spec: Spec, expected: int, found) -> ServingError:
+    return _invalid(f"input {spec.name!r} must hold {expected} values; received {found}.")
+
+
+def to_proto(array: np.ndarray) -> tensor_pb2.TensorProto:
+    """Returns the TensorProto of an array, numbers as raw bytes; the rest as TensorFlow does it."""
+    if array.dtype.kind not in "biuf":
+        return tf.make_tensor_proto(array)
+    proto = tensor_pb2.TensorProto(
+        dtype=tf.as_dtype(array.dtype).as_datatype_enum, tensor_content=array.tobytes()
+    )
+    for size in array.shape:
+        proto.tensor_shape.dim.add(size=size)
+    return proto
+
+
+def read_proto(proto: tensor_pb2.TensorProto) -> np.ndarray:
+    """Returns the array of a TensorProto from a server, which is trusted to be whole."""
+    return tf.make_ndarray(proto)
+
+
+# JSON ----------------------------------------------------------------------------------------
+
+
+def from_json(value: Any, spec: Spec) -> np.ndarray:
+    """Returns the array of a number, string, {"b64": text} or nested lists of them.
+
+    Raises:
+        ServingError: Lists of unequal lengths, or values of another type or out of its range.
+    """
+    if spec.dtype == tf.string:
+        return _strings(value, spec)
+    try:
+        array = np.array(value)
+    except (ValueError, TypeError, OverflowError):
+        raise _invalid(
+            f"input {spec.name!r} must be lists of equal lengths of {spec.dtype.name}."
+        ) from None
+    target = np.dtype(spec.dtype.as_numpy_dtype)
+    if not array.size:  # an empty list says nothing of its type
+        array = array.astype(target)
+    wanted = {"b": "b", "u": "ui", "i": "ui"}.get(target.kind, "uif")
+    if array.dtype.kind not in wanted:
+        raise _invalid(
+            f"JSON Value: {_shorten(value)} is not of expected type: {target.name} "
+            f"(input {spec.name!r})."
+        )
+    if target.kind in "ui" and array.size:
+        bounds = np.iinfo(target)
+        low, high = int(array.min()), int(array.max())
+        if low < bounds.min or high > bounds.max:
+            outside = low if low < bounds.min else high
+            raise _invalid(
+                f"JSON Value: {outside} is not of expected type: {target.name}, which goes from "
+                f"{bounds.min} to {bounds.max} (input {spec.name!r})."
+            )
+    with np.errstate(over="ignore"):
+        made = array.astype(target)
+    if target.kind == "f" and np.isfinite(array).all() and not np.isfinite(made).all():
+        raise _invalid(
+            f"Cannot convert JSON value to {target.name} without loss: a number of input "
+            f"{spec.name!r} is too large."
+        )
+    return made
+
+
+def _shorten(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _strings(value: Any, spec: Spec) -> np.ndarray:
+    """Strings become UTF-8 bytes, {"b64": text} what the text stands for."""
+
+    def leaf(item: Any) -> bytes:
+        if isinstance(item, str):
+            return item.encode()
+        if isinstance(item, dict) and set(item) == {"b64"} and isinstance(item["b64"], str):
+            try:
+                return base64.b64decode(item["b64"], validate=True)
+            except (binascii.Error, ValueError):
+                raise _invalid(f"Unable to base64 decode (input {spec.name!r}).") from None
+        raise _invalid(
+            f"JSON Value: {_shorten(item)} is not of expected type: string (input {spec.name!r})."
+        )
+
+    shape, first = [], value
+    while isinstance(first, list):
+        shape.append(len(first))
+        first = first[0] if first else None
+    items = [value]
+    for size in shape:
+        if not all(isinstance(item, list) and len(item) == size for item in items):
+            raise _invalid(f"input {spec.name!r} must be lists of equal lengths of strings.")
+        items = [inner for item in items for inner in item]
+    array = np.empty(len(items), object)
+    array[:] = [leaf(item) for item in items]
+    return array.reshape(shape)
+
+
+def to_json(array: np.ndarray, name: str) -> Any:
+    """Returns what stands for an output in JSON: an array of numbers, or nested lists of strings.
+
+    Bytes go as {"b64": text} where the output's name ends in `_bytes`, else as text.
+
+    Raises:
+        ServingError: Bytes that are no text, in an output whose name does not end in `_bytes`.
+    """
+    if array.dtype.kind in "biuf":
+        return array if array.flags.c_contiguous else np.ascontiguousarray(array)
+    if array.dtype.kind not in "OSU":
+        return array.tolist()
+
+    def convert(item: Any) -> Any:
+        if isinstance(item, list):
+            return [convert(inner) for inner in item]
+        raw = item if isinstance(item, bytes) else str(item).encode()
+        if name.endswith("_bytes"):
+            return {"b64": base64.b64encode(raw).decode()}
+        try:
+            return raw.decode()
+        except UnicodeDecodeError:
+            raise ServingError(
+                "INTERNAL",
+                f"output {name!r} holds bytes that are no text; its name must end in '_bytes'.",
+            ) from None
+
+    return convert(array.tolist())
