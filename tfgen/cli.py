@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import tensorflow as tf
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from tfgen import data, plots, training, zoo
+from tfgen import data, devices, plots, training, zoo
 from tfgen import evaluation as measuring
 from tfgen.models.base import GenerativeModel
 
@@ -179,15 +180,39 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write its logs.")] = False,
     verbose: Annotated[int, typer.Option(min=0, max=2, help="As in Keras' fit.")] = 1,
+    strategy: Annotated[
+        str, typer.Option(help=f"Devices to train on: {', '.join(devices.STRATEGIES)}.")
+    ] = "none",
+    checkpoint_seconds: Annotated[
+        float, typer.Option(min=0, help="Time between checkpoints inside an epoch.")
+    ] = 120.0,
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="The same bits on every run on a GPU; slower.")
+    ] = False,
 ) -> None:
     """Trains a recipe into a folder that `zoo.load`, `sample` and `evaluate` take.
 
     Tells glibc to keep freed memory (see `tfgen.training.tune_allocator`), worth up to a third of
     the speed.
     """
-    training.tune_allocator()
     chosen = zoo.load_recipe(recipe)
-    model = training.train(chosen, out, resume, verbose, tensorboard)
+    training.tune_allocator()
+    if deterministic:
+        tf.config.experimental.enable_op_determinism()
+    # First of all that touches a device: processes can only join before anything has run.
+    chosen_strategy = devices.make_strategy(strategy)
+    model = training.train(
+        chosen,
+        out,
+        resume,
+        verbose,
+        tensorboard,
+        checkpoint_seconds,
+        strategy=chosen_strategy,
+    )
+    with chosen_strategy.scope():
+        if not devices.is_chief():
+            return
     zoo.save(model, out, chosen, training.provenance(chosen, out))
     plots.history(out / "log.csv", out / "history.png")
     if isinstance(model, GenerativeModel):

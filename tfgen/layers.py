@@ -5,6 +5,7 @@ import tensorflow as tf
 
 __all__ = [
     "GreyToPixels",
+    "SpectralNormalization",
     "SubPixel",
     "coupling_network",
     "decoder_network",
@@ -80,10 +81,18 @@ class SubPixel(keras.layers.Layer):
         return {**super().get_config(), "factor": self.factor}
 
 
+@keras.saving.register_keras_serializable("tfgen")
+class SpectralNormalization(keras.layers.SpectralNormalization):
+    """Keras' layer, whose state may also move on several replicas; it is the same on each."""
+
+    def add_weight(self, *args, **kwargs):
+        return super().add_weight(*args, **{"aggregation": "only_first_replica", **kwargs})
+
+
 def residual_block(x, filters: int, name: str, wrap=lambda layer: layer):
     """x + conv(elu(conv(elu(x)))), the last kernel starting small so that depth starts linear.
 
-    `wrap` is put around each convolution, e.g. `keras.layers.SpectralNormalization`.
+    `wrap` is put around each convolution, e.g. `SpectralNormalization`.
     """
     y = keras.layers.Activation(ACTIVATION, name=f"{name}_activation_1")(x)
     y = wrap(keras.layers.Conv2D(filters, 3, padding="same", name=f"{name}_conv_1"))(y)

@@ -169,10 +169,10 @@ class ImageModel(keras.Model):
             losses = self.losses_per_image(images, labels, seeds, training=True)
             loss = weighted_mean(losses["loss"], weight)
             if self.losses:
-                loss += tf.add_n(self.losses)
+                loss += tf.add_n(self.losses) / num_replicas()
             scaled = self.optimizer.scale_loss(loss)
         gradients = tape.gradient(scaled, self.trainable_variables)
-        self.optimizer.apply(gradients, self.trainable_variables)
+        apply_gradients(self.optimizer, gradients, self.trainable_variables)
         return self._report(losses, weight)
 
     def test_step(self, data) -> dict[str, tf.Tensor]:
@@ -221,7 +221,11 @@ class ImageModel(keras.Model):
     def _report(self, losses, weight) -> dict[str, tf.Tensor]:
         for name, value in losses.items():
             self._means[name].update_state(value, weight)
-        return {name: self._means[name].result() for name in losses}
+        logs = {name: self._means[name].result() for name in losses}
+        if isinstance(tf.distribute.get_strategy(), tf.distribute.MultiWorkerMirroredStrategy):
+            # Keras averages what the workers return over an axis, which a scalar has not.
+            return {name: tf.reshape(value, (1,)) for name, value in logs.items()}
+        return logs
 
     # Checks ----------------------------------------------------------------------------------
 
@@ -584,12 +588,44 @@ def _positive(name: str, value: int) -> int:
     return int(value)
 
 
+def num_replicas() -> int:
+    """Returns how many devices share the global batch."""
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
 def weighted_mean(values: tf.Tensor, weight: tf.Tensor | None) -> tf.Tensor:
-    """Returns the mean of `values` (batch,), each counted by its weight if there are any."""
+    """Returns this replica's share of the mean over the global batch.
+
+    The shares of all replicas add up to the mean of `values` (batch,), each counted by its weight
+    if there are any. On one device that is the mean itself.
+    """
+    replicas = num_replicas()
     if weight is None:
-        return tf.reduce_mean(values)
+        mean = tf.reduce_mean(values)
+        return mean if replicas == 1 else mean / replicas
     weight = tf.cast(tf.reshape(weight, (-1,)), values.dtype)
-    return tf.reduce_sum(values * weight) / tf.reduce_sum(weight)
+    total = tf.reduce_sum(weight)
+    if replicas > 1:
+        total = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, total)
+    return tf.reduce_sum(values * weight) / total
+
+
+def apply_gradients(optimizer: keras.optimizers.Optimizer, gradients, variables) -> None:
+    """Moves `variables` by the sum of all replicas' gradients.
+
+    Keras clips, and looks for infinities, before it sums over the replicas. Where an optimizer does
+    either, it is handed an equal share of the sum, so that all replicas decide alike. A bound on
+    a norm then acts on a share; `training.build` divides it by the number of replicas.
+    """
+    replicas = num_replicas()
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    clips = any((inner.clipnorm, inner.global_clipnorm, inner.clipvalue))
+    if replicas > 1 and (clips or inner is not optimizer):
+        given = [g for g in gradients if g is not None]
+        replica = tf.distribute.get_replica_context()
+        summed = iter(replica.all_reduce(tf.distribute.ReduceOp.SUM, given))
+        gradients = [None if g is None else next(summed) / replicas for g in gradients]
+    optimizer.apply(gradients, variables)
 
 
 def move_averages(averages, weights, step: tf.Tensor, momentum: float) -> None:
@@ -608,5 +644,17 @@ def move_averages(averages, weights, step: tf.Tensor, momentum: float) -> None:
     """
     n = tf.cast(step, tf.float32)
     keep = tf.minimum(momentum, (1.0 + n) / (10.0 + n))
+    replica = tf.distribute.get_replica_context()
+    if num_replicas() > 1 and replica is not None:
+        replica.merge_call(_move_on_each_device, (averages, weights, keep))
+        return
     for average, weight in zip(averages, weights, strict=True):
         average.assign_sub((1.0 - keep) * (average - weight))
+
+
+def _move_on_each_device(strategy, averages, weights, keep) -> None:
+    def move(average, weight, keep):
+        average.assign_sub((1.0 - keep) * (average - weight))
+
+    for average, weight in zip(averages, weights, strict=True):
+        strategy.extended.update(average, move, args=(weight, keep), group=False)

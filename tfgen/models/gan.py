@@ -11,7 +11,13 @@ import numpy as np
 import tensorflow as tf
 
 from tfgen import layers, noise, pixels
-from tfgen.models.base import GenerativeModel, inputs, move_averages, weighted_mean
+from tfgen.models.base import (
+    GenerativeModel,
+    apply_gradients,
+    inputs,
+    move_averages,
+    weighted_mean,
+)
 
 __all__ = [
     "GAN",
@@ -198,7 +204,7 @@ class GAN(GenerativeModel):
     def _discriminator_network(self) -> keras.Model:
         """pixels (batch, *image_shape) in [-1, 1] [and labels] -> logit (batch, 1)."""
         normalized = self.spectral_normalization
-        wrap = keras.layers.SpectralNormalization if normalized else lambda layer: layer
+        wrap = layers.SpectralNormalization if normalized else lambda layer: layer
         given, x = self._inputs(self.image_shape, "pixels")
         for stage, width in enumerate(self.filters):
             x = wrap(keras.layers.Conv2D(width, 4, 2, "same", name=f"stage_{stage}_conv"))(x)
@@ -316,7 +322,7 @@ class GAN(GenerativeModel):
             losses = losses_of()
             loss = weighted_mean(next(iter(losses.values())), weight)
             scaled = optimizer.scale_loss(loss)
-        optimizer.apply(tape.gradient(scaled, [v.value for v in variables]), variables)
+        apply_gradients(optimizer, tape.gradient(scaled, [v.value for v in variables]), variables)
         return losses
 
     def discriminator_losses(self, images, labels, seeds, training) -> dict[str, tf.Tensor]:
