@@ -5,6 +5,7 @@ batch, and the gradients are summed. What has to be right for that lives here: w
 batch is whose, who writes, and what all processes have to agree on.
 """
 
+import functools
 import json
 import os
 
@@ -24,6 +25,7 @@ __all__ = [
 STRATEGIES = ("none", "mirrored", "multi-worker", "tpu")
 
 
+@functools.cache  # a second one of a kind would take part in the first one's sums
 def make_strategy(name: str) -> tf.distribute.Strategy:
     """Returns TensorFlow's strategy of that name.
 

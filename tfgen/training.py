@@ -559,7 +559,7 @@ def fixed_picture(model, images: np.ndarray) -> np.ndarray:
     over their reconstructions.
     """
     if "sample" not in model.endpoints():
-        images = images[: FIXED_SEEDS // 2]
+        images = model.nearest_level(tf.constant(images[: FIXED_SEEDS // 2])).numpy()
         pairs = [
             row
             for start in range(0, len(images), 8)
