@@ -304,6 +304,16 @@ class AveragedWeights(keras.callbacks.Callback):
             self.swap()
 
 
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Reads an .npz file; raises one of `_UNREADABLE` if anything in it is not as written."""
+    with zipfile.ZipFile(path) as file:
+        damaged = file.testzip()  # before anything inside is believed
+    if damaged is not None:
+        raise zipfile.BadZipFile(f"{damaged} does not have the checksum it had")
+    with np.load(path, allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
 class Checkpoint(keras.callbacks.Callback):
     """Saves the whole state of a run, and puts it back.
 
@@ -341,7 +351,7 @@ class Checkpoint(keras.callbacks.Callback):
     @property
     def best_path(self) -> Path:
         """File of the weights of the epoch with the lowest validation loss."""
-        return self.folder / "best.weights.h5"
+        return self.folder / "best.npz"
 
     def _variables(self) -> dict[str, list]:
         groups = {"weight": self.model.variables, "mean": []}
@@ -359,10 +369,10 @@ class Checkpoint(keras.callbacks.Callback):
         A checkpoint that cannot be read is passed over with a warning. Of several processes the
         chief reads, and sends what it read to the others.
         """
-        self.set_model(model)
         stored = self._newest() if devices.is_chief() else None
         if not devices.any_asks(stored is not None):
             return False
+        self.set_model(model)
         if self.averages is not None:
             self.averages.start(model)
         if stored is not None:
@@ -375,12 +385,7 @@ class Checkpoint(keras.callbacks.Callback):
         paths = sorted(self.folder.glob("checkpoint-*.npz"), reverse=True)
         for path in paths:
             try:
-                with zipfile.ZipFile(path) as file:
-                    damaged = file.testzip()  # before anything inside is believed
-                if damaged is not None:
-                    raise zipfile.BadZipFile(f"{damaged} does not have the checksum it had")
-                with np.load(path, allow_pickle=False) as arrays:
-                    stored = {name: arrays[name] for name in arrays.files}
+                stored = _read_arrays(path)
                 self.state = json.loads(bytes(stored.pop("state")))
                 return stored, path
             except _UNREADABLE as error:
@@ -446,6 +451,24 @@ class Checkpoint(keras.callbacks.Callback):
         for old in sorted(self.folder.glob("checkpoint-*.npz"))[:-2]:
             old.unlink()
 
+    def load_best(self) -> None:
+        """Puts the weights of the best epoch into the model, if there has been one.
+
+        Raises:
+            ValueError: Their file is damaged.
+        """
+        if not self.best_path.exists():
+            return
+        try:
+            values = _read_arrays(self.best_path)
+        except _UNREADABLE as error:
+            raise ValueError(
+                f"{self.best_path} holds the weights of the best epoch and cannot be read "
+                f"({error}). Train again in a new folder."
+            ) from error
+        for index, variable in enumerate(self.model.variables):
+            variable.assign(values[f"{index:04d}"])
+
     def on_train_begin(self, logs=None):
         """Starts the clocks."""
         self._since = self._last = time.monotonic()
@@ -499,9 +522,10 @@ class Checkpoint(keras.callbacks.Callback):
             if devices.is_chief():
                 swap = self.averages.swap if self.averages is not None else lambda: None
                 swap()
-                with replacing(self.best_path) as path:
-                    self.model.save_weights(path)
+                values = {f"{i:04d}": v.numpy() for i, v in enumerate(self.model.variables)}
                 swap()
+                with replacing(self.best_path) as path:
+                    np.savez(path, **values)
         self.state["epoch"] = epoch + 1
         if self.patience is not None and epoch - self.state["best_epoch"] >= self.patience:
             self.model.stop_training = True
@@ -684,13 +708,13 @@ def _train(recipe, folder, resume, verbose, tensorboard, checkpoint_seconds) -> 
     with only_writer(folder) if chief else contextlib.nullcontext():
         if chief:
             _claim(folder, recipe, resume)
+        checkpoint.set_model(model)
         if resume:
             checkpoint.restore(model)
         with _asked_to_stop(checkpoint):
             _fit(recipe, model, split, validation, labelled, checkpoint, callbacks, verbose)
         if chief:
-            with contextlib.suppress(FileNotFoundError):
-                model.load_weights(checkpoint.best_path)
+            checkpoint.load_best()
             with replacing(folder / "training.json") as path:
                 path.write_text(json.dumps(checkpoint.state, indent=2) + "\n")
     values = devices.broadcast([variable.numpy() for variable in model.variables])

@@ -89,6 +89,11 @@ class ImageModel(keras.Model):
         """All weights exist from the constructor on."""
         self.built = True
 
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None) -> None:
+        # Nothing is left to build, and Keras would average a batch over the workers for it, which
+        # TensorFlow cannot do with uint8.
+        return
+
     # Training --------------------------------------------------------------------------------
 
     def compile(self, optimizer="adam", **kwargs) -> None:
