@@ -1,10 +1,11 @@
 """The command line: `tfgen list`, `sample`, `train`, `evaluate`, ...
 
-Bad input ends with exit code 2 and one line; anything else that goes wrong is a bug and shows its
-traceback.
+Bad input ends with exit code 2 and one line, a lost connection to another worker with 75 and one
+line; anything else that goes wrong is a bug and shows its traceback.
 """
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -263,6 +264,9 @@ def main() -> None:
     """Runs the command line; bad input gives one line on stderr and exit code 2."""
     try:
         app()
+    except ConnectionError as error:  # worth another try, unlike bad input
+        typer.echo(f"tfgen: {error}", err=True)
+        raise SystemExit(os.EX_TEMPFAIL) from None
     except (ValueError, NotImplementedError, OSError, ImportError, FloatingPointError) as error:
         message = " ".join(str(error).split())
         typer.echo(f"tfgen: {message}", err=True)

@@ -652,6 +652,7 @@ def train(
             and `resume` is false, or holds a run of another recipe, or is being trained into.
         OSError: The folder cannot be written.
         ImportError: `tensorboard` is wanted and not installed.
+        ConnectionError: One of several processes has stopped; all have to be started again.
         SystemExit: SIGTERM asked for the end; a checkpoint has been written. Exit code 143.
     """
     if tensorboard and importlib.util.find_spec("tensorboard") is None:
@@ -711,7 +712,7 @@ def _train(recipe, folder, resume, verbose, tensorboard, checkpoint_seconds) -> 
         checkpoint.set_model(model)
         if resume:
             checkpoint.restore(model)
-        with _asked_to_stop(checkpoint):
+        with _asked_to_stop(checkpoint), _lost_workers():
             _fit(recipe, model, split, validation, labelled, checkpoint, callbacks, verbose)
         if chief:
             checkpoint.load_best()
@@ -765,6 +766,21 @@ def _asked_to_stop(checkpoint: Checkpoint) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _lost_workers() -> Iterator[None]:
+    """Says in one line what TensorFlow says in a hundred when one of several processes ends."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        if devices.num_workers() == 1:
+            raise
+        raise ConnectionError(
+            f"one of the {devices.num_workers()} workers has stopped, so this one stops too "
+            f"({type(error).__name__}). Start all of them again with resume (--resume): the run "
+            "goes on from its newest checkpoint."
+        ) from error
 
 
 def _claim(folder: Path, recipe: Recipe, resume: bool) -> None:
