@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from tfgen import data, devices, plots, training, zoo
+from tfgen import data, devices, plots, streams, training, zoo
 from tfgen import evaluation as measuring
 from tfgen.models.base import GenerativeModel
 
@@ -27,6 +27,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+data_app = typer.Typer(help="Data sets on disk.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
 console = Console()
 
 Name = Annotated[str, typer.Argument(help="An entry of the zoo (see `tfgen list`) or a folder.")]
@@ -219,6 +221,19 @@ def train(
     if isinstance(model, GenerativeModel):
         training.draw_progress(model, out)
     console.print(f"Trained model in {out.resolve()}", soft_wrap=True)
+
+
+@data_app.command()
+def prepare(
+    name: Annotated[str, typer.Argument(help="A data set's name, an .npz file or a folder.")],
+    out: Annotated[Path, typer.Option(help="Folder of the shards; a recipe's `data` may name it.")],
+    shard_mib: Annotated[int, typer.Option(min=1, help="Pixels in a shard, in MiB.")] = 64,
+    seed: Annotated[int, typer.Option(help="Order of the training images.")] = 0,
+    verbose: Annotated[bool, typer.Option(help="Show progress.")] = True,
+) -> None:
+    """Writes TFRecord shards, from which a data set larger than memory is trained on."""
+    folder = streams.prepare(name, out, shard_mib * 2**20, seed, int(verbose))
+    console.print(f"Wrote {folder.resolve()}", soft_wrap=True)
 
 
 def prior_plane(side: int) -> np.ndarray:

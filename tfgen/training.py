@@ -26,7 +26,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfgen import data, devices, models, noise, pixels, plots, streams
+from tfgen import devices, models, noise, pixels, plots, streams, tuning, zoo
 from tfgen.files import only_writer, replacing
 from tfgen.models.base import GenerativeModel, move_averages, num_replicas
 from tfgen.recipe import Recipe
@@ -88,7 +88,7 @@ def build(recipe: Recipe) -> keras.Model:
     family = models.family(recipe.family)
     keras.utils.set_random_seed(recipe.seed)
     try:
-        model = family(**{"seed": recipe.seed, **recipe.model})
+        model = family(**{"seed": recipe.seed, "dtype": recipe.precision, **recipe.model})
     except TypeError as error:
         raise ValueError(f"recipe: model does not fit {recipe.family}: {error}.") from error
     steps_per_epoch = streams.open_split(recipe.data, "train").count // recipe.batch_size
@@ -98,9 +98,21 @@ def build(recipe: Recipe) -> keras.Model:
             f"recipe: learning_rates must name optimizers of {recipe.family}, "
             f"{', '.join(model.updates_per_step)}; received {sorted(unknown)[0]!r}."
         )
+    if recipe.initial is not None:
+        for kept in tuning.copy_weights(zoo.load(recipe.initial), model):
+            print(f"starts anew: {kept}")
+    for part, rank in recipe.lora.items():
+        model.enable_lora(rank, part)
+    model.freeze(*recipe.freeze)
+    model.compile()  # so that the model says what each optimizer trains
+    trained = {name: variables for name, (_, variables) in model.optimizers.items()}
+    factors = _factors(recipe, model)
     optimizers = {
         name: _optimizer(
-            recipe, recipe.learning_rates.get(name, recipe.learning_rate), n * steps_per_epoch
+            recipe,
+            recipe.learning_rates.get(name, recipe.learning_rate),
+            n * steps_per_epoch,
+            [factors.get(id(v), 1.0) for v in trained[name]] if factors else None,
         )
         for name, n in model.updates_per_step.items()
     }
@@ -116,13 +128,34 @@ def build(recipe: Recipe) -> keras.Model:
     return model
 
 
-def _optimizer(recipe: Recipe, learning_rate: float, updates: int) -> keras.optimizers.Optimizer:
+def _factors(recipe: Recipe, model: keras.Model) -> dict[int, float]:
+    """The recipe's factors on the learning rate by the id of the variable."""
+    held = tuning.weights(model)
+    return {
+        id(held[name]): factor
+        for part, factor in recipe.learning_rate_factors.items()
+        for name in tuning.matching(held, [part])
+    }
+
+
+def _optimizer(
+    recipe: Recipe, learning_rate: float, updates: int, factors: list[float] | None
+) -> keras.optimizers.Optimizer:
     """Adam on the recipe's schedule; it makes `updates` updates an epoch."""
     ends = [updates * epoch for epoch in (*recipe.restarts, recipe.epochs)]
     warmup = min(recipe.warmup_steps, ends[0] // 2)
     schedule = CosineCycles(learning_rate, recipe.final_learning_rate, warmup, ends)
     clip_norm = recipe.clip_norm and recipe.clip_norm / num_replicas()  # see apply_gradients
-    return keras.optimizers.Adam(schedule, *recipe.betas, global_clipnorm=clip_norm)
+    beta_1, beta_2 = recipe.betas
+    settings = {
+        "learning_rate": schedule,
+        "beta_1": beta_1,
+        "beta_2": beta_2,
+        "global_clipnorm": clip_norm,
+    }
+    if factors is None:
+        return keras.optimizers.Adam(**settings)
+    return tuning.GroupedAdam(factors, **settings)
 
 
 @keras.saving.register_keras_serializable("tfgen")

@@ -16,13 +16,14 @@ import hashlib
 import json
 import platform
 import subprocess
+import warnings
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 
-from tfgen import models
+from tfgen import models, tuning
 from tfgen.files import replacing
 from tfgen.recipe import Recipe
 
@@ -84,12 +85,16 @@ def _is_entry(path: Path) -> bool:
     return any((path / file).is_file() for file in ("config.json", "recipe.json"))
 
 
-def load(name: str | Path, load_weights: bool = True, **overrides) -> keras.Model:
+def load(
+    name: str | Path, load_weights: bool | Literal["partial"] = True, **overrides
+) -> keras.Model:
     """Loads a model, compiled and ready to sample, score and fine-tune.
 
     Args:
         name: An entry's name, e.g. "vae_mnist", or a folder written by `save_to_preset`.
-        load_weights: False gives the architecture with initial weights.
+        load_weights: False gives the architecture with initial weights. "partial" lets overrides
+            change the network, e.g. `num_classes=5` or `image_shape=(32, 32, 1)`: weights that no
+            longer fit keep their initial values, and a warning names each of them.
         **overrides: Constructor arguments to change, e.g. `beta=4.0`.
 
     Raises:
@@ -111,16 +116,30 @@ def load(name: str | Path, load_weights: bool = True, **overrides) -> keras.Mode
             f"overrides must be constructor arguments of {stored['family']}; received "
             f"{sorted(unknown)[0]!r}. It has {', '.join(sorted(stored['config']))}."
         )
+    if load_weights not in (True, False, "partial"):
+        raise ValueError(
+            f"load_weights must be True, False or 'partial'; received {load_weights!r}."
+        )
     if load_weights:
         verify(path)
     model = family.from_config(config)
-    if load_weights:
+    if load_weights == "partial":
+        stored_model = family.from_config(stored["config"])
+        stored_model.load_weights(path / WEIGHTS)
+        anew = tuning.copy_weights(stored_model, model)
+        if anew:
+            warnings.warn(
+                f"{len(anew)} weights of {path.name!r} start anew: {'; '.join(anew)}.",
+                stacklevel=2,
+            )
+    elif load_weights:
         try:
             model.load_weights(path / WEIGHTS)
         except ValueError as error:
             raise ValueError(
                 f"the weights of {path.name!r} do not fit the overrides {overrides}: they change "
-                f"the shape of the network. Pass load_weights=False to train it anew. ({error})"
+                "the shape of the network. Pass load_weights=False to train it anew, or "
+                f"'partial' to keep the weights that fit. ({error})"
             ) from error
     model.compile()
     return model
@@ -196,7 +215,9 @@ def save(
     config = model.get_config()
     # A twin without an optimizer: Keras would store its slots, three times the size.
     twin = type(model).from_config(config)
-    twin.set_weights(model.get_weights())
+    held = tuning.values(model)  # low-rank adapters folded in
+    for name, variable in tuning.weights(twin).items():
+        variable.assign(held[name])
     with replacing(path / WEIGHTS) as temporary:
         twin.save_weights(temporary)
     stored = {"family": type(model).__name__, "config": config}

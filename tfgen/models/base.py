@@ -59,6 +59,7 @@ class ImageModel(keras.Model):
         self.num_classes = num_classes
         self.seed = int(seed)
         self._means = {name: keras.metrics.Mean(name) for name in self.loss_names}
+        self.__dict__["_frozen"] = set()  # names of weights; Keras would track an attribute
 
     # Configuration ---------------------------------------------------------------------------
 
@@ -73,7 +74,18 @@ class ImageModel(keras.Model):
             if name != "self" and parameter.kind is not parameter.VAR_KEYWORD:
                 value = getattr(self, name)
                 config[name] = list(value) if isinstance(value, (tuple, list)) else value
+        if self._frozen:
+            config["frozen"] = sorted(self._frozen)
         return config
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """Builds a model from what `get_config` returns."""
+        config = dict(config)
+        frozen = config.pop("frozen", [])
+        model = cls(**config)
+        model.freeze(*frozen)
+        return model
 
     @contextlib.contextmanager
     def own_dtype_policy(self) -> Iterator[None]:
@@ -142,6 +154,79 @@ class ImageModel(keras.Model):
         """Makes every optimizer's slots."""
         for optimizer, variables in self.optimizers.values():
             optimizer.build(variables)
+
+    # Fine-tuning -----------------------------------------------------------------------------
+
+    def freeze(self, *patterns: str) -> list[str]:
+        """Keeps weights as they are in training, and returns their names.
+
+        A compiled model is compiled again with new optimizers of the same settings. What is frozen
+        is saved with the model.
+
+        Args:
+            *patterns: Parts or weights as in `tfgen.tuning`, e.g. "encoder" or "*/stage_0_*".
+
+        Raises:
+            ValueError: A pattern that stands for nothing.
+        """
+        return self._set_trainable(patterns, False)
+
+    def unfreeze(self, *patterns: str) -> list[str]:
+        """Lets weights that `freeze` froze train again; without patterns all of them."""
+        return self._set_trainable(patterns or sorted(self._frozen), True)
+
+    def _set_trainable(self, patterns, trainable: bool) -> list[str]:
+        from tfgen import tuning
+
+        held = tuning.weights(self)
+        # By variable, since one that two networks share has two names.
+        chosen = {id(held[name]) for name in tuning.matching(held, patterns)}
+        names = [
+            name
+            for name, variable in held.items()
+            if id(variable) in chosen
+            and (name in self._frozen if trainable else variable.trainable)
+        ]
+        for name in names:
+            held[name].trainable = trainable
+        self._frozen.symmetric_difference_update(names)
+        self._compile_anew()
+        return names
+
+    def enable_lora(self, rank: int, *patterns: str) -> list[str]:
+        """Freezes kernels and trains a low-rank change of them instead (Hu et al., 2021).
+
+        Every layer under the patterns that offers Keras' `enable_lora` takes part: dense layers,
+        convolutions and embeddings, except under spectral normalisation. Saving folds the change
+        into the kernels.
+
+        Args:
+            rank: Of the change, at least 1.
+            *patterns: As in `freeze`.
+
+        Returns:
+            The names of the layers.
+
+        Raises:
+            ValueError: A rank below 1, a pattern that stands for nothing, or no layer under the
+                patterns offers it.
+        """
+        from tfgen import tuning
+
+        _positive("rank", rank)
+        tuning.matching(tuning.weights(self), patterns)
+        layers = tuning.lora_layers(self, patterns)
+        if not layers:
+            raise ValueError(f"no layer under {', '.join(patterns)} offers low-rank adapters.")
+        for layer in layers.values():
+            layer.enable_lora(rank)
+        self._compile_anew()
+        return sorted(layers)
+
+    def _compile_anew(self) -> None:
+        """Makes optimizers of the same settings for the variables that train now."""
+        if self.compiled:
+            self.compile_from_config(self.get_compile_config())
 
     def fit(self, x=None, y=None, *args, **kwargs):
         """Trains as `keras.Model.fit` does, on images, or (images, labels) if conditional.

@@ -271,6 +271,22 @@ class GAN(GenerativeModel):
             _check_variables(name, optimizer, variables)
         self.build_optimizers()
 
+    def enable_lora(self, rank: int, *patterns: str) -> list[str]:
+        from tfgen import tuning
+
+        names = super().enable_lora(rank, *patterns)
+        adapted = [n for n in names if n.startswith("generator/")]
+        if adapted:  # the average needs the same weights, and begins at them
+            averaged = [f"averaged_{name}" for name in adapted if f"averaged_{name}" not in names]
+            names += super().enable_lora(rank, *averaged) if averaged else []
+            self.averaged_generator.trainable = False
+            held = tuning.weights(self)
+            for name, variable in held.items():
+                if name.startswith("averaged_") and name.split("/")[-1] in tuning.LORA_WEIGHTS:
+                    variable.assign(held[name.removeprefix("averaged_")])
+            self._compile_anew()
+        return names
+
     @property
     def optimizers(self):
         """The two optimizers, each with the variables of its own network."""
