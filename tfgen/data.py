@@ -30,6 +30,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfgen import pixels
+from tfgen.files import NOT_JSON
 
 __all__ = ["SPLITS", "DataNotFoundError", "arrays", "digest", "load", "names"]
 
@@ -547,7 +548,7 @@ def read_index(folder: Path) -> dict:
         shards = [shard for own in index["splits"].values() for shard in own["shards"]]
         # A name from a file must not lead out of the folder.
         fine = fine and all(isinstance(s, str) and s == Path(s).name for s in shards)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (*NOT_JSON, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path} is not an index that tfgen data prepare writes ({error!r}). Prepare it again."
         ) from error

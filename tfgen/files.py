@@ -5,9 +5,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["only_writer", "replacing"]
+__all__ = ["NOT_JSON", "only_writer", "replacing"]
 
 LOCK = "writer.lock"
+NOT_JSON = (ValueError, RecursionError)  # what reading a damaged JSON file can raise
 
 
 @contextlib.contextmanager

@@ -7,9 +7,11 @@ import dataclasses
 import difflib
 import itertools
 import json
-import math
+import sys
 from pathlib import Path
 from typing import Any
+
+from tfgen.files import NOT_JSON
 
 __all__ = ["Recipe"]
 
@@ -22,7 +24,8 @@ def _whole(value: Any, least: int) -> bool:
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and abs(value) <= sys.float_info.max
 
 
 # field: (what it must be, whether a value is that); None is written null in a recipe's file.
@@ -197,7 +200,7 @@ class Recipe:
         path = Path(path)
         try:
             values = json.loads(path.read_text())
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        except NOT_JSON as error:
             raise ValueError(f"recipe {path} is not valid JSON: {error}.") from error
         return cls.from_dict(values)
 
