@@ -26,9 +26,11 @@ STEPS_PER_EPOCH = 4
 EPOCHS = 3
 
 # A process that has imported everything, and forks a child for each run: most of a run's start is
-# imports. The child tells of each step that it has finished.
+# imports. The child tells of each step that it has finished, and dawdles in the middle of writing a
+# checkpoint and before it renames it, so that many kills strike there.
 NURSERY = """
-    import json, os, sys
+    import io, json, os, sys, time
+    import numpy as np
     import tensorflow as tf
     from tfgen import training
     from tfgen.recipe import Recipe
@@ -38,6 +40,18 @@ NURSERY = """
             original(self, batch, logs)
             os.write(1, b"step\\n")
 
+        def savez(path, **arrays):
+            content = io.BytesIO()
+            save(content, **arrays)
+            half = content.tell() // 2
+            with open(path, "wb") as file:
+                file.write(content.getvalue()[:half])
+                file.flush()
+                time.sleep(0.02)
+                file.write(content.getvalue()[half:])
+            time.sleep(0.02)
+
+        save, np.savez = np.savez, savez
         original = training.Checkpoint.on_train_batch_end
         training.Checkpoint.on_train_batch_end = told
         tf.config.threading.set_inter_op_parallelism_threads(2)
