@@ -38,6 +38,11 @@ def vulnerabilities() -> int:
             reason = (done.stderr.strip().splitlines() or ["no output"])[-1]
         print(f"vulnerabilities: NOT CHECKED, the service cannot be reached ({reason[:300]})")
         return 0
+    checked = sum("vulns" in package for package in found)
+    if not checked:  # e.g. an index that serves packages and knows nothing of vulnerabilities
+        reason = next((package["skip_reason"] for package in found), "nothing is installed")
+        print(f"vulnerabilities: NOT CHECKED, the service knows no package ({reason})")
+        return 0
     fixable = 0
     for package in found:
         for one in package.get("vulns", []):
@@ -45,7 +50,6 @@ def vulnerabilities() -> int:
             fixable += bool(fixes)
             word = f"fixed in {', '.join(fixes)}" if fixes else "no fix yet"
             print(f"vulnerability: {package['name']} {package['version']} {one['id']}, {word}")
-    checked = sum("vulns" in package for package in found)
     print(f"vulnerabilities: {checked} packages checked, {fixable} with a fix to install")
     return fixable
 

@@ -11,6 +11,7 @@ So an image folder gives the same batches whether it fits into memory or not. A 
 what `prepare` writes: TFRecord files of PNG images, and an index, dataset.json.
 """
 
+import functools
 import hashlib
 import json
 import math
@@ -96,8 +97,12 @@ class Arrays:
         self.image_shape = images.shape[1:]
         self.num_classes = None if labels is None else int(labels.max()) + 1
         self._arrays = images, labels
-        self._images = tf.constant(images)
-        self._labels = None if labels is None else tf.constant(labels)
+
+    @functools.cached_property
+    def _tensors(self) -> tuple[tf.Tensor, tf.Tensor | None]:
+        images, labels = self._arrays
+        with tf.init_scope():  # not a constant of the graph that is being traced
+            return tf.constant(images), None if labels is None else tf.constant(labels)
 
     def keys(self, seed, epoch):
         return _permuted(self.count, seed, epoch)
@@ -106,8 +111,8 @@ class Arrays:
         return tf.data.Dataset.range(self.count)
 
     def read(self, keys):
-        labels = None if self._labels is None else tf.gather(self._labels, keys)
-        return tf.gather(self._images, keys), labels
+        images, labels = self._tensors
+        return tf.gather(images, keys), None if labels is None else tf.gather(labels, keys)
 
     def digest(self):
         return data.digest(self._arrays[0])
