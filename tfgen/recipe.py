@@ -159,6 +159,11 @@ class Recipe:
             value = getattr(self, name)
             if not holds(value):
                 raise ValueError(f"recipe: {name} must {rule}; received {value!r}.")
+        for name in ("model", "figures"):  # as they come back from the file: lists for tuples
+            try:
+                object.__setattr__(self, name, json.loads(json.dumps(getattr(self, name))))
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"recipe: {name} must be plain data ({error}).") from error
         for name in ("betas", "restarts", "freeze"):
             object.__setattr__(self, name, tuple(getattr(self, name)))  # JSON has lists only
         if "dtype" in self.model:

@@ -282,10 +282,10 @@ def prepare(
             per_shard = max(1, shard_bytes // math.prod(split.image_shape))
             shards = -(-split.count // per_shard)
             paths = []
-            for shard in range(shards):
+            for shard, keys in enumerate(np.array_split(order, shards)):
                 paths.append(f"{part}-{shard:05d}-of-{shards:05d}.tfrecord")
                 with replacing(folder / paths[-1]) as path:
-                    _write_shard(path, split, order[shard::shards], bar)
+                    _write_shard(path, split, keys, bar)
             digest = _digest_of_files([folder / path for path in paths])
             index["splits"][part] = {"count": split.count, "shards": paths, "digest": digest}
         with replacing(folder / data.INDEX) as path:
