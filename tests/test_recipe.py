@@ -26,6 +26,11 @@ FULL = {
     "shift": 1,
     "patience": 4,
     "jit_compile": False,
+    "precision": "mixed_float16",
+    "initial": "vae_mnist",
+    "freeze": ("encoder",),
+    "lora": {"decoder": 4},
+    "learning_rate_factors": {"decoder": 0.5},
     "seed": 9,
     "figures": [{"metric": "log_likelihood", "num_samples": 5}],
 }

@@ -113,7 +113,7 @@ def assert_ends_as_if_whole(folder, whole) -> None:
 def test_run_leaves_its_files(whole):
     folder, model = whole
     names = {p.name for p in folder.iterdir()}
-    assert {"recipe.json", "log.csv", "samples", "training.json", "best.weights.h5"} <= names
+    assert {"recipe.json", "log.csv", "samples", "training.json", "best.npz"} <= names
     assert Recipe.load(folder / "recipe.json") == RECIPE
     assert [row["epoch"] for row in rows(folder)] == ["0", "1", "2"]
     assert float(rows(folder)[-1]["loss"]) < float(rows(folder)[0]["loss"])

@@ -1,19 +1,21 @@
 """The command line: `tfgen list`, `sample`, `train`, `evaluate`, ...
 
-Bad input ends with exit code 2 and one line; anything else that goes wrong is a bug and shows its
-traceback.
+Bad input ends with exit code 2 and one line, a lost connection to another worker with 75 and one
+line; anything else that goes wrong is a bug and shows its traceback.
 """
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import tensorflow as tf
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from tfgen import data, plots, training, zoo
+from tfgen import data, devices, plots, streams, training, zoo
 from tfgen import evaluation as measuring
 from tfgen import export as exporting
 from tfgen.models.base import GenerativeModel
@@ -27,6 +29,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+data_app = typer.Typer(help="Data sets on disk.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
 console = Console()
 
 app.command()(serve)
@@ -223,15 +227,39 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write its logs.")] = False,
     verbose: Annotated[int, typer.Option(min=0, max=2, help="As in Keras' fit.")] = 1,
+    strategy: Annotated[
+        str, typer.Option(help=f"Devices to train on: {', '.join(devices.STRATEGIES)}.")
+    ] = "none",
+    checkpoint_seconds: Annotated[
+        float, typer.Option(min=0, help="Time between checkpoints inside an epoch.")
+    ] = 120.0,
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="The same bits on every run on a GPU; slower.")
+    ] = False,
 ) -> None:
     """Trains a recipe into a folder that `zoo.load`, `sample` and `evaluate` take.
 
     Tells glibc to keep freed memory (see `tfgen.training.tune_allocator`), worth up to a third of
     the speed.
     """
-    training.tune_allocator()
     chosen = zoo.load_recipe(recipe)
-    model = training.train(chosen, out, resume, verbose, tensorboard)
+    training.tune_allocator()
+    if deterministic:
+        tf.config.experimental.enable_op_determinism()
+    # First of all that touches a device: processes can only join before anything has run.
+    chosen_strategy = devices.make_strategy(strategy)
+    model = training.train(
+        chosen,
+        out,
+        resume,
+        verbose,
+        tensorboard,
+        checkpoint_seconds,
+        strategy=chosen_strategy,
+    )
+    with chosen_strategy.scope():
+        if not devices.is_chief():
+            return
     zoo.save(model, out, chosen, training.provenance(chosen, out))
     plots.history(out / "log.csv", out / "history.png")
     if isinstance(model, GenerativeModel):
@@ -268,6 +296,19 @@ def export(
             jit_compile=jit,
         )
         console.print(f"Exported {written.resolve()}", soft_wrap=True)
+
+
+@data_app.command()
+def prepare(
+    name: Annotated[str, typer.Argument(help="A data set's name, an .npz file or a folder.")],
+    out: Annotated[Path, typer.Option(help="Folder of the shards; a recipe's `data` may name it.")],
+    shard_mib: Annotated[int, typer.Option(min=1, help="Pixels in a shard, in MiB.")] = 64,
+    seed: Annotated[int, typer.Option(help="Order of the training images.")] = 0,
+    verbose: Annotated[bool, typer.Option(help="Show progress.")] = True,
+) -> None:
+    """Writes TFRecord shards, from which a data set larger than memory is trained on."""
+    folder = streams.prepare(name, out, shard_mib * 2**20, seed, int(verbose))
+    console.print(f"Wrote {folder.resolve()}", soft_wrap=True)
 
 
 def prior_plane(side: int) -> np.ndarray:
@@ -313,6 +354,9 @@ def main() -> None:
     """Runs the command line; bad input gives one line on stderr and exit code 2."""
     try:
         app()
+    except ConnectionError as error:  # worth another try, unlike bad input
+        typer.echo(f"tfgen: {error}", err=True)
+        raise SystemExit(os.EX_TEMPFAIL) from None
     except (ValueError, NotImplementedError, OSError, ImportError, FloatingPointError) as error:
         message = " ".join(str(error).split())
         typer.echo(f"tfgen: {message}", err=True)

@@ -17,10 +17,11 @@ has a seed.
 import dataclasses
 import difflib
 import hashlib
+import json
 import os
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NoReturn
 
@@ -29,10 +30,13 @@ import numpy as np
 import tensorflow as tf
 
 from tfgen import pixels
+from tfgen.files import NOT_JSON
 
 __all__ = ["SPLITS", "DataNotFoundError", "arrays", "digest", "load", "names"]
 
 SPLITS = ("train", "validation", "test")
+INDEX = "dataset.json"  # of a folder of shards, see tfgen.streams
+FORMAT = "tfgen shards 1"
 
 Pair = tuple[np.ndarray, np.ndarray | None]  # images (N, H, W, C) uint8, labels (N,) int64
 
@@ -93,6 +97,7 @@ def arrays(name: str | os.PathLike[str], split: str = "train") -> Pair:
     - A folder of PNG and JPEG files of one size. Its subfolders, if it has any, are the classes,
       numbered by the order of their names. The classes are spread evenly, so that each split
       holds a fair share of every class.
+    - A folder of shards that `tfgen data prepare` has written.
 
     A named set without a validation split gives up the last 10,000 training images for it.
     `digits` and a user's own set first give up the last fifth of all images for a missing test
@@ -117,10 +122,17 @@ def arrays(name: str | os.PathLike[str], split: str = "train") -> Pair:
     """
     if split not in SPLITS:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}; received {split!r}.")
-    if isinstance(name, str) and name in _NAMED:
+    if is_named(name):
         source = _NAMED[name]
         return _with_every_split(name, _load_named(name), source.num_validation)[split]
+    if (Path(name).expanduser() / INDEX).is_file():
+        return _read_shards(Path(name).expanduser(), split)
     return _with_every_split(os.fspath(name), _load_path(name), None)[split]
+
+
+def is_named(name: str | os.PathLike[str]) -> bool:
+    """Whether `name` is one of `names()`, so no path."""
+    return isinstance(name, str) and name in _NAMED
 
 
 def digest(images: np.ndarray) -> str:
@@ -134,8 +146,16 @@ def digest(images: np.ndarray) -> str:
     images = np.asarray(images)
     # A fixed byte order, so that the digest does not depend on the processor.
     images = np.ascontiguousarray(images, images.dtype.newbyteorder("<"))
-    sha = hashlib.sha256(f"{images.dtype.str}{images.shape}".encode())
-    sha.update(images.data)
+    return digest_of([images], images.shape)
+
+
+def digest_of(parts: Iterable[np.ndarray], shape: tuple[int, ...]) -> str:
+    """Returns the digest of the array of that shape which the parts make up one after another."""
+    sha = None
+    for part in parts:
+        if sha is None:
+            sha = hashlib.sha256(f"{part.dtype.str}{tuple(shape)}".encode())
+        sha.update(np.ascontiguousarray(part).data)
     return sha.hexdigest()
 
 
@@ -383,6 +403,23 @@ def _raise_damaged(path: Path, reason: str, error: Exception | None = None) -> N
 
 def _read_folder(folder: Path) -> dict[str, Pair]:
     """Reads a folder of images, or of one subfolder of images for each class."""
+    paths, labels = _list_folder(folder)
+    return {"train": (_read_images(folder, paths), labels)}
+
+
+def image_files(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """Returns the files (N,) and labels (N,) of a split of an image folder, none of them read.
+
+    They are the images that `arrays` reads, in the same order.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"split must be one of {', '.join(SPLITS)}; received {split!r}.")
+    paths, labels = _list_folder(folder)
+    files = np.array([str(path) for path in paths])
+    return _with_every_split(str(folder), {"train": (files, labels)}, None)[split]
+
+
+def _list_folder(folder: Path) -> tuple[list[Path], np.ndarray | None]:
     classes = sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
     files = [_image_files(path) for path in classes]
     own = _image_files(folder)
@@ -391,8 +428,10 @@ def _read_folder(folder: Path) -> dict[str, Pair]:
             f"{folder} must hold either images or subfolders of images, one for each class; it "
             "holds both. Move the images into subfolders."
         )
-    if own or not classes:
-        return {"train": (_read_images(folder, own), None)}
+    if not own and not any(files):
+        raise ValueError(f"{folder} must hold PNG or JPEG images; it holds none. Add some.")
+    if own:
+        return own, None
     # An image goes to its relative place within its class, so every class is spread evenly over
     # the whole set and none is missing from the splits that are cut off its end.
     order = sorted(
@@ -400,8 +439,8 @@ def _read_folder(folder: Path) -> dict[str, Pair]:
         for label, paths in enumerate(files)
         for place, path in enumerate(paths)
     )
-    images = _read_images(folder, [path for _, _, path in order])
-    return {"train": (images, np.array([label for _, label, _ in order], np.int64))}
+    labels = np.array([label for _, label, _ in order], np.int64)
+    return [path for _, _, path in order], labels
 
 
 def _image_files(folder: Path) -> list[Path]:
@@ -412,28 +451,9 @@ def _image_files(folder: Path) -> list[Path]:
 
 def _read_images(folder: Path, paths: list[Path]) -> np.ndarray:
     """Returns uint8 (N, H, W, 1) if every image is grey, and (N, H, W, 3) otherwise."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    if not paths:
-        raise ValueError(f"{folder} must hold PNG or JPEG images; it holds none. Add some.")
     images = []
     for path in paths:
-        try:
-            with Image.open(path) as image:
-                if image.has_transparency_data or image.mode not in _MODES:
-                    raise ValueError(
-                        f"{path} must be an 8-bit grey or colour image without transparency; "
-                        f"received mode {image.mode}. "
-                        "Convert it: Image.open(path).convert('RGB').save(path)."
-                    )
-                # Cameras store which way up they were held instead of turning the pixels.
-                upright = ImageOps.exif_transpose(image)
-                images.append(np.asarray(upright.convert(_MODES[image.mode])))
-        except (UnidentifiedImageError, OSError, SyntaxError) as error:
-            raise ValueError(
-                f"{path} must be a whole PNG or JPEG file; it cannot be read: {error}. "
-                "Replace or delete it."
-            ) from error
+        images.append(_decoded(path))
         if images[-1].shape[:2] != images[0].shape[:2]:
             raise ValueError(
                 f"{folder} must hold images of one size; {paths[0].name} has height and width "
@@ -444,6 +464,120 @@ def _read_images(folder: Path, paths: list[Path]) -> np.ndarray:
         return np.stack(images)[..., None]
     # Grey as three equal channels is exact, so mixed folders become colour.
     return np.stack([image if image.ndim == 3 else np.dstack([image] * 3) for image in images])
+
+
+def _decoded(path: Path) -> np.ndarray:
+    """Returns a file's image, uint8 (H, W) or (H, W, 3)."""
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            if image.has_transparency_data or image.mode not in _MODES:
+                raise ValueError(
+                    f"{path} must be an 8-bit grey or colour image without transparency; "
+                    f"received mode {image.mode}. "
+                    "Convert it: Image.open(path).convert('RGB').save(path)."
+                )
+            # Cameras store which way up they were held instead of turning the pixels.
+            upright = ImageOps.exif_transpose(image)
+            return np.asarray(upright.convert(_MODES[image.mode]))
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise ValueError(
+            f"{path} must be a whole PNG or JPEG file; it cannot be read: {error}. "
+            "Replace or delete it."
+        ) from error
+
+
+def folder_shape(folder: Path, paths: np.ndarray) -> tuple[int, int, int]:
+    """Returns the shape of a folder's images from the first file and every file's header."""
+    from PIL import Image, UnidentifiedImageError
+
+    height, width = _decoded(Path(paths[0])).shape[:2]
+    colour = False
+    for path in paths:
+        try:
+            with Image.open(path) as image:
+                colour = colour or _MODES.get(image.mode) == "RGB"
+        except (UnidentifiedImageError, OSError, SyntaxError) as error:
+            raise ValueError(
+                f"{path} must be a whole PNG or JPEG file; it cannot be read: {error}. "
+                "Replace or delete it."
+            ) from error
+    return height, width, 3 if colour else 1
+
+
+def read_image(path: str | Path, image_shape: tuple[int, int, int]) -> np.ndarray:
+    """Returns one file's image, uint8 of that shape; grey becomes colour where that is asked.
+
+    Raises:
+        ValueError: The file holds another size, or no image.
+    """
+    image = _decoded(Path(path))
+    if image.ndim == 2:
+        image = np.dstack([image] * image_shape[2])
+    if image.shape != tuple(image_shape):
+        raise ValueError(
+            f"{path} must have the shape of the first image of its folder, {tuple(image_shape)}; "
+            f"received {image.shape}. Resize or crop it."
+        )
+    return image
+
+
+def read_index(folder: Path) -> dict:
+    """Returns the content of a folder's dataset.json.
+
+    Raises:
+        ValueError: It is not what `tfgen data prepare` writes, or a shard is missing.
+    """
+    path = folder / INDEX
+    try:
+        index = json.loads(path.read_text())
+        shape, classes = index["image_shape"], index["num_classes"]
+        fine = (
+            index["format"] == FORMAT
+            and len(shape) == 3
+            and all(isinstance(side, int) and side > 0 for side in shape)
+            and shape[2] in (1, 3)
+            and (classes is None or (isinstance(classes, int) and classes > 0))
+            and set(index["splits"]) == set(SPLITS)
+            and all(
+                isinstance(own["count"], int) and own["count"] > 0 and own["shards"]
+                for own in index["splits"].values()
+            )
+        )
+        shards = [shard for own in index["splits"].values() for shard in own["shards"]]
+        # A name from a file must not lead out of the folder.
+        fine = fine and all(isinstance(s, str) and s == Path(s).name for s in shards)
+    except (*NOT_JSON, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path} is not an index that tfgen data prepare writes ({error!r}). Prepare it again."
+        ) from error
+    if not fine:
+        raise ValueError(
+            f"{path} is not an index that tfgen data prepare writes. Prepare the data again."
+        )
+    missing = [shard for shard in shards if not (folder / shard).is_file()]
+    if missing:
+        raise ValueError(f"{folder} lacks the shard {missing[0]}. Copy it, or prepare it again.")
+    return index
+
+
+def _read_shards(folder: Path, split: str) -> Pair:
+    """Reads a split of shards into memory."""
+    from tfgen import streams
+
+    source = streams.Shards(folder, split)
+    parts = [source.read(keys) for keys in source.keys_in_order().batch(500)]
+    images = np.concatenate([images for images, _ in parts])
+    labels = None
+    if source.num_classes is not None:
+        labels = np.concatenate([labels for _, labels in parts])
+    if len(images) != source.count:
+        raise ValueError(
+            f"{folder} must hold {source.count} images in its {split} split; its shards hold "
+            f"{len(images)}. Prepare the data again."
+        )
+    return images, labels
 
 
 # What an image's mode becomes. 1: black and white, L: grey, P: palette, YCbCr and CMYK: JPEG.

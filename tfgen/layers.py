@@ -12,6 +12,7 @@ __all__ = [
     "GreyToPixels",
     "MaskedConv2D",
     "MaskedDense",
+    "SpectralNormalization",
     "SubPixel",
     "coupling_network",
     "decoder_network",
@@ -88,6 +89,14 @@ class SubPixel(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "factor": self.factor}
+
+
+@keras.saving.register_keras_serializable("tfgen")
+class SpectralNormalization(keras.layers.SpectralNormalization):
+    """Keras' layer, whose state may also move on several replicas; it is the same on each."""
+
+    def add_weight(self, *args, **kwargs):
+        return super().add_weight(*args, **{"aggregation": "only_first_replica", **kwargs})
 
 
 @keras.saving.register_keras_serializable("tfgen")
@@ -339,7 +348,7 @@ def dropped(x, rate: float, seeds: tf.Tensor | None, stream: int):
 def residual_block(x, filters: int, name: str, wrap=lambda layer: layer):
     """x + conv(elu(conv(elu(x)))), the last kernel starting small so that depth starts linear.
 
-    `wrap` is put around each convolution, e.g. `keras.layers.SpectralNormalization`.
+    `wrap` is put around each convolution, e.g. `SpectralNormalization`.
     """
     y = keras.layers.Activation(ACTIVATION, name=f"{name}_activation_1")(x)
     y = wrap(keras.layers.Conv2D(filters, 3, padding="same", name=f"{name}_conv_1"))(y)

@@ -7,11 +7,16 @@ import dataclasses
 import difflib
 import itertools
 import json
-import math
+import sys
 from pathlib import Path
 from typing import Any
 
+from tfgen.files import NOT_JSON
+
 __all__ = ["Recipe"]
+
+
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
 def _whole(value: Any, least: int) -> bool:
@@ -19,7 +24,8 @@ def _whole(value: Any, least: int) -> bool:
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and abs(value) <= sys.float_info.max
 
 
 # field: (what it must be, whether a value is that); None is written null in a recipe's file.
@@ -58,6 +64,23 @@ _RULES = {
     "shift": ("be a whole number, at least 0", lambda v: _whole(v, 0)),
     "patience": ("be a whole number, at least 1, or null", lambda v: v is None or _whole(v, 1)),
     "jit_compile": ("be true or false", lambda v: isinstance(v, bool)),
+    "precision": (
+        f"be one of {', '.join(PRECISIONS)}",
+        lambda v: isinstance(v, str) and v in PRECISIONS,
+    ),
+    "initial": ("be a string or null", lambda v: v is None or isinstance(v, str)),
+    "freeze": (
+        "be a list of strings",
+        lambda v: isinstance(v, (list, tuple)) and all(isinstance(x, str) for x in v),
+    ),
+    "lora": (
+        "be an object of whole numbers, at least 1",
+        lambda v: isinstance(v, dict) and all(_whole(x, 1) for x in v.values()),
+    ),
+    "learning_rate_factors": (
+        "be an object of positive numbers",
+        lambda v: isinstance(v, dict) and all(_number(x) and x > 0 for x in v.values()),
+    ),
     "seed": ("be a whole number in [0, 2^32)", lambda v: _whole(v, 0) and v < 2**32),
     "figures": (
         "be a list of objects",
@@ -91,6 +114,14 @@ class Recipe:
         patience: Epochs without a better validation loss before stopping; None never stops early.
             The weights of the best epoch are kept either way.
         jit_compile: Whether XLA compiles the step; faster for some networks, slower for others.
+        precision: "float32"; "mixed_bfloat16" or "mixed_float16" compute in 16 bits on float32
+            weights, the latter with the loss scaled so that gradients do not vanish.
+        initial: Entry or folder whose weights the training starts from; those that do not fit
+            start anew and are named. None starts all of them anew.
+        freeze: Parts or weights that do not train (see `tfgen.tuning`), e.g. ["encoder"].
+        lora: Ranks of low-rank adapters by part, e.g. {"decoder": 4}; what they adapt is frozen.
+        learning_rate_factors: Factors on the learning rate by part, e.g. {"encoder": 0.1}; the
+            last one that holds for a weight counts.
         seed: Seed of the data's order, the noise and the initial weights.
         figures: What `tfgen evaluate` measures, a list of {"metric": name, **arguments}.
 
@@ -115,6 +146,11 @@ class Recipe:
     shift: int = 0
     patience: int | None = None
     jit_compile: bool = True
+    precision: str = "float32"
+    initial: str | None = None
+    freeze: tuple[str, ...] = ()
+    lora: dict[str, int] = dataclasses.field(default_factory=dict)
+    learning_rate_factors: dict[str, float] = dataclasses.field(default_factory=dict)
     seed: int = 0
     figures: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
@@ -123,8 +159,18 @@ class Recipe:
             value = getattr(self, name)
             if not holds(value):
                 raise ValueError(f"recipe: {name} must {rule}; received {value!r}.")
-        for name in ("betas", "restarts"):
+        for name in ("model", "figures"):  # as they come back from the file: lists for tuples
+            try:
+                object.__setattr__(self, name, json.loads(json.dumps(getattr(self, name))))
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"recipe: {name} must be plain data ({error}).") from error
+        for name in ("betas", "restarts", "freeze"):
             object.__setattr__(self, name, tuple(getattr(self, name)))  # JSON has lists only
+        if "dtype" in self.model:
+            raise ValueError(
+                "recipe: model must not hold dtype; received "
+                f"{self.model['dtype']!r}. Write it as precision."
+            )
         if self.restarts and self.restarts[-1] >= self.epochs:
             raise ValueError(
                 f"recipe: restarts must lie before the end, epochs={self.epochs}; "
@@ -159,7 +205,7 @@ class Recipe:
         path = Path(path)
         try:
             values = json.loads(path.read_text())
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        except NOT_JSON as error:
             raise ValueError(f"recipe {path} is not valid JSON: {error}.") from error
         return cls.from_dict(values)
 

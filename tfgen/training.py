@@ -12,9 +12,13 @@ import importlib.util
 import json
 import math
 import os
+import signal
 import sys
+import threading
 import time
 import zipfile
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +26,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfgen import data, models, noise, pixels, plots
-from tfgen.files import replacing
-from tfgen.models.base import GenerativeModel, move_averages
+from tfgen import devices, models, noise, pixels, plots, streams, tuning, zoo
+from tfgen.files import only_writer, replacing
+from tfgen.models.base import GenerativeModel, move_averages, num_replicas
 from tfgen.recipe import Recipe
 
 __all__ = [
@@ -42,6 +46,14 @@ SHIFT_FOLD = 2  # seed -> the shifts of training images
 MNIST_LICENCE = "MNIST by Y. LeCun, C. Cortes and C. Burges, CC BY-SA 3.0."
 DATA_LICENCES = {"mnist": MNIST_LICENCE, "binarized_mnist": MNIST_LICENCE}
 CHECK_STEPS = 50  # between two looks at whether the losses are still finite
+ASK_STEPS = 10  # between two questions of several processes whether to save
+STATE_BYTES = 512  # room for a checkpoint's state on its way to other processes
+STOPPED = 128 + signal.SIGTERM  # exit code of a run that was asked to end, as a shell has it
+# What a damaged zip archive of arrays can raise.
+_UNREADABLE = (
+    *(zipfile.BadZipFile, zlib.error, EOFError, OSError),
+    *(ValueError, KeyError, TypeError, RuntimeError, MemoryError),
+)
 LARGEST_LOSS = 1e10
 PICTURE_SCALE = 2
 HIDDEN_GREY = 96  # of pixels that are to be completed
@@ -77,34 +89,74 @@ def build(recipe: Recipe) -> keras.Model:
     family = models.family(recipe.family)
     keras.utils.set_random_seed(recipe.seed)
     try:
-        model = family(**{"seed": recipe.seed, **recipe.model})
+        model = family(**{"seed": recipe.seed, "dtype": recipe.precision, **recipe.model})
     except TypeError as error:
         raise ValueError(f"recipe: model does not fit {recipe.family}: {error}.") from error
-    images, _ = data.arrays(recipe.data, "train")
-    steps_per_epoch = len(images) // recipe.batch_size
+    steps_per_epoch = streams.open_split(recipe.data, "train").count // recipe.batch_size
     unknown = set(recipe.learning_rates) - set(model.updates_per_step)
     if unknown:
         raise ValueError(
             f"recipe: learning_rates must name optimizers of {recipe.family}, "
             f"{', '.join(model.updates_per_step)}; received {sorted(unknown)[0]!r}."
         )
+    if recipe.initial is not None:
+        for kept in tuning.copy_weights(zoo.load(recipe.initial), model):
+            print(f"starts anew: {kept}")
+    for part, rank in recipe.lora.items():
+        model.enable_lora(rank, part)
+    model.freeze(*recipe.freeze)
+    model.compile()  # so that the model says what each optimizer trains
+    trained = {name: variables for name, (_, variables) in model.optimizers.items()}
+    factors = _factors(recipe, model)
     optimizers = {
         name: _optimizer(
-            recipe, recipe.learning_rates.get(name, recipe.learning_rate), n * steps_per_epoch
+            recipe,
+            recipe.learning_rates.get(name, recipe.learning_rate),
+            n * steps_per_epoch,
+            [factors.get(id(v), 1.0) for v in trained[name]] if factors else None,
         )
         for name, n in model.updates_per_step.items()
     }
-    model.compile(**optimizers, jit_compile=recipe.jit_compile)
+    if recipe.patience is not None and "loss" not in model.loss_names:
+        raise ValueError(
+            f"recipe: patience must be null for {recipe.family}, which has no single loss that "
+            f"could stop to fall; received {recipe.patience!r}."
+        )
+    # XLA on a GPU or a CPU does not compile the sums over replicas.
+    jit_compile = recipe.jit_compile and num_replicas() == 1
+    model.compile(**optimizers, jit_compile=jit_compile)
     model.build_optimizers()
     return model
 
 
-def _optimizer(recipe: Recipe, learning_rate: float, updates: int) -> keras.optimizers.Optimizer:
+def _factors(recipe: Recipe, model: keras.Model) -> dict[int, float]:
+    """The recipe's factors on the learning rate by the id of the variable."""
+    held = tuning.weights(model)
+    return {
+        id(held[name]): factor
+        for part, factor in recipe.learning_rate_factors.items()
+        for name in tuning.matching(held, [part])
+    }
+
+
+def _optimizer(
+    recipe: Recipe, learning_rate: float, updates: int, factors: list[float] | None
+) -> keras.optimizers.Optimizer:
     """Adam on the recipe's schedule; it makes `updates` updates an epoch."""
     ends = [updates * epoch for epoch in (*recipe.restarts, recipe.epochs)]
     warmup = min(recipe.warmup_steps, ends[0] // 2)
     schedule = CosineCycles(learning_rate, recipe.final_learning_rate, warmup, ends)
-    return keras.optimizers.Adam(schedule, *recipe.betas, global_clipnorm=recipe.clip_norm)
+    clip_norm = recipe.clip_norm and recipe.clip_norm / num_replicas()  # see apply_gradients
+    beta_1, beta_2 = recipe.betas
+    settings = {
+        "learning_rate": schedule,
+        "beta_1": beta_1,
+        "beta_2": beta_2,
+        "global_clipnorm": clip_norm,
+    }
+    if factors is None:
+        return keras.optimizers.Adam(**settings)
+    return tuning.GroupedAdam(factors, **settings)
 
 
 @keras.saving.register_keras_serializable("tfgen")
@@ -148,41 +200,72 @@ class CosineCycles(keras.optimizers.schedules.LearningRateSchedule):
 def batches(
     recipe: Recipe, images: np.ndarray, labels: np.ndarray | None, first_step: int
 ) -> tf.data.Dataset:
+    """Yields the batches of steps first_step, first_step + 1, ... of images held in memory."""
+    return split_batches(recipe, streams.Arrays(images, labels), labels is not None, first_step)
+
+
+def split_batches(
+    recipe: Recipe, split: streams.Split, labelled: bool, first_step: int
+) -> tf.data.Dataset:
     """Yields the batches of steps first_step, first_step + 1, ... to the end of the run.
 
-    Each epoch is a permutation drawn from (seed, epoch); the last partial batch is dropped.
+    Each epoch has an order of its own, drawn from (seed, epoch); the last partial batch is
+    dropped. Of several processes each reads the images of its own devices alone.
+
+    Args:
+        recipe: Decides batch size, epochs, order and shifts.
+        split: The images.
+        labelled: Whether to yield (images, labels).
+        first_step: Where to begin; the steps before are skipped unread.
     """
-    count = len(images)
-    per_epoch = count // recipe.batch_size
+    size = recipe.batch_size
+    per_epoch = split.count // size
     order = noise.fold(recipe.seed, ORDER_FOLD)
-    images = tf.constant(images)
-    labels = None if labels is None else tf.constant(labels)
+    own, whole = own_part(size)
 
-    def epoch_of_indices(epoch):
-        indices = tf.random.experimental.stateless_shuffle(
-            tf.range(count), seed=tf.stack([order, epoch])
-        )
-        return tf.data.Dataset.from_tensor_slices(indices).batch(
-            recipe.batch_size, drop_remainder=True
-        )
+    def keys_of_epoch(epoch):
+        return split.keys(order, epoch).batch(size, drop_remainder=True)
 
-    def gather(step, indices):
-        batch = tf.gather(images, indices)
+    def gather(step, keys):
+        images, labels = split.read(tf.gather(keys, own))
         if recipe.shift:
-            position = step * recipe.batch_size + tf.range(recipe.batch_size, dtype=tf.int64)
-            seeds = noise.fold(noise.fold(recipe.seed, SHIFT_FOLD), position)
-            batch = shifted(batch, seeds, recipe.shift)
-        return batch if labels is None else (batch, tf.gather(labels, indices))
+            seeds = noise.fold(noise.fold(recipe.seed, SHIFT_FOLD), step * size + own)
+            images = shifted(images, seeds, recipe.shift)
+        return (whole(images), whole(labels)) if labelled else whole(images)
 
     first_epoch = first_step // per_epoch
-    indices = tf.data.Dataset.range(first_epoch, recipe.epochs).flat_map(epoch_of_indices)
+    keys = tf.data.Dataset.range(first_epoch, recipe.epochs).flat_map(keys_of_epoch)
     steps = tf.data.Dataset.range(first_epoch * per_epoch, recipe.epochs * per_epoch)
     return (
-        tf.data.Dataset.zip(steps, indices)
+        tf.data.Dataset.zip(steps, keys)
         .skip(first_step - first_epoch * per_epoch)
-        .map(gather)
+        .map(gather, num_parallel_calls=split.parallel)
         .prefetch(4)
     )
+
+
+def own_part(size: int) -> tuple[np.ndarray, Callable[[tf.Tensor], tf.Tensor]]:
+    """Returns which places of a global batch this process reads, and how they make a batch.
+
+    TensorFlow cuts a batch into one piece for each replica and deals the pieces to the processes
+    in turn, whereas replica r shall have the r-th piece, as on one device. So the pieces are laid
+    out in that order; and those of other processes, which are thrown away here, hold zeros.
+    """
+    workers, replicas = devices.num_workers(), num_replicas()
+    places = np.arange(size, dtype=np.int64)
+    if workers == 1:
+        return places, lambda tensor: tensor
+    each = replicas // workers
+    places = places.reshape(workers, each, size // replicas)[devices.worker_index()]
+
+    def whole(own):
+        tail = own.shape[1:]
+        pieces = tf.reshape(own, (each, 1, size // replicas, *tail))
+        before = devices.worker_index()
+        around = [[0, 0], [before, workers - 1 - before]] + [[0, 0]] * (1 + len(tail))
+        return tf.reshape(tf.pad(pieces, around), (size, *tail))
+
+    return places.reshape(-1), whole
 
 
 def shifted(images: tf.Tensor, seeds: tf.Tensor, most: int) -> tf.Tensor:
@@ -209,10 +292,14 @@ class AveragedWeights(keras.callbacks.Callback):
         self.averages: list[tf.Variable] = []
         self._swapped = False
 
+    def start(self, model: keras.Model) -> None:
+        """Starts the average at the weights."""
+        self.averages = [tf.Variable(v.numpy()) for v in model.trainable_variables]
+
     def on_train_begin(self, logs=None):
-        """Starts the average at the weights, unless a checkpoint has filled it."""
+        """Makes the average, unless a checkpoint has filled it."""
         if not self.averages:
-            self.averages = [tf.Variable(v.value) for v in self.model.trainable_variables]
+            self.start(self.model)
         weights = [v.value for v in self.model.trainable_variables]
         iterations = self.model.optimizer.iterations.value
         averages, momentum = self.averages, self.momentum
@@ -231,7 +318,7 @@ class AveragedWeights(keras.callbacks.Callback):
         """Exchanges weights and average."""
         for average, weight in zip(self.averages, self.model.trainable_variables, strict=True):
             held = average.numpy()
-            average.assign(weight.value)
+            average.assign(weight.numpy())
             weight.assign(held)
         self._swapped = not self._swapped
 
@@ -249,6 +336,16 @@ class AveragedWeights(keras.callbacks.Callback):
         """Leaves the average in the model."""
         if not self._swapped:
             self.swap()
+
+
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Reads an .npz file; raises one of `_UNREADABLE` if anything in it is not as written."""
+    with zipfile.ZipFile(path) as file:
+        damaged = file.testzip()  # before anything inside is believed
+    if damaged is not None:
+        raise zipfile.BadZipFile(f"{damaged} does not have the checksum it had")
+    with np.load(path, allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}
 
 
 class Checkpoint(keras.callbacks.Callback):
@@ -282,12 +379,13 @@ class Checkpoint(keras.callbacks.Callback):
             "best_loss": None,
             "seconds": 0.0,
         }
+        self.stop_asked = False  # by a signal; the run then saves and ends
         self._resumed_means: list[np.ndarray] | None = None
 
     @property
     def best_path(self) -> Path:
         """File of the weights of the epoch with the lowest validation loss."""
-        return self.folder / "best.weights.h5"
+        return self.folder / "best.npz"
 
     def _variables(self) -> dict[str, list]:
         groups = {"weight": self.model.variables, "mean": []}
@@ -302,31 +400,33 @@ class Checkpoint(keras.callbacks.Callback):
     def restore(self, model: keras.Model) -> bool:
         """Puts the newest readable checkpoint into `model`; returns whether there was one.
 
-        A checkpoint that cannot be read is passed over with a warning; what a kill left
-        half-written is removed.
+        A checkpoint that cannot be read is passed over with a warning. Of several processes the
+        chief reads, and sends what it read to the others.
         """
-        for stale in self.folder.glob(".*.tmp.*"):
-            stale.unlink()
+        stored = self._newest() if devices.is_chief() else None
+        if not devices.any_asks(stored is not None):
+            return False
         self.set_model(model)
-        for path in sorted(self.folder.glob("checkpoint-*.npz"), reverse=True):
+        if self.averages is not None:
+            self.averages.start(model)
+        if stored is not None:
+            self._fill(*stored)
+        self._broadcast()
+        return True
+
+    def _newest(self) -> tuple[dict[str, np.ndarray], Path] | None:
+        """The content of the newest checkpoint that is whole, and its path."""
+        paths = sorted(self.folder.glob("checkpoint-*.npz"), reverse=True)
+        for path in paths:
             try:
-                with np.load(path) as arrays:
-                    stored = {name: arrays[name] for name in arrays.files}
-                state = json.loads(bytes(stored.pop("state")))
-            except (zipfile.BadZipFile, ValueError, KeyError, OSError, EOFError) as error:
+                stored = _read_arrays(path)
+                self.state = json.loads(bytes(stored.pop("state")))
+                return stored, path
+            except _UNREADABLE as error:
                 print(f"warning: {path} cannot be read ({error}); trying the one before.")
-                continue
-            if self.averages is not None:
-                self.averages.averages = [
-                    tf.Variable(tf.zeros(v.shape)) for v in model.trainable_variables
-                ]
-            self._fill(stored, path)
-            self.state = state
-            self._resumed_means = [
-                stored[name] for name in sorted(stored) if name.startswith("mean/")
-            ]
-            return True
-        return False
+        if paths:
+            print(f"warning: no checkpoint in {self.folder} can be read; the run begins anew.")
+        return None
 
     def _fill(self, stored: dict[str, np.ndarray], path: Path) -> None:
         for group, variables in self._variables().items():
@@ -338,16 +438,37 @@ class Checkpoint(keras.callbacks.Callback):
                         f"{None if value is None else value.shape}, the model's has "
                         f"{tuple(variable.shape)}. Resume with the recipe that began the run."
                     )
-                variable.assign(value)
+                if group != "mean":
+                    variable.assign(value)
+        self._resumed_means = [stored[name] for name in sorted(stored) if name.startswith("mean/")]
+
+    def _broadcast(self) -> None:
+        """Gives every process the chief's variables and state."""
+        if devices.num_workers() == 1:
+            return
+        groups = self._variables()
+        means = groups.pop("mean")
+        if self._resumed_means is None:
+            self._resumed_means = [np.zeros(v.shape, np.float32) for v in means]
+        variables = [variable for group in groups.values() for variable in group]
+        state = np.frombuffer(json.dumps(self.state).encode().ljust(STATE_BYTES), np.uint8)
+        values = devices.broadcast(
+            [state.astype(np.int64), *self._resumed_means, *(v.numpy() for v in variables)]
+        )
+        self.state = json.loads(bytes(values[0].astype(np.uint8)))
+        self._resumed_means = values[1 : 1 + len(means)]
+        for variable, value in zip(variables, values[1 + len(means) :], strict=True):
+            variable.assign(value)
 
     def save(self) -> None:
         """Writes a checkpoint and drops all but the newest two.
+
+        Of several processes the chief writes; all have to call this at the same step.
 
         Raises:
             FloatingPointError: The losses have diverged; nothing is written then.
         """
         self._check()
-        step = self.state["step"] = int(self.model.optimizer.iterations.numpy())
         now = time.monotonic()
         self.state["seconds"] += now - self._since
         self._since = self._last = now
@@ -356,11 +477,31 @@ class Checkpoint(keras.callbacks.Callback):
             for group, variables in self._variables().items()
             for index, variable in enumerate(variables)
         }
+        if not devices.is_chief():
+            return
         state = np.frombuffer(json.dumps(self.state).encode(), np.uint8)
-        with replacing(self.folder / f"checkpoint-{step:09d}.npz") as path:
+        with replacing(self.folder / f"checkpoint-{self.state['step']:09d}.npz") as path:
             np.savez(path, state=state, **arrays)
         for old in sorted(self.folder.glob("checkpoint-*.npz"))[:-2]:
             old.unlink()
+
+    def load_best(self) -> None:
+        """Puts the weights of the best epoch into the model, if there has been one.
+
+        Raises:
+            ValueError: Their file is damaged.
+        """
+        if not self.best_path.exists():
+            return
+        try:
+            values = _read_arrays(self.best_path)
+        except _UNREADABLE as error:
+            raise ValueError(
+                f"{self.best_path} holds the weights of the best epoch and cannot be read "
+                f"({error}). Train again in a new folder."
+            ) from error
+        for index, variable in enumerate(self.model.variables):
+            variable.assign(values[f"{index:04d}"])
 
     def on_train_begin(self, logs=None):
         """Starts the clocks."""
@@ -378,12 +519,21 @@ class Checkpoint(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         """Saves when the last checkpoint is old, but not between an epoch's last step and end.
 
-        A run resumed from there would begin the next epoch and miss this one's validation.
+        A run resumed from there would begin the next epoch and miss this one's validation. The
+        steps are counted here: an optimizer does not count those that loss scaling skips.
         """
+        self.state["step"] += 1
         if (batch + 1) % CHECK_STEPS == 0:
             self._check()
-        if batch + 1 < self.params["steps"] and time.monotonic() - self._last > self.every:
-            self.save()
+        if batch + 1 == self.params["steps"]:
+            return
+        # Several processes may save only together, so they ask one another, and not every time.
+        if devices.num_workers() == 1 or (batch + 1) % ASK_STEPS == 0:
+            old = time.monotonic() - self._last > self.every
+            if devices.any_asks(self.stop_asked or (old and devices.is_chief())):
+                self.save()
+            if self.stop_asked:
+                raise SystemExit(STOPPED)
 
     def _check(self) -> None:
         """Raises FloatingPointError if a loss of this epoch is not finite or beyond all measure."""
@@ -403,11 +553,13 @@ class Checkpoint(keras.callbacks.Callback):
         loss = (logs or {}).get("val_loss")
         if loss is not None and (self.state["best_loss"] is None or loss < self.state["best_loss"]):
             self.state.update(best_loss=float(loss), best_epoch=epoch)
-            swap = self.averages.swap if self.averages is not None else lambda: None
-            swap()
-            with replacing(self.best_path) as path:
-                self.model.save_weights(path)
-            swap()
+            if devices.is_chief():
+                swap = self.averages.swap if self.averages is not None else lambda: None
+                swap()
+                values = {f"{i:04d}": v.numpy() for i, v in enumerate(self.model.variables)}
+                swap()
+                with replacing(self.best_path) as path:
+                    np.savez(path, **values)
         self.state["epoch"] = epoch + 1
         if self.patience is not None and epoch - self.state["best_epoch"] >= self.patience:
             self.model.stop_training = True
@@ -465,7 +617,7 @@ def fixed_picture(model, images: np.ndarray) -> np.ndarray:
     over their reconstructions.
     """
     if "sample" not in model.endpoints():
-        images = images[: FIXED_SEEDS // 2]
+        images = model.nearest_level(tf.constant(images[: FIXED_SEEDS // 2])).numpy()
         pairs = [
             row
             for start in range(0, len(images), 8)
@@ -529,11 +681,13 @@ def train(
     verbose: int = 1,
     tensorboard: bool = False,
     checkpoint_seconds: float = 120.0,
+    strategy: tf.distribute.Strategy | None = None,
 ) -> keras.Model:
     """Fits the recipe's model and returns it with the best epoch's (averaged) weights.
 
     The folder receives recipe.json, log.csv, samples/ and checkpoints while the run goes on, and
-    training.json (steps, best epoch, seconds) at its end.
+    training.json (steps, best epoch, seconds) at its end. Of several processes only the first one
+    writes, and only it needs the folder.
 
     Args:
         recipe: What to train.
@@ -542,56 +696,91 @@ def train(
         verbose: As in `keras.Model.fit`.
         tensorboard: Write TensorBoard logs to folder/tensorboard.
         checkpoint_seconds: Time between checkpoints inside an epoch.
+        strategy: From `tfgen.devices.make_strategy`; None trains on one device. The recipe's
+            batch is shared out among its devices.
 
     Raises:
-        ValueError: The recipe does not fit its model or data, or the folder holds a run and
-            `resume` is false, or holds a run of another recipe.
+        ValueError: The recipe does not fit its model, data or strategy; or the folder holds a run
+            and `resume` is false, or holds a run of another recipe, or is being trained into.
         OSError: The folder cannot be written.
         ImportError: `tensorboard` is wanted and not installed.
+        ConnectionError: One of several processes has stopped; all have to be started again.
+        SystemExit: SIGTERM asked for the end; a checkpoint has been written. Exit code 143.
     """
     if tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise ImportError(
             "tensorboard=True needs the package tensorboard, which TensorFlow does not bring: "
             "pip install tensorboard, or leave the option out (log.csv is written anyway)."
         )
-    folder = Path(folder)
-    _check_folder(folder, recipe, resume)
+    with (strategy or tf.distribute.get_strategy()).scope():
+        return _train(recipe, Path(folder), resume, verbose, tensorboard, checkpoint_seconds)
+
+
+def _train(recipe, folder, resume, verbose, tensorboard, checkpoint_seconds) -> keras.Model:
+    if recipe.batch_size % num_replicas():
+        raise ValueError(
+            f"recipe: batch_size must be divisible by the {num_replicas()} devices that share it; "
+            f"received {recipe.batch_size}."
+        )
+    chief = devices.is_chief()
+    if chief:
+        _check_folder(folder, recipe, resume)
     model = build(recipe)
-    images, labels = data.arrays(recipe.data, "train")
-    validation = data.arrays(recipe.data, "validation")
-    if model.num_classes is None:
-        labels, validation = None, (validation[0], None)
-    elif labels is None:
+    split = streams.open_split(recipe.data, "train")
+    validation = streams.open_split(recipe.data, "validation")
+    labelled = model.num_classes is not None
+    if labelled and split.num_classes is None:
         raise ValueError(
             f"recipe: {recipe.data!r} has no labels, but model.num_classes="
             f"{model.num_classes}. Leave num_classes out or use labelled data."
         )
-    elif len(np.unique(labels)) < 2:
+    if labelled and split.num_classes < 2:
         raise ValueError(
             f"recipe: {recipe.data!r} must hold at least two classes for a model of them; its "
             "train split holds one. Leave num_classes out or use other data."
         )
-    pixels.check_images(images[:1], model.image_shape, 256, f"recipe: data {recipe.data!r}")
-    per_epoch = len(images) // recipe.batch_size
+    first_images, _ = streams.head(split, 1)
+    pixels.check_images(first_images, model.image_shape, 256, f"recipe: data {recipe.data!r}")
+    per_epoch = split.count // recipe.batch_size
     if not per_epoch:
         raise ValueError(
-            f"recipe: batch_size must be at most the {len(images)} training images; "
+            f"recipe: batch_size must be at most the {split.count} training images; "
             f"received {recipe.batch_size}."
         )
-    if not (folder / "recipe.json").exists():  # only now: a recipe that fails claims no folder
-        with replacing(folder / "recipe.json") as path:
-            path.write_text(recipe.to_json())
     averages = AveragedWeights(recipe.ema_momentum) if recipe.ema_momentum else None
     checkpoint = Checkpoint(folder, averages, checkpoint_seconds, recipe.patience)
-    if resume:
-        checkpoint.restore(model)
     callbacks = [] if averages is None else [averages]
-    callbacks.append(CSVLog(folder / "log.csv"))
-    if isinstance(model, GenerativeModel):
-        callbacks.append(DrawSamples(folder / "samples", validation[0], averages))
-    if tensorboard:
-        callbacks.append(keras.callbacks.TensorBoard(folder / "tensorboard"))
+    if chief:
+        callbacks.append(CSVLog(folder / "log.csv"))
+        if isinstance(model, GenerativeModel):
+            images, _ = streams.head(validation, FIXED_SEEDS)
+            callbacks.append(DrawSamples(folder / "samples", images, averages))
+        if tensorboard:
+            callbacks.append(keras.callbacks.TensorBoard(folder / "tensorboard"))
     callbacks.append(checkpoint)  # last, so that what it calls done has its row and its picture
+    with only_writer(folder) if chief else contextlib.nullcontext():
+        if chief:
+            _claim(folder, recipe, resume)
+        checkpoint.set_model(model)
+        if resume:
+            checkpoint.restore(model)
+        with _asked_to_stop(checkpoint), _lost_workers():
+            _fit(recipe, model, split, validation, labelled, checkpoint, callbacks, verbose)
+        if chief:
+            checkpoint.load_best()
+            with replacing(folder / "training.json") as path:
+                path.write_text(json.dumps(checkpoint.state, indent=2) + "\n")
+    values = devices.broadcast([variable.numpy() for variable in model.variables])
+    if not chief:
+        for variable, value in zip(model.variables, values, strict=True):
+            variable.assign(value)
+    return model
+
+
+def _fit(recipe, model, split, validation, labelled, checkpoint, callbacks, verbose) -> None:
+    """Trains from the checkpoint's step to the end, or until patience is over."""
+    averages = checkpoint.averages
+    per_epoch = split.count // recipe.batch_size
     step = checkpoint.state["step"]
     # An epoch that was cut is finished first, alone, since `fit` counts its steps from 0.
     done = step % per_epoch
@@ -601,32 +790,67 @@ def train(
         stopped = _patience_is_over(checkpoint, recipe)
         if first < last and not stopped:
             model.fit(
-                batches(recipe, images, labels, step),
+                split_batches(recipe, split, labelled, checkpoint.state["step"]),
                 initial_epoch=first,
                 epochs=last,
                 steps_per_epoch=steps,
-                validation_data=_validation(validation, recipe.batch_size),
+                validation_data=_validation(validation, labelled, recipe.batch_size),
                 callbacks=callbacks,
                 shuffle=False,
-                verbose=verbose,
+                verbose=verbose if devices.is_chief() else 0,
             )
             if averages is not None and (first, last, steps) != legs[-1]:
                 averages.swap()  # the next leg goes on from the weights
-            step = int(model.optimizer.iterations.numpy())
-    with contextlib.suppress(FileNotFoundError):
-        model.load_weights(checkpoint.best_path)
-    with replacing(folder / "training.json") as path:
-        path.write_text(json.dumps(checkpoint.state, indent=2) + "\n")
-    return model
+
+
+@contextlib.contextmanager
+def _asked_to_stop(checkpoint: Checkpoint) -> Iterator[None]:
+    """Turns SIGTERM, as clusters send it before they kill, into a checkpoint and an end."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may handle signals
+        return
+
+    def ask(number, frame):
+        checkpoint.stop_asked = True
+
+    before = signal.signal(signal.SIGTERM, ask)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _lost_workers() -> Iterator[None]:
+    """Says in one line what TensorFlow says in a hundred when one of several processes ends."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        if devices.num_workers() == 1:
+            raise
+        raise ConnectionError(
+            f"one of the {devices.num_workers()} workers has stopped, so this one stops too "
+            f"({type(error).__name__}). Start all of them again with resume (--resume): the run "
+            "goes on from its newest checkpoint."
+        ) from error
+
+
+def _claim(folder: Path, recipe: Recipe, resume: bool) -> None:
+    """Writes the recipe into a new run's folder, and removes what a kill left half-written."""
+    _check_folder(folder, recipe, resume)  # again: another process may have begun meanwhile
+    for stale in (*folder.glob(".*.tmp.*"), *folder.glob("samples/.*.tmp.*")):
+        stale.unlink()
+    if not (folder / "recipe.json").exists():
+        with replacing(folder / "recipe.json") as path:
+            path.write_text(recipe.to_json())
 
 
 def provenance(recipe: Recipe, folder: str | Path) -> dict[str, Any]:
     """Returns what an entry's metadata says of how it was trained."""
-    images, _ = data.arrays(recipe.data, "train")
-    devices = tf.config.list_physical_devices()
-    gpus = [device for device in devices if device.device_type == "GPU"]
+    split = streams.open_split(recipe.data, "train")
+    gpus = tf.config.list_physical_devices("GPU")
     return {
-        "data": {"name": recipe.data, "split": "train", "digest": data.digest(images)},
+        "data": {"name": recipe.data, "split": "train", "digest": split.digest()},
         "licence": {"weights": "Apache-2.0", "data": DATA_LICENCES.get(recipe.data, "")},
         "training": json.loads((Path(folder) / "training.json").read_text()),
         "device": f"{len(gpus)} GPU" if gpus else f"{os.cpu_count()} CPU cores",
@@ -642,10 +866,28 @@ def _patience_is_over(checkpoint: Checkpoint, recipe: Recipe) -> bool:
     )
 
 
-def _validation(validation, batch_size: int) -> tf.data.Dataset:
-    images, labels = validation
-    arrays = images if labels is None else (images, labels)
-    return tf.data.Dataset.from_tensor_slices(arrays).batch(batch_size).prefetch(2)
+def _validation(split: streams.Split, labelled: bool, batch_size: int) -> tf.data.Dataset:
+    """Yields a split in its order; for several replicas the last batch is filled up, weight 0."""
+
+    def read(keys):
+        images, labels = split.read(keys)
+        if num_replicas() == 1:
+            return (images, labels) if labelled else images
+        count = tf.shape(keys)[0]
+        missing = batch_size - count
+        images = tf.concat([images, tf.repeat(images[:1], missing, 0)], 0)
+        images = tf.ensure_shape(images, (batch_size, *split.image_shape))
+        targets = tf.zeros([batch_size], tf.int64)
+        if labelled:
+            targets = tf.ensure_shape(tf.pad(labels, [[0, missing]]), [batch_size])
+        weights = tf.cast(tf.range(batch_size) < count, tf.float32)
+        return images, targets, weights
+
+    batched = split.keys_in_order().batch(batch_size)
+    batched = batched.map(read, num_parallel_calls=split.parallel)
+    return batched.apply(
+        tf.data.experimental.assert_cardinality(-(-split.count // batch_size))
+    ).prefetch(2)
 
 
 def _check_folder(folder: Path, recipe: Recipe, resume: bool) -> None:

@@ -4,7 +4,7 @@ An entry is a folder:
 
     config.json        family and constructor arguments
     recipe.json        what it was trained with
-    model.weights.h5   the averaged weights, plain arrays
+    model.weights.h5   the averaged weights, plain arrays; or else `urls` in metadata.json
     metadata.json      kind, sha256, licence, data digest, seed, versions, figures
     card.md            all of that to read, written by `tfgen evaluate`
     samples.png        what it draws
@@ -15,15 +15,19 @@ import fnmatch
 import hashlib
 import json
 import platform
+import re
 import subprocess
+import warnings
+import zipfile
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 
-from tfgen import models
-from tfgen.files import replacing
+from tfgen import models, tuning
+from tfgen.downloads import fetch, sha256
+from tfgen.files import NOT_JSON, replacing
 from tfgen.recipe import Recipe
 
 __all__ = [
@@ -31,6 +35,7 @@ __all__ = [
     "info",
     "list_models",
     "load",
+    "load_file",
     "load_recipe",
     "origin",
     "save",
@@ -93,12 +98,16 @@ def _is_entry(path: Path) -> bool:
     return any((path / file).is_file() for file in ("config.json", "recipe.json"))
 
 
-def load(name: str | Path, load_weights: bool = True, **overrides) -> keras.Model:
+def load(
+    name: str | Path, load_weights: bool | Literal["partial"] = True, **overrides
+) -> keras.Model:
     """Loads a model, compiled and ready to sample, score and fine-tune.
 
     Args:
         name: An entry's name, e.g. "vae_mnist", or a folder written by `save_to_preset`.
-        load_weights: False gives the architecture with initial weights.
+        load_weights: False gives the architecture with initial weights. "partial" lets overrides
+            change the network, e.g. `num_classes=5` or `image_shape=(32, 32, 1)`: weights that no
+            longer fit keep their initial values, and a warning names each of them.
         **overrides: Constructor arguments to change, e.g. `beta=4.0`.
 
     Raises:
@@ -111,7 +120,7 @@ def load(name: str | Path, load_weights: bool = True, **overrides) -> keras.Mode
             f"{path.name!r} has a recipe but no trained weights yet. "
             f"Train it: tfgen train {path.name} --out DIR."
         )
-    stored = _read(path / "config.json")
+    stored = _config(path)
     family = models.family(stored["family"])
     config = stored["config"] | overrides
     unknown = set(overrides) - set(stored["config"])
@@ -120,16 +129,29 @@ def load(name: str | Path, load_weights: bool = True, **overrides) -> keras.Mode
             f"overrides must be constructor arguments of {stored['family']}; received "
             f"{sorted(unknown)[0]!r}. It has {', '.join(sorted(stored['config']))}."
         )
-    if load_weights:
-        verify(path)
-    model = family.from_config(config)
-    if load_weights:
+    if load_weights not in (True, False, "partial"):
+        raise ValueError(
+            f"load_weights must be True, False or 'partial'; received {load_weights!r}."
+        )
+    weights = verify(path) if load_weights else None
+    model = _from_config(family, config, path)
+    if load_weights == "partial":
+        stored_model = family.from_config(stored["config"])
+        stored_model.load_weights(weights)
+        anew = tuning.copy_weights(stored_model, model)
+        if anew:
+            warnings.warn(
+                f"{len(anew)} weights of {path.name!r} start anew: {'; '.join(anew)}.",
+                stacklevel=2,
+            )
+    elif load_weights:
         try:
-            model.load_weights(path / WEIGHTS)
+            model.load_weights(weights)
         except ValueError as error:
             raise ValueError(
                 f"the weights of {path.name!r} do not fit the overrides {overrides}: they change "
-                f"the shape of the network. Pass load_weights=False to train it anew. ({error})"
+                "the shape of the network. Pass load_weights=False to train it anew, or "
+                f"'partial' to keep the weights that fit. ({error})"
             ) from error
         # Keras would wrap a plain attribute in a tracker.
         model.__dict__["_origin"] = {
@@ -175,18 +197,103 @@ def load_recipe(name: str | Path) -> Recipe:
     return Recipe.load(path)
 
 
-def verify(path: Path) -> None:
-    """Raises ValueError unless the weights file has the recorded sha256."""
+def load_file(path: str | Path) -> keras.Model:
+    """Loads a model that `model.save` wrote to a .keras file, checked before it is believed.
+
+    `keras.models.load_model` reads the same file; this also reads all of it and compares the
+    checksums that the file carries, and turns every kind of damage into a ValueError. Code in the
+    file is never run.
+
+    Raises:
+        ValueError: The file is damaged, is none, or holds code or a class of another package.
+        OSError: It cannot be read.
+    """
+    path = Path(path).expanduser()
+    try:
+        with zipfile.ZipFile(path) as file:
+            damaged = file.testzip()
+        if damaged is not None:
+            raise ValueError(f"{damaged} does not have the checksum it had")
+        model = keras.models.load_model(path, safe_mode=True)
+    except OSError as error:
+        if error.errno is not None:  # of the system; h5py raises it without a number for damage
+            raise
+        raise _damaged_file(path, error) from error
+    except Exception as error:  # whatever a parser of a damaged file can raise
+        raise _damaged_file(path, error) from error
+    if type(model).__name__ not in models.FAMILIES | models.EVALUATORS:
+        raise ValueError(
+            f"{path} must hold a model of tfgen; it holds a {type(model).__name__}. "
+            "Load it with keras.models.load_model."
+        )
+    return model
+
+
+def _damaged_file(path: Path, error: Exception) -> ValueError:
+    return ValueError(
+        f"{path} is not a whole .keras file of a model of tfgen: {error}. Save or copy it again."
+    )
+
+
+def verify(path: Path) -> Path:
+    """Returns an entry's weights file, downloaded if need be, if it has the recorded sha256.
+
+    Raises:
+        ValueError: It has not, or there is no such file.
+        DownloadError: It cannot be had.
+    """
+    metadata = _metadata(path)
+    expected, urls = metadata["sha256"], metadata.get("urls")
     weights = path / WEIGHTS
+    if not weights.is_file() and urls:
+        return fetch(urls, expected, f".{WEIGHTS.partition('.')[2]}")
     if not weights.is_file():
         raise ValueError(f"{weights} is missing; install tfgen again or restore the file.")
-    expected = _read(path / "metadata.json").get("sha256")
     found = sha256(weights)
     if found != expected:
         raise ValueError(
             f"{weights} is damaged or was changed: its sha256 is {found[:16]}..., recorded is "
-            f"{str(expected)[:16]}... Install tfgen again or restore the file."
+            f"{expected[:16]}... Install tfgen again or restore the file."
         )
+    return weights
+
+
+def _config(path: Path) -> dict[str, Any]:
+    """An entry's config.json, if it is one."""
+    stored = _read(path / "config.json")
+    if not (isinstance(stored.get("family"), str) and isinstance(stored.get("config"), dict)):
+        raise ValueError(
+            f"{path / 'config.json'} must name a family and hold its config. Restore the file."
+        )
+    return stored
+
+
+def _metadata(path: Path) -> dict[str, Any]:
+    """An entry's metadata.json, if it is one."""
+    stored = _read(path / "metadata.json")
+    urls = stored.get("urls", [])
+    digest = stored.get("sha256")
+    if not (
+        isinstance(digest, str)
+        and re.fullmatch("[0-9a-f]{64}", digest)
+        and isinstance(urls, list)
+        and all(isinstance(url, str) for url in urls)
+    ):
+        raise ValueError(
+            f"{path / 'metadata.json'} must hold the sha256 of the weights, 64 hex digits, and "
+            "addresses as a list in urls if there are any. Restore the file."
+        )
+    return stored
+
+
+def _from_config(family: type, config: dict[str, Any], path: Path) -> keras.Model:
+    try:
+        return family.from_config(config)
+    except (TypeError, AttributeError, KeyError, OverflowError) as error:
+        raise ValueError(
+            f"{path / 'config.json'} does not describe a {family.__name__}: {error}. "
+            "Restore the file, or correct the overrides."
+        ) from error
 
 
 def info(name: str | Path) -> dict[str, Any]:
@@ -198,9 +305,9 @@ def info(name: str | Path) -> dict[str, Any]:
         )
     details = {
         "name": path.name,
-        **_read(path / "metadata.json"),
+        **_metadata(path),
         "path": str(path),
-        **_read(path / "config.json"),
+        **_config(path),
     }
     if (path / "recipe.json").is_file():
         details["recipe"] = _read(path / "recipe.json")
@@ -231,7 +338,9 @@ def save(
     config = model.get_config()
     # A twin without an optimizer: Keras would store its slots, three times the size.
     twin = type(model).from_config(config)
-    twin.set_weights(model.get_weights())
+    held = tuning.values(model)  # low-rank adapters folded in
+    for name, variable in tuning.weights(twin).items():
+        variable.assign(held[name])
     with replacing(path / WEIGHTS) as temporary:
         twin.save_weights(temporary)
     stored = {"family": type(model).__name__, "config": config}
@@ -263,12 +372,6 @@ def update_metadata(path: Path, **changes) -> None:
     _write(path / "metadata.json", _read(path / "metadata.json") | changes)
 
 
-def sha256(path: Path) -> str:
-    """Returns the sha256 of a file, 64 hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _commit() -> str | None:
     """The commit of the checkout that tfgen runs from; None in an installed wheel."""
     try:
@@ -286,9 +389,12 @@ def _commit() -> str | None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        stored = json.loads(path.read_text())
+    except NOT_JSON as error:
         raise ValueError(f"{path} is not valid JSON: {error}. Restore the file.") from error
+    if not isinstance(stored, dict):
+        raise ValueError(f"{path} must hold a JSON object. Restore the file.")
+    return stored
 
 
 def _write(path: Path, values: dict[str, Any]) -> None:

@@ -61,6 +61,7 @@ class ImageModel(keras.Model):
         self.num_classes = num_classes
         self.seed = int(seed)
         self._means = {name: keras.metrics.Mean(name) for name in self.loss_names}
+        self.__dict__["_frozen"] = set()  # names of weights; Keras would track an attribute
 
     # Configuration ---------------------------------------------------------------------------
 
@@ -75,7 +76,18 @@ class ImageModel(keras.Model):
             if name != "self" and parameter.kind is not parameter.VAR_KEYWORD:
                 value = getattr(self, name)
                 config[name] = list(value) if isinstance(value, (tuple, list)) else value
+        if self._frozen:
+            config["frozen"] = sorted(self._frozen)
         return config
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """Builds a model from what `get_config` returns."""
+        config = dict(config)
+        frozen = config.pop("frozen", [])
+        model = cls(**config)
+        model.freeze(*frozen)
+        return model
 
     @contextlib.contextmanager
     def own_dtype_policy(self) -> Iterator[None]:
@@ -90,6 +102,11 @@ class ImageModel(keras.Model):
     def build(self, input_shape=None) -> None:
         """All weights exist from the constructor on."""
         self.built = True
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None) -> None:
+        # Nothing is left to build, and Keras would average a batch over the workers for it, which
+        # TensorFlow cannot do with uint8.
+        return
 
     # Training --------------------------------------------------------------------------------
 
@@ -140,6 +157,79 @@ class ImageModel(keras.Model):
         for optimizer, variables in self.optimizers.values():
             optimizer.build(variables)
 
+    # Fine-tuning -----------------------------------------------------------------------------
+
+    def freeze(self, *patterns: str) -> list[str]:
+        """Keeps weights as they are in training, and returns their names.
+
+        A compiled model is compiled again with new optimizers of the same settings. What is frozen
+        is saved with the model.
+
+        Args:
+            *patterns: Parts or weights as in `tfgen.tuning`, e.g. "encoder" or "*/stage_0_*".
+
+        Raises:
+            ValueError: A pattern that stands for nothing.
+        """
+        return self._set_trainable(patterns, False)
+
+    def unfreeze(self, *patterns: str) -> list[str]:
+        """Lets weights that `freeze` froze train again; without patterns all of them."""
+        return self._set_trainable(patterns or sorted(self._frozen), True)
+
+    def _set_trainable(self, patterns, trainable: bool) -> list[str]:
+        from tfgen import tuning
+
+        held = tuning.weights(self)
+        # By variable, since one that two networks share has two names.
+        chosen = {id(held[name]) for name in tuning.matching(held, patterns)}
+        names = [
+            name
+            for name, variable in held.items()
+            if id(variable) in chosen
+            and (name in self._frozen if trainable else variable.trainable)
+        ]
+        for name in names:
+            held[name].trainable = trainable
+        self._frozen.symmetric_difference_update(names)
+        self._compile_anew()
+        return names
+
+    def enable_lora(self, rank: int, *patterns: str) -> list[str]:
+        """Freezes kernels and trains a low-rank change of them instead (Hu et al., 2021).
+
+        Every layer under the patterns that offers Keras' `enable_lora` takes part: dense layers,
+        convolutions and embeddings, except under spectral normalisation. Saving folds the change
+        into the kernels.
+
+        Args:
+            rank: Of the change, at least 1.
+            *patterns: As in `freeze`.
+
+        Returns:
+            The names of the layers.
+
+        Raises:
+            ValueError: A rank below 1, a pattern that stands for nothing, or no layer under the
+                patterns offers it.
+        """
+        from tfgen import tuning
+
+        _positive("rank", rank)
+        tuning.matching(tuning.weights(self), patterns)
+        layers = tuning.lora_layers(self, patterns)
+        if not layers:
+            raise ValueError(f"no layer under {', '.join(patterns)} offers low-rank adapters.")
+        for layer in layers.values():
+            layer.enable_lora(rank)
+        self._compile_anew()
+        return sorted(layers)
+
+    def _compile_anew(self) -> None:
+        """Makes optimizers of the same settings for the variables that train now."""
+        if self.compiled:
+            self.compile_from_config(self.get_compile_config())
+
     def fit(self, x=None, y=None, *args, **kwargs):
         """Trains as `keras.Model.fit` does, on images, or (images, labels) if conditional.
 
@@ -171,10 +261,10 @@ class ImageModel(keras.Model):
             losses = self.losses_per_image(images, labels, seeds, training=True)
             loss = weighted_mean(losses["loss"], weight)
             if self.losses:
-                loss += tf.add_n(self.losses)
+                loss += tf.add_n(self.losses) / num_replicas()
             scaled = self.optimizer.scale_loss(loss)
         gradients = tape.gradient(scaled, self.trainable_variables)
-        self.optimizer.apply(gradients, self.trainable_variables)
+        apply_gradients(self.optimizer, gradients, self.trainable_variables)
         return self._report(losses, weight)
 
     def test_step(self, data) -> dict[str, tf.Tensor]:
@@ -223,7 +313,11 @@ class ImageModel(keras.Model):
     def _report(self, losses, weight) -> dict[str, tf.Tensor]:
         for name, value in losses.items():
             self._means[name].update_state(value, weight)
-        return {name: self._means[name].result() for name in losses}
+        logs = {name: self._means[name].result() for name in losses}
+        if isinstance(tf.distribute.get_strategy(), tf.distribute.MultiWorkerMirroredStrategy):
+            # Keras averages what the workers return over an axis, which a scalar has not.
+            return {name: tf.reshape(value, (1,)) for name, value in logs.items()}
+        return logs
 
     # Checks ----------------------------------------------------------------------------------
 
@@ -687,12 +781,44 @@ def check_temperature(value: float) -> float:
     return float(value)
 
 
+def num_replicas() -> int:
+    """Returns how many devices share the global batch."""
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
 def weighted_mean(values: tf.Tensor, weight: tf.Tensor | None) -> tf.Tensor:
-    """Returns the mean of `values` (batch,), each counted by its weight if there are any."""
+    """Returns this replica's share of the mean over the global batch.
+
+    The shares of all replicas add up to the mean of `values` (batch,), each counted by its weight
+    if there are any. On one device that is the mean itself.
+    """
+    replicas = num_replicas()
     if weight is None:
-        return tf.reduce_mean(values)
+        mean = tf.reduce_mean(values)
+        return mean if replicas == 1 else mean / replicas
     weight = tf.cast(tf.reshape(weight, (-1,)), values.dtype)
-    return tf.reduce_sum(values * weight) / tf.reduce_sum(weight)
+    total = tf.reduce_sum(weight)
+    if replicas > 1:
+        total = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, total)
+    return tf.reduce_sum(values * weight) / total
+
+
+def apply_gradients(optimizer: keras.optimizers.Optimizer, gradients, variables) -> None:
+    """Moves `variables` by the sum of all replicas' gradients.
+
+    Keras clips, and looks for infinities, before it sums over the replicas. Where an optimizer does
+    either, it is handed an equal share of the sum, so that all replicas decide alike. A bound on
+    a norm then acts on a share; `training.build` divides it by the number of replicas.
+    """
+    replicas = num_replicas()
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    clips = any((inner.clipnorm, inner.global_clipnorm, inner.clipvalue))
+    if replicas > 1 and (clips or inner is not optimizer):
+        given = [g for g in gradients if g is not None]
+        replica = tf.distribute.get_replica_context()
+        summed = iter(replica.all_reduce(tf.distribute.ReduceOp.SUM, given))
+        gradients = [None if g is None else next(summed) / replicas for g in gradients]
+    optimizer.apply(gradients, variables)
 
 
 def move_averages(averages, weights, step: tf.Tensor, momentum: float) -> None:
@@ -711,5 +837,17 @@ def move_averages(averages, weights, step: tf.Tensor, momentum: float) -> None:
     """
     n = tf.cast(step, tf.float32)
     keep = tf.minimum(momentum, (1.0 + n) / (10.0 + n))
+    replica = tf.distribute.get_replica_context()
+    if num_replicas() > 1 and replica is not None:
+        replica.merge_call(_move_on_each_device, (averages, weights, keep))
+        return
     for average, weight in zip(averages, weights, strict=True):
         average.assign_sub((1.0 - keep) * (average - weight))
+
+
+def _move_on_each_device(strategy, averages, weights, keep) -> None:
+    def move(average, weight, keep):
+        average.assign_sub((1.0 - keep) * (average - weight))
+
+    for average, weight in zip(averages, weights, strict=True):
+        strategy.extended.update(average, move, args=(weight, keep), group=False)

@@ -11,7 +11,13 @@ import numpy as np
 import tensorflow as tf
 
 from tfgen import layers, noise, pixels
-from tfgen.models.base import GenerativeModel, inputs, move_averages, weighted_mean
+from tfgen.models.base import (
+    GenerativeModel,
+    apply_gradients,
+    inputs,
+    move_averages,
+    weighted_mean,
+)
 
 __all__ = [
     "GAN",
@@ -214,7 +220,7 @@ class GAN(GenerativeModel):
     def _discriminator_network(self) -> keras.Model:
         """pixels (batch, *image_shape) in [-1, 1] [and labels] -> logit (batch, 1)."""
         normalized = self.spectral_normalization
-        wrap = keras.layers.SpectralNormalization if normalized else lambda layer: layer
+        wrap = layers.SpectralNormalization if normalized else lambda layer: layer
         given, x = self._inputs(self.image_shape, "pixels")
         for stage, width in enumerate(self.filters):
             x = wrap(keras.layers.Conv2D(width, 4, 2, "same", name=f"stage_{stage}_conv"))(x)
@@ -281,6 +287,22 @@ class GAN(GenerativeModel):
             _check_variables(name, optimizer, variables)
         self.build_optimizers()
 
+    def enable_lora(self, rank: int, *patterns: str) -> list[str]:
+        from tfgen import tuning
+
+        names = super().enable_lora(rank, *patterns)
+        adapted = [n for n in names if n.startswith("generator/")]
+        if adapted:  # the average needs the same weights, and begins at them
+            averaged = [f"averaged_{name}" for name in adapted if f"averaged_{name}" not in names]
+            names += super().enable_lora(rank, *averaged) if averaged else []
+            self.averaged_generator.trainable = False
+            held = tuning.weights(self)
+            for name, variable in held.items():
+                if name.startswith("averaged_") and name.split("/")[-1] in tuning.LORA_WEIGHTS:
+                    variable.assign(held[name.removeprefix("averaged_")])
+            self._compile_anew()
+        return names
+
     @property
     def optimizers(self):
         """The two optimizers, each with the variables of its own network."""
@@ -332,7 +354,7 @@ class GAN(GenerativeModel):
             losses = losses_of()
             loss = weighted_mean(next(iter(losses.values())), weight)
             scaled = optimizer.scale_loss(loss)
-        optimizer.apply(tape.gradient(scaled, [v.value for v in variables]), variables)
+        apply_gradients(optimizer, tape.gradient(scaled, [v.value for v in variables]), variables)
         return losses
 
     def discriminator_losses(self, images, labels, seeds, training) -> dict[str, tf.Tensor]:

@@ -1,0 +1,123 @@
+"""Whether training from shards or from an image folder needs memory for the data set.
+
+Makes data sets of a small and of a large number of made-up colour images and trains one epoch on
+each in a process of its own. The limit: from the small to the large set the peak of the resident
+memory may grow by a fifth of what the added images take up uncompressed. Beside it stands the same
+from an .npz file, which is held in memory.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import common
+import numpy as np
+
+LIMIT = 0.2  # growth of the peak / size of the added images
+SHAPE = (64, 64, 3)
+SOURCES = ("shards", "folder", "npz")
+
+
+def picture(index: int) -> np.ndarray:
+    """Returns an image that is different from all others and small as a PNG."""
+    image = np.zeros(SHAPE, np.uint8)
+    image[index % 61 :, (index // 61) % 59 :] = (index % 251, index % 241, index % 239)
+    return image
+
+
+def make(folder: Path, source: str, count: int) -> Path:
+    """Writes `count` images; returns what a recipe's `data` names."""
+    from PIL import Image
+
+    if source == "npz":
+        np.savez_compressed(folder / "set.npz", images=np.stack([picture(i) for i in range(count)]))
+        return folder / "set.npz"
+    images = folder / "images"
+    images.mkdir()
+    for index in range(count):
+        Image.fromarray(picture(index)).save(images / f"{index:06d}.png", compress_level=1)
+    if source == "folder":
+        return images
+
+    from tfgen import streams
+
+    return streams.prepare(images, folder / "shards", 8 * 2**20, verbose=0)
+
+
+def work(path: str) -> int:
+    """The trainer's side: one epoch, then the peak in MiB."""
+    from tfgen import streams, training
+    from tfgen.recipe import Recipe
+
+    streams.MEMORY_BYTES = 0  # a folder is read from disk however small it is
+    recipe = Recipe(
+        family="AutoEncoder",
+        model={
+            "image_shape": list(SHAPE),
+            "latent_dim": 4,
+            "filters": [4, 4, 4],
+            "num_blocks": 0,
+            "dense_units": 16,
+        },
+        data=path,
+        batch_size=64,
+        epochs=1,
+        ema_momentum=0.0,
+        jit_compile=False,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        training.train(recipe, Path(folder) / "run", verbose=0)
+    print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.0))
+    return 0
+
+
+def main() -> int:
+    parser = common.parser(__doc__, repeats=None)
+    parser.add_argument("--small", type=int, default=2_000, help="images (default %(default)s)")
+    parser.add_argument("--large", type=int, default=30_000, help="images (default %(default)s)")
+    parser.add_argument("--work", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.work:
+        return work(arguments.work)
+    added = (arguments.large - arguments.small) * np.prod(SHAPE) / 2**20
+    rows, measured = [], {}
+    for source in SOURCES:
+        peaks = []
+        for count in (arguments.small, arguments.large):
+            with tempfile.TemporaryDirectory() as folder:
+                path = make(Path(folder), source, count)
+                command = [sys.executable, __file__, "--work", str(path)]
+                run = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+            peaks.append(json.loads(run.stdout.splitlines()[-1]))
+        growth = peaks[1] - peaks[0]
+        measured[source] = {"peaks_mib": peaks, "growth_mib": growth, "share": growth / added}
+        rows.append(
+            [
+                source,
+                *(f"{peak:,.0f}" for peak in peaks),
+                f"{growth:,.0f}",
+                f"{added:,.0f}",
+                f"{growth / added:.3f}",
+            ]
+        )
+    worst = max(("shards", "folder"), key=lambda source: measured[source]["share"])
+    header = (
+        *("data", f"{arguments.small:,} images", f"{arguments.large:,} images"),
+        *("growth", "images added", "share"),
+    )
+    return common.finish(
+        f"peak resident memory in MiB, one epoch\n\n{common.format_table(header, rows)}",
+        {"small": arguments.small, "large": arguments.large, "measured": measured, "limit": LIMIT},
+        measured[worst]["share"] <= LIMIT,
+        f"growth / added images = {measured[worst]['share']:.3f} at worst ({worst}), "
+        f"limit at most {LIMIT}",
+        arguments.json,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

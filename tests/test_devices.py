@@ -1,0 +1,262 @@
+"""Several devices and several processes train as one device does.
+
+Devices and processes are set up before TensorFlow runs, so each test works in processes of its own.
+"""
+
+import csv
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import CONFIGURATIONS
+
+from tfgen import cli, devices, models
+from tfgen.recipe import Recipe
+
+HERE = Path(__file__).parent
+
+# Trains recipes on 1 and on 2 logical CPU devices, and reports what the replicas saw.
+MIRRORED = """
+    import json, sys
+    import tensorflow as tf
+
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    from tfgen import devices, streams, training
+    from tfgen.recipe import Recipe
+
+    folder, recipes = sys.argv[1], json.loads(sys.argv[2])
+    strategy = devices.make_strategy("mirrored")
+    assert strategy.num_replicas_in_sync == 2
+    for name, values in recipes.items():
+        recipe = Recipe.from_dict(values)
+        training.train(recipe, f"{folder}/{name}-1", verbose=0)
+        training.train(recipe, f"{folder}/{name}-2", verbose=0, strategy=strategy)
+
+    def seen(strategy):
+        # The images and the seeds of the first step of the last recipe, replica by replica.
+        with strategy.scope():
+            model = training.build(recipe)
+            split = streams.open_split(recipe.data, "train")
+            batches = training.split_batches(recipe, split, False, 0)
+            batches = strategy.experimental_distribute_dataset(batches)
+            step = lambda images: (images, model.step_seeds(tf.shape(images)[0]))
+            images, seeds = strategy.run(tf.function(step), (next(iter(batches)),))
+            local = strategy.experimental_local_results
+            return [
+                [array.numpy().reshape(len(array), -1).tolist() for array in local(values)]
+                for values in (images, seeds)
+            ]
+
+    both = [seen(each) for each in (tf.distribute.get_strategy(), strategy)]
+    json.dump(both, open(f"{folder}/seen", "w"))
+"""
+
+
+def recipe_for(family: str, name: str, data: Path) -> Recipe:
+    arguments = CONFIGURATIONS[family][name]
+    shape = "x".join(map(str, arguments["image_shape"]))
+    return Recipe(
+        family=family,
+        model=arguments,
+        data=str(data / f"{shape}.npz"),
+        batch_size=16,  # 4 steps an epoch
+        epochs=2,
+        learning_rate=0.01,
+        warmup_steps=3,
+        clip_norm=0.5,  # far below the gradients' norm, so that it always acts
+        ema_momentum=0.9,
+        shift=1,
+        jit_compile=False,
+        seed=3,
+    )
+
+
+@pytest.fixture(scope="module")
+def data_folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    shapes = {tuple(a["image_shape"]) for f in CONFIGURATIONS.values() for a in f.values()}
+    for shape in shapes:
+        np.savez(
+            folder / f"{'x'.join(map(str, shape))}.npz",
+            images=rng.integers(0, 256, (100, *shape), np.uint8),
+            labels=np.arange(100) % 2,
+        )
+    return folder
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "log.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def assert_equal_losses(first: Path, second: Path) -> None:
+    own, expected = rows(first), rows(second)
+    assert len(own) == len(expected) > 0
+    for a, b in zip(own, expected, strict=True):
+        assert a.keys() == b.keys()
+        for name in a:
+            assert float(a[name]) == pytest.approx(float(b[name]), rel=1e-5, abs=1e-5), name
+
+
+@pytest.mark.slow
+def test_two_devices_equal_one(first_case, data_folder, tmp_path):
+    recipe = recipe_for(first_case.family, first_case.name, data_folder)
+    run_mirrored({"run": recipe}, tmp_path)
+    assert_equal_losses(tmp_path / "run-2", tmp_path / "run-1")
+    (images, seeds), (shared_images, shared_seeds) = json.loads((tmp_path / "seen").read_text())
+    assert [len(part) for part in shared_images] == [8, 8]
+    in_turn = [image for part in shared_images for image in part]
+    assert in_turn == images[0], "the batch is not shared out in its order"
+    assert [seed for part in shared_seeds for seed in part] == seeds[0]
+    assert len({seed for part in shared_seeds for (seed,) in part}) == 16, "replicas share noise"
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("family", models.FAMILIES)
+def test_two_devices_equal_one_in_every_configuration(family, data_folder, tmp_path):
+    recipes = {name: recipe_for(family, name, data_folder) for name in CONFIGURATIONS[family]}
+    run_mirrored(recipes, tmp_path)
+    for name in recipes:
+        assert_equal_losses(tmp_path / f"{name}-2", tmp_path / f"{name}-1")
+
+
+def run_mirrored(recipes: dict[str, Recipe], folder: Path) -> None:
+    text = json.dumps({name: recipe.to_dict() for name, recipe in recipes.items()})
+    subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(MIRRORED), folder, text],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+
+
+# Several processes
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def workers(recipe: Path, outs: list[Path], *options: str) -> list[subprocess.Popen]:
+    """Starts `tfgen train` once for each folder, as one cluster on loopback."""
+    addresses = [f"127.0.0.1:{port}" for port in free_ports(len(outs))]
+    started = []
+    for index, out in enumerate(outs):
+        task = {"type": "worker", "index": index}
+        config = json.dumps({"cluster": {"worker": addresses}, "task": task})
+        started.append(
+            subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "tfgen_command", "train", recipe, "--out", out),
+                    *("--strategy", "multi-worker", "--verbose", "0"),
+                    *("--checkpoint-seconds", "0", *options),
+                ],
+                env={**os.environ, "TF_CONFIG": config},
+                stderr=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                text=True,
+            )
+        )
+    return started
+
+
+@pytest.mark.slow
+def test_a_worker_is_killed_and_all_go_on(data_folder, tmp_path):
+    """Two processes equal one device; the second one does not write, not even into its own folder.
+
+    The first one notices within seconds that the second one is gone, and ends too.
+    """
+    recipe = recipe_for("VAE", "mixture", data_folder)
+    recipe = Recipe.from_dict({**recipe.to_dict(), "epochs": 40, "warmup_steps": 20})
+    (tmp_path / "recipe.json").write_text(recipe.to_json())
+    outs = [tmp_path / "run", tmp_path / "second"]
+
+    running = workers(tmp_path / "recipe.json", outs)
+    try:
+        deadline = time.monotonic() + 500
+        while not list(outs[0].glob("checkpoint-*")) and time.monotonic() < deadline:
+            assert all(process.poll() is None for process in running)
+            time.sleep(0.05)
+        os.kill(running[1].pid, signal.SIGKILL)
+        _, error = running[0].communicate(timeout=500)
+        assert running[0].returncode == os.EX_TEMPFAIL, error[-2000:]
+        assert "one of the 2 workers has stopped" in error
+        assert "Traceback" not in error
+    finally:
+        for process in running:
+            process.kill()
+            process.communicate()
+    done = len(rows(outs[0])) if (outs[0] / "log.csv").exists() else 0
+    assert done < 40, "the kill came too late"
+
+    running = workers(tmp_path / "recipe.json", outs, "--resume")
+    errors = [process.communicate(timeout=900)[1] for process in running]
+    assert [process.returncode for process in running] == [0, 0], errors
+    assert not outs[1].exists(), "only the chief writes"
+
+    single = [sys.executable, "-m", "tfgen_command", "train", tmp_path / "recipe.json"]
+    subprocess.run(
+        [*single, "--out", tmp_path / "one", "--verbose", "0"], check=True, capture_output=True
+    )
+    assert_equal_losses(outs[0], tmp_path / "one")
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        None,
+        "",
+        "{",
+        "[]",
+        '{"cluster": {}}',
+        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}',
+        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "ps", "index": 0}}',
+        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker"}}',
+    ],
+)
+def test_tf_config_that_does_not_fit(config, monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    if config is not None:
+        monkeypatch.setenv("TF_CONFIG", config)
+    with pytest.raises(ValueError, match=r"needs the environment variable TF_CONFIG.*received"):
+        devices.make_strategy("multi-worker")
+
+
+def test_strategies_by_name(monkeypatch, capsys):
+    with pytest.raises(ValueError, match="strategy must be one of none, mirrored"):
+        devices.make_strategy("mirored")
+    assert devices.make_strategy("none").num_replicas_in_sync == 1
+    arguments = ["tfgen", "train", "vae_mnist", "--out", "never", "--strategy", "two"]
+    monkeypatch.setattr("sys.argv", arguments)
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 2
+    assert "strategy must be one of" in capsys.readouterr().err
+    assert not Path("never").exists()
+
+
+def test_one_process_asks_nobody():
+    assert devices.any_asks(True) is True
+    assert devices.any_asks(False) is False
+    arrays = [np.arange(3)]
+    assert devices.broadcast(arrays) is arrays
+    assert devices.is_chief()

@@ -1,0 +1,260 @@
+"""Disks that are full or read-only, and folders that two runs want: a clear error, nothing lost."""
+
+import contextlib
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+
+from tfgen import training, zoo
+from tfgen.files import only_writer, replacing
+from tfgen.recipe import Recipe
+
+RECIPE = Recipe(
+    family="AutoEncoder",
+    model={
+        "image_shape": [8, 8, 1],
+        "latent_dim": 2,
+        "filters": [4],
+        "num_blocks": 0,
+        "dense_units": 64,
+    },
+    data="digits",
+    batch_size=256,  # 4 steps an epoch
+    epochs=3,
+    jit_compile=False,
+)
+
+
+@contextlib.contextmanager
+def tmpfs(folder, size: str):
+    """Mounts a small disk on the folder, or skips."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True)
+    except FileNotFoundError:
+        pytest.skip("this system has no mount")
+    if done.returncode:
+        pytest.skip(f"a small disk cannot be mounted here: {done.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("disk") / "whole"
+    return training.train(RECIPE, folder, verbose=0), folder
+
+
+def test_full_disk(whole, tmp_path):
+    """The run ends with the system's error; what was written before is whole and goes on."""
+    model, reference = whole
+    with tmpfs(tmp_path / "disk", "1M") as disk:
+        ballast = disk / "ballast"
+        newest = sorted(reference.glob("checkpoint-*"))[-1].stat().st_size
+        free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
+        # Room for one checkpoint, the log and the pictures, and not for two.
+        ballast.write_bytes(bytes(free - int(1.9 * newest) - 60_000))
+        with pytest.raises(OSError, match="No space left on device"):
+            training.train(RECIPE, disk / "run", verbose=0, checkpoint_seconds=0.0)
+        assert not list((disk / "run").glob("**/.*.tmp.*"))
+        kept = sorted((disk / "run").glob("checkpoint-*"))
+        assert kept, "not even the first checkpoint fitted"
+        for path in kept:
+            training._read_arrays(path)
+        ballast.unlink()
+        resumed = training.train(RECIPE, disk / "run", resume=True, verbose=0)
+        for own, other in zip(resumed.get_weights(), model.get_weights(), strict=True):
+            np.testing.assert_array_equal(own, other)
+        log = (disk / "run" / "log.csv").read_text()
+        assert log == (reference / "log.csv").read_text()
+
+
+def test_full_disk_spares_the_old_entry(whole, tmp_path):
+    model, _ = whole
+    with tmpfs(tmp_path / "disk", "300k") as disk:
+        zoo.save(model, disk / "entry")
+        size = (disk / "entry" / zoo.WEIGHTS).stat().st_size
+        free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
+        if free > size // 2:
+            (disk / "ballast").write_bytes(bytes(free - size // 2))
+        with pytest.raises(OSError, match=r"(?i)no space|unable to|can't"):
+            zoo.save(model, disk / "entry")
+        loaded = zoo.load(disk / "entry")
+        for own, other in zip(loaded.get_weights(), model.get_weights(), strict=True):
+            np.testing.assert_array_equal(own, other)
+
+
+def test_read_only_folder(tmp_path):
+    """Root writes wherever permissions forbid it, so the disk itself is read-only."""
+    with tmpfs(tmp_path / "disk", "1M") as disk:
+        remount = ["mount", "-o", "remount,ro", str(disk)]
+        if subprocess.run(remount, capture_output=True).returncode:
+            pytest.skip("the disk cannot be made read-only here")
+        with pytest.raises(OSError, match="Read-only file system"):
+            training.train(RECIPE, disk / "run", verbose=0)
+        (tmp_path / "recipe.json").write_text(RECIPE.to_json())
+        command = [sys.executable, "-m", "tfgen_command", "train", tmp_path / "recipe.json"]
+        run = subprocess.run(
+            [*command, "--out", disk / "run"], capture_output=True, text=True, check=False
+        )
+        assert run.returncode == 2
+        assert "Read-only file system" in run.stderr
+        assert "Traceback" not in run.stderr
+
+
+# Two runs in one folder
+
+
+def test_two_runs_in_one_folder(whole, tmp_path):
+    """The second one is told so and leaves the folder as it is; the lock dies with its holder."""
+    script = """
+        import sys
+        from tfgen.files import only_writer
+
+        with only_writer(sys.argv[1]):
+            print("held", flush=True)
+            sys.stdin.read()
+    """
+    folder = tmp_path / "run"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script), folder],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(
+            ValueError, match=r"no other process writes to; .* trained into right now"
+        ):
+            training.train(RECIPE, folder, verbose=0)
+        assert not (folder / "recipe.json").exists()
+    finally:
+        os.kill(holder.pid, signal.SIGKILL)
+        holder.communicate()
+    model = training.train(RECIPE, folder, verbose=0)
+    for own, other in zip(model.get_weights(), whole[0].get_weights(), strict=True):
+        np.testing.assert_array_equal(own, other)
+
+
+def test_the_lock_is_freed(tmp_path):
+    for _ in range(2):
+        with only_writer(tmp_path / "run"):
+            pass
+    with pytest.raises(RuntimeError, match="inside"), only_writer(tmp_path / "run"):
+        raise RuntimeError("inside")
+    with only_writer(tmp_path / "run"):
+        pass
+
+
+# Stopping
+
+
+def test_sigterm_saves_and_ends(whole, tmp_path, monkeypatch):
+    def step(self, batch, logs=None):
+        if self.state["step"] == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+        original(self, batch, logs)
+
+    before = signal.getsignal(signal.SIGTERM)
+    original = training.Checkpoint.on_train_batch_end
+    with monkeypatch.context() as patch:
+        patch.setattr(training.Checkpoint, "on_train_batch_end", step)
+        with pytest.raises(SystemExit) as stop:
+            training.train(RECIPE, tmp_path / "run", verbose=0)
+    assert stop.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert (tmp_path / "run" / "checkpoint-000000005.npz").exists()
+    resumed = training.train(RECIPE, tmp_path / "run", resume=True, verbose=0)
+    for own, other in zip(resumed.get_weights(), whole[0].get_weights(), strict=True):
+        np.testing.assert_array_equal(own, other)
+
+
+# One file
+
+
+def test_replacing_is_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+
+    def fail(temporary):
+        temporary.write_text("half")
+        raise KeyError
+
+    with pytest.raises(KeyError), replacing(path) as temporary:
+        fail(temporary)
+    assert path.read_text() == "old"
+    with replacing(path) as temporary:
+        temporary.write_text("new")
+    assert path.read_text() == "new"
+    assert [p.name for p in tmp_path.iterdir()] == ["file.txt"]
+
+
+# Checkpoints
+
+
+def test_no_bit_of_a_checkpoint_can_change_unseen(tmp_path, capsys):
+    """A flipped bit: the state that was stored, or the checkpoint before; never another state."""
+    recipe = dataclasses.replace(
+        RECIPE, model={**RECIPE.model, "dense_units": 4}, ema_momentum=0.0, epochs=2
+    )
+    training.train(recipe, tmp_path, verbose=0)
+    newer = max(tmp_path.glob("checkpoint-*"))
+    model = training.build(recipe)
+
+    def restored() -> list[bytes]:
+        checkpoint = training.Checkpoint(tmp_path, None)
+        checkpoint.set_model(model)
+        assert checkpoint.restore(model)
+        return [v.numpy().tobytes() for v in (*model.variables, *model.optimizer.variables)]
+
+    whole = newer.read_bytes()
+    states = [restored()]
+    newer.unlink()
+    states.append(restored())
+    rng = np.random.default_rng(0)
+    places = [*rng.integers(0, len(whole), 60), *range(80), *range(len(whole) - 60, len(whole))]
+    fell_back = 0
+    for place in places:
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << int(rng.integers(8))
+        newer.write_bytes(damaged)
+        state = restored()
+        assert state in states, f"byte {place} made another state"
+        fell_back += state == states[1]
+    assert fell_back > len(places) // 2
+    assert "cannot be read" in capsys.readouterr().out
+    for length in (0, 1, len(whole) // 2, len(whole) - 1):
+        newer.write_bytes(whole[:length])
+        assert restored() == states[1]
+
+
+def test_when_no_checkpoint_can_be_read_the_run_begins_anew(whole, tmp_path, capsys):
+    training.train(RECIPE, tmp_path / "run", verbose=0)
+    for path in (tmp_path / "run").glob("checkpoint-*"):
+        path.write_bytes(b"nothing")
+    model = training.train(RECIPE, tmp_path / "run", resume=True, verbose=0)
+    assert "no checkpoint in" in capsys.readouterr().out
+    for own, other in zip(model.get_weights(), whole[0].get_weights(), strict=True):
+        np.testing.assert_array_equal(own, other)
+
+
+def test_damaged_best_weights_are_refused(tmp_path):
+    training.train(RECIPE, tmp_path / "run", verbose=0)
+    path = tmp_path / "run" / "best.npz"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(
+        ValueError, match=r"best\.npz holds the weights of the best epoch and cannot"
+    ):
+        training.train(RECIPE, tmp_path / "run", resume=True, verbose=0)

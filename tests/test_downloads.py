@@ -1,0 +1,164 @@
+"""Weights by download: checked, resumed, from mirrors, offline, from a read-only cache."""
+
+import contextlib
+import http.server
+import json
+import os
+import shutil
+import threading
+
+import laws
+import numpy as np
+import pytest
+
+from tfgen import AutoEncoder, downloads, zoo
+
+SMALL = {"image_shape": (4, 4, 1), "latent_dim": 2, "filters": (2,), "num_blocks": 0}
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Serves one file at every path, with ranges; /cut ends halfway, /gone and /other fail."""
+
+    content = b""
+    asked: list = []  # noqa: RUF012, filled anew by the fixture
+
+    def do_GET(self):
+        start = int(self.headers.get("Range", "bytes=0-")[6:-1])
+        self.asked.append((self.path, start))
+        if self.path == "/gone":
+            self.send_error(404)
+            return
+        if start >= len(self.content) > 0 and start:
+            self.send_error(416)
+            return
+        body = self.content[start:] if self.path != "/other" else b"another file"
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        half = len(self.content) // 2
+        self.wfile.write(body[: max(0, half - start)] if self.path == "/cut" else body)
+
+    def log_message(self, *args):
+        return
+
+
+@pytest.fixture
+def server(monkeypatch, tmp_path):
+    monkeypatch.setenv("TFGEN_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.delenv("TFGEN_OFFLINE", raising=False)
+    handler = type("Handler", (Handler,), {"asked": []})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        thread = threading.Thread(target=running.serve_forever)
+        thread.start()
+        handler.address = f"http://127.0.0.1:{running.server_port}"
+        yield handler
+        running.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def entry(server, tmp_path):
+    """An entry without weights, and the model whose weights the server has."""
+    model = laws.randomised(AutoEncoder(**SMALL))
+    folder = zoo.save(model, tmp_path / "entry")
+    server.content = (folder / zoo.WEIGHTS).read_bytes()
+    (folder / zoo.WEIGHTS).unlink()
+
+    def with_urls(*paths):
+        zoo.update_metadata(folder, urls=[server.address + path for path in paths])
+        return folder
+
+    return model, with_urls
+
+
+def assert_loads(folder, model) -> None:
+    for own, other in zip(zoo.load(folder).get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(own, other)
+
+
+def test_downloaded_once(entry, server, tmp_path):
+    model, with_urls = entry
+    folder = with_urls("/file")
+    assert_loads(folder, model)
+    assert_loads(folder, model)
+    assert server.asked == [("/file", 0)]
+    kept = [p for p in (tmp_path / "cache").iterdir() if p.suffix != ".lock"]
+    assert [p.name for p in kept] == [f"{zoo.info(folder)['sha256']}.weights.h5"]
+
+
+def test_mirrors(entry, server):
+    model, with_urls = entry
+    assert_loads(with_urls("/gone", "/other", "/file"), model)
+    assert [path for path, _ in server.asked] == ["/gone", "/other", "/file"]
+
+
+def test_a_download_that_was_cut_off_goes_on(entry, server):
+    model, with_urls = entry
+    folder = with_urls("/cut")
+    with pytest.raises(downloads.DownloadError, match=r"/cut: .*goes on where it stopped"):
+        zoo.load(folder)
+    assert_loads(with_urls("/file"), model)
+    (_, first), (path, start) = server.asked
+    assert (first, path) == (0, "/file")
+    assert 0 < start <= len(server.content) // 2
+
+
+def test_another_file_is_never_believed(entry, tmp_path):
+    _, with_urls = entry
+    with pytest.raises(downloads.DownloadError, match=r"/other: .*hash"):
+        zoo.load(with_urls("/other"))
+    assert not list((tmp_path / "cache").glob("*.h5"))
+
+
+def test_offline(entry, server, monkeypatch):
+    model, with_urls = entry
+    folder = with_urls("/file")
+    monkeypatch.setenv("TFGEN_OFFLINE", "1")
+    with pytest.raises(downloads.DownloadError, match="TFGEN_OFFLINE forbids"):
+        zoo.load(folder)
+    assert not server.asked
+    monkeypatch.setenv("TFGEN_OFFLINE", "0")
+    assert_loads(folder, model)
+    monkeypatch.setenv("TFGEN_OFFLINE", "1")
+    assert_loads(folder, model)
+
+
+def test_a_cache_that_cannot_be_written_serves_what_it_has(entry, tmp_path, monkeypatch):
+    model, with_urls = entry
+    folder = with_urls("/file")
+    assert_loads(folder, model)
+    cache = tmp_path / "cache"
+    for leftover in cache.glob(".*"):
+        leftover.unlink()
+    before = sorted(p.name for p in cache.iterdir())
+
+    def refuse(*args, **kwargs):
+        raise PermissionError("read-only")
+
+    # Root may write anywhere, so the ways to write are taken away instead.
+    for place, name in ((os, "replace"), (os, "mkdir"), (shutil, "move")):
+        monkeypatch.setattr(place, name, refuse)
+    with contextlib.suppress(OSError):
+        cache.chmod(0o500)
+    assert_loads(folder, model)
+    cache.chmod(0o700)
+    assert sorted(p.name for p in cache.iterdir()) == before
+
+
+def test_a_damaged_cache_is_fetched_again(entry, tmp_path):
+    model, with_urls = entry
+    folder = with_urls("/file")
+    assert_loads(folder, model)
+    (path,) = (tmp_path / "cache").glob("*.h5")
+    path.write_bytes(b"damaged")
+    assert_loads(folder, model)
+
+
+@pytest.mark.parametrize("change", [{"sha256": "0"}, {"sha256": None}, {"urls": "http://"}])
+def test_metadata_that_is_none(entry, change):
+    _, with_urls = entry
+    folder = with_urls("/file")
+    details = json.loads((folder / "metadata.json").read_text())
+    (folder / "metadata.json").write_text(json.dumps(details | change))
+    with pytest.raises(ValueError, match=r"metadata\.json must hold the sha256"):
+        zoo.load(folder)

@@ -1,0 +1,121 @@
+"""Sixteen bits and XLA: every family trains to finite losses, and says so in its recipe."""
+
+import dataclasses
+
+import keras
+import laws
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfgen import models, training
+from tfgen.recipe import Recipe
+
+
+def optimizers(model) -> list:
+    return [optimizer for optimizer, _ in model.optimizers.values()]
+
+
+def fit(model, steps: int = 3) -> dict[str, list[float]]:
+    batch = (laws.images_for(model, 4),)
+    if model.num_classes is not None:
+        batch += (laws.labels_for(model, 4),)
+    batches = tf.data.Dataset.from_tensors(batch).repeat(steps)
+    return model.fit(batches, verbose=0).history
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_sixteen_bits(case, precision):
+    model = case(dtype=precision)
+    model.compile(jit_compile=False)
+    before = [v.numpy() for v in model.trainable_variables]
+    assert np.isfinite(list(fit(model).values())).all()
+    after = [v.numpy() for v in model.trainable_variables]
+    assert all(np.isfinite(value).all() for value in after)
+    assert any((a != b).any() for a, b in zip(before, after, strict=True))
+    scaled = [isinstance(o, keras.optimizers.LossScaleOptimizer) for o in optimizers(model)]
+    assert all(scaled) if precision == "mixed_float16" else not any(scaled)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16", "mixed_float16"])
+def test_xla(first_case, precision):
+    model = first_case(dtype=precision)
+    model.compile(jit_compile=True)
+    assert np.isfinite(list(fit(model).values())).all()
+
+
+def test_loss_scales_fall_apart_from_each_other(first_case):
+    """An overflow in one update halves its own scale, and skips that update alone."""
+    model = first_case(dtype="mixed_float16")
+    model.compile(run_eagerly=True)
+    model.build_optimizers()
+    first, *others = optimizers(model)
+    first.dynamic_scale.assign(1e38)  # times a loss of more than 3.4 it is infinite
+    before = [[v.numpy() for v in variables] for _, variables in model.optimizers.values()]
+    model.train_on_batch(laws.images_for(model, 4), laws.labels_for(model, 4))
+    if float(first.dynamic_scale) == np.float32(1e38):
+        pytest.skip("this loss is too small to overflow")
+    after = [[v.numpy() for v in variables] for _, variables in model.optimizers.values()]
+    for old, new in zip(before[0], after[0], strict=True):
+        np.testing.assert_array_equal(old, new)
+    for optimizer, old, new in zip(others, before[1:], after[1:], strict=True):
+        assert float(optimizer.dynamic_scale) == 2.0**15
+        assert any((a != b).any() for a, b in zip(old, new, strict=True))
+
+
+def test_a_run_with_skipped_steps_resumes(tmp_path, monkeypatch):
+    """Loss scaling skips steps, which the optimizer then does not count; the run does."""
+    recipe = Recipe(
+        family="AutoEncoder",
+        model={"image_shape": [8, 8, 1], "latent_dim": 2, "filters": [4], "num_blocks": 0},
+        data="digits",
+        batch_size=128,
+        epochs=2,
+        precision="mixed_float16",
+        jit_compile=False,
+    )
+    original = training.build
+
+    def build(recipe):
+        model = original(recipe)
+        model.optimizer.dynamic_scale.assign(1e38)
+        return model
+
+    monkeypatch.setattr(training, "build", build)
+    whole = training.train(recipe, tmp_path / "whole", verbose=0)
+    assert int(whole.optimizer.iterations) < 16
+
+    def step(self, batch, logs=None):
+        on_end(self, batch, logs)
+        if self.state["step"] == 11:
+            raise KeyboardInterrupt
+
+    on_end = training.Checkpoint.on_train_batch_end
+    with monkeypatch.context() as patch:
+        patch.setattr(training.Checkpoint, "on_train_batch_end", step)
+        with pytest.raises(KeyboardInterrupt):
+            training.train(recipe, tmp_path / "cut", verbose=0, checkpoint_seconds=0.0)
+    resumed = training.train(recipe, tmp_path / "cut", resume=True, verbose=0)
+    for own, other in zip(resumed.get_weights(), whole.get_weights(), strict=True):
+        np.testing.assert_array_equal(own, other)
+    assert (tmp_path / "cut" / "log.csv").read_text() == (
+        tmp_path / "whole" / "log.csv"
+    ).read_text()
+
+
+def test_recipes_choose_the_precision():
+    recipe = Recipe(
+        family="AutoEncoder",
+        model={"image_shape": [8, 8, 1], "filters": [4], "num_blocks": 0},
+        data="digits",
+        precision="mixed_bfloat16",
+    )
+    assert training.build(recipe).dtype_policy.name == "mixed_bfloat16"
+    assert training.build(dataclasses.replace(recipe, precision="float32")).dtype == "float32"
+    with pytest.raises(ValueError, match=r"precision must be one of float32.*'float16'"):
+        dataclasses.replace(recipe, precision="float16")
+    with pytest.raises(ValueError, match="model must not hold dtype"):
+        dataclasses.replace(recipe, model={"dtype": "float16"})
+    assert keras.config.dtype_policy().name == "float32"
+    assert set(models.FAMILIES)

@@ -1,0 +1,150 @@
+"""Random constructor arguments of every family: it builds, learns, saves, loads, draws, exports.
+
+50 cases here, 500 with `pytest -m nightly tests/test_properties.py`, spread over the families. The
+values of an argument come from its name, so a new family is covered once its arguments are below.
+"""
+
+import tempfile
+from pathlib import Path
+
+import hypothesis
+import keras
+import laws
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+from tfgen import models
+
+CASES, NIGHTLY_CASES = 50, 500
+
+
+def widths(least: int, most: int):
+    return st.lists(st.integers(1, 5), min_size=least, max_size=most).map(tuple)
+
+
+# Tiny values of every argument there is. Those that have to fit one another follow in `arguments`.
+VALUES = {
+    "latent_dim": st.integers(1, 4),
+    "num_blocks": st.integers(0, 2),
+    "decoder_blocks": st.none() | st.integers(0, 1),
+    "dense_units": st.integers(1, 6),
+    "num_mixtures": st.integers(1, 3),
+    "noise_std": st.sampled_from([0.0, 0.3]),
+    "prior": st.sampled_from(["standard_normal", "flow", "vamp"]),
+    "prior_components": st.integers(1, 3),
+    "beta": st.sampled_from([0.0, 0.5, 1.0]),
+    "kl_warmup_steps": st.integers(0, 3),
+    "num_importance_samples": st.integers(1, 3),
+    "num_classes": st.none() | st.integers(1, 4),
+    "spectral_normalization": st.booleans(),
+    "objective": st.sampled_from(
+        ["minimax", "non_saturating", "least_squares", "hinge", "wasserstein_gp"]
+    ),
+    "gradient_penalty": st.sampled_from([0.0, 10.0]),
+    "r1": st.sampled_from([0.0, 0.5]),
+    "discriminator_steps": st.integers(1, 2),
+    "ema_momentum": st.sampled_from([0.0, 0.9]),
+    "dropout": st.sampled_from([0.0, 0.2]),
+    "seed": st.integers(0, 2**32 - 1),
+}
+
+
+@st.composite
+def arguments(draw, family: str) -> dict:
+    """Constructor arguments that fit one another."""
+    known = laws.constructor_arguments(models.FAMILIES[family])
+    chosen = {name: draw(values) for name, values in VALUES.items() if name in known}
+    stages = draw(st.integers(1, 2))
+    side = st.sampled_from([4, 8])
+    chosen["image_shape"] = (draw(side), draw(side), draw(st.sampled_from([1, 3])))
+    if isinstance(known["filters"].default, int):
+        chosen["filters"] = draw(st.integers(2, 5))
+    else:
+        chosen["filters"] = draw(widths(stages, stages))
+    if "generator_filters" in known:
+        chosen["generator_filters"] = draw(st.none() | widths(stages, stages))
+    if "decoder_filters" in known:
+        chosen["decoder_filters"] = draw(st.none() | widths(1, stages))
+    if chosen.get("prior") == "flow":
+        chosen["latent_dim"] = draw(st.integers(2, 4))
+    if "pixel_distribution" in known:
+        chosen["pixel_distribution"] = draw(
+            st.sampled_from(
+                ["bernoulli", "categorical", "discretized_logistic_mixture", "gaussian"]
+            )
+        )
+    most = 8 if chosen.get("pixel_distribution") == "categorical" else 256
+    chosen["num_levels"] = draw(st.integers(2, most))
+    if chosen.get("pixel_distribution") == "bernoulli":
+        chosen["num_levels"] = 2
+    return chosen
+
+
+def property_of(family: str, cases: int):
+    @hypothesis.settings(
+        max_examples=cases,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(hypothesis.HealthCheck),
+        phases=[hypothesis.Phase.generate],  # to shrink a failure would cost hours
+    )
+    @hypothesis.given(arguments(family))
+    def holds(chosen):
+        model = models.FAMILIES[family](**chosen)
+        works_from_end_to_end(model)
+        keras.backend.clear_session()
+
+    return holds
+
+
+def works_from_end_to_end(model) -> None:
+    """One step, save, load, equal outputs, a draw, a score, signatures that trace."""
+    images, labels = laws.images_for(model, 4), laws.labels_for(model, 4)
+    given = laws.given(model, labels)
+    model.compile(run_eagerly=True)
+    logs = model.train_on_batch(images, labels, return_dict=True)
+    assert set(logs) == set(model.loss_names)
+    assert np.isfinite(list(logs.values())).all(), logs
+    assert all(np.isfinite(v.numpy()).all() for v in model.trainable_variables)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.keras"
+        model.save(path)
+        loaded = keras.models.load_model(path)
+    assert loaded.get_config() == model.get_config()
+    call = (images,) if labels is None else (images, labels)
+    np.testing.assert_array_equal(np.asarray(loaded(*call)), np.asarray(model(*call)))
+    endpoints = model.endpoints()
+    if "sample" in endpoints:
+        drawn = model.sample(2, seed=1, **laws.given(model, 0))
+        assert drawn.shape == (2, *model.image_shape)
+        assert drawn.dtype == np.uint8
+        np.testing.assert_array_equal(drawn, loaded.sample(2, seed=1, **laws.given(model, 0)))
+    if model.likelihood != "none":
+        assert np.isfinite(model.log_likelihood(images, **given)).all()
+    for name, signature in model.signatures().items():
+        graph = signature.get_concrete_function()
+        assert graph.structured_outputs, name
+
+
+def test_every_argument_has_values():
+    drawn_together = {
+        *("image_shape", "filters", "generator_filters", "decoder_filters"),
+        *("pixel_distribution", "num_levels"),
+    }
+    for family in models.FAMILIES.values():
+        missing = set(laws.constructor_arguments(family)) - set(VALUES) - drawn_together
+        assert not missing, f"{family.__name__}: no values for {missing}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", models.FAMILIES)
+def test_random_arguments(family):
+    property_of(family, -(-CASES // len(models.FAMILIES)))()
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("family", models.FAMILIES)
+def test_many_random_arguments(family):
+    property_of(family, -(-NIGHTLY_CASES // len(models.FAMILIES)))()

@@ -1,0 +1,214 @@
+"""Data that is read while it is used: shards and image folders."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from tfgen import data, streams, training
+from tfgen.recipe import Recipe
+
+RECIPE = Recipe(
+    family="AutoEncoder",
+    model={"image_shape": [8, 8, 1], "latent_dim": 2, "filters": [4], "num_blocks": 0},
+    data="digits",
+    batch_size=10,
+    epochs=3,
+    shift=1,
+    jit_compile=False,
+    seed=3,
+)
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    """Digits in several shards."""
+    return streams.prepare("digits", tmp_path_factory.mktemp("s") / "shards", 20_000, verbose=0)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """120 coloured images in two classes."""
+    folder = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    for index in range(120):
+        path = folder / "ab"[index % 2] / f"{index:03d}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (4, 6, 3), np.uint8)).save(path)
+    return folder
+
+
+def epoch(split, seed: int, number: int) -> list[bytes]:
+    keys = split.keys(tf.constant(seed, tf.int64), tf.constant(number, tf.int64))
+    return [split.read(batch)[0].numpy().tobytes() for batch in keys.batch(1)]
+
+
+# Shards
+
+
+def test_shards_hold_the_data_set(shards):
+    index = json.loads((shards / "dataset.json").read_text())
+    assert len(index["splits"]["train"]["shards"]) > 2
+    for part in data.SPLITS:
+        images, labels = data.arrays("digits", part)
+        stored, classes = data.arrays(shards, part)
+        if part == "train":  # in an order of their own, labels and all
+            own, expected = (
+                sorted((image.tobytes(), int(label)) for image, label in zip(*pair, strict=True))
+                for pair in ((stored, classes), (images, labels))
+            )
+            assert own == expected
+        else:
+            np.testing.assert_array_equal(stored, images)
+            np.testing.assert_array_equal(classes, labels)
+    assert not [p for p in shards.iterdir() if p.name.startswith(".")]
+
+
+def test_order_of_shards_is_a_function_of_seed_and_epoch(shards, monkeypatch):
+    monkeypatch.setattr(streams, "BLOCK", 100)
+    split = streams.Shards(shards, "train")
+    first = epoch(split, 1, 0)
+    assert len(first) == split.count
+    assert epoch(streams.Shards(shards, "train"), 1, 0) == first
+    in_order = [i.tobytes() for i in data.arrays(shards, "train")[0]]
+    for other in (epoch(split, 1, 1), epoch(split, 2, 0), in_order):
+        assert sorted(other) == sorted(first)
+        assert np.mean([a != b for a, b in zip(other, first, strict=True)]) > 0.9
+
+
+@pytest.mark.parametrize("source", ["shards", "folder"])
+def test_batches_can_be_skipped(request, source, monkeypatch):
+    monkeypatch.setattr(streams, "MEMORY_BYTES", 0)
+    recipe = dataclasses.replace(RECIPE, data=str(request.getfixturevalue(source)))
+    split = streams.open_split(recipe.data, "train")
+    assert not isinstance(split, streams.Arrays)
+    whole = list(training.split_batches(recipe, split, True, 0).as_numpy_iterator())
+    per_epoch = split.count // recipe.batch_size
+    assert len(whole) == 3 * per_epoch
+    for first in (1, per_epoch, per_epoch + 2):
+        rest = list(training.split_batches(recipe, split, True, first).as_numpy_iterator())
+        for (a, b), (c, d) in zip(rest, whole[first:], strict=True):
+            np.testing.assert_array_equal(a, c)
+            np.testing.assert_array_equal(b, d)
+
+
+def test_a_resumed_run_on_shards_ends_as_a_whole_one(shards, tmp_path, monkeypatch):
+    recipe = dataclasses.replace(RECIPE, data=str(shards), batch_size=128)
+    whole = training.train(recipe, tmp_path / "whole", verbose=0)
+
+    def step(self, batch, logs=None):
+        original(self, batch, logs)
+        if self.state["step"] == 11:
+            raise KeyboardInterrupt
+
+    original = training.Checkpoint.on_train_batch_end
+    with monkeypatch.context() as patch:
+        patch.setattr(training.Checkpoint, "on_train_batch_end", step)
+        with pytest.raises(KeyboardInterrupt):
+            training.train(recipe, tmp_path / "cut", verbose=0, checkpoint_seconds=0.0)
+    resumed = training.train(recipe, tmp_path / "cut", resume=True, verbose=0)
+    for own, other in zip(resumed.get_weights(), whole.get_weights(), strict=True):
+        np.testing.assert_array_equal(own, other)
+    assert (tmp_path / "cut" / "log.csv").read_text() == (
+        tmp_path / "whole" / "log.csv"
+    ).read_text()
+
+
+def test_prepare_refuses_a_folder_that_holds_a_data_set(shards):
+    with pytest.raises(ValueError, match="already holds a data set"):
+        streams.prepare("digits", shards, verbose=0)
+
+
+def test_preparation_that_was_cut_off_is_no_data_set(tmp_path, monkeypatch):
+    def fail(path, *args):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(streams, "_digest_of_files", fail)
+    with pytest.raises(OSError, match="no space"):
+        streams.prepare("digits", tmp_path / "out", verbose=0)
+    with pytest.raises(ValueError, match="must hold PNG or JPEG images; it holds none"):
+        data.arrays(tmp_path / "out")
+
+
+# Damage
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"format": "another"},
+        {"image_shape": [8, 8]},
+        {"image_shape": [8, "8", 1]},
+        {"image_shape": None},
+        {"num_classes": -1},
+        {"splits": {}},
+        {"splits": None},
+    ],
+)
+def test_index_that_is_none(shards, tmp_path, change):
+    index = json.loads((shards / "dataset.json").read_text())
+    (tmp_path / "dataset.json").write_text(json.dumps(index | change))
+    with pytest.raises(ValueError, match="not an index that tfgen data prepare writes"):
+        streams.Shards(tmp_path, "train")
+
+
+def test_index_cannot_lead_out_of_its_folder(shards, tmp_path):
+    index = json.loads((shards / "dataset.json").read_text())
+    index["splits"]["train"]["shards"] = ["../secret.tfrecord"]
+    (tmp_path / "dataset.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match="not an index"):
+        streams.Shards(tmp_path, "train")
+
+
+def test_missing_and_damaged_shards(shards, tmp_path):
+    index = json.loads((shards / "dataset.json").read_text())
+    (tmp_path / "dataset.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match="lacks the shard"):
+        streams.Shards(tmp_path, "train")
+    for path in shards.glob("*.tfrecord"):
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        (tmp_path / path.name).write_bytes(content)
+    with pytest.raises(tf.errors.DataLossError):
+        data.arrays(tmp_path, "test")
+
+
+# Folders
+
+
+def test_a_folder_gives_the_same_batches_in_memory_and_not(folder, monkeypatch):
+    recipe = dataclasses.replace(RECIPE, data=str(folder))
+    held = streams.open_split(recipe.data, "train")
+    assert isinstance(held, streams.Arrays)
+    monkeypatch.setattr(streams, "MEMORY_BYTES", 0)
+    read = streams.open_split(recipe.data, "train")
+    assert isinstance(read, streams.Files)
+    assert (held.count, held.image_shape, held.num_classes) == (
+        *(read.count, read.image_shape, read.num_classes),
+    )
+    assert held.digest() == read.digest()
+    a, b = (training.split_batches(recipe, split, True, 0) for split in (held, read))
+    for (images, labels), (others, classes) in zip(a, b, strict=True):
+        np.testing.assert_array_equal(images, others)
+        np.testing.assert_array_equal(labels, classes)
+
+
+def test_a_folder_becomes_shards_without_being_held(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "_read_images", lambda *args: pytest.fail("held in memory"))
+    path = streams.prepare(folder, tmp_path / "out", verbose=0)
+    monkeypatch.undo()
+    for part in ("validation", "test"):
+        for own, other in zip(data.arrays(path, part), data.arrays(folder, part), strict=True):
+            np.testing.assert_array_equal(own, other)
+
+
+def test_an_image_of_another_size_is_named(folder, tmp_path, monkeypatch):
+    for index, width in enumerate([6] * 20 + [7]):
+        Image.new("L", (width, 4)).save(tmp_path / f"{index:02d}.png")
+    monkeypatch.setattr(streams, "MEMORY_BYTES", 0)
+    with pytest.raises(ValueError, match=r"20\.png must have the shape of the first image"):
+        streams.prepare(tmp_path, tmp_path / "out", verbose=0)
+    assert not (tmp_path / "out" / "dataset.json").exists()

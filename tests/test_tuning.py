@@ -1,0 +1,240 @@
+"""Fine-tuning: weights by name, freezing, adapters, rates by part, weights that start anew."""
+
+import dataclasses
+
+import keras
+import laws
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import CONFIGURATIONS
+
+from tfgen import AutoEncoder, models, training, tuning, zoo
+from tfgen.recipe import Recipe
+
+SMALL = {"image_shape": (8, 8, 1), "latent_dim": 2, "filters": (4,), "dense_units": 8}
+
+
+def a_part(model) -> str:
+    """The network that stands first in the model, e.g. "encoder"."""
+    names = [name for name, v in tuning.weights(model).items() if v.trainable and "/" in name]
+    return names[0].split("/")[0]
+
+
+def train_a_step(model) -> None:
+    model.train_on_batch(laws.images_for(model, 4), laws.labels_for(model, 4))
+
+
+# Names
+
+
+def test_names_are_those_of_the_configuration(case):
+    """Whatever was built before, and each weight has one."""
+    first, second = case(), case()
+    assert list(tuning.weights(first)) == list(tuning.weights(second))
+    found = {id(v) for v in tuning.weights(first).values()}
+    assert found == {id(v) for v in first.variables}
+
+
+def test_patterns():
+    names = ["encoder/a/kernel", "encoder/b/bias", "decoder/a/kernel", "scale"]
+    assert tuning.matching(names, ["encoder"]) == names[:2]
+    assert tuning.matching(names, ["*/a"]) == [names[0], names[2]]
+    assert tuning.matching(names, ["scale", "encoder/b/bias"]) == [names[3], names[1]]
+    assert tuning.matching(names, []) == []
+    for wrong in ("enc", "encoder/", "kernel", ""):
+        with pytest.raises(ValueError, match=r"stand for a part.*decoder, encoder, scale"):
+            tuning.matching(names, [wrong])
+
+
+# Freezing
+
+
+def test_frozen_weights_stay_and_the_others_move(first_case):
+    model = laws.randomised(first_case())
+    model.compile(run_eagerly=True)
+    part = a_part(model)
+    names = model.freeze(part)
+    assert names
+    held = tuning.weights(model)
+    frozen = {id(held[name]) for name in names}
+    before = {name: v.numpy() for name, v in held.items()}
+    train_a_step(model)
+    for name, variable in held.items():
+        if id(variable) in frozen:
+            np.testing.assert_array_equal(variable.numpy(), before[name], err_msg=name)
+    assert any((v.numpy() != before[n]).any() for n, v in held.items())
+    model.unfreeze()
+    train_a_step(model)
+    assert any((held[name].numpy() != before[name]).any() for name in names)
+    assert "frozen" not in model.get_config()
+
+
+def test_what_is_frozen_is_saved(first_case, tmp_path):
+    model = first_case()
+    model.compile()
+    names = model.freeze(a_part(model))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    held = tuning.weights(loaded)
+    assert not any(held[name].trainable for name in names)
+    assert len(loaded.trainable_variables) == len(model.trainable_variables)
+    assert loaded.get_config() == model.get_config()
+    model.save_to_preset(tmp_path / "preset")
+    assert zoo.load(tmp_path / "preset").get_config() == model.get_config()
+
+
+def test_a_weight_that_never_trained_is_not_thawed(first_case):
+    model = first_case()
+    trainable = {name for name, v in tuning.weights(model).items() if v.trainable}
+    model.freeze("*")
+    model.unfreeze("*")
+    assert {name for name, v in tuning.weights(model).items() if v.trainable} == trainable
+
+
+# Adapters
+
+
+def test_lora_trains_the_adapters_alone_and_is_folded_in(first_case, tmp_path):
+    model = laws.randomised(first_case())
+    model.compile(run_eagerly=True)
+    part = next((p for p in ("decoder", "generator") if hasattr(model, p)), "*")
+    before = tuning.values(model)
+    outputs = model.get_config()
+    layers = model.enable_lora(2, part)
+    assert layers
+    for name, value in tuning.values(model).items():
+        np.testing.assert_allclose(value, before[name], atol=1e-6, err_msg=name)  # starts at 0
+    train_a_step(model)
+    after = tuning.values(model)
+    changed = [
+        name for name in layers if (after[f"{name}/kernel"] != before[f"{name}/kernel"]).any()
+    ]
+    assert changed, "no adapter moved"
+    for name, variable in tuning.weights(model).items():
+        if name.rsplit("/", 1)[0] in layers and name.endswith("/kernel"):
+            np.testing.assert_array_equal(variable.numpy(), before[name], err_msg=name)
+    model.save_to_preset(tmp_path / "preset")
+    loaded = zoo.load(tmp_path / "preset")
+    assert loaded.get_config() == outputs
+    for name, value in tuning.values(loaded).items():
+        np.testing.assert_array_equal(value, after[name], err_msg=name)
+
+
+def test_lora_refuses(first_case):
+    model = first_case()
+    for rank in (0, 1.5, True):
+        with pytest.raises(ValueError, match="rank must be"):
+            model.enable_lora(rank, "*")
+    with pytest.raises(ValueError, match="stand for a part"):
+        model.enable_lora(2, "nothing")
+
+
+# Rates
+
+
+def test_rates_by_variable():
+    variables = [keras.Variable(np.ones(3, np.float32)) for _ in range(3)]
+    plain = [keras.Variable(np.ones(3, np.float32)) for _ in range(3)]
+    grouped = tuning.GroupedAdam([1.0, 0.1, 10.0], learning_rate=0.01)
+    grouped = tuning.GroupedAdam.from_config(grouped.get_config())
+    adam = keras.optimizers.Adam(0.01)
+    gradients = [tf.constant([1.0, -2.0, 0.5])] * 3
+    grouped.apply(gradients, variables)
+    adam.apply(gradients, plain)
+    for variable, reference, factor in zip(variables, plain, (1.0, 0.1, 10.0), strict=True):
+        np.testing.assert_allclose(
+            1 - variable.numpy(), factor * (1 - reference.numpy()), rtol=1e-3
+        )
+    with pytest.raises(ValueError, match="one number for each of the 2 variables"):
+        tuning.GroupedAdam([1.0]).build(variables[:2])
+
+
+# Weights that start anew
+
+
+def test_partial_loading_names_what_starts_anew(tmp_path):
+    model = laws.randomised(models.FAMILIES["VAE"](**SMALL, num_classes=3))
+    model.save_to_preset(tmp_path)
+    with pytest.raises(ValueError, match="'partial'"):
+        zoo.load(tmp_path, num_classes=5)
+    with pytest.warns(UserWarning, match="start anew") as caught:
+        loaded = zoo.load(tmp_path, load_weights="partial", num_classes=5)
+    message = str(caught[0].message)
+    stored, own = tuning.values(model), tuning.values(loaded)
+    named = {name for name in own if f"{name} (shape" in message}
+    assert named == {"encoder/dense/kernel", "decoder/dense/kernel"}
+    for name, value in own.items():
+        if value.shape == stored[name].shape:
+            np.testing.assert_array_equal(value, stored[name], err_msg=name)
+        else:
+            assert name in named or name.startswith("posterior/"), name
+    with pytest.warns(UserWarning, match=r"encoder/dense/kernel \(shape \(64, 8\), stored"):
+        zoo.load(tmp_path, load_weights="partial", image_shape=(8, 8, 3), num_classes=None)
+
+
+def test_partial_loading_of_what_fits_is_silent(tmp_path, recwarn):
+    model = laws.randomised(AutoEncoder(**SMALL))
+    model.save_to_preset(tmp_path)
+    loaded = zoo.load(tmp_path, load_weights="partial", noise_std=0.5)
+    for own, other in zip(loaded.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(own, other)
+    assert not [w for w in recwarn if "start anew" in str(w.message)]
+    with pytest.raises(ValueError, match="load_weights must be True, False or 'partial'"):
+        zoo.load(tmp_path, load_weights="some")
+    with pytest.raises(ValueError, match="no weight of the AutoEncoder fits"):
+        tuning.copy_weights(model, keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]))
+
+
+def test_a_recipe_fine_tunes(tmp_path, capsys):
+    """From weights of another image size, the encoder frozen, adapters and two rates."""
+    donor = laws.randomised(AutoEncoder(**{**SMALL, "image_shape": (4, 4, 1)}))
+    donor.save_to_preset(tmp_path / "donor")
+    recipe = Recipe(
+        family="AutoEncoder",
+        model=SMALL,
+        data="digits",
+        batch_size=128,
+        epochs=1,
+        jit_compile=False,
+        initial=str(tmp_path / "donor"),
+        freeze=["encoder/stage_0_conv"],
+        lora={"decoder/dense": 2},
+        learning_rate_factors={"encoder": 0.5},
+    )
+    model = training.build(recipe)
+    assert (
+        "starts anew: encoder/dense/kernel (shape (64, 8), stored (16, 8))"
+        in capsys.readouterr().out
+    )
+    stored, held = tuning.values(donor), tuning.weights(model)
+    kernel = "encoder/stage_0_conv/kernel"
+    np.testing.assert_array_equal(held[kernel].numpy(), stored[kernel])
+    assert not held[kernel].trainable
+    assert held["decoder/dense/lora_kernel_a"].trainable
+    factors = dict(
+        zip((v.path for v in model.trainable_variables), model.optimizer.factors, strict=True)
+    )
+    assert factors[held["encoder/dense/kernel"].path] == 0.5
+    assert factors[held["decoder/to_grid/kernel"].path] == 1.0
+    trained = training.train(recipe, tmp_path / "run", verbose=0)
+    np.testing.assert_array_equal(tuning.weights(trained)[kernel].numpy(), stored[kernel])
+    zoo.save(trained, tmp_path / "run", recipe)
+    loaded = zoo.load(tmp_path / "run")
+    images = laws.images_for(loaded, 2)
+    np.testing.assert_allclose(loaded(images), trained(images), atol=1e-3)
+
+
+def test_a_recipe_of_parts_that_are_not_there():
+    recipe = Recipe(family="AutoEncoder", model=SMALL, data="digits")
+    for change in (
+        {"freeze": ["generator"]},
+        {"lora": {"generator": 2}},
+        {"learning_rate_factors": {"generator": 2.0}},
+    ):
+        with pytest.raises(ValueError, match="'generator' must stand for"):
+            training.build(dataclasses.replace(recipe, **change))
+
+
+def test_every_family_has_parts():
+    assert set(CONFIGURATIONS) == set(models.FAMILIES)

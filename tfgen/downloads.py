@@ -1,0 +1,107 @@
+"""Weights that are too large to ship: downloaded once, checked by sha256, kept in a cache.
+
+    TFGEN_CACHE_DIR   where they are kept; by default the user's cache folder. A folder that holds
+                      them already may be read-only.
+    TFGEN_OFFLINE=1   never connects; what is not in the cache is an error that says so.
+
+An entry names one or more addresses of the same file. The next one is tried when one fails, and a
+download that was cut off goes on where it stopped.
+"""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+__all__ = ["DownloadError", "cache_folder", "fetch", "sha256"]
+
+TIMEOUT = 30.0  # seconds without a byte
+CHUNK = 2**14  # bytes; what has arrived of one is lost when a connection breaks
+
+
+class DownloadError(FileNotFoundError):
+    """A file is neither in the cache nor reachable. The message says each reason."""
+
+
+def sha256(path: Path) -> str:
+    """Returns the sha256 of a file, 64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def cache_folder() -> Path:
+    """Returns the folder of downloads; it need not exist."""
+    import pooch
+
+    return Path(os.environ.get("TFGEN_CACHE_DIR") or pooch.os_cache("tfgen")).expanduser()
+
+
+def fetch(urls: Sequence[str], digest: str, suffix: str) -> Path:
+    """Returns the path of a file in the cache, downloading it if it is not there.
+
+    Args:
+        urls: Addresses of the same file, the preferred one first.
+        digest: Its sha256.
+        suffix: Of its name in the cache.
+
+    Raises:
+        DownloadError: It is not in the cache, and no address gave it.
+        OSError: The cache cannot be written.
+    """
+    path = cache_folder() / f"{digest}{suffix}"
+    if path.is_file() and sha256(path) == digest:
+        return path
+    if os.environ.get("TFGEN_OFFLINE", "0") not in ("", "0"):
+        raise DownloadError(
+            f"{path} is not there or damaged, and TFGEN_OFFLINE forbids to download it. Unset "
+            "TFGEN_OFFLINE, or set TFGEN_CACHE_DIR to a folder that holds it."
+        )
+    import pooch
+    from filelock import FileLock
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    reasons = []
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        for url in urls:
+            try:
+                # It downloads under another name, checks the hash and renames.
+                pooch.retrieve(
+                    url,
+                    known_hash=f"sha256:{digest}",
+                    fname=path.name,
+                    path=path.parent,
+                    downloader=_Resuming(path.with_name(f".{path.name}.part")),
+                )
+                return path
+            except PermissionError:
+                raise
+            except (OSError, ValueError) as error:  # requests' errors are OSErrors
+                reasons.append(f"{url}: {error}")
+    raise DownloadError(
+        f"{path.name} is not in the cache {path.parent} and could not be downloaded: "
+        f"{'; '.join(reasons)}. Connect to the internet and try again: it goes on where it stopped."
+    )
+
+
+class _Resuming:
+    """Downloads for pooch, beginning where a partial file ends."""
+
+    def __init__(self, partial: Path):
+        self._partial = partial
+
+    def __call__(self, url: str, output_file: str, mover) -> None:
+        import requests
+
+        start = self._partial.stat().st_size if self._partial.exists() else 0
+        headers = {"Range": f"bytes={start}-"} if start else {}
+        with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
+            if answer.status_code == 416:  # the partial file is as long as the whole one, or longer
+                self._partial.unlink()
+                return self(url, output_file, mover)
+            answer.raise_for_status()
+            resumed = answer.status_code == 206
+            with self._partial.open("ab" if resumed else "wb") as file:
+                for chunk in answer.iter_content(CHUNK):
+                    file.write(chunk)
+        os.replace(self._partial, output_file)
+        return None

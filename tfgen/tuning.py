@@ -1,0 +1,166 @@
+"""Fine-tuning: weights by name, frozen parts, low-rank adapters, rates of learning by part.
+
+A weight's name is its path through the model, e.g. "encoder/stage_0_conv/kernel". It is the same
+in every model of a configuration, whatever was built before, and a pattern stands for all weights
+below it: "encoder" for the whole encoder, "*/stage_0_*" for the first stage of each network.
+"""
+
+import fnmatch
+import re
+from collections.abc import Iterable, Iterator
+
+import keras
+import numpy as np
+
+__all__ = ["GroupedAdam", "copy_weights", "matching", "values", "weights"]
+
+LORA_WEIGHTS = ("lora_kernel_a", "lora_kernel_b", "lora_embeddings_a", "lora_embeddings_b")
+
+
+def weights(model: keras.Model) -> dict[str, keras.Variable]:
+    """Returns every weight by name; one that two networks share stands under both names.
+
+    >>> from tfgen import AutoEncoder
+    >>> list(weights(AutoEncoder((8, 8, 1), filters=(4,), num_blocks=0)))[:2]
+    ['encoder/stage_0_conv/kernel', 'encoder/stage_0_conv/bias']
+    """
+    return dict(_walk(model, ""))
+
+
+def _walk(layer: keras.Layer, prefix: str) -> Iterator[tuple[str, keras.Variable]]:
+    children = list(layer._flatten_layers(include_self=False, recursive=False))
+    below = {id(v) for child in children for v in child.variables}
+    for variable in layer.variables:
+        if id(variable) not in below:
+            yield prefix + variable.name, variable
+    seen: dict[str, int] = {}
+    for child in children:
+        if isinstance(layer, keras.layers.Wrapper):  # a wrapper goes by the name of what it wraps
+            yield from _walk(child, prefix)
+            continue
+        name = _own_name(child)
+        place = seen[name] = seen.get(name, -1) + 1
+        yield from _walk(child, f"{prefix}{name}_{place}/" if place else f"{prefix}{name}/")
+
+
+def _own_name(layer: keras.Layer) -> str:
+    """A layer's name without the number that Keras counts up with each model that is built."""
+    if isinstance(layer, keras.layers.Wrapper):
+        return _own_name(layer.layer)
+    plain = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(layer).__name__).lower()
+    return re.sub(rf"^({plain})_\d+$", r"\1", layer.name)
+
+
+def matching(names: Iterable[str], patterns: Iterable[str]) -> list[str]:
+    """Returns the names that are, or lie below, one of the patterns.
+
+    Raises:
+        ValueError: A pattern that stands for nothing.
+    """
+    names, found = list(names), []
+    for pattern in patterns:
+        hits = [n for n in names if fnmatch.fnmatch(n, pattern) or _below(n, pattern)]
+        if not hits:
+            tops = sorted({name.split("/")[0] for name in names})
+            raise ValueError(
+                f"pattern {pattern!r} must stand for a part of the model or for weights of it; "
+                f"the parts are {', '.join(tops)}."
+            )
+        found += [name for name in hits if name not in found]
+    return found
+
+
+def _below(name: str, pattern: str) -> bool:
+    return fnmatch.fnmatch(name, f"{pattern}/*")
+
+
+def lora_layers(model: keras.Model, patterns: Iterable[str]) -> dict[str, keras.Layer]:
+    """Returns the layers under the patterns that offer low-rank adapters, by name."""
+    found: dict[str, keras.Layer] = {}
+
+    def walk(layer, prefix):
+        if isinstance(layer, keras.layers.SpectralNormalization):
+            return  # it writes into the kernel, which an adapter freezes
+        for child in layer._flatten_layers(include_self=False, recursive=False):
+            name = prefix + _own_name(child)
+            if hasattr(child, "enable_lora") and not child.lora_enabled:
+                found.setdefault(name, child)
+            walk(child, f"{name}/")
+
+    walk(model, "")
+    unique = {id(layer): name for name, layer in reversed(found.items())}
+    chosen = matching(found, patterns) if found else []
+    return {name: found[name] for name in chosen if unique[id(found[name])] == name}
+
+
+def values(model: keras.Model) -> dict[str, np.ndarray]:
+    """Returns every weight's value by name, low-rank adapters folded into what they adapt."""
+    found = {name: v.numpy() for name, v in weights(model).items()}
+    for layer in model._flatten_layers():
+        if getattr(layer, "lora_enabled", False):
+            attribute = "kernel" if hasattr(layer, "kernel") else "embeddings"
+            inner = getattr(layer, f"_{attribute}")
+            merged = keras.ops.convert_to_numpy(getattr(layer, attribute))
+            for name, variable in weights(model).items():
+                if variable is inner:
+                    found[name] = merged
+    return {name: value for name, value in found.items() if name.split("/")[-1] not in LORA_WEIGHTS}
+
+
+def copy_weights(source: keras.Model, target: keras.Model) -> list[str]:
+    """Copies the weights that both models have in one shape; returns what the target had to keep.
+
+    Returns:
+        One line for each weight of `target` that keeps its initial values, with the reason.
+
+    Raises:
+        ValueError: Not one weight fits.
+    """
+    given, kept, copied = values(source), [], set()
+    own = weights(target)
+    for name, variable in own.items():
+        value = given.get(name)
+        if value is not None and value.shape == tuple(variable.shape):
+            variable.assign(value)
+            copied.add(id(variable))
+    for name, variable in own.items():
+        if id(variable) not in copied:
+            shape = tuple(variable.shape)
+            reason = f"shape {shape}, stored {given[name].shape}" if name in given else "new"
+            kept.append(f"{name} ({reason})")
+            copied.add(id(variable))  # under its first name only
+    if len(kept) == len({id(v) for v in own.values()}):
+        raise ValueError(
+            f"no weight of the {type(source).__name__} fits the {type(target).__name__}; "
+            "initial weights must come from a model of a like configuration."
+        )
+    return kept
+
+
+@keras.saving.register_keras_serializable("tfgen")
+class GroupedAdam(keras.optimizers.Adam):
+    """Adam with a factor on the learning rate of each variable.
+
+    Args:
+        factors: One for each variable, in the order of `build`.
+        **kwargs: As for `keras.optimizers.Adam`.
+    """
+
+    def __init__(self, factors: list[float], **kwargs):
+        super().__init__(**kwargs)
+        self.factors = [float(factor) for factor in factors]
+
+    def build(self, variables):
+        if len(variables) != len(self.factors):
+            raise ValueError(
+                f"factors must hold one number for each of the {len(variables)} variables; "
+                f"received {len(self.factors)}."
+            )
+        super().build(variables)
+
+    def update_step(self, gradient, variable, learning_rate):
+        factor = self.factors[self._get_variable_index(variable)]
+        super().update_step(gradient, variable, learning_rate * factor)
+
+    def get_config(self):
+        return {**super().get_config(), "factors": list(self.factors)}
