@@ -584,7 +584,7 @@ def test_the_colour_recipe_trains_samples_and_exports(tmp_path):
         ({"orders": 3}, r"orders must be one of \(1, 2, 4, 8\); received 3"),
         ({"orders": 4, "image_shape": (4, 8, 1)}, "orders=4 turns images.*must be square"),
         ({"dropout": 1.0}, r"dropout must lie in \[0, 1\)"),
-        ({"filters": 0}, "filters must be at least 1"),
+        ({"filters": 0}, "filters must be a whole number, at least 1"),
         ({"image_shape": (4, 4, 2)}, "image_shape must be.*1 or 3 channels"),
         ({"num_levels": 256, "pixel_distribution": "gaussian"}, "probabilities of levels"),
         ({"num_levels": 4}, "'bernoulli' needs num_levels=2"),

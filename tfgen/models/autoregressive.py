@@ -12,6 +12,7 @@ layers, adds the groups before g. One network may serve several pixel orders, to
 """
 
 import math
+import numbers
 import os
 from typing import Any, NamedTuple
 
@@ -166,8 +167,10 @@ class AutoregressiveModel(GenerativeModel):
             ("head_units", head_units, 1),
             ("num_mixtures", num_mixtures, 1),
         ):
-            if not value >= least:
-                raise ValueError(f"{name} must be at least {least}; received {value!r}.")
+            if not isinstance(value, numbers.Integral) or value < least:
+                raise ValueError(
+                    f"{name} must be a whole number, at least {least}; received {value!r}."
+                )
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout must lie in [0, 1); received {dropout!r}.")
         self.filters = filters
@@ -343,7 +346,8 @@ class AutoregressiveModel(GenerativeModel):
         pixel = distributions.pixel_distribution(
             self.pixel_distribution, flat, self.num_levels, self.groups
         )
-        return pixel.distribution.log_prob(tokens[..., 0])
+        log_probs = pixel.distribution.log_prob(tf.cast(tokens[..., 0], tf.float32))
+        return tf.cast(log_probs, self._output_dtype)
 
     def _pattern_index(self, tokens: tf.Tensor) -> tf.Tensor:
         """Which pattern the pixels of each group make, int32 (..., groups)."""
