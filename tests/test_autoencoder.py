@@ -88,7 +88,7 @@ def test_what_it_cannot_do(method, arguments):
     model = AutoEncoder(**SMALL)
     with pytest.raises(NotImplementedError, match=f"'{method}': .*no distribution.*use a VAE"):
         getattr(model, method)(*arguments)
-    assert set(model.signatures()) == {"encode", "decode", "reconstruct"}
+    assert set(model.endpoints()) == {"encode", "decode", "reconstruct"}
 
 
 def test_bad_noise_std():
