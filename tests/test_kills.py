@@ -1,7 +1,8 @@
 """Runs that are killed with SIGKILL at random moments end as one that was not, to the bit.
 
-Two kills a family here; `pytest -m nightly tests/test_kills.py -s` kills each family 20 times and
-prints where the kills struck. Every step writes a checkpoint, so many strike while one is written.
+Two kills a family here; `pytest -m nightly tests/test_kills.py` kills each family 20 times and
+prints where the kills struck. Every step writes a checkpoint, and every other kill waits until a
+file is being written.
 """
 
 import dataclasses
@@ -27,7 +28,7 @@ EPOCHS = 3
 
 # A process that has imported everything, and forks a child for each run: most of a run's start is
 # imports. The child tells of each step that it has finished, and dawdles in the middle of writing a
-# checkpoint and before it renames it, so that many kills strike there.
+# checkpoint and before it renames it, so that a kill can strike there.
 NURSERY = """
     import io, json, os, sys, time
     import numpy as np
@@ -87,12 +88,20 @@ class Nursery:
             bufsize=1,
         )
 
-    def run(self, recipe: Recipe, folder: Path, resume: bool, kill_after: float | None = None):
+    def run(
+        self,
+        recipe: Recipe,
+        folder: Path,
+        resume: bool,
+        kill_after: float | None = None,
+        while_writing: bool = False,
+    ) -> tuple[bool, float]:
         """Returns whether the run was killed and the seconds from its first step to its end.
 
         Args:
             recipe, folder, resume: As for `training.train`.
             kill_after: Seconds after its first step until it is killed; None lets it live.
+            while_writing: Wait longer, until a file is half-written or not yet renamed.
         """
         values = {"recipe": recipe.to_dict(), "folder": str(folder), "resume": resume}
         print(json.dumps(values), file=self._process.stdin, flush=True)
@@ -101,6 +110,9 @@ class Nursery:
         began = time.monotonic()
         if kill_after is not None and word == "step":
             time.sleep(kill_after)
+            deadline = time.monotonic() + 10
+            while while_writing and not unfinished(folder) and time.monotonic() < deadline:
+                time.sleep(0.001)
             os.kill(child, signal.SIGKILL)
         while word == "step":
             word = self._line()
@@ -119,6 +131,11 @@ class Nursery:
         self._process.stdin.close()
         self._process.stdout.close()
         self._process.wait()
+
+
+def unfinished(folder: Path) -> list[Path]:
+    """Files that are being written, or were when their writer was killed."""
+    return [*folder.glob(".*.tmp.*"), *folder.glob("samples/.*.tmp.*")]
 
 
 @pytest.fixture(scope="module")
@@ -187,10 +204,16 @@ def assert_survives(nursery: Nursery, recipe: Recipe, folder: Path, kills: int) 
     run = folder / "killed"
     while struck["kills"] < kills:
         lasts = chance.uniform(0, 2 * seconds / (kills + 1))
-        killed, _ = nursery.run(recipe, run, resume=run.exists(), kill_after=lasts)
+        killed, _ = nursery.run(
+            recipe,
+            run,
+            resume=run.exists(),
+            kill_after=lasts,
+            while_writing=struck["lives"] % 2 == 0,
+        )
         struck["lives"] += 1
         struck["kills"] += killed
-        struck["while writing"] += any(run.glob("**/.*.tmp.*"))
+        struck["while writing"] += bool(unfinished(run))
         newest = sorted(run.glob("checkpoint-*.npz"))
         if newest:
             struck["inside an epoch"] += int(newest[-1].stem[-9:]) % STEPS_PER_EPOCH > 0
@@ -202,7 +225,7 @@ def assert_survives(nursery: Nursery, recipe: Recipe, folder: Path, kills: int) 
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         assert found[name] == value, name
-    assert not list(run.glob("**/.*.tmp.*")), "a temporary file stayed behind"
+    assert not unfinished(run), "a temporary file stayed behind"
     return struck
 
 

@@ -29,7 +29,8 @@ def test_sixteen_bits(case, precision):
     model = case(dtype=precision)
     model.compile(jit_compile=False)
     before = [v.numpy() for v in model.trainable_variables]
-    assert np.isfinite(list(fit(model).values())).all()
+    # Enough steps for the loss scale, which starts high, to come down to where it fits.
+    assert np.isfinite(list(fit(model, steps=20).values())).all()
     after = [v.numpy() for v in model.trainable_variables]
     assert all(np.isfinite(value).all() for value in after)
     assert any((a != b).any() for a, b in zip(before, after, strict=True))

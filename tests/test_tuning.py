@@ -112,6 +112,8 @@ def test_lora_trains_the_adapters_alone_and_is_folded_in(first_case, tmp_path):
     ]
     assert changed, "no adapter moved"
     for name, variable in tuning.weights(model).items():
+        if name.startswith("averaged_"):
+            continue  # which goes on moving towards what it averages
         if name.rsplit("/", 1)[0] in layers and name.endswith("/kernel"):
             np.testing.assert_array_equal(variable.numpy(), before[name], err_msg=name)
     model.save_to_preset(tmp_path / "preset")
