@@ -150,9 +150,9 @@ def digits(tmp_path_factory) -> Path:
     """Few enough images for a short epoch."""
     folder = tmp_path_factory.mktemp("data")
     rng = np.random.default_rng(0)
-    for channels, shape in ((1, (8, 8, 1)), (3, (4, 6, 3))):
+    for shape in {tuple(a["image_shape"]) for f in CONFIGURATIONS.values() for a in f.values()}:
         np.savez(
-            folder / f"{channels}.npz",
+            folder / f"{shape}.npz",
             images=rng.integers(0, 256, (100, *shape), np.uint8),
             labels=np.arange(100) % 2,
         )
@@ -162,12 +162,11 @@ def digits(tmp_path_factory) -> Path:
 def recipe_for(family: str, name: str, data: Path) -> Recipe:
     """A recipe in which all that has a state is on."""
     arguments = dict(CONFIGURATIONS[family][name])
-    channels = arguments["image_shape"][2]
     patience = 2 if "loss" in models.FAMILIES[family].loss_names else None
     return Recipe(
         family=family,
         model=arguments,
-        data=str(data / f"{channels}.npz"),
+        data=str(data / f"{tuple(arguments['image_shape'])}.npz"),
         batch_size=16,  # of 64 images
         epochs=EPOCHS,
         learning_rate=0.01,
