@@ -16,7 +16,9 @@ import hashlib
 import json
 import platform
 import re
+import shutil
 import subprocess
+import tempfile
 import warnings
 import zipfile
 from importlib.metadata import version
@@ -341,8 +343,11 @@ def save(
     held = tuning.values(model)  # low-rank adapters folded in
     for name, variable in tuning.weights(twin).items():
         variable.assign(held[name])
-    with replacing(path / WEIGHTS) as temporary:
-        twin.save_weights(temporary)
+    # Not straight to its place: where a disk is full, HDF5 fails in a way that can bring the process
+    # down at a later file.
+    with tempfile.TemporaryDirectory() as scratch, replacing(path / WEIGHTS) as temporary:
+        twin.save_weights(Path(scratch) / WEIGHTS)
+        shutil.copyfile(Path(scratch) / WEIGHTS, temporary)
     stored = {"family": type(model).__name__, "config": config}
     _write(path / "config.json", stored)
     if recipe is not None:
