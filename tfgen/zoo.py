@@ -343,8 +343,8 @@ def save(
     held = tuning.values(model)  # low-rank adapters folded in
     for name, variable in tuning.weights(twin).items():
         variable.assign(held[name])
-    # Not straight to its place: where a disk is full, HDF5 fails in a way that can bring the process
-    # down at a later file.
+    # Not straight to its place: on a full disk HDF5 fails in a way that can bring the process down at
+    # a later file.
     with tempfile.TemporaryDirectory() as scratch, replacing(path / WEIGHTS) as temporary:
         twin.save_weights(Path(scratch) / WEIGHTS)
         shutil.copyfile(Path(scratch) / WEIGHTS, temporary)
