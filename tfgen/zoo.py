@@ -343,8 +343,7 @@ def save(
     held = tuning.values(model)  # low-rank adapters folded in
     for name, variable in tuning.weights(twin).items():
         variable.assign(held[name])
-    # Not straight to its place: on a full disk HDF5 fails in a way that can bring the process down at
-    # a later file.
+    # Not straight to its place: on a full disk HDF5 fails so that a later file can end the process.
     with tempfile.TemporaryDirectory() as scratch, replacing(path / WEIGHTS) as temporary:
         twin.save_weights(Path(scratch) / WEIGHTS)
         shutil.copyfile(Path(scratch) / WEIGHTS, temporary)
