@@ -3,7 +3,7 @@
 // each demo shows where a model has the endpoints that it needs.
 
 const $ = (id) => document.getElementById(id);
-const model = { name: "", endpoints: {}, height: 0, width: 0, channels: 0 };
+let model = { name: "", endpoints: {}, height: 0, width: 0, channels: 0 }; // the chosen one
 
 // The server --------------------------------------------------------------------------------
 
@@ -15,14 +15,14 @@ async function ask(path, body) {
   return answer;
 }
 
-// Runs an endpoint; an endpoint with one output gives that output alone.
-async function predict(signature, inputs) {
-  const endpoint = model.endpoints[signature];
+// Runs an endpoint of a model; an endpoint with one output gives that output alone.
+async function predict(of, signature, inputs) {
+  const endpoint = of.endpoints[signature];
   if ("labels" in endpoint.inputs) {
     const rows = Object.values(inputs)[0].length;
     inputs = { ...inputs, labels: Array(rows).fill(whole($("labels"))) };
   }
-  const path = `/v1/models/${encodeURIComponent(model.name)}:predict`;
+  const path = `/v1/models/${encodeURIComponent(of.name)}:predict`;
   const answer = await ask(path, { signature_name: signature, inputs });
   $("problem").hidden = true;
   return answer.outputs;
@@ -33,15 +33,19 @@ function complain(error) {
   $("problem").hidden = false;
 }
 
-// Runs `work` at most once at a time; calls meanwhile lead to one more run with the newest state.
+// Runs `work(model)` at most once at a time; calls meanwhile lead to one more run with the newest
+// state. Work on a model that is no longer the chosen one ends with that model, in silence.
 function latest(work) {
   let running = false, again = false;
   return async function run() {
     if (running) { again = true; return; }
     running = true;
-    try {
-      do { again = false; await work(); } while (again);
-    } catch (error) { complain(error); } finally { running = false; }
+    do {
+      again = false;
+      const of = model;
+      try { await work(of); } catch (error) { if (of === model) complain(error); }
+    } while (again);
+    running = false;
   };
 }
 
@@ -83,13 +87,13 @@ function fill(grid, images) {
 
 // Draw --------------------------------------------------------------------------------------
 
-const draw = latest(async () => {
+const draw = latest(async (of) => {
   const seed = range(24, whole($("first")));
-  if (!("sample_png" in model.endpoints)) {
-    fill($("samples"), await predict("sample", { seed }));
+  if (!("sample_png" in of.endpoints)) {
+    fill($("samples"), await predict(of, "sample", { seed }));
     return;
   }
-  const files = await predict("sample_png", { seed });
+  const files = await predict(of, "sample_png", { seed });
   $("samples").replaceChildren(...files.map((file, i) => {
     const image = new Image();
     image.src = `data:image/png;base64,${file.b64}`;
@@ -107,11 +111,11 @@ const ring = { x: 0.5, y: 0.5 }; // in [0, 1], from the left and from the top
 
 const latentsAt = (x, y) => [(2 * x - 1) * REACH, (1 - 2 * y) * REACH];
 
-const drawMap = latest(async () => {
+const drawMap = latest(async (of) => {
   const centres = range(SIDE).map((i) => (i + 0.5) / SIDE);
   const latents = centres.flatMap((y) => centres.map((x) => latentsAt(x, y)));
-  const images = await predict("decode", { latents });
-  const atlas = $("atlas"), { width, height } = model;
+  const images = await predict(of, "decode", { latents });
+  const atlas = $("atlas"), { width, height } = of;
   atlas.width = SIDE * width;
   atlas.height = SIDE * height;
   atlas.style.width = "252px";
@@ -121,11 +125,11 @@ const drawMap = latest(async () => {
   });
 });
 
-const decodePoint = latest(async () => {
+const decodePoint = latest(async (of) => {
   const latents = latentsAt(ring.x, ring.y);
   $("ring").style.left = `${100 * ring.x}%`;
   $("ring").style.top = `${100 * ring.y}%`;
-  const [image] = await predict("decode", { latents: [latents] });
+  const [image] = await predict(of, "decode", { latents: [latents] });
   show($("decoded"), image, 168);
   $("point").value = latents.map((value) => value.toFixed(2)).join(", ");
 });
@@ -202,17 +206,18 @@ function latentsOfSeed(seed, count) {
 
 const ends = { seeds: "", latents: [] };
 
-async function findEnds() {
+async function findEnds(of) {
   const seed = [whole($("seedA")), whole($("seedB"))];
-  const key = `${model.name} ${seed} ${$("labels").value}`;
+  const key = `${of.name} ${seed} ${$("labels").value}`;
   if (ends.seeds === key) return;
-  const images = await predict("sample", { seed });
-  ends.latents = "encode" in model.endpoints
-    ? await predict("encode", { images })
-    : seed.map((s) => latentsOfSeed(s, sizes(model.endpoints.decode.inputs.latents)[1]));
-  if (!("encode" in model.endpoints)) {
-    const far = distance(images, await predict("decode", { latents: ends.latents }));
-    if (far > 2) throw new Error(`The latents of ${model.name}'s seeds cannot be told from outside.`);
+  ends.seeds = "";
+  const images = await predict(of, "sample", { seed });
+  ends.latents = "encode" in of.endpoints
+    ? await predict(of, "encode", { images })
+    : seed.map((s) => latentsOfSeed(s, sizes(of.endpoints.decode.inputs.latents)[1]));
+  if (!("encode" in of.endpoints)) {
+    const far = distance(images, await predict(of, "decode", { latents: ends.latents }));
+    if (far > 2) throw new Error(`The latents of ${of.name}'s seeds cannot be told from outside.`);
   }
   show($("ends-a"), images[0], 84);
   show($("ends-b"), images[1], 84);
@@ -225,11 +230,11 @@ function distance(a, b) {
   return flatA.reduce((sum, value, i) => sum + Math.abs(value - flatB[i]), 0) / flatA.length;
 }
 
-const morph = latest(async () => {
-  await findEnds();
+const morph = latest(async (of) => {
+  await findEnds(of);
   const t = Number($("slide").value), [a, b] = ends.latents;
   const latents = [a.map((value, i) => (1 - t) * value + t * b[i])];
-  const [image] = await predict("decode", { latents });
+  const [image] = await predict(of, "decode", { latents });
   show($("between"), image, 168);
   $("share").value = `${Math.round(100 * t)} % of the way`;
 });
@@ -273,8 +278,10 @@ class Pad {
       this.keep.forEach((line, y) => line.fill(y < this.keep.length / 2));
     }
     if (name === "sample") {
-      const seed = [Math.floor(Math.random() * 2 ** 31)];
-      [this.image] = await predict("sample", { seed });
+      const of = model, seed = [Math.floor(Math.random() * 2 ** 31)];
+      const [image] = await predict(of, "sample", { seed });
+      if (of !== model) return;
+      this.image = image;
     }
     this.refresh();
     this.changed();
@@ -324,16 +331,16 @@ class Pad {
   }
 }
 
-const rebuild = latest(async () => {
-  const [image] = await predict("reconstruct", { images: [rebuildPad.image] });
+const rebuild = latest(async (of) => {
+  const [image] = await predict(of, "reconstruct", { images: [rebuildPad.image] });
   show($("rebuilt"), image, 168);
 });
 
-const complete = latest(async () => {
+const complete = latest(async (of) => {
   const count = 8, { image, keep } = completePad, first = Math.floor(Math.random() * 2 ** 31);
   $("waiting").value = "drawing …";
   try {
-    fill($("completions"), await predict("complete", {
+    fill($("completions"), await predict(of, "complete", {
       images: Array(count).fill(image),
       mask: Array(count).fill(keep.map((line) => line.map((kept) => [kept]))),
       seed: range(count, first),
@@ -355,12 +362,12 @@ const takes = (name, ...inputs) => {
 const choose = latest(async () => {
   const name = $("model").value;
   const found = await ask(`/v1/models/${encodeURIComponent(name)}/metadata`);
-  model.name = name;
-  model.endpoints = found.metadata.signature_def.signature_def;
-  const all = Object.entries(model.endpoints);
+  const endpoints = found.metadata.signature_def.signature_def;
+  const all = Object.entries(endpoints);
   const pictures = all.flatMap(([, e]) => [e.inputs.images, e.outputs.images])
     .find((spec) => spec && sizes(spec).length === 4 && Math.min(...sizes(spec).slice(1)) > 0);
-  if (pictures) [, model.height, model.width, model.channels] = sizes(pictures);
+  const [, height, width, channels] = pictures ? sizes(pictures) : [0, 0, 0, 0];
+  model = { name, endpoints, height, width, channels };
   const names = all.map(([key]) => key).filter((key) => key !== "serving_default").sort();
   $("about").value = `version ${found.model_spec.version}: ${names.join(", ")}`;
   $("class").hidden = !all.some(([, endpoint]) => "labels" in endpoint.inputs);
