@@ -218,7 +218,7 @@ class MaskedConv2D(keras.layers.Layer):
         out = matmul(tf.concat(taps, -1), kernel)
         return out + tf.cast(self.bias, out.dtype) if self.use_bias else out
 
-    def beside(self, columns: list[tf.Tensor]) -> tf.Tensor:
+    def beside(self, columns: list[tf.Tensor]) -> tf.Tensor | float:
         """Returns what the own row gives to one output, without the bias.
 
         Args:
@@ -226,8 +226,10 @@ class MaskedConv2D(keras.layers.Layer):
                 the layer `sees_itself`, each (batch, channels).
 
         Returns:
-            (batch, filters).
+            (batch, filters); 0 for no columns.
         """
+        if not columns:  # mask A one column wide
+            return 0.0
         kernel = self.masked_kernel()[-1, : len(columns)]
         return matmul(tf.concat(columns, -1), tf.reshape(kernel, (-1, self.filters)))
 

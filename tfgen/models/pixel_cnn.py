@@ -247,7 +247,7 @@ class GatedTrunk(Trunk):
         """Shifts the columns to the left by one."""
         tokens, left = carry
         left = tuple((near, own) for (_, near), own in zip(left, seen, strict=True))
-        return (*tokens[1:], token), left
+        return (*tokens, token)[1:], left
 
     def end_row(self, cache, kept, recorded, tokens, given):
         """The newest token row comes in at the end."""
@@ -343,7 +343,7 @@ class ResidualTrunk(Trunk):
 
     def advance(self, carry, seen, token):
         """Shifts the columns to the left by one."""
-        return (*carry[0][1:], token), seen
+        return (*carry[0], token)[1:], seen
 
     def end_row(self, cache, kept, recorded, tokens, given):
         """The newest rows come in."""

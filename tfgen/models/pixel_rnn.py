@@ -376,7 +376,7 @@ class RecurrentTrunk(Trunk):
 
     def advance(self, carry, columns, token):
         """Shifts the tokens to the left by one."""
-        return (*carry[0][1:], token), columns
+        return (*carry[0], token)[1:], columns
 
     def end_row(self, cache, kept, recorded, tokens, given):
         """The newest rows come in."""
