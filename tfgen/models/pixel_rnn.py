@@ -226,6 +226,8 @@ class DiagonalBiLSTM(RecurrentLayer):
         d e f    ->    . d e f .                  . h
         g h i          . . g h i                  h o
 
+    The corners that the skewing leaves empty (.) are not computed.
+
     The other direction runs on the mirrored image, and its output moves down by one row, since at
     its own it would have seen the pixels to the right. So it may see its own token too, and does:
     without it, the end of the row above would stay hidden from the start of a row.
@@ -251,19 +253,25 @@ class DiagonalBiLSTM(RecurrentLayer):
         """One direction: gates (batch, rows, columns, 4 filters) -> h of the same grid."""
         rows, columns = gates.shape[1:3]
         kernel = keras.ops.cast(kernel, gates.dtype)
-        steps = keras.ops.unstack(_skewed(gates), rows + columns - 1, axis=2)
-        h = c = keras.ops.zeros_like(steps[0][..., : self.filters])  # (batch, rows, filters)
-        inside = np.arange(rows + columns - 1)[:, None] - np.arange(rows)  # the column, by step
-        inside = ((inside >= 0) & (inside < columns))[..., None].astype("float32")
+        diagonals = _diagonals(rows, columns)
+        cells = keras.ops.reshape(gates, (-1, rows * columns, 4 * self.filters))
+        # Cells first, in the order of the diagonals, so that a step reads and writes one piece.
+        cells = keras.ops.take(keras.ops.transpose(cells, (1, 0, 2)), np.concatenate(diagonals), 0)
+        steps = tf.split(cells, [len(diagonal) for diagonal in diagonals], 0)
+        h = c = keras.ops.zeros_like(steps[0][:0, :, : self.filters])  # (cells, batch, filters)
         states = []
         for step, of_input in enumerate(steps):
-            above = keras.ops.pad(h[:, :-1], [[0, 0], [1, 0], [0, 0]])
-            both = keras.ops.concatenate([h, above], -1)
-            h, c = _lstm(of_input + layers.matmul(both, kernel), c)
-            valid = keras.ops.cast(inside[step], h.dtype)
-            h, c = h * valid, c * valid
+            # From the row above the first cell to the last cell's own; outside the grid is 0.
+            around = [[int(step < columns), int(step < rows)], [0, 0], [0, 0]]
+            h, c = keras.ops.pad(h, around), keras.ops.pad(c, around)
+            both = keras.ops.concatenate([h[1:], h[:-1]], -1)
+            h, c = _lstm(of_input + layers.matmul(both, kernel), c[1:])
             states.append(h)
-        return _unskewed(keras.ops.stack(states, 2), columns)
+        states = keras.ops.take(
+            keras.ops.concatenate(states, 0), np.argsort(np.concatenate(diagonals)), 0
+        )
+        states = keras.ops.transpose(states, (1, 0, 2))
+        return keras.ops.reshape(states, (-1, rows, columns, self.filters))
 
     def start(self, row):
         """h of the row above, from the left and from the right."""
@@ -396,17 +404,7 @@ def _lstm(gates, c):
     return keras.ops.sigmoid(o) * keras.ops.tanh(c), c
 
 
-def _skewed(x):
-    """Moves row i to the right by i; the columns become rows + columns - 1."""
-    rows, columns, channels = x.shape[1:]
-    x = keras.ops.pad(x, [[0, 0], [0, 0], [0, rows], [0, 0]])
-    x = keras.ops.reshape(x, (-1, rows * (columns + rows), channels))[:, :-rows]
-    return keras.ops.reshape(x, (-1, rows, rows + columns - 1, channels))
-
-
-def _unskewed(x, columns: int):
-    """The inverse of `_skewed`."""
-    rows, width, channels = x.shape[1:]
-    x = keras.ops.reshape(x, (-1, rows * width, channels))
-    x = keras.ops.pad(x, [[0, 0], [0, rows], [0, 0]])
-    return keras.ops.reshape(x, (-1, rows, width + 1, channels))[:, :, :columns]
+def _diagonals(rows: int, columns: int) -> list[np.ndarray]:
+    """Cells (row * columns + column) of each diagonal, from the upper left corner on, downwards."""
+    row, column = np.divmod(np.arange(rows * columns), columns)
+    return [np.flatnonzero(row + column == step) for step in range(rows + columns - 1)]
