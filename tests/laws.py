@@ -59,18 +59,23 @@ def constructor_arguments(family: type) -> dict[str, inspect.Parameter]:
     return {p.name: p for p in parameters if p.name != "self" and p.kind not in skipped}
 
 
-def keeps_its_configuration(family: type, varied: dict) -> None:
-    """Every argument of the constructor survives get_config, JSON and from_config."""
+def keeps_its_configuration(family: type, *varied: dict) -> None:
+    """Every argument of the constructor survives get_config, JSON and from_config.
+
+    Each argument has a value other than its default in one of the dicts `varied`.
+    """
     arguments = constructor_arguments(family)
-    assert set(varied) == set(arguments), "every argument must be varied"
-    for name, value in varied.items():
-        assert value != arguments[name].default, f"{name} has its default"
-    config = json.loads(json.dumps(family(name="renamed", **varied).get_config()))
-    twin = family.from_config(config)
-    assert twin.name == "renamed"
-    for name, value in varied.items():
-        assert getattr(twin, name) == value, name
-    assert twin.get_config() == config
+    for values in varied:
+        assert set(values) == set(arguments), "every argument must be varied"
+    for name, argument in arguments.items():
+        assert any(v[name] != argument.default for v in varied), f"{name} has its default"
+    for values in varied:
+        config = json.loads(json.dumps(family(name="renamed", **values).get_config()))
+        twin = family.from_config(config)
+        assert twin.name == "renamed"
+        for name, value in values.items():
+            assert getattr(twin, name) == value, name
+        assert twin.get_config() == config
 
 
 # Sampling

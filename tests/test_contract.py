@@ -52,7 +52,7 @@ def test_unknown_family():
 
 @pytest.mark.parametrize("family", models.FAMILIES)
 def test_configuration_round_trip(family):
-    laws.keeps_its_configuration(models.FAMILIES[family], VARIED[family])
+    laws.keeps_its_configuration(models.FAMILIES[family], *VARIED[family])
 
 
 @pytest.mark.parametrize("family", models.FAMILIES)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfgen import GAN, data, training
+from tfgen import GAN, data, noise, training
 from tfgen.models import gan
 from tfgen.recipe import Recipe
 
@@ -282,14 +282,60 @@ def test_samples_come_from_the_averaged_generator():
     assert np.abs((pixels + 1) * 127.5 - before).max() <= 0.51
 
 
+# Candidates
+
+
+def test_one_candidate_is_no_choice():
+    model = laws.randomised(made())
+    plain = model.latents(5, seed=3)
+    expected = noise.normal(tf.range(3, 8, dtype=tf.int64), (3,))
+    np.testing.assert_allclose(plain, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_classes", [None, 2])
+def test_a_selective_choice_is_the_discriminators_favourite(num_classes):
+    model = laws.randomised(made(candidates=6, selectivity=1e6, num_classes=num_classes), scale=0.5)
+    labels = None if num_classes is None else np.arange(20) % 2
+    drawn = noise.normal(tf.range(20, dtype=tf.int64), (6, 3)).numpy()
+    repeated = None if labels is None else np.repeat(labels, 6)
+    given = [drawn.reshape(-1, 3)] if labels is None else [drawn.reshape(-1, 3), repeated]
+    made_images = model.averaged_generator(given if len(given) > 1 else given[0])
+    logits = model._logits(made_images, repeated).numpy().reshape(20, 6)
+    expected = drawn[np.arange(20), logits.argmax(1)]
+    np.testing.assert_allclose(model.latents(20, seed=0, labels=labels), expected, atol=1e-5)
+    images = model.sample(20, seed=0, labels=labels)
+    laws.assert_close_images(model.decode(expected, labels=labels), images, 256)
+
+
+def test_candidates_are_chosen_in_proportion():
+    """Selectivity s: with weights exp(s logit) over the candidates, and evenly at 0."""
+    count = 4000
+    for selectivity in (0.0, 2.0):
+        model = laws.randomised(made(candidates=3, selectivity=selectivity), scale=0.5)
+        drawn = noise.normal(tf.range(count, dtype=tf.int64), (3, 3)).numpy()
+        images = model.averaged_generator(drawn.reshape(-1, 3))
+        logits = np.float64(model._logits(images, None)).reshape(count, 3)
+        weights = np.exp(selectivity * logits)
+        weights /= weights.sum(1, keepdims=True)
+        latents = model.latents(count, seed=0).numpy()
+        chosen = np.isclose(latents[:, None], drawn, atol=1e-5).all(-1)
+        assert (chosen.sum(1) == 1).all()
+        ranks = weights.argsort(1)
+        for rank in range(3):  # the weakest, the middle and the strongest candidate
+            expected = np.take_along_axis(weights, ranks[:, [rank]], 1)[:, 0]
+            found = np.take_along_axis(chosen, ranks[:, [rank]], 1)[:, 0]
+            error = np.sqrt((expected * (1 - expected)).sum()) / count
+            assert abs(found.mean() - expected.mean()) < 5 * error
+
+
 # Latents
 
 
 def test_latents_are_those_of_sample():
-    model = laws.randomised(made(num_classes=2))
-    latents = model.latents(5, seed=7)
-    assert latents.shape == (5, 3)
+    model = laws.randomised(made(num_classes=2, candidates=3))
     labels = [0, 1, 0, 1, 0]
+    latents = model.latents(5, labels=labels, seed=7)
+    assert latents.shape == (5, 3)
     laws.assert_close_images(
         model.decode(latents, labels=labels), model.sample(5, labels=labels, seed=7), 256
     )

@@ -262,6 +262,20 @@ def test_one_stack_is_blind_to_a_wedge():
     assert (dependence(two_stacks) > 0).reshape(4, 7, 4, 7)[2, 2, 1, 4]
 
 
+def test_fourier_features_tell_levels_apart():
+    """Of period 2, 4 and 8: the levels 0 to 7 have distinct features, and 8 has those of 0."""
+    arguments = {"num_levels": 9, "pixel_distribution": "categorical", "fourier_features": 3}
+    model = build("gated", (2, 2, 1), dtype="float64", **arguments)
+    levels = tf.range(9, dtype=tf.float64)[:, None]
+    features = model._group_features(levels).numpy()
+    assert features.shape == (9, 7)
+    np.testing.assert_allclose(features[:, 0], np.linspace(-1, 1, 9))
+    waves = features[:, 1:]
+    apart = np.linalg.norm(waves[:8, None] - waves[None, :8], axis=-1)
+    assert apart[~np.eye(8, dtype=bool)].min() > 1.9
+    np.testing.assert_allclose(waves[8], waves[0], atol=1e-12)
+
+
 # Sampling
 
 
@@ -295,6 +309,10 @@ SAMPLED = {
         {"num_levels": 256, "pixel_distribution": "discretized_logistic_mixture"},
     ),
     "categorical": ((2, 3, 3), {"num_levels": 5, "pixel_distribution": "categorical"}),
+    "fourier": (
+        (2, 3, 3),
+        {"num_levels": 9, "pixel_distribution": "categorical", "fourier_features": 3},
+    ),
 }
 
 
@@ -581,6 +599,11 @@ def test_the_colour_recipe_trains_samples_and_exports(tmp_path):
             {"token_shape": (2, 2), "num_levels": 256, "pixel_distribution": "categorical"},
             "token_shape other than.*needs pixel_distribution='bernoulli'",
         ),
+        (
+            {"token_shape": (2, 2), "fourier_features": 2},
+            r"fourier_features must be 0 for tokens.*received 2 with token_shape=\(2, 2\)",
+        ),
+        ({"fourier_features": -1}, "fourier_features must be a whole number, at least 0"),
         ({"orders": 3}, r"orders must be one of \(1, 2, 4, 8\); received 3"),
         ({"orders": 4, "image_shape": (4, 8, 1)}, "orders=4 turns images.*must be square"),
         ({"dropout": 1.0}, r"dropout must lie in \[0, 1\)"),

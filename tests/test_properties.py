@@ -46,6 +46,9 @@ VALUES = {
     "discriminator_steps": st.integers(1, 2),
     "ema_momentum": st.sampled_from([0.0, 0.9]),
     "latent_modes": st.integers(0, 1),
+    "candidates": st.integers(1, 3),
+    "selectivity": st.sampled_from([0.0, 1.0, 8.0]),
+    "fourier_features": st.integers(0, 3),
     "block": st.sampled_from(["gated", "residual"]),
     "cell": st.sampled_from(["row_lstm", "diagonal_bilstm"]),
     "kernel_size": st.sampled_from([(1, 3), (2, 5), (3, 1)]),
@@ -87,6 +90,8 @@ def arguments(draw, family: str) -> dict:
         chosen["token_shape"] = draw(st.sampled_from(tokens if binary else tokens[:1]))
         square = chosen["image_shape"][0] == chosen["image_shape"][1]
         chosen["orders"] = draw(st.sampled_from([1, 2, 4, 8] if square else [1, 2]))
+        if chosen["token_shape"] != (1, 1):
+            chosen["fourier_features"] = 0
     return chosen
 
 

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from serving_support import running
 
-from tfgen import noise, zoo
+from tfgen import zoo
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
@@ -230,16 +230,6 @@ def test_the_latent_map_answers_a_drag(page, models):
         shown.shows("#decoded", model.decode([latents])[0])
         seen.append(shown.grey("#decoded"))
     assert (seen[0] != seen[1]).any()
-
-
-def test_the_page_knows_the_latents_of_a_seed(page):
-    """The law of `noise.normal`, written again in JavaScript."""
-    shown = page("gan_mnist")
-    for seed in (0, 1, 12345, 2**40 + 7):
-        found = shown.run("return latentsOfSeed(arguments[0], 64)", seed)
-        np.testing.assert_allclose(
-            found, noise.normal(tf.constant([seed], tf.int64), (64,))[0], atol=3e-6
-        )
 
 
 def test_sliding_between_two_seeds(page, models):

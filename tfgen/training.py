@@ -640,10 +640,11 @@ def latent_walks(
     For a model without an encoder; a conditional one walks within a class, the rows taking the
     classes in turn unless `label` names one.
     """
-    ends = model.latents(2 * rows, seed)
-    labels = label
+    labels = of_ends = label
     if model.num_classes is not None and label is None:
         labels = np.arange(rows) % model.num_classes
+        of_ends = np.tile(labels, 2)
+    ends = model.latents(2 * rows, labels=of_ends, seed=seed)
     return plots.rows(*model.interpolate(ends[:rows], ends[rows:], steps, labels=labels))
 
 

@@ -154,6 +154,7 @@ class AutoregressiveModel(GenerativeModel):
         pixel_distribution,
         num_levels,
         num_mixtures,
+        fourier_features,
         dropout,
         num_classes,
         seed,
@@ -166,6 +167,7 @@ class AutoregressiveModel(GenerativeModel):
             ("num_blocks", num_blocks, 0),
             ("head_units", head_units, 1),
             ("num_mixtures", num_mixtures, 1),
+            ("fourier_features", fourier_features, 0),
         ):
             if not isinstance(value, numbers.Integral) or value < least:
                 raise ValueError(
@@ -180,6 +182,7 @@ class AutoregressiveModel(GenerativeModel):
         self.orders = orders
         self.pixel_distribution = pixel_distribution
         self.num_mixtures = num_mixtures
+        self.fourier_features = fourier_features
         self.dropout = dropout
         self._check_geometry()
         self._set_geometry()
@@ -229,6 +232,11 @@ class AutoregressiveModel(GenerativeModel):
                 "pixel_distribution must have probabilities of levels, not densities; received "
                 "'gaussian'. Use 'discretized_logistic_mixture'."
             )
+        if self.fourier_features and self.token_shape != (1, 1):
+            raise ValueError(
+                "fourier_features must be 0 for tokens of several pixels, which enter as one-hot "
+                f"patterns; received {self.fourier_features} with token_shape={self.token_shape}."
+            )
         if self.orders not in ORDERS:
             raise ValueError(f"orders must be one of {ORDERS}; received {self.orders!r}.")
         if self.orders > 2 and height != width:
@@ -250,7 +258,7 @@ class AutoregressiveModel(GenerativeModel):
             self.outputs = layers.outputs_per_channel(
                 self.pixel_distribution, self.num_levels, self.num_mixtures
             )
-        inner = self.outputs if self.patterns else 1
+        inner = self.outputs if self.patterns else 1 + 2 * self.fourier_features
         self.token_grid = (height // rows, width // columns, self.groups, math.prod(group))
         self.token_channels = self.groups * inner
         self.num_flags = (self.num_classes or 0) + (self.orders if self.orders > 1 else 0)
@@ -290,13 +298,18 @@ class AutoregressiveModel(GenerativeModel):
     def _group_features(self, levels: tf.Tensor) -> tf.Tensor:
         """What the networks see of groups (..., pixels): (..., channels of a group).
 
-        A pixel in [-1, 1]; or for patterns the one-hot of the pattern, as a product over its
-        pixels, which has derivatives: prod_p (1 + s_p x_p) / 2 with s the pattern's own pixels.
+        A pixel in [-1, 1], and the sine and cosine of its level at periods of 2, 4, 8, ... levels;
+        or for patterns the one-hot of the pattern, as a product over its pixels, which has
+        derivatives: prod_p (1 + s_p x_p) / 2 with s the pattern's own pixels.
         """
         x = levels * (2.0 / (self.num_levels - 1)) - 1.0
         if self.patterns:
             signs = tf.constant(self._codes * 2.0 - 1.0, x.dtype)  # (patterns, pixels)
             x = tf.reduce_prod((1.0 + signs * x[..., None, :]) * 0.5, -1)
+        elif self.fourier_features:
+            periods = 2.0 ** np.arange(1, self.fourier_features + 1)
+            angles = levels * tf.constant(2.0 * math.pi / periods, levels.dtype)
+            x = tf.concat([x, tf.sin(angles), tf.cos(angles)], -1)
         return tf.cast(x, self.compute_dtype)
 
     def _token_features(self, tokens: tf.Tensor) -> tf.Tensor:

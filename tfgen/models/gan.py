@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from tfgen import layers, noise, pixels
 from tfgen.models.base import (
+    LARGEST_BATCH,
     GenerativeModel,
     apply_gradients,
     inputs,
@@ -31,7 +32,8 @@ __all__ = [
 
 SLOPE = 0.2  # of the leaky ReLUs, as in DCGAN
 MODE_SHARPNESS = 15.0  # of the choice between modes: the largest of 16 weighs 0.92 on average
-MIX_STREAM = 1  # noise of the gradient penalty, beside stream 0 of the latents
+# Streams of a seed beside 0, that of the latents.
+MIX_STREAM, CHOICE_STREAM = 1, 2  # of the gradient penalty; of the choice between candidates
 DISCRIMINATOR_FOLD, GENERATOR_FOLD = 1, 2  # separate noise for the two updates of a step
 
 # Objectives: logits of real and of generated images -> losses of D and of G, each (batch,).
@@ -79,6 +81,12 @@ class GAN(GenerativeModel):
     networks and moves its own alone. Sampling uses an exponential moving average of the
     generator's weights. There is no batch normalisation: an image depends on its own seed alone.
 
+    With `candidates` above 1 the discriminator has a say in sampling too: each image draws several
+    latents and keeps one, with probability proportional to D / (1 - D) to the power `selectivity`,
+    which is exp(selectivity * logit). For the best D that ratio is p_data / p_G, so selectivity 1
+    moves the samples towards the data (as in Azadi et al., "Discriminator rejection sampling",
+    2019); more trades variety for likeness. `candidates` times the time.
+
     Input of `call`: uint8 images (batch, height, width, channels); output: the discriminator's
     logit, float32 (batch,), positive for what it takes as real.
 
@@ -101,6 +109,8 @@ class GAN(GenerativeModel):
         r1: Weight of R1, r1 / 2 |grad D(x)|^2 at real images (Mescheder et al., 2018); 0 is off.
         discriminator_steps: Updates of D before each update of G, with fresh noise each.
         ema_momentum: Momentum of the averaged generator, warmed up, in [0, 1).
+        candidates: Latents that each sample draws to keep one of.
+        selectivity: How much the discriminator's logit weighs in that choice, at least 0.
         num_levels: Grey levels, 2 to 256; samples are rounded to them.
         num_classes: Classes of a conditional model, or None. G takes the class beside its
             latents; D adds <embedding(class), features> to its logit (Miyato & Koyama, 2018).
@@ -135,6 +145,8 @@ class GAN(GenerativeModel):
         r1: float = 0.0,
         discriminator_steps: int = 1,
         ema_momentum: float = 0.999,
+        candidates: int = 1,
+        selectivity: float = 1.0,
         num_levels: int = 256,
         num_classes: int | None = None,
         seed: int = 0,
@@ -153,6 +165,8 @@ class GAN(GenerativeModel):
             ("gradient_penalty", gradient_penalty, 0),
             ("r1", r1, 0),
             ("discriminator_steps", discriminator_steps, 1),
+            ("candidates", candidates, 1),
+            ("selectivity", selectivity, 0),
         ):
             if not value >= least:
                 raise ValueError(f"{name} must be at least {least}; received {value!r}.")
@@ -180,6 +194,8 @@ class GAN(GenerativeModel):
         self.r1 = r1
         self.discriminator_steps = discriminator_steps
         self.ema_momentum = ema_momentum
+        self.candidates = candidates
+        self.selectivity = selectivity
         with self.own_dtype_policy():
             self.generator = self._generator_network("generator")
             self.averaged_generator = self._generator_network("averaged_generator")
@@ -420,19 +436,39 @@ class GAN(GenerativeModel):
         """Returns the averaged generator's image, float32 grey values in [0, 255]."""
         return (self.averaged_generator(inputs(latents, labels)) + 1.0) * 127.5
 
+    def _chosen_latents(self, seeds, labels, temperature):
+        """The latents that samples decode, (batch, latent_dim)."""
+        drawn = temperature * noise.normal(seeds, (self.candidates, self.latent_dim))
+        if self.candidates == 1:
+            return drawn[:, 0]
+        scores = tf.map_fn(
+            lambda latents: self._logits(self.averaged_generator(inputs(latents, labels)), labels),
+            tf.transpose(drawn, (1, 0, 2)),
+            parallel_iterations=1,
+            fn_output_signature=tf.float32,
+        )  # (candidates, batch)
+        # The largest of log-weights plus Gumbel noise is a draw by the weights.
+        gumbel = -tf.math.log(-tf.math.log(noise.uniform(seeds, (self.candidates,), CHOICE_STREAM)))
+        chosen = tf.argmax(self.selectivity * tf.transpose(scores) + gumbel, 1)
+        return tf.gather(drawn, chosen, batch_dims=1)
+
     def endpoints(self, temperature=1.0, num_samples=1):
-        """Returns sample, decode and score."""
+        """Returns sample, latents (what sample decodes), decode and score."""
         images, seed, labels = (self.specs[name] for name in ("images", "seed", "labels"))
 
+        def latents(seed, labels=None):
+            return {"latents": self._chosen_latents(seed, labels, temperature)}
+
         def sample(seed, labels=None):
-            latents = temperature * noise.normal(seed, (self.latent_dim,))
-            return {"images": self.decode_tensors(latents, labels)}
+            chosen = self._chosen_latents(seed, labels, temperature)
+            return {"images": self.decode_tensors(chosen, labels)}
 
         def score(images, labels=None):
             return {"score": self(self.nearest_level(images), labels)}
 
         return {
             "sample": (sample, seed | labels),
+            "latents": (latents, seed | labels),
             "decode": self.latent_endpoints()["decode"],
             "score": (score, images | labels),
         }
@@ -468,9 +504,20 @@ class GAN(GenerativeModel):
         """
         return self._walk(self.check_latents(a), self.check_latents(b), steps, labels)
 
-    def latents(self, num_samples: int = 1, seed=None) -> tf.Tensor:
-        """Returns the latents that `sample(num_samples, seed=seed)` decodes, (n, latent_dim)."""
-        return noise.normal(self.image_seeds(num_samples, seed), (self.latent_dim,))
+    def latents(self, num_samples: int = 1, *, labels=None, seed=None) -> tf.Tensor:
+        """Returns the latents that `sample` decodes, float32 (num_samples, latent_dim).
+
+        Args:
+            num_samples: How many.
+            labels: As in `sample`.
+            seed: As in `sample`.
+
+        Raises:
+            ValueError: Bad counts, seeds or labels.
+        """
+        seeds = self.image_seeds(num_samples, seed)
+        labels = pixels.check_labels(labels, self.num_classes, num_samples)
+        return tf.constant(self._run("latents", [seeds, labels], LARGEST_BATCH, temperature=1.0))
 
 
 def _squared_norm(gradient):

@@ -44,6 +44,9 @@ class PixelRNN(AutoregressiveModel):
             "discretized_logistic_mixture".
         num_levels: Grey levels, 2 to 256.
         num_mixtures: Components of the logistic mixture.
+        fourier_features: How many periods (2, 4, 8, ... levels) of a pixel's level the network
+            sees as sine and cosine beside the pixel itself, so that it can tell neighbouring
+            levels apart (Kingma et al., "Variational diffusion models", 2021).
         dropout: Share of the features that each layer drops while training.
         num_classes: Classes of a conditional model p(x | label), or None.
         seed: Seed of the training noise.
@@ -80,6 +83,7 @@ class PixelRNN(AutoregressiveModel):
         pixel_distribution: str = "discretized_logistic_mixture",
         num_levels: int = 256,
         num_mixtures: int = 5,
+        fourier_features: int = 0,
         dropout: float = 0.0,
         num_classes: int | None = None,
         seed: int = 0,
@@ -99,6 +103,7 @@ class PixelRNN(AutoregressiveModel):
             pixel_distribution,
             num_levels,
             num_mixtures,
+            fourier_features,
             dropout,
             num_classes,
             seed,

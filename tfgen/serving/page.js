@@ -165,45 +165,6 @@ function dragging(element, act) {
 
 // Between two seeds -------------------------------------------------------------------------
 
-// A model without encoder does not tell the latents of a seed, but their law is public: Philox
-// 4x32-10 with the seed as key and counters 0, 1, ..., uniforms ((bits >> 9) + 1/2) 2^-23, normals
-// Phi^-1 of these (tfgen/noise.py). Whether that holds for a model is checked against its samples.
-function philox(seed, block) {
-  const factors = [0xD2511F53n, 0xCD9E8D57n], steps = [0x9E3779B9, 0xBB67AE85];
-  const key = [Number(BigInt(seed) & 0xFFFFFFFFn), Number((BigInt(seed) >> 32n) & 0xFFFFFFFFn)];
-  let counter = [block, 0, 0, 0];
-  for (let round = 0; round < 10; round++) {
-    const products = [0, 1].map((i) => BigInt(counter[2 * i]) * factors[i]);
-    const high = products.map((p) => Number(p >> 32n)), low = products.map((p) => Number(p & 0xFFFFFFFFn));
-    counter = [
-      (high[1] ^ counter[1] ^ key[0]) >>> 0, low[1], (high[0] ^ counter[3] ^ key[1]) >>> 0, low[0],
-    ];
-    key.forEach((_, i) => { key[i] = (key[i] + steps[i]) >>> 0; });
-  }
-  return counter;
-}
-
-// Phi^-1 by Newton's method on the series
-// Phi(x) = 1/2 + phi(x) (x + x^3 / 3 + x^5 / (3 5) + x^7 / (3 5 7) + ...)
-function normalQuantile(u) {
-  if (u > 0.5) return -normalQuantile(1 - u); // the tail towards 0 keeps its digits
-  let x = 0;
-  for (let i = 0; i < 60; i++) {
-    const density = Math.exp(-0.5 * x * x) / Math.sqrt(2 * Math.PI);
-    let sum = x, term = x;
-    for (let n = 3; Math.abs(term) > 1e-17; n += 2) sum += (term *= (x * x) / n);
-    const step = (0.5 + density * sum - u) / density;
-    x -= step;
-    if (Math.abs(step) < 1e-12) break;
-  }
-  return x;
-}
-
-function latentsOfSeed(seed, count) {
-  const words = range(Math.ceil(count / 4)).flatMap((block) => philox(seed, block));
-  return words.slice(0, count).map((word) => normalQuantile(((word >>> 9) + 0.5) * 2 ** -23));
-}
-
 const ends = { seeds: "", latents: [] };
 
 async function findEnds(of) {
@@ -212,22 +173,12 @@ async function findEnds(of) {
   if (ends.seeds === key) return;
   ends.seeds = "";
   const images = await predict(of, "sample", { seed });
-  ends.latents = "encode" in of.endpoints
-    ? await predict(of, "encode", { images })
-    : seed.map((s) => latentsOfSeed(s, sizes(of.endpoints.decode.inputs.latents)[1]));
-  if (!("encode" in of.endpoints)) {
-    const far = distance(images, await predict(of, "decode", { latents: ends.latents }));
-    if (far > 2) throw new Error(`The latents of ${of.name}'s seeds cannot be told from outside.`);
-  }
+  ends.latents = "latents" in of.endpoints
+    ? await predict(of, "latents", { seed })
+    : await predict(of, "encode", { images });
   show($("ends-a"), images[0], 84);
   show($("ends-b"), images[1], 84);
   ends.seeds = key;
-}
-
-// The mean distance of two nested lists of equal shape.
-function distance(a, b) {
-  const flatA = a.flat(Infinity), flatB = b.flat(Infinity);
-  return flatA.reduce((sum, value, i) => sum + Math.abs(value - flatB[i]), 0) / flatA.length;
 }
 
 const morph = latest(async (of) => {
