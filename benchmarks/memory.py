@@ -112,7 +112,7 @@ def main() -> int:
     return common.finish(
         f"peak resident memory in MiB, one epoch\n\n{common.format_table(header, rows)}",
         {"small": arguments.small, "large": arguments.large, "measured": measured, "limit": LIMIT},
-        measured[worst]["share"] <= LIMIT,
+        bool(measured[worst]["share"] <= LIMIT),
         f"growth / added images = {measured[worst]['share']:.3f} at worst ({worst}), "
         f"limit at most {LIMIT}",
         arguments.json,

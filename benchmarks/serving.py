@@ -31,8 +31,14 @@ from pathlib import Path
 import common
 import numpy as np
 
-NAMES = ("ae_mnist", "vae_mnist", "vae_binarized_mnist", "vae_2d_mnist", "cvae_mnist", "gan_mnist")
-FAMILIES = {"ae_mnist": "reconstruct", "vae_mnist": "sample", "gan_mnist": "sample"}
+FAMILIES = {
+    "ae_mnist": "reconstruct",
+    "vae_mnist": "sample",
+    "gan_mnist": "sample",
+    "pixelcnn_binarized_mnist": "sample",
+    "pixelrnn_binarized_mnist": "sample",
+}
+NAMES = (*FAMILIES, "vae_binarized_mnist", "vae_2d_mnist", "cvae_mnist")
 CLIENTS = 32
 POOL = 64  # seeds a model, whose images are known beforehand
 GROWTH = 1.05  # resident memory after the load / after its first third, at most
@@ -79,7 +85,7 @@ def serving(models: Path, *options: str):
 
 
 class Rest:
-    """A client of the public REST protocol on one kept connection."""
+    """A client of the public REST protocol on one connection, renewed when the server ended it."""
 
     def __init__(self, server: Server):
         self._connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
@@ -88,8 +94,14 @@ class Rest:
     def __call__(self, name: str, signature: str, inputs: dict[str, np.ndarray]) -> list:
         values = {key: value.tolist() for key, value in inputs.items()}
         body = json.dumps({"signature_name": signature, "inputs": values})
-        self._connection.request("POST", f"/v1/models/{name}:predict", body)
-        response = self._connection.getresponse()
+        path = f"/v1/models/{name}:predict"
+        try:
+            self._connection.request("POST", path, body)
+            response = self._connection.getresponse()
+        except ConnectionError:  # it was idle for longer than the server keeps connections
+            self._connection.close()
+            self._connection.request("POST", path, body)
+            response = self._connection.getresponse()
         answer = json.loads(response.read())
         if response.status != 200:
             raise RuntimeError(answer["error"])
