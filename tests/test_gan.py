@@ -297,10 +297,10 @@ def test_a_selective_choice_is_the_discriminators_favourite(num_classes):
     model = laws.randomised(made(candidates=6, selectivity=1e6, num_classes=num_classes), scale=0.5)
     labels = None if num_classes is None else np.arange(20) % 2
     drawn = noise.normal(tf.range(20, dtype=tf.int64), (6, 3)).numpy()
-    repeated = None if labels is None else np.repeat(labels, 6)
-    given = [drawn.reshape(-1, 3)] if labels is None else [drawn.reshape(-1, 3), repeated]
-    made_images = model.averaged_generator(given if len(given) > 1 else given[0])
-    logits = model._logits(made_images, repeated).numpy().reshape(20, 6)
+    repeated = None if labels is None else tf.constant(np.repeat(labels, 6))
+    flat = tf.constant(drawn.reshape(-1, 3))
+    images = model.averaged_generator(flat if repeated is None else [flat, repeated])
+    logits = model._logits(images, repeated).numpy().reshape(20, 6)
     expected = drawn[np.arange(20), logits.argmax(1)]
     np.testing.assert_allclose(model.latents(20, seed=0, labels=labels), expected, atol=1e-5)
     images = model.sample(20, seed=0, labels=labels)
