@@ -12,6 +12,7 @@ from serving_support import running
 
 from tfgen import zoo
 
+NAMES = ("vae_2d_mnist", "gan_mnist", "cgan_mnist", "pixelcnn_binarized_mnist")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
 
@@ -41,7 +42,7 @@ def write_completer(path):
 
 @pytest.fixture(scope="module")
 def models():
-    return {name: zoo.load(name) for name in ("vae_2d_mnist", "gan_mnist", "cgan_mnist")}
+    return {name: zoo.load(name) for name in NAMES}
 
 
 @pytest.fixture(scope="module")
@@ -169,13 +170,14 @@ def test_each_model_shows_the_demos_that_it_can(page):
     expected = {
         "vae_2d_mnist": {"draw", "map", "morph", "reconstruct"},
         "gan_mnist": {"draw", "morph"},
+        "pixelcnn_binarized_mnist": {"draw", "complete"},
         "completer": {"complete"},
     }
     for name, demos in expected.items():
         shown = page(name)
         assert shown.demos() == demos
         options = shown.run("return [...document.getElementById('model').options].map(o => o.text)")
-        assert options == ["cgan_mnist", "completer", "gan_mnist", "vae_2d_mnist"]
+        assert options == sorted(["completer", *NAMES])
 
 
 def test_models_are_chosen_in_the_list(page):
@@ -292,6 +294,24 @@ def test_hiding_and_completing(page):
     shown.drag("complete-pad", (0.1, 0.1), (0.12, 0.12))
     hidden = shown.run("return completePad.keep.flat().filter((kept) => !kept).length")
     assert 4 <= hidden <= 60
+
+
+def test_a_pixel_model_completes_half_a_digit(page, models):
+    model, name = models["pixelcnn_binarized_mnist"], "pixelcnn_binarized_mnist"
+    shown = page(name)
+    shown.run("Math.random = () => 0")  # seeds from 0 on
+    digit = model.sample(1, seed=0)[0]
+    shown.press("complete", "sample")
+    shown.shows("#complete-pad canvas", digit)
+    shown.press("complete", "hide half")
+    shown.press("complete", "Complete 8 ways")
+    mask = np.zeros((8, 28, 28, 1), bool)
+    mask[:, :14] = True
+    expected = model.complete(np.repeat(digit[None], 8, 0), mask, seed=0, batch_size=8)
+    assert (expected[:, :14] == digit[:14]).all()
+    assert len({way.tobytes() for way in expected}) == 8
+    for index, way in enumerate(expected):
+        shown.shows(f"#completions canvas:nth-child({index + 1})", way)
 
 
 def test_an_error_is_shown(page, browser):

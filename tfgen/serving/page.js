@@ -328,7 +328,7 @@ const choose = latest(async () => {
   const demos = {
     draw: samples,
     map: decodes && sizes(model.endpoints.decode.inputs.latents)[1] === 2,
-    morph: samples && decodes,
+    morph: samples && decodes && (takes("latents", "seed") || takes("encode", "images")),
     reconstruct: Boolean(pictures) && takes("reconstruct", "images"),
     complete: Boolean(pictures) && takes("complete", "images", "mask", "seed"),
   };
