@@ -409,6 +409,7 @@ def test_exported_signatures_give_the_same_bytes(fitted, tmp_path):
         given["latents"] = tf.random.stateless_normal((5, fitted.latent_dim), (0, 1))
     expected = {
         "sample": lambda: fitted.sample(5, seed=20, **labels),
+        "latents": lambda: fitted.latents(5, seed=20, **labels),
         "complete": lambda: fitted.complete(images, given["mask"], seed=20, **labels),
         "encode": lambda: fitted.encode(images, **labels),
         "decode": lambda: fitted.decode(given["latents"], **labels),

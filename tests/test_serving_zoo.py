@@ -44,6 +44,7 @@ def test_same_bytes_through_the_server(models, served, name, scheme):
     calls = {
         "sample": ({"seed": seed}, lambda: model.sample(5, seed=seed, **given)),
         "encode": ({"images": images}, lambda: model.encode(images, **given)),
+        "latents": ({"seed": seed}, lambda: model.latents(5, seed=seed, **given)),
         "decode": ({"latents": latents}, lambda: model.decode(latents, **given)),
         "reconstruct": ({"images": images}, lambda: model.reconstruct(images, **given)),
         "score": ({"images": images}, lambda: model.score(images, **given)),
