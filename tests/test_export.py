@@ -32,7 +32,7 @@ INPUTS = {"images", "latents", "labels", "mask", "seed"}
 OUTPUTS = {"images", "image_bytes", "latents", "log_likelihood", "score"}
 ENDPOINTS = {
     *("serving_default", "sample", "sample_png", "encode", "decode", "reconstruct"),
-    *("log_likelihood", "complete", "score"),
+    *("latents", "log_likelihood", "complete", "score"),
 }
 MEGABYTE = 10**6
 
