@@ -509,13 +509,15 @@ class GAN(GenerativeModel):
 
         Args:
             num_samples: How many.
-            labels: As in `sample`.
+            labels: As in `sample`; may be left out with one candidate, which no class chooses.
             seed: As in `sample`.
 
         Raises:
             ValueError: Bad counts, seeds or labels.
         """
         seeds = self.image_seeds(num_samples, seed)
+        if labels is None and self.num_classes is not None and self.candidates == 1:
+            labels = 0
         labels = pixels.check_labels(labels, self.num_classes, num_samples)
         return tf.constant(self._run("latents", [seeds, labels], LARGEST_BATCH, temperature=1.0))
 
