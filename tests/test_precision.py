@@ -38,6 +38,28 @@ def test_sixteen_bits(case, precision):
     assert all(scaled) if precision == "mixed_float16" else not any(scaled)
 
 
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_every_endpoint_in_sixteen_bits(case, precision):
+    model = case(dtype=precision)
+    images = laws.images_for(model, 3)
+    given = {
+        "images": tf.constant(images),
+        "mask": tf.broadcast_to(False, (3, *model.image_shape[:2], 1)),
+        "seed": tf.range(3, dtype=tf.int64),
+    }
+    for name, value in laws.given(model, laws.labels_for(model, 3)).items():
+        given[name] = tf.constant(value)
+    if "decode" in model.endpoints():
+        given["latents"] = tf.zeros((3, model.latent_dim))
+    signatures = model.signatures()
+    for name, (_, specs) in model.endpoints().items():
+        (output,) = signatures[name](*[given[argument] for argument in specs]).values()
+        if output.dtype.is_floating:
+            assert np.isfinite(output).all(), name
+        else:
+            assert len(output) == 3, name
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16", "mixed_float16"])
 def test_xla(first_case, precision):

@@ -186,7 +186,7 @@ class GatedBlock(keras.layers.Layer):
         seen = keras.ops.elu(v)
         v = v + _gate(_plus(self.vertical.above(tf.stack([above, seen])), of_v))
         link = tf.cast(self.link.kernel, self.compute_dtype)
-        term = layers.matmul(keras.ops.elu(v), link) + self.horizontal.bias
+        term = layers.matmul(keras.ops.elu(v), link) + tf.cast(self.horizontal.bias, v.dtype)
         return v, seen, _plus(term, of_h)
 
 
@@ -226,7 +226,7 @@ class GatedTrunk(Trunk):
         tokens, *above = cache
         v = self.first_v.above(tokens) + self.position.row(row, given.order)
         link = tf.cast(self.first_link.kernel, self.compute_dtype)
-        terms = [layers.matmul(v, link) + self.first_h.bias]
+        terms = [layers.matmul(v, link) + tf.cast(self.first_h.bias, v.dtype)]
         seen = []
         for block, row_above in zip(self.blocks, above, strict=True):
             v, own, term = block.row(row_above, v, given)

@@ -204,7 +204,7 @@ class RowLSTM(RecurrentLayer):
         padded = tf.pad(h, [[1, 1], [0, 0], [0, 0]])
         around = tf.concat([padded[:-2], h, padded[2:]], -1)
         gates = layers.matmul(around, tf.cast(self.state, self.compute_dtype))
-        return (gates + self.to_gates.bias + self.of_flags(given), c)
+        return (gates + tf.cast(self.to_gates.bias, gates.dtype) + self.of_flags(given), c)
 
     def first_column(self, zeros):
         """The column to the left of the first one."""
@@ -286,7 +286,11 @@ class DiagonalBiLSTM(RecurrentLayer):
         """What the state above gives to the gates, with the bias, and the other direction's h."""
         left, right = cache
         kernel = tf.cast(self.state_left, self.compute_dtype)[self.filters :]
-        gates = layers.matmul(left, kernel) + self.inputs_left.bias + self.of_flags(given)
+        gates = (
+            layers.matmul(left, kernel)
+            + tf.cast(self.inputs_left.bias, left.dtype)
+            + self.of_flags(given)
+        )
         return (gates, right)
 
     def first_column(self, zeros):
