@@ -1,8 +1,9 @@
 """Our GAN against the public recipe of keras.io, trained on the same data for the same wall time.
 
 ours    --name's recipe through tfgen.training.build and batches, jit_compile as it says. Only its
-        epochs are changed: as many whole ones as take about --minutes, by a short trial, so that
-        its schedule ends with its time. Samples come from its averaged generator.
+        epochs are changed, and its restarts in proportion: as many whole ones as take about
+        --minutes, by a short trial, so that its schedule ends with its time. Samples are as its
+        `sample` draws them, from its averaged generator.
 faces   "DCGAN to generate face images" (F. Chollet, keras.io/examples/generative/
         dcgan_overriding_train_step), whose networks are made for 64x64 colour.
 digits  the same example as it was published in 2020, "GAN overriding Model.train_step", whose
@@ -323,7 +324,13 @@ def main() -> int:
     steps_per_second = trial.steps_for(TRIAL_SECONDS) / TRIAL_SECONDS
     per_epoch = len(train) // recipe.batch_size
     epochs = max(1, round(60.0 * arguments.minutes * steps_per_second / per_epoch))
-    recipe = dataclasses.replace(recipe, epochs=epochs, seed=arguments.seed)
+    restarts = {round(epoch * epochs / recipe.epochs) for epoch in recipe.restarts}
+    recipe = dataclasses.replace(
+        recipe,
+        epochs=epochs,
+        restarts=tuple(sorted(epoch for epoch in restarts if 0 < epoch < epochs)),
+        seed=arguments.seed,
+    )
     images = tf.constant(train)
     ours = our_side(recipe, images)
     rivals = {name: public_side(name, recipe, images) for name in arguments.rivals}
