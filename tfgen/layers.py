@@ -218,20 +218,32 @@ class MaskedConv2D(keras.layers.Layer):
         out = matmul(tf.concat(taps, -1), kernel)
         return out + tf.cast(self.bias, out.dtype) if self.use_bias else out
 
-    def beside(self, columns: list[tf.Tensor]) -> tf.Tensor | float:
+    def kernel_beside(self) -> tf.Tensor:
+        """Returns what `beside` multiplies by, (columns * channels, filters).
+
+        A loop that calls `beside` should take it from outside: XLA runs a product of one row with a
+        weight that is reshaped in the loop element by element.
+        """
+        count = self.left + self.sees_itself
+        kernel = self.masked_kernel()[-1, :count]
+        return tf.reshape(kernel, (count * self.kernel.shape[2], self.filters))
+
+    def beside(
+        self, columns: list[tf.Tensor], kernel: tf.Tensor | None = None
+    ) -> tf.Tensor | float:
         """Returns what the own row gives to one output, without the bias.
 
         Args:
             columns: The `left` columns before the own one, the nearest last, and the own one if
                 the layer `sees_itself`, each (batch, channels).
+            kernel: `kernel_beside()`.
 
         Returns:
             (batch, filters); 0 for no columns.
         """
         if not columns:  # mask A one column wide
             return 0.0
-        kernel = self.masked_kernel()[-1, : len(columns)]
-        return matmul(tf.concat(columns, -1), tf.reshape(kernel, (-1, self.filters)))
+        return tf.matmul(tf.concat(columns, -1), self.kernel_beside() if kernel is None else kernel)
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], self.filters)

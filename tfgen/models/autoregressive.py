@@ -43,11 +43,11 @@ class Trunk(keras.layers.Layer):
     `call` and the three methods of the sampler compute the same numbers; the sampler's layout is
     (columns, batch, channels), so that a column is one block of memory.
 
-        cache = trunk.start(given)
+        cache, kernels = trunk.start(given), trunk.step_kernels()
         for each row:
             terms, carry, kept = trunk.begin_row(cache, row, given)
             for each column:
-                feature, columns, recorded = trunk.step(carry, the column's terms)
+                feature, columns, recorded = trunk.step(carry, the column's terms, kernels)
                 (a token is drawn from the feature)
                 carry = trunk.advance(carry, columns, token)
             cache = trunk.end_row(cache, kept, all recorded, tokens of the row, given)
@@ -65,6 +65,10 @@ class Trunk(keras.layers.Layer):
         """Returns the cache before the first row."""
         raise NotImplementedError
 
+    def step_kernels(self) -> tuple:
+        """Returns the weights of `step` that are put together from the layers' own."""
+        raise NotImplementedError
+
     def begin_row(self, cache: tuple, row: tf.Tensor, given) -> tuple[tuple, tuple, tuple]:
         """Returns what the rows above give to a row, the first carry, and what `end_row` needs.
 
@@ -72,7 +76,7 @@ class Trunk(keras.layers.Layer):
         """
         raise NotImplementedError
 
-    def step(self, carry: tuple, terms: tuple) -> tuple[tf.Tensor, tuple, tuple]:
+    def step(self, carry: tuple, terms: tuple, kernels: tuple) -> tuple[tf.Tensor, tuple, tuple]:
         """Returns a column's features, what `advance` needs, and what `end_row` needs of it.
 
         All are (batch, channels).
@@ -471,12 +475,15 @@ class AutoregressiveModel(GenerativeModel):
                 for x in (kept, tf.cast(mask, self._output_dtype))
             )
 
+        kernels = trunk.step_kernels()
+
         def draw_row(row, cache, image):
             terms, carry, row_kept = trunk.begin_row(cache, row, given)
             inputs = (noises[row], *(x[row] for x in forced))
 
             def draw_column(column, carry, written):
-                feature, columns_, recorded = trunk.step(carry, tuple(t[column] for t in terms))
+                own_terms = tuple(term[column] for term in terms)
+                feature, columns_, recorded = trunk.step(carry, own_terms, kernels)
                 token = self._draw_token(feature, temperature, *(x[column] for x in inputs))
                 seen = self._token_features(token)
                 carry = trunk.advance(carry, columns_, seen)

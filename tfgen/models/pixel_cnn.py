@@ -238,14 +238,21 @@ class GatedTrunk(Trunk):
         carry = ((token,) * self.first_h.left, tuple((column, column) for _ in self.blocks))
         return tuple(terms), carry, tuple(seen)
 
-    def step(self, carry, terms):
+    def step_kernels(self):
+        """Those of the horizontal stack."""
+        stack = (self.first_h, *(block.horizontal for block in self.blocks))
+        return tuple(layer.kernel_beside() for layer in stack)
+
+    def step(self, carry, terms, kernels):
         """The horizontal stack at one column."""
         tokens, left = carry
-        h = self.first_h.beside(list(tokens)) + terms[0]
+        h = self.first_h.beside(list(tokens), kernels[0]) + terms[0]
         seen = []
-        for block, columns, term in zip(self.blocks, left, terms[1:], strict=True):
+        for block, columns, term, kernel in zip(
+            self.blocks, left, terms[1:], kernels[1:], strict=True
+        ):
             seen.append(keras.ops.elu(h))
-            h = h + _gate(block.horizontal.beside([*columns, seen[-1]]) + term)
+            h = h + _gate(block.horizontal.beside([*columns, seen[-1]], kernel) + term)
         return keras.ops.elu(h), tuple(seen), ()
 
     def advance(self, carry, seen, token):
@@ -289,10 +296,10 @@ class ResidualBlock(keras.layers.Layer):
         of_flags = None if given.flags is None else self.flags(given.flags)
         return _plus(self.masked.above(above[None]), of_flags)
 
-    def column(self, x, left, term):
+    def column(self, x, left, term, kernel):
         """Returns x after the block at one column, and what the block saw, (batch, filters)."""
         seen = keras.ops.elu(self.down(keras.ops.elu(x)))
-        y = self.masked.beside([left, seen]) + term
+        y = self.masked.beside([left, seen], kernel) + term
         return x + self.up(keras.ops.elu(y)), seen
 
 
@@ -336,13 +343,20 @@ class ResidualTrunk(Trunk):
         carry = ((token,) * self.first.left, (column,) * len(self.blocks))
         return (first, *terms), carry, ()
 
-    def step(self, carry, terms):
+    def step_kernels(self):
+        """The taps beside and at the column."""
+        stack = (self.first, *(block.masked for block in self.blocks))
+        return tuple(layer.kernel_beside() for layer in stack)
+
+    def step(self, carry, terms, kernels):
         """The taps beside and at the column."""
         tokens, left = carry
-        x = self.first.beside(list(tokens)) + terms[0]
+        x = self.first.beside(list(tokens), kernels[0]) + terms[0]
         seen = []
-        for block, column, term in zip(self.blocks, left, terms[1:], strict=True):
-            x, own = block.column(x, column, term)
+        for block, column, term, kernel in zip(
+            self.blocks, left, terms[1:], kernels[1:], strict=True
+        ):
+            x, own = block.column(x, column, term, kernel)
             seen.append(own)
         return keras.ops.elu(x), tuple(seen), tuple(seen)
 

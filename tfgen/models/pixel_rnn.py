@@ -210,10 +210,14 @@ class RowLSTM(RecurrentLayer):
         """The column to the left of the first one."""
         return (zeros,)
 
-    def step(self, x, left, terms):
+    def step_kernel(self):
+        """From the columns to the gates."""
+        return self.to_gates.kernel_beside()
+
+    def step(self, x, left, terms, kernel):
         """x after the layer at one column; what the next column and the next row need."""
         gates, c = terms
-        h, c = _lstm(self.to_gates.beside([*left, x]) + gates, c)
+        h, c = _lstm(self.to_gates.beside([*left, x], kernel) + gates, c)
         return x + self.project(h), (x,), (h, c)
 
     def end_row(self, cache, recorded, tokens, given):
@@ -297,12 +301,15 @@ class DiagonalBiLSTM(RecurrentLayer):
         """h and c to the left of the first column."""
         return (zeros, zeros)
 
-    def step(self, x, left, terms):
+    def step_kernel(self):
+        """From the column and the state beside it to the gates."""
+        kernel = tf.concat([self.inputs_left.kernel, self.state_left[: self.filters]], 0)
+        return tf.cast(kernel, self.compute_dtype)
+
+    def step(self, x, left, terms, kernel):
         """x after the layer at one column; what the next column and the next row need."""
         gates, right = terms
         h, c = left
-        kernel = tf.concat([self.inputs_left.kernel, self.state_left[: self.filters]], 0)
-        kernel = tf.cast(kernel, self.compute_dtype)
         h, c = _lstm(tf.matmul(tf.concat([x, h], -1), kernel) + gates, c)
         return x + self.project(h + right), (h, c), (x, h)
 
@@ -379,14 +386,18 @@ class RecurrentTrunk(Trunk):
         left = tuple(block.first_column(zeros) for block in self.blocks)
         return tuple(terms), ((token,) * self.first.left, left), ()
 
-    def step(self, carry, terms):
+    def step_kernels(self):
+        """Of the first layer, then of each layer of LSTMs."""
+        return (self.first.kernel_beside(), *(block.step_kernel() for block in self.blocks))
+
+    def step(self, carry, terms, kernels):
         """Every layer at one column."""
         tokens, left = carry
-        x = self.first.beside(list(tokens)) + terms[0]
+        x = self.first.beside(list(tokens), kernels[0]) + terms[0]
         terms = iter(terms[1:])
         columns, recorded = [], []
-        for block, column in zip(self.blocks, left, strict=True):
-            x, column, record = block.step(x, column, (next(terms), next(terms)))
+        for block, column, kernel in zip(self.blocks, left, kernels[1:], strict=True):
+            x, column, record = block.step(x, column, (next(terms), next(terms)), kernel)
             columns.append(column)
             recorded += record
         return keras.ops.elu(x), tuple(columns), tuple(recorded)
