@@ -18,6 +18,7 @@ import contextlib
 import http.client
 import io
 import json
+import math
 import random
 import re
 import statistics
@@ -42,7 +43,8 @@ NAMES = (*FAMILIES, "vae_binarized_mnist", "vae_2d_mnist", "cvae_mnist")
 CLIENTS = 32
 POOL = 64  # seeds a model, whose images are known beforehand
 GROWTH = 1.05  # resident memory after the load / after its first third, at most
-OVERHEAD_MS = {"grpc": 2.0, "rest": 2.0}  # over the bare call at batch 1, at most
+# Over the bare call at batch 1, at most; or as this share of the call, where that is more.
+OVERHEAD_MS, OVERHEAD_SHARE = {"grpc": 2.0, "rest": 2.0}, 0.2
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -345,19 +347,20 @@ def main() -> int:
 
 def report_overhead(found, tables, figures, verdicts) -> None:
     rows, figures["overhead_ms"] = [], {}
-    worst = dict.fromkeys(OVERHEAD_MS, 0.0)
+    worst = dict.fromkeys(OVERHEAD_MS, (-math.inf, 0.0, 0.0))  # excess, milliseconds, limit
     for name, rounds in found.items():
         medians = {side: statistics.median(values) for side, values in rounds.items()}
         over = {side: medians[side] - medians["bare"] for side in OVERHEAD_MS}
-        worst = {side: max(worst[side], over[side]) for side in worst}
+        for side, limit in OVERHEAD_MS.items():
+            limit = max(limit, OVERHEAD_SHARE * medians["bare"])
+            worst[side] = max(worst[side], (over[side] - limit, over[side], limit))
         figures["overhead_ms"][name] = {"milliseconds": rounds, "over": over}
         cells = [f"{medians[side]:.2f}" for side in ("bare", "grpc", "rest")]
         rows.append([name, *cells, *(f"{over[side]:.2f}" for side in ("grpc", "rest"))])
     header = ("ms a request, batch 1", "bare call", "gRPC", "REST", "gRPC adds", "REST adds")
     tables.append(common.format_table(header, rows))
-    for side, limit in OVERHEAD_MS.items():
-        text = f"{side} adds at most {worst[side]:.2f} ms, limit {limit}"
-        verdicts.append((worst[side] <= limit, text))
+    for side, (excess, added, limit) in worst.items():
+        verdicts.append((excess <= 0, f"{side} adds at worst {added:.2f} ms, limit {limit:.2f}"))
 
 
 def report_batching(found, tables, figures) -> None:
