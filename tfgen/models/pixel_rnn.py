@@ -252,35 +252,15 @@ class DiagonalBiLSTM(RecurrentLayer):
         self.state_right = self.state_weight("state_right", 2)
 
     def scan(self, x, tokens, of_flags):
-        left = self._diagonals(self.inputs_left(x) + of_flags, self.state_left)
+        kernels = [
+            tf.convert_to_tensor(keras.ops.cast(kernel, x.dtype))
+            for kernel in (self.state_left, self.state_right)
+        ]
+        left = _over_diagonals(self.inputs_left(x) + of_flags, kernels[0])
         with_tokens = keras.ops.concatenate([x, tokens], -1)
         mirrored = self.inputs_right(keras.ops.flip(with_tokens, 2)) + of_flags
-        right = keras.ops.flip(self._diagonals(mirrored, self.state_right), 2)
+        right = keras.ops.flip(_over_diagonals(mirrored, kernels[1]), 2)
         return left + keras.ops.pad(right[:, :-1], [[0, 0], [1, 0], [0, 0], [0, 0]])
-
-    def _diagonals(self, gates, kernel):
-        """One direction: gates (batch, rows, columns, 4 filters) -> h of the same grid."""
-        rows, columns = gates.shape[1:3]
-        kernel = keras.ops.cast(kernel, gates.dtype)
-        diagonals = _diagonals(rows, columns)
-        cells = keras.ops.reshape(gates, (-1, rows * columns, 4 * self.filters))
-        # Cells first, in the order of the diagonals, so that a step reads and writes one piece.
-        cells = keras.ops.take(keras.ops.transpose(cells, (1, 0, 2)), np.concatenate(diagonals), 0)
-        steps = tf.split(cells, [len(diagonal) for diagonal in diagonals], 0)
-        h = c = keras.ops.zeros_like(steps[0][:0, :, : self.filters])  # (cells, batch, filters)
-        states = []
-        for step, of_input in enumerate(steps):
-            # From the row above the first cell to the last cell's own; outside the grid is 0.
-            around = [[int(step < columns), int(step < rows)], [0, 0], [0, 0]]
-            h, c = keras.ops.pad(h, around), keras.ops.pad(c, around)
-            both = keras.ops.concatenate([h[1:], h[:-1]], -1)
-            h, c = _lstm(of_input + layers.matmul(both, kernel), c[1:])
-            states.append(h)
-        states = keras.ops.take(
-            keras.ops.concatenate(states, 0), np.argsort(np.concatenate(diagonals)), 0
-        )
-        states = keras.ops.transpose(states, (1, 0, 2))
-        return keras.ops.reshape(states, (-1, rows, columns, self.filters))
 
     def start(self, row):
         """h of the row above, from the left and from the right."""
@@ -422,6 +402,35 @@ def _lstm(gates, c):
     # The forget gate starts open, so that a state lasts.
     c = keras.ops.sigmoid(f + 1.0) * c + keras.ops.sigmoid(i) * keras.ops.tanh(g)
     return keras.ops.sigmoid(o) * keras.ops.tanh(c), c
+
+
+@tf.function(autograph=False)
+def _over_diagonals(gates, kernel):
+    """One direction: gates (batch, rows, columns, 4 filters), kernel (2 filters, 4 filters) -> h.
+
+    A function of its own, so that a graph holds its steps once for all layers.
+    """
+    filters = kernel.shape[1] // 4
+    rows, columns = gates.shape[1:3]
+    diagonals = _diagonals(rows, columns)
+    cells = keras.ops.reshape(gates, (-1, rows * columns, 4 * filters))
+    # Cells first, in the order of the diagonals, so that a step reads and writes one piece.
+    cells = keras.ops.take(keras.ops.transpose(cells, (1, 0, 2)), np.concatenate(diagonals), 0)
+    steps = tf.split(cells, [len(diagonal) for diagonal in diagonals], 0)
+    h = c = keras.ops.zeros_like(steps[0][:0, :, :filters])  # (cells, batch, filters)
+    states = []
+    for step, of_input in enumerate(steps):
+        # From the row above the first cell to the last cell's own; outside the grid is 0.
+        around = [[int(step < columns), int(step < rows)], [0, 0], [0, 0]]
+        h, c = keras.ops.pad(h, around), keras.ops.pad(c, around)
+        both = keras.ops.concatenate([h[1:], h[:-1]], -1)
+        h, c = _lstm(of_input + layers.matmul(both, kernel), c[1:])
+        states.append(h)
+    states = keras.ops.take(
+        keras.ops.concatenate(states, 0), np.argsort(np.concatenate(diagonals)), 0
+    )
+    states = keras.ops.transpose(states, (1, 0, 2))
+    return keras.ops.reshape(states, (-1, rows, columns, filters))
 
 
 def _diagonals(rows: int, columns: int) -> list[np.ndarray]:
