@@ -418,8 +418,8 @@ class GAN(GenerativeModel):
         norm = tf.sqrt(_squared_norm(tape.gradient(total, mixed)) + 1e-12)
         return tf.square(norm - 1.0)
 
-    def _generate(self, generator, seeds, labels, temperature=1.0):
-        latents = temperature * noise.normal(seeds, (self.latent_dim,))
+    def _generate(self, generator, seeds, labels):
+        latents = noise.normal(seeds, (self.latent_dim,))
         return generator(inputs(latents, labels))
 
     def _logits(self, real_or_fake, labels, training=False):
