@@ -96,6 +96,14 @@ CONFIGURATIONS = {
             "num_classes": 3,
             **PIXEL,
         },
+        "levels_in_tokens": {
+            "image_shape": (4, 4, 1),
+            "token_shape": (2, 2),
+            "num_levels": 5,
+            "pixel_distribution": "categorical",
+            "fourier_features": 2,
+            **PIXEL,
+        },
     },
     "PixelRNN": {
         "diagonal": {"image_shape": (4, 5, 1), **BINARY, **PIXEL},

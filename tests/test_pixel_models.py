@@ -135,6 +135,15 @@ SPACES = {
     "colours": ((2, 1, 3), {"token_shape": (2, 1)}),
     "classes": ((2, 2, 1), {"num_classes": 2}),
     "categorical": ((2, 2, 1), {"num_levels": 3, "pixel_distribution": "categorical"}),
+    "categorical_tokens": (
+        (2, 4, 1),
+        {
+            "num_levels": 3,
+            "pixel_distribution": "categorical",
+            "token_shape": (2, 2),
+            "fourier_features": 1,
+        },
+    ),
     "mixture": (
         (1, 2, 3),
         {"num_levels": 3, "pixel_distribution": "discretized_logistic_mixture"},
@@ -185,6 +194,10 @@ CAUSAL = {
     "tokens": ((4, 8, 1), {"token_shape": (2, 4)}),
     "colours": ((3, 4, 3), {}),
     "mixture": ((3, 4, 3), {"num_levels": 7, "pixel_distribution": "discretized_logistic_mixture"}),
+    "coloured_tokens": (
+        (4, 2, 3),
+        {"num_levels": 3, "pixel_distribution": "categorical", "token_shape": (2, 1)},
+    ),
 }
 
 
@@ -312,6 +325,24 @@ SAMPLED = {
     "fourier": (
         (2, 3, 3),
         {"num_levels": 9, "pixel_distribution": "categorical", "fourier_features": 3},
+    ),
+    "categorical_tokens": (
+        (4, 4, 3),
+        {
+            "num_levels": 5,
+            "pixel_distribution": "categorical",
+            "token_shape": (2, 2),
+            "orders": 4,
+            "fourier_features": 2,
+        },
+    ),
+    "mixture_tokens": (
+        (2, 4, 1),
+        {
+            "num_levels": 256,
+            "pixel_distribution": "discretized_logistic_mixture",
+            "token_shape": (2, 2),
+        },
     ),
 }
 
@@ -596,12 +627,8 @@ def test_the_colour_recipe_trains_samples_and_exports(tmp_path):
         ({"token_shape": (3, 4)}, r"token_shape must divide the image; received \(3, 4\)"),
         ({"token_shape": (0, 1)}, "token_shape must be"),
         (
-            {"token_shape": (2, 2), "num_levels": 256, "pixel_distribution": "categorical"},
-            "token_shape other than.*needs pixel_distribution='bernoulli'",
-        ),
-        (
             {"token_shape": (2, 2), "fourier_features": 2},
-            r"fourier_features must be 0 for tokens.*received 2 with token_shape=\(2, 2\)",
+            r"fourier_features must be 0 where.*received 2 with.*token_shape=\(2, 2\)",
         ),
         ({"fourier_features": -1}, "fourier_features must be a whole number, at least 0"),
         ({"orders": 3}, r"orders must be one of \(1, 2, 4, 8\); received 3"),

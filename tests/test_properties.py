@@ -85,12 +85,10 @@ def arguments(draw, family: str) -> dict:
     if chosen.get("pixel_distribution") == "bernoulli":
         chosen["num_levels"] = 2
     if "token_shape" in known:
-        tokens = [(1, 1), (2, 2), (2, 4), (1, 2)]
-        binary = chosen["pixel_distribution"] == "bernoulli"
-        chosen["token_shape"] = draw(st.sampled_from(tokens if binary else tokens[:1]))
+        chosen["token_shape"] = draw(st.sampled_from([(1, 1), (2, 2), (2, 4), (1, 2)]))
         square = chosen["image_shape"][0] == chosen["image_shape"][1]
         chosen["orders"] = draw(st.sampled_from([1, 2, 4, 8] if square else [1, 2]))
-        if chosen["token_shape"] != (1, 1):
+        if chosen["token_shape"] != (1, 1) and chosen["pixel_distribution"] == "bernoulli":
             chosen["fourier_features"] = 0
     return chosen
 

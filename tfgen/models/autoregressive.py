@@ -1,7 +1,7 @@
 """What PixelCNN and PixelRNN share: tokens, orders, exact likelihood, sampling with a cache.
 
 An image is cut into a grid of tokens, blocks of pixels in raster order; a token into groups, each
-of one colour channel of one pixel, or, for two levels, of up to four pixels:
+of one colour channel of one pixel, or, for two levels, of up to four pixels with one softmax:
 
     log p(x) = sum over tokens t, groups g of log p(x_tg | tokens before t, groups before g)
 
@@ -225,21 +225,16 @@ class AutoregressiveModel(GenerativeModel):
                 f"token_shape must divide the image; received {self.token_shape} for images of "
                 f"{height} x {width} pixels. Use (1, 1) or divisors of both sides."
             )
-        if self.token_shape != (1, 1) and self.pixel_distribution != "bernoulli":
-            raise ValueError(
-                "token_shape other than (1, 1) needs pixel_distribution='bernoulli', whose "
-                f"softmaxes stay small; received {self.token_shape} with "
-                f"{self.pixel_distribution!r}."
-            )
         if self.pixel_distribution == "gaussian":
             raise ValueError(
                 "pixel_distribution must have probabilities of levels, not densities; received "
                 "'gaussian'. Use 'discretized_logistic_mixture'."
             )
-        if self.fourier_features and self.token_shape != (1, 1):
+        if self.fourier_features and math.prod(self._group_shape) > 1:
             raise ValueError(
-                "fourier_features must be 0 for tokens of several pixels, which enter as one-hot "
-                f"patterns; received {self.fourier_features} with token_shape={self.token_shape}."
+                "fourier_features must be 0 where several pixels share a softmax and enter as "
+                f"one-hot patterns; received {self.fourier_features} with pixel_distribution="
+                f"'bernoulli' and token_shape={self.token_shape}."
             )
         if self.orders not in ORDERS:
             raise ValueError(f"orders must be one of {ORDERS}; received {self.orders!r}.")
@@ -249,10 +244,14 @@ class AutoregressiveModel(GenerativeModel):
                 f"received {height} x {width} pixels. Use orders=2."
             )
 
+    @property
+    def _group_shape(self) -> tuple[int, int]:
+        """(height, width) of the pixels that share a softmax: for two levels only, or it is large."""
+        return group_shape(self.token_shape) if self.pixel_distribution == "bernoulli" else (1, 1)
+
     def _set_geometry(self) -> None:
         height, width, channels = self.image_shape
-        (rows, columns), group = self.token_shape, group_shape(self.token_shape)
-        self._group_shape = group
+        (rows, columns), group = self.token_shape, self._group_shape
         self.groups = channels * rows * columns // math.prod(group)
         self.patterns = math.prod(group) > 1  # a group is one softmax over patterns of its pixels
         if self.patterns:
@@ -282,12 +281,13 @@ class AutoregressiveModel(GenerativeModel):
         return tf.reshape(split, (-1, *self.token_grid))
 
     def _from_tokens(self, tokens: tf.Tensor) -> tf.Tensor:
-        """(batch, rows, columns, groups, pixels) -> (batch, height, width, channels)."""
+        """(batch, rows, columns, groups, pixels, ...) -> (batch, height, width, channels, ...)."""
         (th, tw), (gh, gw) = self.token_shape, self._group_shape
         rows, columns, _, _ = self.token_grid
-        channels = self.image_shape[2]
-        split = tf.reshape(tokens, (-1, rows, columns, th // gh, tw // gw, channels, gh, gw))
-        return tf.reshape(tf.transpose(split, (0, 1, 3, 6, 2, 4, 7, 5)), (-1, *self.image_shape))
+        channels, rest = self.image_shape[2], tokens.shape[5:]
+        split = (-1, rows, columns, th // gh, tw // gw, channels, gh, gw, math.prod(rest))
+        split = tf.transpose(tf.reshape(tokens, split), (0, 1, 3, 6, 2, 4, 7, 5, 8))
+        return tf.reshape(split, (-1, *self.image_shape, *rest))
 
     def _oriented(self, images: tf.Tensor, order: tf.Tensor, back: bool = False) -> tf.Tensor:
         """Turns each image (batch, height, width, ...) into its pixel order, or back."""
@@ -358,7 +358,7 @@ class AutoregressiveModel(GenerativeModel):
             )
         from tfgen import distributions
 
-        # A group is a channel of a pixel, so (..., groups, outputs) is the last axes of an image.
+        # A group is one channel of one pixel, and a token's groups are like the channels of an image.
         flat = tf.reshape(parameters, (*_leading(parameters, 2), self.groups * self.outputs))
         pixel = distributions.pixel_distribution(
             self.pixel_distribution, flat, self.num_levels, self.groups
@@ -432,9 +432,8 @@ class AutoregressiveModel(GenerativeModel):
         batch = tf.shape(levels)[0]
         parameters = self._parameters_of(tokens, self._given(batch, labels, 0))
         if self.patterns:
-            logits = self._pixel_logits(tokens, parameters)
-            return self._from_tokens(logits)[..., None]
-        return parameters[..., 0, None] if self.outputs == 1 else parameters
+            return self._from_tokens(self._pixel_logits(tokens, parameters)[..., None])
+        return self._from_tokens(parameters[..., None, :])
 
     def _pixel_logits(self, tokens, parameters):
         """The logit of each pixel of a group given those before it, (..., groups, pixels)."""

@@ -40,8 +40,9 @@ class PixelCNN(AutoregressiveModel):
             columns, odd. It also sees columns // 2 + 1 tokens to the left if gated, columns // 2
             else.
         head_units: Hidden units per group of a token between the features and the parameters.
-        token_shape: (height, width) of the blocks that are predicted at once, each by softmaxes
-            over up to 4 pixels; other than (1, 1) for two levels only.
+        token_shape: (height, width) of the blocks that the network reads as one position. Their
+            pixels are drawn one after the other by the head, or, of two levels, by softmaxes over
+            up to 4 pixels. Larger tokens see further and cost the network less, the head more.
         orders: 1, 2, 4 or 8 pixel orders that the network serves: turned by 0 and 180 degrees,
             then those transposed, then all of them mirrored. The likelihood is the mean of their
             probabilities, and sampling picks one per image.

@@ -37,8 +37,8 @@ class PixelRNN(AutoregressiveModel):
         kernel_size: (rows, columns) of the first layer: rows above, the own one not counted, and
             columns, odd.
         head_units: As in PixelCNN, like all arguments below.
-        token_shape: (height, width) of the blocks that are predicted at once; other than (1, 1)
-            for two levels only.
+        token_shape: (height, width) of the blocks that the network reads as one position, as in
+            `PixelCNN`.
         orders: 1, 2, 4 or 8 pixel orders that the network serves.
         pixel_distribution: "bernoulli" (2 levels), "categorical" or
             "discretized_logistic_mixture".
