@@ -246,7 +246,7 @@ class AutoregressiveModel(GenerativeModel):
 
     @property
     def _group_shape(self) -> tuple[int, int]:
-        """(height, width) of the pixels that share a softmax: for two levels only, or it is large."""
+        """(height, width) in pixels of what shares a softmax, which stays small for two levels."""
         return group_shape(self.token_shape) if self.pixel_distribution == "bernoulli" else (1, 1)
 
     def _set_geometry(self) -> None:
@@ -358,7 +358,7 @@ class AutoregressiveModel(GenerativeModel):
             )
         from tfgen import distributions
 
-        # A group is one channel of one pixel, and a token's groups are like the channels of an image.
+        # A group is one channel of one pixel: the groups of a token are like an image's channels.
         flat = tf.reshape(parameters, (*_leading(parameters, 2), self.groups * self.outputs))
         pixel = distributions.pixel_distribution(
             self.pixel_distribution, flat, self.num_levels, self.groups
