@@ -48,8 +48,10 @@ MIRRORED = """
             split = streams.open_split(recipe.data, "train")
             batches = training.split_batches(recipe, split, False, 0)
             batches = strategy.experimental_distribute_dataset(batches)
-            step = lambda images: (images, model.step_seeds(tf.shape(images)[0]))
-            images, seeds = strategy.run(tf.function(step), (next(iter(batches)),))
+            step = lambda images, *labels: (images, model.step_seeds(tf.shape(images)[0]))
+            batch = next(iter(batches))
+            batch = batch if isinstance(batch, tuple) else (batch,)  # with labels or without
+            images, seeds = strategy.run(tf.function(step), batch)
             local = strategy.experimental_local_results
             return [
                 [array.numpy().reshape(len(array), -1).tolist() for array in local(values)]
@@ -132,12 +134,9 @@ def test_two_devices_equal_one_in_every_configuration(family, data_folder, tmp_p
 
 def run_mirrored(recipes: dict[str, Recipe], folder: Path) -> None:
     text = json.dumps({name: recipe.to_dict() for name, recipe in recipes.items()})
-    subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(MIRRORED), folder, text],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
+    command = [sys.executable, "-c", textwrap.dedent(MIRRORED), folder, text]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
 
 
 # Several processes

@@ -16,6 +16,7 @@ import pytest
 import tensorflow as tf
 
 from tfgen import AutoEncoder, data, noise, plots, training
+from tfgen.models import base
 from tfgen.recipe import Recipe
 
 # Everything random is on: noise, shifts, the data's order; and everything with a state.
@@ -423,6 +424,18 @@ def test_averaged_weights_equal_a_plain_computation():
         np.testing.assert_array_equal(variable, value)
     averages.on_train_end()
     np.testing.assert_allclose(model.trainable_variables[0], expected[0], rtol=1e-4, atol=1e-5)
+
+
+def test_a_clip_sees_the_whole_gradient_of_a_lookup():
+    """A row that is looked up twice has the sum of both gradients: the norm is 2, the step 1."""
+    table = keras.Variable(np.zeros((3, 1)))
+    optimizer = keras.optimizers.SGD(1.0, global_clipnorm=1.0)
+    with tf.GradientTape() as tape:
+        seen = tf.gather(table.value, [1, 1])
+    gradients = tape.gradient(seen, [table.value])
+    assert isinstance(gradients[0], tf.IndexedSlices)
+    base.apply_gradients(optimizer, gradients, [table])
+    np.testing.assert_allclose(table.numpy(), [[0.0], [-1.0], [0.0]], rtol=1e-6)
 
 
 def test_training_without_averages(tmp_path):

@@ -806,11 +806,15 @@ def weighted_mean(values: tf.Tensor, weight: tf.Tensor | None) -> tf.Tensor:
 def apply_gradients(optimizer: keras.optimizers.Optimizer, gradients, variables) -> None:
     """Moves `variables` by the sum of all replicas' gradients.
 
+    Gradients of a lookup become dense ones: only these can be summed over replicas, and have the
+    norm that a clip is about.
+
     Keras clips, and looks for infinities, before it sums over the replicas. Where an optimizer does
     either, it is handed an equal share of the sum, so that all replicas decide alike. A bound on
     a norm then acts on a share; `training.build` divides it by the number of replicas.
     """
     replicas = num_replicas()
+    gradients = [None if g is None else tf.convert_to_tensor(g) for g in gradients]
     inner = getattr(optimizer, "inner_optimizer", optimizer)
     clips = any((inner.clipnorm, inner.global_clipnorm, inner.clipvalue))
     if replicas > 1 and (clips or inner is not optimizer):
