@@ -142,3 +142,32 @@ def test_a_likelihood_that_is_none_is_caught(family):
     images = every_image(model)
     scores = model.log_likelihood(images, batch_size=len(images)).astype(np.float64)
     assert abs(np.exp(scores).sum() - 1.0) > 1e-3
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"num_levels": 256, "pixel_distribution": "categorical"},
+        {"token_shape": (1, 2), "orders": 2},
+        {},
+    ],
+)
+def test_only_a_tie_excuses_another_draw(arguments):
+    """Another level where the random number lies on an edge passes; anywhere else it does not."""
+    model = random(PixelCNN, (4, 4, 1), **arguments)
+    given = {"seed": np.arange(64)}
+    drawn = model.sample(64, seed=0)
+    laws.assert_close_draws(model, drawn, drawn, given)
+    with pytest.raises(AssertionError, match="differs where nothing is near"):
+        laws.assert_close_draws(model, drawn, model.sample(64, seed=64), given)
+    changed = drawn.copy()
+    # The last pixel's neighbouring level: nothing comes after it.
+    changed[:, 3, 3] ^= 1 if model.num_levels == 256 else 255
+    distances = np.array(
+        [
+            laws.distance_from_tie(model, drawn[i : i + 1], changed[i : i + 1], {"seed": [i]})
+            for i in range(64)
+        ]
+    )
+    assert distances.min() < 0.05 < distances.max()
+    assert distances.max() > 20 * distances.min()

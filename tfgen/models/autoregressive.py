@@ -736,9 +736,10 @@ def _pick(logits: tf.Tensor, temperature: float, noises: tf.Tensor) -> tf.Tensor
     """Draws from softmax(logits / temperature) by its distribution function, int32 (batch,)."""
     if not temperature:
         return tf.argmax(logits, -1, tf.int32)
-    reached = tf.cumsum(tf.nn.softmax(logits / temperature), -1)  # (batch, outcomes)
+    logits = tf.cast(logits, tf.float64) / temperature
+    reached = tf.cumsum(tf.nn.softmax(logits), -1)  # (batch, outcomes)
     # Times the total, so that rounding never picks an outcome of probability 0 at the end.
-    passed = noises[:, None] * reached[:, -1:] > reached
+    passed = tf.cast(noises, tf.float64)[:, None] * reached[:, -1:] > reached
     return tf.reduce_sum(tf.cast(passed, tf.int32), -1)
 
 
