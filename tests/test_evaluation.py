@@ -1,10 +1,12 @@
 """Figures: each against a plain computation of the same thing."""
 
+import laws
 import numpy as np
 import pytest
+import tensorflow as tf
 from sklearn.neighbors import KNeighborsClassifier
 
-from tfgen import VAE, AutoEncoder, data, evaluation
+from tfgen import VAE, AutoEncoder, PixelCNN, data, evaluation
 from tfgen.evaluation import features, likelihood
 
 
@@ -28,6 +30,25 @@ def test_likelihood_figures_are_the_mean_over_the_whole_split(vae):
     by_hand = -vae.log_likelihood(images, 2, seed=0, batch_size=len(images)).mean()
     assert nats == pytest.approx(by_hand, rel=1e-5)
     assert bits == pytest.approx(by_hand / (64 * np.log(2)), rel=1e-5)
+
+
+def test_several_orders_are_measured_in_the_first_one_alone_too():
+    arguments = {"filters": 4, "num_blocks": 1, "head_units": 4, "num_classes": 10}
+    model = PixelCNN((8, 8, 1), orders=2, pixel_distribution="categorical", **arguments)
+    laws.randomised(model)
+    images, labels = data.arrays("digits", "test")
+    figures = likelihood.log_likelihood(model, "digits", verbose=0)
+    assert list(figures) == [
+        "test negative log-likelihood",
+        "test bits per dimension",
+        "test negative log-likelihood in the first order",
+    ]
+    levels = model._levels(tf.constant(images))
+    orders = [tf.fill((len(images),), order) for order in (0, 1)]
+    by_order = [-model._log_prob(levels, labels, order).numpy().mean() for order in orders]
+    alone = figures["test negative log-likelihood in the first order"][0]
+    assert alone == pytest.approx(by_order[0], rel=1e-4)
+    assert by_order[1] != pytest.approx(by_order[0], rel=1e-2)
 
 
 def test_squared_error_of_a_perfect_and_of_a_blind_model():
