@@ -172,10 +172,14 @@ async function findEnds(of) {
   const key = `${of.name} ${seed} ${$("labels").value}`;
   if (ends.seeds === key) return;
   ends.seeds = "";
-  const images = await predict(of, "sample", { seed });
-  ends.latents = "latents" in of.endpoints
-    ? await predict(of, "latents", { seed })
-    : await predict(of, "encode", { images });
+  let images;
+  if ("latents" in of.endpoints) {
+    ends.latents = await predict(of, "latents", { seed });
+    images = await predict(of, "decode", { latents: ends.latents });
+  } else {
+    images = await predict(of, "sample", { seed });
+    ends.latents = await predict(of, "encode", { images });
+  }
   show($("ends-a"), images[0], 84);
   show($("ends-b"), images[1], 84);
   ends.seeds = key;
