@@ -315,9 +315,16 @@ def test_a_pixel_model_completes_half_a_digit(page, models):
 
 
 def test_an_error_is_shown(page, browser):
+    """It stays while other work goes well, until the same work does, or another model is chosen."""
     shown = page("cgan_mnist")
+    shown.until(lambda: shown.run("return document.getElementById('share').value") != "")
     shown.run("model.name = 'gone'; draw()")
     shown.until(lambda: "gone" in shown.problem())
     assert "Models: cgan_mnist" in shown.problem()
+    shown.run("model.name = 'cgan_mnist'; ends.seeds = ''; morph().then(() => window.morphed = 1)")
+    shown.until(lambda: shown.run("return window.morphed"))
+    assert "Models: cgan_mnist" in shown.problem()
+    shown.run("draw()")
+    shown.until(lambda: not shown.problem())
     with contextlib.suppress(IndexError):
         browser.get_log("browser")  # the browser notes the 404, as it should

@@ -23,14 +23,17 @@ async function predict(of, signature, inputs) {
     inputs = { ...inputs, labels: Array(rows).fill(whole($("labels"))) };
   }
   const path = `/v1/models/${encodeURIComponent(of.name)}:predict`;
-  const answer = await ask(path, { signature_name: signature, inputs });
-  $("problem").hidden = true;
-  return answer.outputs;
+  return (await ask(path, { signature_name: signature, inputs })).outputs;
 }
 
-function complain(error) {
-  $("problem").textContent = error.message;
-  $("problem").hidden = false;
+const problems = new Map(); // what went wrong last in each piece of work
+
+// Shows the newest problem that its own work has not yet got over; an empty one says that it has.
+function report(work, problem) {
+  problems.delete(work);
+  if (problem) problems.set(work, problem);
+  $("problem").textContent = [...problems.values()].at(-1) ?? "";
+  $("problem").hidden = !problems.size;
 }
 
 // Runs `work(model)` at most once at a time; calls meanwhile lead to one more run with the newest
@@ -43,7 +46,9 @@ function latest(work) {
     do {
       again = false;
       const of = model;
-      try { await work(of); } catch (error) { if (of === model) complain(error); }
+      let problem = "";
+      try { await work(of); } catch (error) { problem = error.message; }
+      if (of === model) report(work, problem);
     } while (again);
     running = false;
   };
@@ -216,7 +221,7 @@ class Pad {
     const button = document.createElement("button");
     button.textContent = tool;
     button.addEventListener("click", () => {
-      if (stays) { this.tool = tool; this.mark(); } else this.act(tool).catch(complain);
+      if (stays) { this.tool = tool; this.mark(); } else this.actOn(tool);
     });
     return button;
   }
@@ -225,6 +230,10 @@ class Pad {
     for (const button of this.buttons) {
       button.setAttribute("aria-pressed", String(button.textContent === this.tool));
     }
+  }
+
+  async actOn(tool) {
+    try { await this.act(tool); report(this, ""); } catch (error) { report(this, error.message); }
   }
 
   async act(name) {
@@ -323,6 +332,8 @@ const choose = latest(async () => {
     .find((spec) => spec && sizes(spec).length === 4 && Math.min(...sizes(spec).slice(1)) > 0);
   const [, height, width, channels] = pictures ? sizes(pictures) : [0, 0, 0, 0];
   model = { name, endpoints, height, width, channels };
+  problems.clear();
+  report(choose, "");
   const names = all.map(([key]) => key).filter((key) => key !== "serving_default").sort();
   $("about").value = `version ${found.model_spec.version}: ${names.join(", ")}`;
   $("class").hidden = !all.some(([, endpoint]) => "labels" in endpoint.inputs);
@@ -371,4 +382,4 @@ ask("/models").then(({ models }) => {
   const wish = decodeURIComponent(location.hash.slice(1));
   if (models.some(({ name }) => name === wish)) $("model").value = wish;
   choose();
-}).catch(complain);
+}).catch((error) => report("models", error.message));
