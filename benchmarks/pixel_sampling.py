@@ -93,7 +93,7 @@ def whole_loop(model):
 
 def measure(name, model, batches, repeats) -> tuple[list[dict], bool]:
     """Times every side of one model at each batch."""
-    grid = model.token_grid
+    grid, labels = model.token_grid, None if model.num_classes is None else 0
     single = model.token_shape == (1, 1)
 
     @tf.function(input_signature=[tf.TensorSpec((None, *grid), tf.float32)], autograph=False)
@@ -113,7 +113,7 @@ def measure(name, model, batches, repeats) -> tuple[list[dict], bool]:
 
         def draw(jit, batch=batch):
             model.jit_sampling = jit
-            model.sample(batch, seed=0)
+            model.sample(batch, seed=0, labels=labels)
 
         def pass_once(tokens=tokens):
             forward(tokens).numpy()
@@ -165,6 +165,7 @@ def measure(name, model, batches, repeats) -> tuple[list[dict], bool]:
 def likelihood(model, num: int, repeats: int) -> dict[str, float]:
     """log_likelihood over the forward passes of every order, for `num` images."""
     images = np.zeros((num, *model.image_shape), np.uint8)
+    labels = None if model.num_classes is None else 0
     tokens = tf.zeros((100, *model.token_grid))
 
     @tf.function(input_signature=[tf.TensorSpec((None, *model.token_grid), tf.float32)])
@@ -179,7 +180,7 @@ def likelihood(model, num: int, repeats: int) -> dict[str, float]:
 
     def score():
         start = time.perf_counter()
-        model.log_likelihood(images, batch_size=100)
+        model.log_likelihood(images, labels=labels, batch_size=100)
         return time.perf_counter() - start
 
     passes(), score()
