@@ -85,8 +85,7 @@ def distance_from_tie(model, a: np.ndarray, b: np.ndarray, given: dict) -> float
         given: As in `assert_close_draws`, for one image.
     """
     seed = tf.constant(given["seed"], tf.int64)
-    mask, kept = given.get("mask"), None
-    order = model._picked_order(seed)
+    mask, order = given.get("mask"), model._picked_order(seed)
     if mask is not None:
         mask = np.broadcast_to(mask, a.shape)
         order = model._order_for(tf.constant(mask))
