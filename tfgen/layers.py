@@ -301,12 +301,14 @@ class MaskedDense(keras.layers.Layer):
                 name="bias", shape=(self.groups * self.units,), initializer="zeros"
             )
         allowed = np.triu(np.ones((self.groups, self.groups)), 1 if self.mask == "A" else 0)
-        allowed = allowed.repeat(self.width, 0).repeat(self.units, 1)
-        self.allowed = allowed.astype("float32")
+        self.allowed = allowed[:, None, :, None].astype("float32")
 
     def call(self, x):
-        kernel = keras.ops.cast(self.kernel, self.compute_dtype) * self.allowed
-        x = keras.ops.matmul(x, kernel)
+        kernel = keras.ops.cast(self.kernel, self.compute_dtype)
+        shape = kernel.shape
+        # By groups: a mask of the kernel's own size would stand in every exported graph.
+        kernel = keras.ops.reshape(kernel, (self.groups, self.width, self.groups, self.units))
+        x = keras.ops.matmul(x, keras.ops.reshape(kernel * self.allowed, shape))
         return x + keras.ops.cast(self.bias, x.dtype) if self.use_bias else x
 
     def group(self, x, index: int):
