@@ -136,5 +136,23 @@ def _read(path: Path, spec) -> np.ndarray:
     return np.array(strings, object)
 
 
+def inputs_for(specs: dict, num_classes: int | None, batch: int, seed: int = 0) -> dict:
+    """Made-up inputs of a signature, from the specs in its metadata."""
+    rng = np.random.default_rng(seed)
+    made = {}
+    for name, spec in specs.items():
+        shape = (batch, *spec["shape"][1:])
+        if name == "seed":
+            value = np.arange(20, 20 + batch)
+        elif name == "labels":
+            value = np.arange(batch) % num_classes
+        elif name == "latents":
+            value = rng.standard_normal(shape)
+        else:
+            value = rng.integers(0, 256 if spec["dtype"] == "uint8" else 2, shape)
+        made[name] = value.astype(spec["dtype"])
+    return made
+
+
 def metadata(folder: Path) -> dict:
     return json.loads((folder / "assets.extra" / "tfgen.json").read_text())

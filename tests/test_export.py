@@ -37,24 +37,6 @@ ENDPOINTS = {
 MEGABYTE = 10**6
 
 
-def inputs_for(specs: dict, num_classes: int | None, batch: int, seed: int = 0) -> dict:
-    """Made-up inputs of a signature, from the specs in its metadata."""
-    rng = np.random.default_rng(seed)
-    made = {}
-    for name, spec in specs.items():
-        shape = (batch, *spec["shape"][1:])
-        if name == "seed":
-            value = np.arange(20, 20 + batch)
-        elif name == "labels":
-            value = np.arange(batch) % num_classes
-        elif name == "latents":
-            value = rng.standard_normal(shape)
-        else:
-            value = rng.integers(0, 256 if spec["dtype"] == "uint8" else 2, shape)
-        made[name] = value.astype(spec["dtype"])
-    return made
-
-
 @dataclasses.dataclass
 class Artifact:
     """A model, its export, and what the model itself answers."""
@@ -73,7 +55,7 @@ class Artifact:
     def calls(self, batch: int = BATCH, seed: int = 0) -> dict:
         classes = self.details["num_classes"]
         return {
-            name: inputs_for(specs["inputs"], classes, batch, seed)
+            name: exported.inputs_for(specs["inputs"], classes, batch, seed)
             for name, specs in self.details["signatures"].items()
         }
 
