@@ -51,8 +51,9 @@ def descent_step(model) -> Callable:
 def adversarial_step(model) -> Callable:
     """Returns images, labels -> both losses of a GAN's step, added up."""
     from tfgen import noise, pixels
-    from tfgen.models.base import inputs, move_averages
+    from tfgen.devices import move_averages
     from tfgen.models.gan import DISCRIMINATOR_FOLD, GENERATOR_FOLD, MIX_STREAM, OBJECTIVES
+    from tfgen.models.generative import with_labels
 
     generator, discriminator = model.generator, model.discriminator
     objective = OBJECTIVES[model.objective]
@@ -61,12 +62,12 @@ def adversarial_step(model) -> Callable:
         return tf.reduce_sum(tf.square(slope), (1, 2, 3))  # (batch,)
 
     def discriminator_step(real, labels, seeds):
-        fake = generator(inputs(noise.normal(seeds, (model.latent_dim,)), labels))
+        fake = generator(with_labels(noise.normal(seeds, (model.latent_dim,)), labels))
         both = None if labels is None else tf.concat([labels, labels], 0)
         with tf.GradientTape() as tape:
             with tf.GradientTape() as inner:
                 inner.watch(real)
-                logits = discriminator(inputs(tf.concat([real, fake], 0), both), training=True)
+                logits = discriminator(with_labels(tf.concat([real, fake], 0), both), training=True)
                 real_logits, fake_logits = tf.split(logits[:, 0], 2)
             loss = tf.reduce_mean(objective(real_logits, fake_logits)[0])
             if model.r1:
@@ -77,7 +78,7 @@ def adversarial_step(model) -> Callable:
                 mixed = u * real + (1.0 - u) * fake
                 with tf.GradientTape() as inner:
                     inner.watch(mixed)
-                    logits = discriminator(inputs(mixed, labels), training=False)
+                    logits = discriminator(with_labels(mixed, labels), training=False)
                 norm = tf.sqrt(squared_norm(inner.gradient(logits, mixed)) + 1e-12)
                 loss += model.gradient_penalty * tf.reduce_mean(tf.square(norm - 1.0))
         gradients = tape.gradient(loss, discriminator.trainable_variables)
@@ -86,8 +87,8 @@ def adversarial_step(model) -> Callable:
 
     def generator_step(labels, seeds):
         with tf.GradientTape() as tape:
-            fake = generator(inputs(noise.normal(seeds, (model.latent_dim,)), labels))
-            logits = discriminator(inputs(fake, labels), training=False)[:, 0]
+            fake = generator(with_labels(noise.normal(seeds, (model.latent_dim,)), labels))
+            logits = discriminator(with_labels(fake, labels), training=False)[:, 0]
             loss = tf.reduce_mean(objective(tf.zeros_like(logits), logits)[1])
         gradients = tape.gradient(loss, generator.trainable_variables)
         model.optimizer.apply(gradients, generator.trainable_variables)

@@ -37,10 +37,10 @@ def recipe(family: str, epochs: int):
     """Returns a short recipe on `digits` for any family."""
     import inspect
 
-    from tfgen import models
+    from tfgen import families
     from tfgen.recipe import Recipe
 
-    cls = models.FAMILIES[family]
+    cls = families.find(family)
     known = inspect.signature(cls.__init__).parameters
     arguments = {name: value for name, value in SMALL.items() if name in known}
     arguments["image_shape"] = [8, 8, 1]
@@ -98,15 +98,15 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, default=30, help="of each run (default %(default)s)")
     arguments = parser.parse_args()
 
-    from tfgen import models
+    from tfgen import families
 
     measured, rows, failed = {}, [], []
     with tempfile.TemporaryDirectory() as folder:
-        for family in arguments.families or models.FAMILIES:
+        for family in arguments.families or families.known():
             found = measured[family] = measure(family, arguments.epochs, Path(folder))
             base = found["float32"]["figure"]
             seeds = [one["figure"] for name, one in found.items() if name.startswith("float32")]
-            judged = "loss" in models.FAMILIES[family].loss_names
+            judged = "loss" in families.find(family).loss_names
             allowed = LIMIT * abs(base) if judged else 2 * (max(seeds) - min(seeds))
             for setting, one in found.items():
                 change = one["figure"] - base

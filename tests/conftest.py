@@ -10,7 +10,7 @@ import laws
 import pytest
 from serving_support import repository, server  # noqa: F401, fixtures
 
-from tfgen import models
+from tfgen import families
 
 GREY, COLOUR = (8, 8, 1), (4, 6, 3)
 TINY = {"latent_dim": 2, "filters": (4,), "dense_units": 8}
@@ -215,11 +215,11 @@ class Case:
 
     def __call__(self, **changes) -> keras.Model:
         keras.utils.set_random_seed(1)
-        return models.FAMILIES[self.family](**{"seed": 5, **self.arguments, **changes})
+        return families.find(self.family)(**{"seed": 5, **self.arguments, **changes})
 
 
 FITTED_STEPS = 90
-CASES = [Case(f, name) for f in models.FAMILIES for name in CONFIGURATIONS.get(f, {})]
+CASES = [Case(f, name) for f in families.known() for name in CONFIGURATIONS.get(f, {})]
 
 
 @pytest.fixture(autouse=True)
@@ -246,7 +246,7 @@ def fitted(case: Case) -> keras.Model:
     return model
 
 
-@pytest.fixture(scope="session", params=list(models.FAMILIES))
+@pytest.fixture(scope="session", params=list(families.known()))
 def first_case(request: pytest.FixtureRequest) -> Case:
     """Every family in its first configuration."""
     return next(case for case in CASES if case.family == request.param)

@@ -5,7 +5,7 @@ import laws
 import numpy as np
 import pytest
 
-from tfgen import models, zoo
+from tfgen import families, zoo
 from tfgen.models.classifier import Classifier
 
 TINY = {"image_shape": (8, 8, 1), "num_classes": 3, "filters": (4,), "feature_units": 5}
@@ -83,8 +83,8 @@ def test_configuration_and_preset_round_trips(fitted, tmp_path):
 
 
 def test_evaluators_are_no_family_and_stay_out_of_the_list():
-    assert models.family("Classifier") is Classifier
-    assert "Classifier" not in models.FAMILIES
+    assert families.find("Classifier") is Classifier
+    assert "Classifier" not in families.known()
     assert "classifier_mnist" not in zoo.list_models()
     assert "classifier_mnist" in zoo.list_models(kind="evaluator")
     assert "classifier_mnist" in zoo.list_models(kind=None)

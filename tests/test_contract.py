@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 from conftest import CASES, CONFIGURATIONS, FITTED_STEPS, VARIED
 
-from tfgen import GenerativeModel, models, noise
+from tfgen import GenerativeModel, families, noise
 
 # Members that a family may lack, with what they need to be called.
 IMAGE_METHODS = ("encode", "reconstruct", "score")
@@ -33,32 +33,32 @@ def half_masks(model, count: int) -> np.ndarray:
 
 
 def test_every_family_is_tested():
-    assert set(CONFIGURATIONS) == set(VARIED) == set(models.FAMILIES)
-    assert {case.family for case in CASES} == set(models.FAMILIES)
+    assert set(CONFIGURATIONS) == set(VARIED) == set(families.known())
+    assert {case.family for case in CASES} == set(families.known())
 
 
 def test_every_family_is_a_generative_model():
-    for name, family in models.FAMILIES.items():
+    for name, family in families.known().items():
         assert issubclass(family, GenerativeModel)
         assert family.__name__ == name
-        assert models.family(name) is family
+        assert families.find(name) is family
         assert family.likelihood in ("exact", "bound", "none")
 
 
 def test_unknown_family():
     with pytest.raises(ValueError, match=r"family must be one of AutoEncoder, .*'Vae'"):
-        models.family("Vae")
+        families.find("Vae")
 
 
-@pytest.mark.parametrize("family", models.FAMILIES)
+@pytest.mark.parametrize("family", families.known())
 def test_configuration_round_trip(family):
-    laws.keeps_its_configuration(models.FAMILIES[family], *VARIED[family])
+    laws.keeps_its_configuration(families.find(family), *VARIED[family])
 
 
-@pytest.mark.parametrize("family", models.FAMILIES)
+@pytest.mark.parametrize("family", families.known())
 def test_every_argument_is_documented(family):
-    documented = models.FAMILIES[family].__doc__
-    for name in laws.constructor_arguments(models.FAMILIES[family]):
+    documented = families.find(family).__doc__
+    for name in laws.constructor_arguments(families.find(family)):
         assert f"\n        {name}: " in documented, name
 
 
@@ -77,7 +77,7 @@ def test_bad_constructor_arguments(first_case):
         {"unheard_of": 1},
     ):
         name = next(iter(wrong))
-        known = laws.constructor_arguments(models.FAMILIES[first_case.family])
+        known = laws.constructor_arguments(families.find(first_case.family))
         if name in known or name == "unheard_of":
             with pytest.raises(ValueError, match=name.split("_")[0]):
                 first_case(**wrong)
@@ -125,10 +125,10 @@ def test_preset_keeps_the_model(fitted, tmp_path):
 
 
 def test_preset_of_another_family(tmp_path):
-    a, b = (next(case for case in CASES if case.family == f) for f in list(models.FAMILIES)[:2])
+    a, b = (next(case for case in CASES if case.family == f) for f in list(families.known())[:2])
     a().save_to_preset(tmp_path)
     with pytest.raises(ValueError, match=rf"holds a {a.family}.*{a.family}\.from_preset"):
-        models.FAMILIES[b.family].from_preset(tmp_path)
+        families.find(b.family).from_preset(tmp_path)
 
 
 def test_fresh_process_loads_equal_outputs(tmp_path):
@@ -258,7 +258,7 @@ def test_likelihood(fitted):
 
 
 def test_loss_is_the_likelihood(case):
-    if models.FAMILIES[case.family].likelihood == "none":
+    if families.find(case.family).likelihood == "none":
         pytest.skip("the family has no likelihood")
     # Objectives other than the likelihood: a weighted KL, and one of several orders for all.
     plain = {"beta": 1.0, "orders": 1}
@@ -267,7 +267,7 @@ def test_loss_is_the_likelihood(case):
 
 
 def test_probabilities_sum_to_one(first_case):
-    if models.FAMILIES[first_case.family].likelihood == "none":
+    if families.find(first_case.family).likelihood == "none":
         pytest.skip("the family has no likelihood")
     model = first_case(image_shape=(2, 2, 1), num_levels=2, pixel_distribution="bernoulli")
     laws.fit_quickly(model, laws.all_images((2, 2, 1)), None, steps=100)

@@ -516,9 +516,9 @@ def test_bad_arguments(small, tmp_path):
             small.export(tmp_path / "small", version=wrong)
     with pytest.raises(ValueError, match=r"version 3 of 'small' is there already.*next one, 4"):
         small.export(tmp_path / "small", version=3)
-    with pytest.raises(ValueError, match="temperature must be finite"):
+    with pytest.raises(ValueError, match="temperature must be a finite number"):
         small.export(tmp_path / "small", temperature=-1.0)
-    with pytest.raises(ValueError, match="num_samples must be a whole number"):
+    with pytest.raises(ValueError, match="num_samples must be an integer"):
         small.export(tmp_path / "small", num_samples=0)
     with pytest.raises(ValueError, match="format must be 'tf_saved_model'"):
         small.export(tmp_path / "small", format="onnx")

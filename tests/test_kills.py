@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from conftest import CONFIGURATIONS
 
-from tfgen import models
+from tfgen import families
 from tfgen.recipe import Recipe
 
 STEPS_PER_EPOCH = 4
@@ -162,7 +162,7 @@ def digits(tmp_path_factory) -> Path:
 def recipe_for(family: str, name: str, data: Path) -> Recipe:
     """A recipe in which all that has a state is on."""
     arguments = dict(CONFIGURATIONS[family][name])
-    patience = 2 if "loss" in models.FAMILIES[family].loss_names else None
+    patience = 2 if "loss" in families.find(family).loss_names else None
     return Recipe(
         family=family,
         model=arguments,

@@ -16,7 +16,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import strategies as st
 
-from tfgen import models
+from tfgen import families
 
 CASES, NIGHTLY_CASES = 50, 500
 
@@ -63,7 +63,7 @@ VALUES = {
 @st.composite
 def arguments(draw, family: str) -> dict:
     """Constructor arguments that fit one another."""
-    known = laws.constructor_arguments(models.FAMILIES[family])
+    known = laws.constructor_arguments(families.find(family))
     chosen = {name: draw(values) for name, values in VALUES.items() if name in known}
     stages = draw(st.integers(1, 2))
     side = st.sampled_from([4, 8])
@@ -79,7 +79,7 @@ def arguments(draw, family: str) -> dict:
     if chosen.get("prior") == "flow":
         chosen["latent_dim"] = draw(st.integers(2, 4))
     if "pixel_distribution" in known:
-        exact = models.FAMILIES[family].likelihood == "exact"  # which a density is not
+        exact = families.find(family).likelihood == "exact"  # which a density is not
         names = ["bernoulli", "categorical", "discretized_logistic_mixture", "gaussian"]
         chosen["pixel_distribution"] = draw(st.sampled_from(names[:3] if exact else names))
     most = 8 if chosen.get("pixel_distribution") == "categorical" else 256
@@ -106,7 +106,7 @@ def property_of(family: str, cases: int):
     )
     @hypothesis.given(arguments(family))
     def holds(chosen):
-        model = models.FAMILIES[family](**chosen)
+        model = families.find(family)(**chosen)
         works_from_end_to_end(model)
         keras.backend.clear_session()
 
@@ -156,18 +156,18 @@ def test_every_argument_has_values():
         *("image_shape", "filters", "generator_filters", "decoder_filters"),
         *("pixel_distribution", "num_levels", "token_shape", "orders"),
     }
-    for family in models.FAMILIES.values():
+    for family in families.known().values():
         missing = set(laws.constructor_arguments(family)) - set(VALUES) - drawn_together
         assert not missing, f"{family.__name__}: no values for {missing}"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", models.FAMILIES)
+@pytest.mark.parametrize("family", families.known())
 def test_random_arguments(family):
-    property_of(family, -(-CASES // len(models.FAMILIES)))()
+    property_of(family, -(-CASES // len(families.known())))()
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("family", models.FAMILIES)
+@pytest.mark.parametrize("family", families.known())
 def test_many_random_arguments(family):
-    property_of(family, -(-NIGHTLY_CASES // len(models.FAMILIES)))()
+    property_of(family, -(-NIGHTLY_CASES // len(families.known())))()

@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfgen import AutoEncoder, data, noise, plots, training
-from tfgen.models import base
+from tfgen import AutoEncoder, data, devices, noise, plots, training
 from tfgen.recipe import Recipe
 
 # Everything random is on: noise, shifts, the data's order; and everything with a state.
@@ -434,7 +433,7 @@ def test_a_clip_sees_the_whole_gradient_of_a_lookup():
         seen = tf.gather(table.value, [1, 1])
     gradients = tape.gradient(seen, [table.value])
     assert isinstance(gradients[0], tf.IndexedSlices)
-    base.apply_gradients(optimizer, gradients, [table])
+    devices.apply_gradients(optimizer, gradients, [table])
     np.testing.assert_allclose(table.numpy(), [[0.0], [-1.0], [0.0]], rtol=1e-6)
 
 

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from conftest import CONFIGURATIONS
 
-from tfgen import AutoEncoder, models, training, tuning, zoo
+from tfgen import AutoEncoder, families, training, tuning, zoo
 from tfgen.recipe import Recipe
 
 SMALL = {"image_shape": (8, 8, 1), "latent_dim": 2, "filters": (4,), "dense_units": 8}
@@ -156,7 +156,7 @@ def test_rates_by_variable():
 
 
 def test_partial_loading_names_what_starts_anew(tmp_path):
-    model = laws.randomised(models.FAMILIES["VAE"](**SMALL, num_classes=3))
+    model = laws.randomised(families.find("VAE")(**SMALL, num_classes=3))
     model.save_to_preset(tmp_path)
     with pytest.raises(ValueError, match="'partial'"):
         zoo.load(tmp_path, num_classes=5)
@@ -239,4 +239,4 @@ def test_a_recipe_of_parts_that_are_not_there():
 
 
 def test_every_family_has_parts():
-    assert set(CONFIGURATIONS) == set(models.FAMILIES)
+    assert set(CONFIGURATIONS) == set(families.known())

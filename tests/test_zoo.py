@@ -7,7 +7,7 @@ import laws
 import numpy as np
 import pytest
 
-from tfgen import VAE, AutoEncoder, models, zoo
+from tfgen import VAE, AutoEncoder, families, zoo
 from tfgen.recipe import Recipe
 
 SMALL = {"image_shape": (8, 8, 1), "latent_dim": 2, "filters": (4,), "dense_units": 8}
@@ -256,7 +256,7 @@ def test_every_entry_has_a_recipe_that_parses():
     assert paths
     for path in paths:
         recipe = Recipe.load(path)
-        arguments = laws.constructor_arguments(models.family(recipe.family))
+        arguments = laws.constructor_arguments(families.find(recipe.family))
         assert set(recipe.model) <= set(arguments), path
         assert path.parent.name.split("_")[0] in NAMES[recipe.family], path
         assert recipe.description, path

@@ -4,8 +4,8 @@ from importlib.metadata import version
 
 from tfgen import data, pixels, zoo
 from tfgen.models.autoencoder import AutoEncoder
-from tfgen.models.base import GenerativeModel
 from tfgen.models.gan import GAN
+from tfgen.models.generative import GenerativeModel
 from tfgen.models.pixel_cnn import PixelCNN
 from tfgen.models.pixel_rnn import PixelRNN
 from tfgen.models.vae import VAE

@@ -18,7 +18,7 @@ from rich.table import Table
 from tfgen import data, devices, plots, streams, training, zoo
 from tfgen import evaluation as measuring
 from tfgen import export as exporting
-from tfgen.models.base import GenerativeModel
+from tfgen.models.generative import GenerativeModel
 from tfgen.serving.command import serve
 
 __all__ = ["app", "main"]

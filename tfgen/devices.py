@@ -9,16 +9,21 @@ import functools
 import json
 import os
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 __all__ = [
     "STRATEGIES",
     "any_asks",
+    "apply_gradients",
     "broadcast",
     "is_chief",
     "make_strategy",
+    "move_averages",
+    "num_replicas",
     "num_workers",
+    "weighted_mean",
     "worker_index",
 ]
 
@@ -121,3 +126,82 @@ def _total(arrays: list[np.ndarray]) -> list[np.ndarray]:
 
     tensors = strategy.run(first_replica_only, args=([tf.constant(a) for a in arrays],))
     return [strategy.reduce("SUM", tensor, axis=None).numpy() for tensor in tensors]
+
+
+# Inside a training step --------------------------------------------------------------------------
+
+
+def num_replicas() -> int:
+    """Returns how many devices share the global batch."""
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def weighted_mean(values: tf.Tensor, weight: tf.Tensor | None) -> tf.Tensor:
+    """Returns this replica's share of the mean over the global batch.
+
+    The shares of all replicas add up to the mean of `values` (batch,), each counted by its weight
+    if there are any. On one device that is the mean itself.
+    """
+    replicas = num_replicas()
+    if weight is None:
+        mean = tf.reduce_mean(values)
+        return mean if replicas == 1 else mean / replicas
+    weight = tf.cast(tf.reshape(weight, (-1,)), values.dtype)
+    total = tf.reduce_sum(weight)
+    if replicas > 1:
+        total = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, total)
+    return tf.reduce_sum(values * weight) / total
+
+
+def apply_gradients(optimizer: keras.optimizers.Optimizer, gradients, variables) -> None:
+    """Moves `variables` by the sum of all replicas' gradients.
+
+    Gradients of a lookup become dense ones: only these can be summed over replicas, and have the
+    norm that a clip is about.
+
+    Keras clips, and looks for infinities, before it sums over the replicas. Where an optimizer does
+    either, it is handed an equal share of the sum, so that all replicas decide alike. A bound on
+    a norm then acts on a share; `training.build` divides it by the number of replicas.
+    """
+    replicas = num_replicas()
+    gradients = [None if g is None else tf.convert_to_tensor(g) for g in gradients]
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    clips = any((inner.clipnorm, inner.global_clipnorm, inner.clipvalue))
+    if replicas > 1 and (clips or inner is not optimizer):
+        given = [g for g in gradients if g is not None]
+        replica = tf.distribute.get_replica_context()
+        summed = iter(replica.all_reduce(tf.distribute.ReduceOp.SUM, given))
+        gradients = [None if g is None else next(summed) / replicas for g in gradients]
+    optimizer.apply(gradients, variables)
+
+
+def move_averages(averages, weights, step: tf.Tensor, momentum: float) -> None:
+    """Moves averaged weights by one step.
+
+        average <- m average + (1 - m) weight,   m = min(momentum, (1 + n) / (10 + n)) at step n
+
+    The growing m forgets the initial weights, which a constant one would still hold after a short
+    run.
+
+    Args:
+        averages: Variables to move.
+        weights: Variables or tensors of the same shapes.
+        step: n, a whole number.
+        momentum: In [0, 1).
+    """
+    n = tf.cast(step, tf.float32)
+    keep = tf.minimum(momentum, (1.0 + n) / (10.0 + n))
+    replica = tf.distribute.get_replica_context()
+    if num_replicas() > 1 and replica is not None:
+        replica.merge_call(_move_on_each_device, (averages, weights, keep))
+        return
+    for average, weight in zip(averages, weights, strict=True):
+        average.assign_sub((1.0 - keep) * (average - weight))
+
+
+def _move_on_each_device(strategy, averages, weights, keep) -> None:
+    def move(average, weight, keep):
+        average.assign_sub((1.0 - keep) * (average - weight))
+
+    for average, weight in zip(averages, weights, strict=True):
+        strategy.extended.update(average, move, args=(weight, keep), group=False)

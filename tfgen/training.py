@@ -26,9 +26,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfgen import devices, models, noise, pixels, plots, streams, tuning, zoo
+from tfgen import devices, families, noise, pixels, plots, streams, tuning, zoo
+from tfgen.devices import move_averages, num_replicas
 from tfgen.files import only_writer, replacing
-from tfgen.models.base import GenerativeModel, move_averages, num_replicas
+from tfgen.models.generative import GenerativeModel
 from tfgen.recipe import Recipe
 
 __all__ = [
@@ -86,7 +87,7 @@ def build(recipe: Recipe) -> keras.Model:
     Raises:
         ValueError: An unknown family or a constructor argument that it does not have.
     """
-    family = models.family(recipe.family)
+    family = families.find(recipe.family)
     keras.utils.set_random_seed(recipe.seed)
     try:
         model = family(**{"seed": recipe.seed, "dtype": recipe.precision, **recipe.model})
@@ -278,7 +279,7 @@ def shifted(images: tf.Tensor, seeds: tf.Tensor, most: int) -> tf.Tensor:
 
 
 class AveragedWeights(keras.callbacks.Callback):
-    """Keeps an exponential moving average of the weights (`models.base.move_averages`).
+    """Keeps an exponential moving average of the weights (`devices.move_averages`).
 
     The average stands in for the weights during every evaluation and after training.
 

@@ -12,7 +12,17 @@ from collections.abc import Iterable, Iterator
 import keras
 import numpy as np
 
-__all__ = ["GroupedAdam", "copy_weights", "matching", "values", "weights"]
+from tfgen import checks
+
+__all__ = [
+    "GroupedAdam",
+    "copy_weights",
+    "enable_lora",
+    "matching",
+    "set_trainable",
+    "values",
+    "weights",
+]
 
 LORA_WEIGHTS = ("lora_kernel_a", "lora_kernel_b", "lora_embeddings_a", "lora_embeddings_b")
 
@@ -55,7 +65,7 @@ def matching(names: Iterable[str], patterns: Iterable[str]) -> list[str]:
     """Returns the names that are, or lie below, one of the patterns.
 
     Raises:
-        ValueError: A pattern that stands for nothing.
+        ValueError: A pattern that matches nothing.
     """
     names, found = list(names), []
     for pattern in patterns:
@@ -63,8 +73,8 @@ def matching(names: Iterable[str], patterns: Iterable[str]) -> list[str]:
         if not hits:
             tops = sorted({name.split("/")[0] for name in names})
             raise ValueError(
-                f"pattern {pattern!r} must stand for a part of the model or for weights of it; "
-                f"the parts are {', '.join(tops)}."
+                f"pattern {pattern!r} matches nothing in the model; its parts are "
+                f"{', '.join(tops)}."
             )
         found += [name for name in hits if name not in found]
     return found
@@ -91,6 +101,45 @@ def lora_layers(model: keras.Model, patterns: Iterable[str]) -> dict[str, keras.
     unique = {id(layer): name for name, layer in reversed(found.items())}
     chosen = matching(found, patterns) if found else []
     return {name: found[name] for name in chosen if unique[id(found[name])] == name}
+
+
+def set_trainable(model: keras.Model, patterns: Iterable[str], trainable: bool) -> list[str]:
+    """Freezes the weights under the patterns, or lets those train again that were frozen here.
+
+    Returns:
+        The names of the weights that changed.
+
+    Raises:
+        ValueError: A pattern that matches nothing in the model.
+    """
+    held = weights(model)
+    # By variable, since one that two networks share has two names.
+    chosen = {id(held[name]) for name in matching(held, patterns)}
+    names = [
+        name
+        for name, variable in held.items()
+        if id(variable) in chosen and (name in model._frozen if trainable else variable.trainable)
+    ]
+    for name in names:
+        held[name].trainable = trainable
+    return names
+
+
+def enable_lora(model: keras.Model, rank: int, patterns: Iterable[str]) -> list[str]:
+    """Gives every layer under the patterns that offers it a low-rank adapter; returns their names.
+
+    Raises:
+        ValueError: A rank below 1, a pattern that matches nothing in the model, or no layer under
+            the patterns offers it.
+    """
+    checks.positive("rank", rank)
+    matching(weights(model), patterns)
+    layers = lora_layers(model, patterns)
+    if not layers:
+        raise ValueError(f"no layer under {', '.join(patterns)} offers low-rank adapters.")
+    for layer in layers.values():
+        layer.enable_lora(rank)
+    return sorted(layers)
 
 
 def values(model: keras.Model) -> dict[str, np.ndarray]:

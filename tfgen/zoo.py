@@ -27,7 +27,7 @@ from typing import Any, Literal
 
 import keras
 
-from tfgen import models, tuning
+from tfgen import families, tuning
 from tfgen.downloads import fetch, sha256
 from tfgen.files import NOT_JSON, replacing
 from tfgen.recipe import Recipe
@@ -123,7 +123,7 @@ def load(
             f"Train it: tfgen train {path.name} --out DIR."
         )
     stored = _config(path)
-    family = models.family(stored["family"])
+    cls = families.find(stored["family"])
     config = stored["config"] | overrides
     unknown = set(overrides) - set(stored["config"])
     if unknown:
@@ -136,9 +136,9 @@ def load(
             f"load_weights must be True, False or 'partial'; received {load_weights!r}."
         )
     weights = verify(path) if load_weights else None
-    model = _from_config(family, config, path)
+    model = _from_config(cls, config, path)
     if load_weights == "partial":
-        stored_model = family.from_config(stored["config"])
+        stored_model = cls.from_config(stored["config"])
         stored_model.load_weights(weights)
         anew = tuning.copy_weights(stored_model, model)
         if anew:
@@ -223,7 +223,7 @@ def load_file(path: str | Path) -> keras.Model:
         raise _damaged_file(path, error) from error
     except Exception as error:  # whatever a parser of a damaged file can raise
         raise _damaged_file(path, error) from error
-    if type(model).__name__ not in models.FAMILIES | models.EVALUATORS:
+    if type(model) not in families.known(None).values():
         raise ValueError(
             f"{path} must hold a model of tfgen; it holds a {type(model).__name__}. "
             "Load it with keras.models.load_model."
@@ -288,12 +288,12 @@ def _metadata(path: Path) -> dict[str, Any]:
     return stored
 
 
-def _from_config(family: type, config: dict[str, Any], path: Path) -> keras.Model:
+def _from_config(cls: type, config: dict[str, Any], path: Path) -> keras.Model:
     try:
-        return family.from_config(config)
+        return cls.from_config(config)
     except (TypeError, AttributeError, KeyError, OverflowError) as error:
         raise ValueError(
-            f"{path / 'config.json'} does not describe a {family.__name__}: {error}. "
+            f"{path / 'config.json'} does not describe a {cls.__name__}: {error}. "
             "Restore the file, or correct the overrides."
         ) from error
 
@@ -347,14 +347,14 @@ def save(
     with tempfile.TemporaryDirectory() as scratch, replacing(path / WEIGHTS) as temporary:
         twin.save_weights(Path(scratch) / WEIGHTS)
         shutil.copyfile(Path(scratch) / WEIGHTS, temporary)
-    stored = {"family": type(model).__name__, "config": config}
+    stored = {"family": families.name_of(type(model)), "config": config}
     _write(path / "config.json", stored)
     if recipe is not None:
         with replacing(path / "recipe.json") as temporary:
             temporary.write_text(recipe.to_json())
     details = {
-        "kind": getattr(model, "kind", "model"),
-        "likelihood": model.likelihood,
+        "kind": model.kind,
+        "likelihood": getattr(model, "likelihood", None),  # a classifier has none
         "parameters": model.count_params(),
         "sha256": sha256(path / WEIGHTS),
         "licence": LICENCES,

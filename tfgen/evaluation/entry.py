@@ -7,7 +7,7 @@ from pathlib import Path
 from tfgen import data, plots, training, zoo
 from tfgen.evaluation import classification, features, generated, likelihood
 from tfgen.files import replacing
-from tfgen.models.base import GenerativeModel
+from tfgen.models.generative import GenerativeModel
 from tfgen.recipe import Recipe
 
 __all__ = ["METRICS", "Figure", "evaluate"]

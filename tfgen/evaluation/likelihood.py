@@ -3,7 +3,7 @@
 import numpy as np
 
 from tfgen import data, pixels
-from tfgen.models.base import LARGEST_BATCH
+from tfgen.models.endpoints import ROWS
 
 __all__ = ["log_likelihood"]
 
@@ -50,8 +50,8 @@ def log_likelihood(
 def _in_first_order(model, images: np.ndarray, labels: np.ndarray | None) -> float:
     """Returns the mean of log p(x read in the first order), nats per image."""
     total = 0.0
-    for start in range(0, len(images), LARGEST_BATCH):
-        batch = slice(start, start + LARGEST_BATCH)
+    for start in range(0, len(images), ROWS["sample"]):
+        batch = slice(start, start + ROWS["sample"])
         given = None if labels is None else labels[batch]
         total += model.log_likelihood_map(images[batch], labels=given).sum(dtype=np.float64)
     return total / len(images)

@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 from tfgen import layers, noise, pixels
-from tfgen.models.base import GenerativeModel, check_pixel_distribution
+from tfgen.models.generative import GenerativeModel, check_pixel_distribution
 
 __all__ = ["AutoEncoder"]
 

@@ -20,13 +20,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfgen import layers, noise, pixels
-from tfgen.models.base import (
-    LARGEST_BATCH,
-    GenerativeModel,
-    check_pixel_distribution,
-    check_temperature,
-)
+from tfgen import checks, layers, noise, pixels
+from tfgen.models.endpoints import ROWS
+from tfgen.models.generative import GenerativeModel, check_pixel_distribution
 
 __all__ = ["AutoregressiveModel", "PositionMap", "Trunk"]
 
@@ -590,7 +586,7 @@ class AutoregressiveModel(GenerativeModel):
 
     def batch_size_for(self, count: int) -> int:
         """Returns an equal share for each core."""
-        return min(max(1, -(-count // self.num_workers)), LARGEST_BATCH)
+        return min(max(1, -(-count // self.num_workers)), ROWS["sample"])
 
     def why_not(self, name: str) -> str:
         """Returns one sentence on why the family has no such endpoint."""
@@ -658,14 +654,14 @@ class AutoregressiveModel(GenerativeModel):
                 f"mask must be bool of shape (batch, height, width, 1) = {wanted}, True where a "
                 f"pixel is kept; received dtype {mask.dtype} and shape {mask.shape}."
             )
-        temperature = check_temperature(temperature)
+        checks.finite(0, temperature=temperature)
         seeds = self.image_seeds(images.shape[0], seed)
         return self._run(
             "complete",
-            [images, tf.constant(mask), seeds, labels],
+            {"images": images, "mask": mask, "seed": seeds, "labels": labels},
             self.batch_size_for(images.shape[0]) if batch_size is None else batch_size,
             verbose,
-            temperature=temperature,
+            temperature=float(temperature),
             jit_compile=self.jit_sampling,
         )
 

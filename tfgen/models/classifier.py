@@ -41,7 +41,6 @@ class Classifier(ImageModel):
     """
 
     kind = "evaluator"
-    likelihood = "none"
     loss_names = ("loss", "accuracy")
 
     def __init__(

@@ -10,15 +10,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfgen import layers, noise, pixels
-from tfgen.models.base import (
-    LARGEST_BATCH,
-    GenerativeModel,
-    apply_gradients,
-    inputs,
-    move_averages,
-    weighted_mean,
-)
+from tfgen import devices, layers, noise, pixels, tuning
+from tfgen.models.generative import GenerativeModel, with_labels
 
 __all__ = [
     "GAN",
@@ -304,8 +297,6 @@ class GAN(GenerativeModel):
         self.build_optimizers()
 
     def enable_lora(self, rank: int, *patterns: str) -> list[str]:
-        from tfgen import tuning
-
         names = super().enable_lora(rank, *patterns)
         adapted = [n for n in names if n.startswith("generator/")]
         if adapted:  # the average needs the same weights, and begins at them
@@ -316,7 +307,7 @@ class GAN(GenerativeModel):
             for name, variable in held.items():
                 if name.startswith("averaged_") and name.split("/")[-1] in tuning.LORA_WEIGHTS:
                     variable.assign(held[name.removeprefix("averaged_")])
-            self._compile_anew()
+            self._recompile()
         return names
 
     @property
@@ -354,7 +345,7 @@ class GAN(GenerativeModel):
         reported |= self._update(
             "generator_optimizer", lambda: self.generator_losses(labels, fresh), weight
         )
-        move_averages(
+        devices.move_averages(
             [v.value for v in self.averaged_generator.variables],
             [v.value for v in self.generator.variables],
             self.optimizer.iterations,
@@ -368,9 +359,10 @@ class GAN(GenerativeModel):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([v.value for v in variables])
             losses = losses_of()
-            loss = weighted_mean(next(iter(losses.values())), weight)
+            loss = devices.weighted_mean(next(iter(losses.values())), weight)
             scaled = optimizer.scale_loss(loss)
-        apply_gradients(optimizer, tape.gradient(scaled, [v.value for v in variables]), variables)
+        gradients = tape.gradient(scaled, [v.value for v in variables])
+        devices.apply_gradients(optimizer, gradients, variables)
         return losses
 
     def discriminator_losses(self, images, labels, seeds, training) -> dict[str, tf.Tensor]:
@@ -420,11 +412,11 @@ class GAN(GenerativeModel):
 
     def _generate(self, generator, seeds, labels):
         latents = noise.normal(seeds, (self.latent_dim,))
-        return generator(inputs(latents, labels))
+        return generator(with_labels(latents, labels))
 
     def _logits(self, real_or_fake, labels, training=False):
         """D's logits, (batch,). Spectral normalisation moves its state only when `training`."""
-        return self.discriminator(inputs(real_or_fake, labels), training=training)[:, 0]
+        return self.discriminator(with_labels(real_or_fake, labels), training=training)[:, 0]
 
     def call(self, images, labels=None, training=False):
         """Returns the discriminator's logit, float32 (batch,)."""
@@ -434,15 +426,19 @@ class GAN(GenerativeModel):
 
     def mean_image(self, latents, labels):
         """Returns the averaged generator's image, float32 grey values in [0, 255]."""
-        return (self.averaged_generator(inputs(latents, labels)) + 1.0) * 127.5
+        return (self.averaged_generator(with_labels(latents, labels)) + 1.0) * 127.5
 
     def _chosen_latents(self, seeds, labels, temperature):
         """The latents that samples decode, (batch, latent_dim)."""
         drawn = temperature * noise.normal(seeds, (self.candidates, self.latent_dim))
         if self.candidates == 1:
             return drawn[:, 0]
+
+        def logits_of(latents):
+            return self._logits(self.averaged_generator(with_labels(latents, labels)), labels)
+
         scores = tf.map_fn(
-            lambda latents: self._logits(self.averaged_generator(inputs(latents, labels)), labels),
+            logits_of,
             tf.transpose(drawn, (1, 0, 2)),
             parallel_iterations=1,
             fn_output_signature=tf.float32,
@@ -488,7 +484,7 @@ class GAN(GenerativeModel):
             ValueError: Images or labels that do not fit the model.
         """
         images, labels = self.check(images, labels)
-        return self._run("score", [images, labels], 500)
+        return self._run("score", {"images": images, "labels": labels})
 
     def interpolate(self, a, b, steps: int = 8, *, labels=None) -> np.ndarray:
         """Walks the straight line from each of the latents `a` to that of `b`.
@@ -519,7 +515,7 @@ class GAN(GenerativeModel):
         if labels is None and self.num_classes is not None and self.candidates == 1:
             labels = 0
         labels = pixels.check_labels(labels, self.num_classes, num_samples)
-        return tf.constant(self._run("latents", [seeds, labels], LARGEST_BATCH, temperature=1.0))
+        return tf.constant(self._run("latents", {"seed": seeds, "labels": labels}))
 
 
 def _squared_norm(gradient):

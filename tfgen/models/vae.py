@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from tfgen import layers, noise, pixels
-from tfgen.models.base import GenerativeModel, check_pixel_distribution, inputs
+from tfgen.models.generative import GenerativeModel, check_pixel_distribution, with_labels
 
 __all__ = ["VAE"]
 
@@ -214,7 +214,7 @@ class VAE(GenerativeModel):
         import tensorflow_probability as tfp
 
         tfd = tfp.distributions
-        mean, raw_scale = self.posterior_network(inputs(images, labels))
+        mean, raw_scale = self.posterior_network(with_labels(images, labels))
         return tfd.Independent(tfd.Normal(mean, tf.nn.softplus(raw_scale) + MIN_SCALE), 1)
 
     def _pixels(self, latents, labels):
@@ -222,7 +222,7 @@ class VAE(GenerativeModel):
 
         return distributions.pixel_distribution(
             self.pixel_distribution,
-            self.decoder(inputs(latents, labels)),
+            self.decoder(with_labels(latents, labels)),
             self.num_levels,
             self.image_shape[2],
             self.log_scale if self.pixel_distribution == "gaussian" else None,
@@ -276,7 +276,7 @@ class VAE(GenerativeModel):
 
     def call(self, images, labels=None, training=False):
         """Returns the mean image, float32 (batch, height, width, channels) in [0, 255]."""
-        return self.mean_image(self.encoder(inputs(images, labels)), labels)
+        return self.mean_image(self.encoder(with_labels(images, labels)), labels)
 
     # Endpoints -------------------------------------------------------------------------------
 

@@ -1,0 +1,89 @@
+"""Checks of arguments: one form of each error, which names the argument, the rule and the value."""
+
+import difflib
+import math
+import numbers
+from collections.abc import Collection, Iterable
+from typing import Any
+
+__all__ = ["at_least", "finite", "fraction", "nearest", "one_of", "positive"]
+
+
+def positive(name: str, value: Any) -> int:
+    """Returns `value` as an int, or raises ValueError unless it is an integer of at least 1.
+
+    >>> positive("steps", 3)
+    3
+    """
+    at_least(1, **{name: value})
+    return int(value)
+
+
+def at_least(least: int, **values: Any) -> None:
+    """Raises ValueError unless every value is an integer of at least `least`; bools are not.
+
+    >>> at_least(1, latent_dim=0)
+    Traceback (most recent call last):
+    ValueError: latent_dim must be an integer of at least 1; received 0.
+    """
+    for name, value in values.items():
+        integer = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+        if not integer or value < least:
+            raise ValueError(f"{name} must be an integer of at least {least}; received {value!r}.")
+
+
+def finite(least: float, **values: Any) -> None:
+    """Raises ValueError unless every value is a finite number of at least `least`.
+
+    >>> finite(0, beta=float("nan"))
+    Traceback (most recent call last):
+    ValueError: beta must be a finite number of at least 0; received nan.
+    """
+    for name, value in values.items():
+        number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        if not (number and math.isfinite(value) and value >= least):
+            raise ValueError(
+                f"{name} must be a finite number of at least {least}; received {value!r}."
+            )
+
+
+def fraction(**values: Any) -> None:
+    """Raises ValueError unless every value is a number in [0, 1), e.g. a rate of dropout.
+
+    >>> fraction(dropout=1.0)
+    Traceback (most recent call last):
+    ValueError: dropout must lie in [0, 1); received 1.0.
+    """
+    for name, value in values.items():
+        number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        if not (number and 0 <= value < 1):
+            raise ValueError(f"{name} must lie in [0, 1); received {value!r}.")
+
+
+def one_of(name: str, value: Any, allowed: Collection[Any]) -> None:
+    """Raises ValueError unless `value` is among `allowed`, with the nearest name as a hint.
+
+    >>> one_of("prior", "flwo", ("standard_normal", "flow"))
+    Traceback (most recent call last):
+    ValueError: prior must be one of standard_normal, flow; received 'flwo'. Did you mean 'flow'?
+    """
+    if not any(type(value) is type(a) and value == a for a in allowed):
+        hint = nearest(value, allowed) if isinstance(value, str) else ""
+        raise ValueError(
+            f"{name} must be one of {', '.join(map(str, allowed))}; received {value!r}.{hint}"
+        )
+
+
+def nearest(name: str, names: Iterable[Any], most: int = 1) -> str:
+    """Returns a hint such as " Did you mean 'mnist'?", or "" if no name is near.
+
+    Args:
+        name: What was given.
+        names: What there is.
+        most: How many names the hint may list.
+
+    >>> nearest("mnst", ["digits", "mnist"])
+    " Did you mean 'mnist'?"
+    """
+    near = difflib.get_close_matches(name, [str(n) for n in names], most, 0.5)
+    return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""

@@ -1,0 +1,231 @@
+"""What a model can do, as named functions of tensors: run from Python and exported alike."""
+
+import concurrent.futures
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfgen import checks, export
+from tfgen.models.base import ImageModel
+
+__all__ = ["EndpointModel", "Endpoints"]
+
+# {name: (function of tensors to a dict of tensors, {argument: spec})}
+Endpoints = dict[str, tuple[Callable[..., dict[str, tf.Tensor]], dict[str, tf.TensorSpec]]]
+
+# Images per pass of each endpoint, unless the caller says otherwise: as many as is fast.
+ROWS = {
+    "sample": 250,
+    "complete": 250,
+    "latents": 250,
+    "log_likelihood": 100,
+    "encode": 500,
+    "decode": 500,
+    "reconstruct": 500,
+    "score": 500,
+}
+
+
+class EndpointModel(ImageModel):
+    """A model whose methods run the very graphs that are exported.
+
+    A subclass gives
+
+        endpoints(temperature, num_samples) -> {name: (function, input specs)}
+
+    A function's parameters are named as its specs are: `images`, `labels`, `seed`, `latents`,
+    `mask`. It takes tensors with a leading batch axis and returns a dict of them.
+
+    Attributes:
+        jit_sampling: Whether XLA compiles what `sample` and `complete` run, for each batch size;
+            the noise stays the same. Set it on a model that draws more than a few batches.
+        num_workers: Batches that run at the same time.
+    """
+
+    jit_sampling: bool = False
+    num_workers: int = 1
+
+    def __init__(self, image_shape, num_levels, num_classes=None, seed=0, **kwargs):
+        super().__init__(image_shape, num_levels, num_classes, seed, **kwargs)
+        # Keras would wrap a plain attribute in a tracker, and graphs are no part of the state.
+        self.__dict__["_graphs"] = {}
+
+    def endpoints(self, temperature: float = 1.0, num_samples: int = 1) -> Endpoints:
+        """Returns {name: (function of tensors to a dict of tensors, {argument: spec})}."""
+        raise NotImplementedError
+
+    def why_not(self, name: str) -> str:
+        """Returns one sentence on why the family has no such endpoint."""
+        return "the family does not define it."
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        """The names of the endpoints that this model has."""
+        return frozenset(self.endpoints())
+
+    @property
+    def specs(self) -> dict[str, dict[str, tf.TensorSpec]]:
+        """Argument specs of endpoints, batch dynamic; `labels` is empty if unconditional."""
+        specs = {
+            "images": {"images": tf.TensorSpec((None, *self.image_shape), tf.uint8, "images")},
+            "seed": {"seed": tf.TensorSpec((None,), tf.int64, "seed")},
+            "labels": {},
+        }
+        if self.num_classes is not None:
+            specs["labels"] = {"labels": tf.TensorSpec((None,), tf.int64, "labels")}
+        return specs
+
+    # Export ----------------------------------------------------------------------------------
+
+    def signatures(
+        self, temperature: float = 1.0, num_samples: int = 1, jit_compile: bool = False
+    ) -> dict[str, Any]:
+        """Returns the SavedModel endpoints of this family as `tf.function`s with dynamic batch.
+
+        In addition to the family's own: `sample_png`, whose `image_bytes` are samples as PNG
+        files; and `serving_default`, which is `sample`, or `reconstruct` where there is none.
+
+        Args:
+            temperature: Fixed in `sample`.
+            num_samples: Importance samples, fixed in `log_likelihood`.
+            jit_compile: Whether XLA compiles them; the noise stays the same.
+
+        Raises:
+            ValueError: An argument out of range.
+        """
+        checks.finite(0, temperature=temperature)
+        num_samples = checks.positive("num_samples", num_samples)
+        endpoints = self.endpoints(float(temperature), num_samples)
+        graphs = {
+            name: self._graph(name, float(temperature), num_samples, jit_compile)
+            for name in endpoints
+        }
+        if "sample" in endpoints:
+            sample, (_, specs) = graphs["sample"], endpoints["sample"]
+
+            def sample_png(*arguments):
+                return {"image_bytes": tf.io.encode_png(sample(*arguments)["images"])}
+
+            graphs["sample_png"] = tf.function(
+                sample_png, input_signature=list(specs.values()), autograph=False
+            )
+        default = next(n for n in ("sample", "reconstruct", *endpoints) if n in endpoints)
+        return {**graphs, "serving_default": graphs[default]}
+
+    def export(
+        self,
+        filepath: str | Path,
+        format: str = "tf_saved_model",
+        verbose: bool | None = None,
+        **options,
+    ) -> Path:
+        """Writes the SavedModel `filepath/<version>`, the next version that does not exist yet.
+
+        Args:
+            filepath: Folder of the versions; its name is the model's in TensorFlow Serving.
+            format: "tf_saved_model".
+            verbose: True prints where it went.
+            **options: `version`, `temperature`, `num_samples` and `jit_compile` of
+                `tfgen.export.save`.
+
+        Returns:
+            The folder of the version, for `tf.saved_model.load`.
+
+        Raises:
+            ValueError: An argument out of range, or a version that already exists.
+            OSError: The folder cannot be written.
+        """
+        if format != "tf_saved_model":
+            raise ValueError(
+                f"format must be 'tf_saved_model', the one that holds every endpoint; received "
+                f"{format!r}."
+            )
+        written = export.save(self, filepath, **options)
+        if verbose:
+            print(f"Exported to {written}: {', '.join(self.signatures())}")
+        return written
+
+    # Running ---------------------------------------------------------------------------------
+
+    def _require(self, name: str) -> None:
+        """Raises NotImplementedError, which says why, unless the model has the endpoint."""
+        if name not in self.capabilities:
+            raise NotImplementedError(
+                f"{type(self).__name__} has no {name!r}: {self.why_not(name)} "
+                f"It has {', '.join(sorted(self.capabilities))}."
+            )
+
+    def _graph(
+        self,
+        name: str,
+        temperature: float = 1.0,
+        num_samples: int = 1,
+        jit_compile: bool = False,
+    ) -> Callable[..., dict[str, tf.Tensor]]:
+        """Returns an endpoint as a `tf.function` of its specs, in their order."""
+        key = (name, temperature, num_samples, jit_compile)
+        if key not in self._graphs:
+            self._require(name)
+            function, specs = self.endpoints(temperature, num_samples)[name]
+
+            def by_name(*tensors):
+                return function(**dict(zip(specs, tensors, strict=True)))
+
+            self._graphs[key] = tf.function(
+                by_name,
+                input_signature=list(specs.values()),
+                autograph=False,
+                jit_compile=jit_compile,
+            )
+        return self._graphs[key]
+
+    def _run(
+        self,
+        name: str,
+        arguments: Mapping[str, tf.Tensor | None],
+        batch_size: int | None = None,
+        verbose: int = 0,
+        **fixed,
+    ) -> np.ndarray:
+        """Runs an endpoint in batches and returns its output.
+
+        Args:
+            name: The endpoint.
+            arguments: Tensors of equal first axes by the names of its specs, in any order. What
+                the endpoint does not take, such as labels or a seed, is left out.
+            batch_size: Images per pass; None takes the number in `ROWS`.
+            verbose: 1 shows a progress bar.
+            **fixed: As for `_graph`.
+        """
+        self._require(name)
+        specs = self.endpoints()[name][1]
+        rows = [tf.convert_to_tensor(arguments[argument]) for argument in specs]
+        graph = self._graph(name, **fixed).get_concrete_function()
+        count = int(rows[0].shape[0])
+        step = ROWS[name] if batch_size is None else checks.positive("batch_size", batch_size)
+        # XLA compiles for each number of rows, so that the last batch gets as many as the others.
+        fill = fixed.get("jit_compile", False) and count > step
+
+        def one_batch(start):
+            batch = [a[start : start + step] for a in rows]
+            used = int(batch[0].shape[0])
+            missing = step - used if fill else int(not used)  # not every kernel takes no rows
+            if missing:
+                batch = [
+                    tf.concat([a, tf.zeros((missing, *a.shape[1:]), a.dtype)], 0) for a in batch
+                ]
+            (value,) = graph(*batch).values()
+            return value.numpy()[:used]
+
+        bar = keras.utils.Progbar(count, unit_name="image") if verbose else None
+        outputs = []
+        with concurrent.futures.ThreadPoolExecutor(self.num_workers) as pool:
+            for done in pool.map(one_batch, range(0, max(count, 1), step)):
+                outputs.append(done)
+                if bar is not None:
+                    bar.add(len(done))
+        return outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
