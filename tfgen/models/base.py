@@ -157,7 +157,7 @@ class ImageModel(keras.Model):
             *patterns: Parts or weights as in `tfgen.tuning`, e.g. "encoder" or "*/stage_0_*".
 
         Raises:
-            ValueError: A pattern that stands for nothing.
+            ValueError: A pattern that matches nothing.
         """
         return self._set_trainable(patterns, False)
 
@@ -186,7 +186,7 @@ class ImageModel(keras.Model):
             The names of the layers.
 
         Raises:
-            ValueError: A rank below 1, a pattern that stands for nothing, or no layer under the
+            ValueError: A rank below 1, a pattern that matches nothing, or no layer under the
                 patterns offers it.
         """
         names = tuning.enable_lora(self, rank, patterns)
