@@ -11,7 +11,7 @@ import textwrap
 import numpy as np
 import pytest
 
-from tfgen import training, zoo
+from tfgen import presets, training, zoo
 from tfgen.files import only_writer, replacing
 from tfgen.recipe import Recipe
 
@@ -82,7 +82,7 @@ def test_full_disk_spares_the_old_entry(whole, tmp_path):
     model, _ = whole
     with tmpfs(tmp_path / "disk", "300k") as disk:
         zoo.save(model, disk / "entry")
-        size = (disk / "entry" / zoo.WEIGHTS).stat().st_size
+        size = (disk / "entry" / presets.WEIGHTS).stat().st_size
         free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
         if free > size // 2:
             (disk / "ballast").write_bytes(bytes(free - size // 2))
@@ -91,6 +91,40 @@ def test_full_disk_spares_the_old_entry(whole, tmp_path):
         loaded = zoo.load(disk / "entry")
         for own, other in zip(loaded.get_weights(), model.get_weights(), strict=True):
             np.testing.assert_array_equal(own, other)
+
+
+def test_saving_needs_no_temporary_folder(whole, tmp_path):
+    """A full disk under $TMPDIR: nothing is written there, so nothing can fail or crash there."""
+    model, _ = whole
+    script = """
+        import sys
+        import tfgen
+
+        model = tfgen.zoo.load(sys.argv[1])
+        model.save_to_preset(sys.argv[2])
+        model.save_weights(sys.argv[2] + "/all.weights.h5")
+        model.load_weights(sys.argv[2] + "/all.weights.h5")
+        model.save_to_preset(sys.argv[2])
+    """
+    zoo.save(model, tmp_path / "entry")
+    with tmpfs(tmp_path / "temporary", "16k") as full:
+        (full / "ballast").write_bytes(bytes(os.statvfs(full).f_bavail * 4096))
+        subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(script), tmp_path / "entry", tmp_path / "copy"],
+            env={**os.environ, "TMPDIR": str(full)},
+            check=True,
+        )
+    loaded = zoo.load(tmp_path / "copy")
+    for own, other in zip(loaded.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(own, other)
+
+
+def test_weights_file_is_whole_or_not_there(whole, tmp_path):
+    model, _ = whole
+    with tmpfs(tmp_path / "disk", "64k") as disk:
+        with pytest.raises(OSError, match="No space left"):
+            model.save_weights(disk / "model.weights.h5")
+        assert not list(disk.iterdir())
 
 
 def test_read_only_folder(tmp_path):

@@ -11,7 +11,7 @@ import laws
 import numpy as np
 import pytest
 
-from tfgen import AutoEncoder, downloads, zoo
+from tfgen import AutoEncoder, downloads, presets, zoo
 
 SMALL = {"image_shape": (4, 4, 1), "latent_dim": 2, "filters": (2,), "num_blocks": 0}
 
@@ -61,8 +61,8 @@ def entry(server, tmp_path):
     """An entry without weights, and the model whose weights the server has."""
     model = laws.randomised(AutoEncoder(**SMALL))
     folder = zoo.save(model, tmp_path / "entry")
-    server.content = (folder / zoo.WEIGHTS).read_bytes()
-    (folder / zoo.WEIGHTS).unlink()
+    server.content = (folder / presets.WEIGHTS).read_bytes()
+    (folder / presets.WEIGHTS).unlink()
 
     def with_urls(*paths):
         zoo.update_metadata(folder, urls=[server.address + path for path in paths])

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from tfgen import AutoEncoder, data, zoo
+from tfgen import AutoEncoder, data, presets, zoo
 from tfgen.recipe import Recipe
 
 SMALL = {"image_shape": (4, 4, 1), "latent_dim": 2, "filters": (2,), "num_blocks": 0}
@@ -131,11 +131,11 @@ def weights_survive_damage(entry, folder, rounds: int) -> None:
     """The weights of an entry are checked before they are read: any change is refused."""
     _, whole = entry
     shutil.copytree(whole, folder, dirs_exist_ok=True)
-    content = (whole / zoo.WEIGHTS).read_bytes()
+    content = (whole / presets.WEIGHTS).read_bytes()
     chance = random.Random(1)
     for _ in range(rounds):
         damaged = flipped(content, chance)
-        (folder / zoo.WEIGHTS).write_bytes(damaged)
+        (folder / presets.WEIGHTS).write_bytes(damaged)
         if damaged != content:
             with pytest.raises(ValueError, match="is damaged or was changed"):
                 zoo.load(folder)

@@ -160,7 +160,7 @@ def test_partial_loading_names_what_starts_anew(tmp_path):
     model.save_to_preset(tmp_path)
     with pytest.raises(ValueError, match="'partial'"):
         zoo.load(tmp_path, num_classes=5)
-    with pytest.warns(UserWarning, match="start anew") as caught:
+    with pytest.warns(UserWarning, match="keep initial values") as caught:
         loaded = zoo.load(tmp_path, load_weights="partial", num_classes=5)
     message = str(caught[0].message)
     stored, own = tuning.values(model), tuning.values(loaded)
@@ -181,7 +181,7 @@ def test_partial_loading_of_what_fits_is_silent(tmp_path, recwarn):
     loaded = zoo.load(tmp_path, load_weights="partial", noise_std=0.5)
     for own, other in zip(loaded.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(own, other)
-    assert not [w for w in recwarn if "start anew" in str(w.message)]
+    assert not [w for w in recwarn if "keep initial values" in str(w.message)]
     with pytest.raises(ValueError, match="load_weights must be True, False or 'partial'"):
         zoo.load(tmp_path, load_weights="some")
     with pytest.raises(ValueError, match="no weight of the AutoEncoder fits"):

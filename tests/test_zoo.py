@@ -7,7 +7,7 @@ import laws
 import numpy as np
 import pytest
 
-from tfgen import VAE, AutoEncoder, families, zoo
+from tfgen import VAE, AutoEncoder, downloads, families, presets, zoo
 from tfgen.recipe import Recipe
 
 SMALL = {"image_shape": (8, 8, 1), "latent_dim": 2, "filters": (4,), "dense_units": 8}
@@ -44,7 +44,7 @@ def built(tmp_path_factory):
 def root(built, tmp_path, monkeypatch):
     """A copy of it, which the test may spoil, in the place of the real one."""
     root = shutil.copytree(built, tmp_path / "zoo")
-    monkeypatch.setattr(zoo, "_root", lambda: root)
+    monkeypatch.setattr(presets, "zoo_root", lambda: root)
     monkeypatch.chdir(tmp_path)
     return root
 
@@ -71,7 +71,7 @@ def test_unknown_name_gives_the_nearest(root):
 
 
 def test_unknown_name_in_an_empty_zoo(tmp_path, monkeypatch):
-    monkeypatch.setattr(zoo, "_root", lambda: tmp_path / "nowhere")
+    monkeypatch.setattr(presets, "zoo_root", lambda: tmp_path / "nowhere")
     assert zoo.list_models() == []
     with pytest.raises(ValueError, match="Entries: none"):
         zoo.load("vae_mnist")
@@ -133,7 +133,7 @@ def test_unknown_override(root):
 
 def test_info(root):
     details = zoo.info("vae_tiny")
-    assert details["sha256"] == zoo.sha256(root / "vae_tiny" / "model.weights.h5")
+    assert details["sha256"] == downloads.sha256(root / "vae_tiny" / "model.weights.h5")
     assert details["family"] == "VAE"
     assert details["config"]["latent_dim"] == 2
     assert details["recipe"]["data"] == "digits"
@@ -187,7 +187,7 @@ def test_save_is_loaded_equal(tmp_path):
     for own, other in zip(loaded.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(own, other)
     metadata = json.loads((tmp_path / "entry" / "metadata.json").read_text())
-    assert metadata["sha256"] == zoo.sha256(tmp_path / "entry" / zoo.WEIGHTS)
+    assert metadata["sha256"] == downloads.sha256(tmp_path / "entry" / presets.WEIGHTS)
     assert not [p for p in (tmp_path / "entry").iterdir() if p.name.startswith(".")]
     size = (tmp_path / "entry" / "model.weights.h5").stat().st_size
     bare = VAE(**SMALL)
@@ -208,7 +208,7 @@ def test_save_that_is_cut_off_is_not_believed(root, monkeypatch):
     def fail(path, values):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(zoo, "_write", fail)
+    monkeypatch.setattr(presets, "_write_json", fail)
     with pytest.raises(OSError, match="no space"):
         zoo.save(VAE(**SMALL), root / "vae_tiny")
     with pytest.raises(ValueError, match="is damaged or was changed"):
@@ -223,7 +223,7 @@ def test_shipped_entry(name):
     model = zoo.load(name)  # checks the sha256
     details = zoo.info(name)
     assert details["name"] == name
-    assert details["sha256"] == zoo.sha256(zoo.folder(name) / zoo.WEIGHTS)
+    assert details["sha256"] == downloads.sha256(zoo.folder(name) / presets.WEIGHTS)
     assert details["licence"]["weights"]
     assert details["family"] == type(model).__name__
     assert details["kind"] == model.kind
@@ -252,7 +252,7 @@ def test_shipped_entry(name):
 
 
 def test_every_entry_has_a_recipe_that_parses():
-    paths = sorted(zoo._root().glob("*/recipe.json"))
+    paths = sorted(presets.zoo_root().glob("*/recipe.json"))
     assert paths
     for path in paths:
         recipe = Recipe.load(path)
@@ -260,3 +260,40 @@ def test_every_entry_has_a_recipe_that_parses():
         assert set(recipe.model) <= set(arguments), path
         assert path.parent.name.split("_")[0] in NAMES[recipe.family], path
         assert recipe.description, path
+
+
+# Weights in half the bytes
+
+
+def test_half_precision_weights(tmp_path):
+    """float16 on the disk, float32 in the model, and the nearest float16 of each weight."""
+    model = laws.randomised(VAE(**SMALL))
+    whole, half = (
+        model.save_to_preset(tmp_path / "a"),
+        model.save_to_preset(tmp_path / "b", half=True),
+    )
+    sizes = [(path / presets.WEIGHTS).stat().st_size for path in (whole, half)]
+    stored = sum(4 * np.prod(v.shape) for v in model.weights)
+    assert sizes[0] - sizes[1] > 0.4 * stored
+    loaded = zoo.load(half)
+    for own, other in zip(loaded.get_weights(), model.get_weights(), strict=True):
+        assert own.dtype == np.float32
+        np.testing.assert_array_equal(own, other.astype(np.float16))
+    again = loaded.save_to_preset(tmp_path / "c", half=True)
+    assert (again / presets.WEIGHTS).read_bytes() == (half / presets.WEIGHTS).read_bytes()
+
+
+@pytest.mark.parametrize("value", [1e6, float("nan"), float("inf")])
+def test_half_precision_refuses_what_it_cannot_hold(value, tmp_path):
+    model = VAE(**SMALL)
+    model.weights[0].assign(np.full(model.weights[0].shape, value))
+    with pytest.raises(ValueError, match="half=True stores weights as float16, up to 65504"):
+        model.save_to_preset(tmp_path / "preset", half=True)
+    assert not (tmp_path / "preset").exists()
+
+
+def test_load_evaluator():
+    names = zoo.list_models(kind="evaluator")
+    assert zoo.load_evaluator(names[0]).num_classes == 10
+    with pytest.raises(ValueError, match=f"name must be a classifier: {names[0]}.*is a VAE"):
+        zoo.load_evaluator("vae_mnist")

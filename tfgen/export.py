@@ -23,7 +23,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfgen import zoo
+from tfgen import presets
 from tfgen.files import replacing, scratch
 
 __all__ = ["METADATA", "WARMUP", "add", "model_config", "save", "update_config", "versions"]
@@ -78,8 +78,8 @@ def save(
         "num_levels": model.num_levels,
         "num_classes": model.num_classes,
         "latent_dim": getattr(model, "latent_dim", None),
-        "zoo": zoo.origin(model),
-        "weights_sha256": zoo.weights_digest(model),
+        "zoo": presets.origin(model),
+        "weights_sha256": presets.weights_digest(model),
         "temperature": temperature,
         "num_samples": num_samples,
         "jit_compile": jit_compile,
@@ -100,7 +100,7 @@ def add(repository: str | Path, name: str | Path, **options) -> Path:
 
     Args:
         repository: Its folder; made if missing. models.config there is brought up to date.
-        name: An entry's name or a folder, as `zoo.load` takes it.
+        name: An entry's name or a folder, as `tfgen.load` takes it.
         **options: Those of `save`.
 
     Returns:
@@ -111,14 +111,14 @@ def add(repository: str | Path, name: str | Path, **options) -> Path:
         OSError: The repository cannot be written.
     """
     repository = Path(repository).expanduser()
-    entry = zoo.folder(name).resolve().name
+    entry = presets.folder(name).resolve().name
     _check_name(entry)
     _check_version(repository / entry, options.get("version"))
-    model = zoo.load(name)
+    model = presets.load(name)
     if model.kind != "model":
         raise ValueError(
             f"{str(name)!r} is a {type(model).__name__}, which has no endpoints to serve. "
-            f"Export one of {', '.join(zoo.list_models())}."
+            "Export a generative model; `tfgen list` names them."
         )
     written = save(model, repository / entry, **options)
     update_config(repository)

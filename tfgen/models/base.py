@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfgen import devices, noise, pixels, tuning, zoo
+from tfgen import devices, files, noise, pixels, presets, tuning
 
 __all__ = ["ImageModel"]
 
@@ -303,18 +303,54 @@ class ImageModel(keras.Model):
 
     # Presets ---------------------------------------------------------------------------------
 
-    def save_to_preset(self, folder: str | Path) -> Path:
-        """Writes config.json, model.weights.h5 and metadata.json, as a zoo entry has them."""
-        return zoo.save(self, folder)
+    def save_weights(
+        self,
+        filepath: str | Path,
+        overwrite: bool = True,
+        max_shard_size: float | None = None,
+    ) -> None:
+        """Writes a `.weights.h5` file as Keras does, but whole or not at all, also on a full disk.
+
+        Args:
+            filepath: Its name ends in .weights.h5.
+            overwrite: False asks before a file is replaced.
+            max_shard_size: In GB; as for `keras.Model.save_weights`.
+        """
+        path = str(filepath)
+        kept = not overwrite and Path(path).exists()
+        if kept or max_shard_size or "://" in path or not path.endswith(".weights.h5"):
+            super().save_weights(filepath, overwrite, max_shard_size)
+            return
+        with files.replacing(path) as temporary:
+            temporary.write_bytes(presets.serialized_weights(self))
+
+    def save_to_preset(self, folder: str | Path, *, half: bool = False) -> Path:
+        """Writes config.json, model.weights.h5 and metadata.json, as a zoo entry has them.
+
+        Args:
+            folder: Made if missing.
+            half: Whether weights are stored as float16, in half the bytes; see
+                `tfgen.presets.save`.
+
+        Raises:
+            ValueError: `half` for weights beyond the range of float16.
+            OSError: The folder cannot be written.
+        """
+        return presets.save(self, folder, half=half)
 
     @classmethod
-    def from_preset(cls, preset: str | Path, load_weights: bool = True, **overrides) -> Self:
+    def from_preset(
+        cls,
+        preset: str | Path,
+        load_weights: bool | Literal["partial"] = True,
+        **overrides: Any,
+    ) -> Self:
         """Loads a zoo entry by name, or a folder written by `save_to_preset`.
 
         Raises:
             ValueError: Unknown name, or the preset is of another family.
         """
-        model = zoo.load(preset, load_weights=load_weights, **overrides)
+        model = presets.load(preset, load_weights=load_weights, **overrides)
         if not isinstance(model, cls):
             raise ValueError(
                 f"preset must hold a {cls.__name__}; {str(preset)!r} holds a "

@@ -1,0 +1,360 @@
+"""Presets: a model as a folder of plain files, which is also what an entry of the zoo is.
+
+    config.json        family and constructor arguments
+    recipe.json        what it was trained with, if it was trained by a recipe
+    model.weights.h5   the averaged weights, plain arrays; or else `urls` in metadata.json
+    metadata.json      kind, sha256, licence, data digest, seed, versions, figures
+
+Each file is written whole or not at all, and metadata.json, with the sha256 of the weights, last:
+a folder that was cut off fails its check and is never half believed.
+"""
+
+import hashlib
+import io
+import json
+import platform
+import re
+import subprocess
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import h5py
+import keras
+import numpy as np
+from keras.src.saving import saving_lib
+
+from tfgen import checks, families, tuning
+from tfgen.downloads import fetch, sha256
+from tfgen.files import NOT_JSON, replacing
+from tfgen.recipe import Recipe
+
+__all__ = [
+    "folder",
+    "load",
+    "origin",
+    "read_config",
+    "read_json",
+    "read_metadata",
+    "save",
+    "serialized_weights",
+    "update_metadata",
+    "verify",
+    "weights_digest",
+]
+
+WEIGHTS = "model.weights.h5"
+LICENCES = {"weights": "as its user decides"}
+
+# Where presets are ----------------------------------------------------------------------------
+
+
+def zoo_root() -> Path:
+    """Returns the folder of the zoo: inside the package in a wheel, next to it in a checkout."""
+    package = Path(__file__).resolve().parent
+    installed = package / "_zoo"
+    return installed if installed.is_dir() else package.parent / "zoo"
+
+
+def folder(name: str | Path) -> Path:
+    """Returns the folder of an entry of the zoo, or of a preset that the user saved.
+
+    Raises:
+        ValueError: Neither an entry nor a folder with a config.json or recipe.json; the message
+            gives the nearest names.
+    """
+    entry = zoo_root() / str(name)
+    if str(name) == entry.name and _is_preset(entry):
+        return entry
+    given = Path(name).expanduser()
+    if _is_preset(given):
+        return given
+    names = sorted(path.parent.name for path in zoo_root().glob("*/metadata.json"))
+    raise ValueError(
+        f"name must be an entry of the zoo or a folder that holds a config.json; received "
+        f"{str(name)!r}.{checks.nearest(str(name), names, 3)} "
+        f"Entries: {', '.join(names) or 'none'}."
+    )
+
+
+def _is_preset(path: Path) -> bool:
+    return any((path / file).is_file() for file in ("config.json", "recipe.json"))
+
+
+# Loading --------------------------------------------------------------------------------------
+
+
+def load(
+    name: str | Path, load_weights: bool | Literal["partial"] = True, **overrides
+) -> keras.Model:
+    """Loads a model, compiled; see `tfgen.zoo.load`, which gives it a type."""
+    path = folder(name)
+    checks.one_of("load_weights", load_weights, (True, False, "partial"))
+    if not (path / "config.json").is_file():
+        raise ValueError(
+            f"{path.name!r} has a recipe but no trained weights yet. "
+            f"Train it: tfgen train {path.name} --out DIR."
+        )
+    stored = read_config(path)
+    cls = families.find(stored["family"])
+    config = stored["config"] | overrides
+    unknown = set(overrides) - set(stored["config"])
+    if unknown:
+        raise ValueError(
+            f"overrides must be constructor arguments of {stored['family']}; received "
+            f"{sorted(unknown)[0]!r}. It has {', '.join(sorted(stored['config']))}."
+        )
+    weights = verify(path) if load_weights else None
+    model = _from_config(cls, config, path)
+    if load_weights == "partial":
+        stored_model = cls.from_config(stored["config"])
+        stored_model.load_weights(weights)
+        initial = tuning.copy_weights(stored_model, model)
+        if initial:
+            warnings.warn(
+                f"{len(initial)} weights of {path.name!r} keep initial values: "
+                f"{'; '.join(initial)}.",
+                stacklevel=2,
+            )
+    elif load_weights:
+        try:
+            model.load_weights(weights)
+        except ValueError as error:
+            raise ValueError(
+                f"the weights of {path.name!r} do not fit the overrides {overrides}: they change "
+                "the shape of the network. Pass load_weights=False to train from scratch, or "
+                f"'partial' to keep the weights that fit. ({error})"
+            ) from error
+        # Keras would wrap a plain attribute in a tracker.
+        model.__dict__["_origin"] = {
+            "name": path.resolve().name,
+            "sha256": read_metadata(path)["sha256"],
+            "weights": weights_digest(model),
+        }
+    model.compile()
+    return model
+
+
+def _from_config(cls: type, config: dict[str, Any], path: Path) -> keras.Model:
+    try:
+        return cls.from_config(config)
+    except (TypeError, AttributeError, KeyError, OverflowError) as error:
+        raise ValueError(
+            f"{path / 'config.json'} does not describe a {cls.__name__}: {error}. "
+            "Restore the file, or correct the overrides."
+        ) from error
+
+
+def origin(model: keras.Model) -> dict[str, str] | None:
+    """Returns name and sha256 of the entry whose weights the model has, as they were loaded.
+
+    None for one that no entry holds, e.g. since it was trained further.
+    """
+    loaded = model.__dict__.get("_origin")
+    if loaded is None or loaded["weights"] != weights_digest(model):
+        return None
+    return {name: loaded[name] for name in ("name", "sha256")}
+
+
+def weights_digest(model: keras.Model) -> str:
+    """Returns a sha256 over dtypes, shapes and values of all weights, 64 hex digits."""
+    digest = hashlib.sha256()
+    for variable in model.weights:
+        digest.update(f"{variable.dtype} {tuple(variable.shape)}\n".encode())
+        digest.update(variable.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def verify(path: Path) -> Path:
+    """Returns an entry's weights file, downloaded if need be, if it has the recorded sha256.
+
+    Raises:
+        ValueError: It does not, or there is no such file.
+        DownloadError: It cannot be downloaded.
+    """
+    metadata = read_metadata(path)
+    expected, urls = metadata["sha256"], metadata.get("urls")
+    weights = path / WEIGHTS
+    if not weights.is_file() and urls:
+        return fetch(urls, expected, f".{WEIGHTS.partition('.')[2]}")
+    if not weights.is_file():
+        raise ValueError(f"{weights} is missing; install tfgen again or restore the file.")
+    found = sha256(weights)
+    if found != expected:
+        raise ValueError(
+            f"{weights} is damaged or was changed: its sha256 is {found[:16]}..., recorded is "
+            f"{expected[:16]}... Install tfgen again or restore the file."
+        )
+    return weights
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Returns a preset's config.json, or raises ValueError unless it is one."""
+    stored = read_json(path / "config.json")
+    if not (isinstance(stored.get("family"), str) and isinstance(stored.get("config"), dict)):
+        raise ValueError(
+            f"{path / 'config.json'} must name a family and hold its config. Restore the file."
+        )
+    return stored
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """Returns a preset's metadata.json, or raises ValueError unless it is one."""
+    stored = read_json(path / "metadata.json")
+    urls = stored.get("urls", [])
+    digest = stored.get("sha256")
+    if not (
+        isinstance(digest, str)
+        and re.fullmatch("[0-9a-f]{64}", digest)
+        and isinstance(urls, list)
+        and all(isinstance(url, str) for url in urls)
+    ):
+        raise ValueError(
+            f"{path / 'metadata.json'} must hold the sha256 of the weights, 64 hex digits, and "
+            "addresses as a list in urls if there are any. Restore the file."
+        )
+    return stored
+
+
+# Saving ---------------------------------------------------------------------------------------
+
+
+def save(
+    model: keras.Model,
+    path: str | Path,
+    recipe: Recipe | None = None,
+    metadata: dict[str, Any] | None = None,
+    *,
+    half: bool = False,
+) -> Path:
+    """Writes a model as a preset: config.json, model.weights.h5, metadata.json.
+
+    Args:
+        model: A model of the zoo's families, or an evaluator.
+        path: The preset's folder; made if missing.
+        recipe: Written as recipe.json.
+        metadata: Keys to add, e.g. data digest and training time.
+        half: Whether weights are stored as float16, in half the bytes. They load as float32, with
+            a relative error of at most 2^-11.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: `half` for weights beyond the range of float16.
+        OSError: The folder cannot be written.
+    """
+    path = Path(path).expanduser()
+    config = model.get_config()
+    # A twin without an optimizer: Keras would store its slots, three times the size.
+    twin = type(model).from_config(config)
+    held = tuning.values(model)  # low-rank adapters folded in
+    for name, variable in tuning.weights(twin).items():
+        variable.assign(held[name])
+    content = serialized_weights(twin, half)
+    with replacing(path / WEIGHTS) as temporary:
+        temporary.write_bytes(content)
+    _write_json(path / "config.json", {"family": families.name_of(type(model)), "config": config})
+    if recipe is not None:
+        with replacing(path / "recipe.json") as temporary:
+            temporary.write_text(recipe.to_json())
+    details = {
+        "kind": model.kind,
+        "likelihood": getattr(model, "likelihood", None),  # a classifier has none
+        "parameters": model.count_params(),
+        "sha256": sha256(path / WEIGHTS),
+        "licence": LICENCES,
+        "seed": model.seed,
+        "commit": _commit(),
+        "versions": {
+            "python": platform.python_version(),
+            **{package: version(package) for package in ("tfgen", "keras", "tensorflow")},
+        },
+        "figures": {},
+        **(metadata or {}),
+    }
+    _write_json(path / "metadata.json", details)
+    return path
+
+
+def serialized_weights(model: keras.Model, half: bool = False) -> bytes:
+    """Returns the content of a `.weights.h5` file, made in memory.
+
+    HDF5 never writes to a disk: when one is full under it, it fails in a way that a later write in
+    the same process can end with a segmentation fault.
+
+    Args:
+        model: Its weights, and an optimizer's slots if it was compiled.
+        half: Whether float32 arrays are stored as float16.
+
+    Raises:
+        ValueError: `half` for a weight beyond the range of float16.
+    """
+    buffer = io.BytesIO()
+    store = saving_lib.H5IOStore(buffer, mode="w")
+    saving_lib._save_state(model, store, None, inner_path="", visited_saveables=set())
+    store.close()
+    return _halved(buffer) if half else buffer.getvalue()
+
+
+def _halved(content: io.BytesIO) -> bytes:
+    """The same HDF5 file with float16 arrays in place of float32 ones."""
+    largest = np.finfo(np.float16).max
+    buffer = io.BytesIO()
+    with h5py.File(content, "r") as source, h5py.File(buffer, "w") as target:
+
+        def copy(name, item):
+            if isinstance(item, h5py.Group):
+                made = target.require_group(name)
+            else:
+                value = item[()]
+                if value.dtype == np.float32:
+                    if not np.all(np.abs(value) <= largest):  # also where it is not a number
+                        raise ValueError(
+                            f"half=True stores weights as float16, up to {largest}; {name} holds "
+                            f"{np.abs(value).max()}. Save with half=False."
+                        )
+                    value = value.astype(np.float16)
+                made = target.create_dataset(name, data=value)
+            made.attrs.update(item.attrs)
+
+        target.attrs.update(source.attrs)
+        source.visititems(copy)
+    return buffer.getvalue()
+
+
+def update_metadata(path: Path, **changes) -> None:
+    """Replaces keys of an entry's metadata.json."""
+    _write_json(path / "metadata.json", read_json(path / "metadata.json") | changes)
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that tfgen runs from; None in an installed wheel."""
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=Path(__file__).resolve().parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Returns the object of a JSON file, or raises ValueError unless it holds one."""
+    try:
+        stored = json.loads(path.read_text())
+    except NOT_JSON as error:
+        raise ValueError(f"{path} is not valid JSON: {error}. Restore the file.") from error
+    if not isinstance(stored, dict):
+        raise ValueError(f"{path} must hold a JSON object. Restore the file.")
+    return stored
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(values, indent=2) + "\n")
