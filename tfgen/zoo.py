@@ -110,7 +110,8 @@ def load_file(path: str | Path) -> keras.Model:
     file is never run.
 
     Raises:
-        ValueError: The file is damaged, is not a .keras file, or holds code or a class of another package.
+        ValueError: The file is damaged, is not a .keras file, or holds code or a class of
+            another package.
         OSError: It cannot be read.
     """
     path = Path(path).expanduser()
