@@ -92,7 +92,9 @@ def test_what_it_cannot_do(method, arguments):
 
 
 def test_bad_noise_std():
-    with pytest.raises(ValueError, match=r"noise_std must be at least 0; received -0\.1"):
+    with pytest.raises(
+        ValueError, match=r"noise_std must be a finite number of at least 0; received -0\.1"
+    ):
         AutoEncoder(**SMALL, noise_std=-0.1)
 
 

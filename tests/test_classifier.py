@@ -93,9 +93,9 @@ def test_evaluators_are_no_family_and_stay_out_of_the_list():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"num_classes": 1}, "num_classes must be at least 2; received 1"),
-        ({"num_classes": None}, "num_classes must be at least 2; received None"),
-        ({"feature_units": 0}, "feature_units must be at least 1"),
+        ({"num_classes": 1}, "num_classes must be an integer of at least 2; received 1"),
+        ({"num_classes": None}, "num_classes must be an integer of at least 2; received None"),
+        ({"feature_units": 0}, "feature_units must be an integer of at least 1"),
         ({"label_smoothing": 1.0}, r"label_smoothing must lie in \[0, 1\)"),
         ({"image_shape": (7, 8, 1)}, "image_shape must be divisible by 2"),
     ],

@@ -1,6 +1,7 @@
-"""The contract of DESIGN.md, section 2, over every family in every configuration."""
+"""The contract of `GenerativeModel`, over every family in every configuration."""
 
 import functools
+import json
 import subprocess
 import sys
 import textwrap
@@ -12,7 +13,7 @@ import pytest
 import tensorflow as tf
 from conftest import CASES, CONFIGURATIONS, FITTED_STEPS, VARIED
 
-from tfgen import GenerativeModel, families, noise
+from tfgen import AutoEncoder, GenerativeModel, families, noise
 
 # Members that a family may lack, with what they need to be called.
 IMAGE_METHODS = ("encode", "reconstruct", "score")
@@ -553,3 +554,20 @@ def test_fit_refuses_wrong_labels(case):
 def test_seeds_stay_below_2_to_63(fitted):
     with pytest.raises(ValueError, match="seed must be"):
         fitted.image_seeds(2, 2**63)
+
+
+def test_a_subclass_with_arguments_of_its_own_keeps_all():
+    """A family that takes more arguments, and passes the rest on, is saved with both."""
+
+    class Named(AutoEncoder):
+        def __init__(self, places: list, **kwargs):
+            super().__init__(**kwargs)
+            self.keep(locals())
+
+    model = Named([[1, 2], [3]], image_shape=(8, 8, 1), latent_dim=3, filters=[4], dense_units=8)
+    config = model.get_config()
+    assert config["places"] == [[1, 2], [3]]
+    assert (config["latent_dim"], config["filters"]) == (3, [4])
+    again = Named.from_config(json.loads(json.dumps(config)))
+    assert again.get_config() == config
+    assert again.places == ((1, 2), (3,))

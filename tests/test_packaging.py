@@ -1,14 +1,17 @@
 """What is installed, and what importing it costs."""
 
 import configparser
+import os
 import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
 
+import keras
 import pytest
 
 import tfgen
+from tfgen import backend
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
@@ -39,8 +42,35 @@ def test_version(setup_cfg):
 
 
 def test_public_names():
-    for name in tfgen.__all__:
-        assert hasattr(tfgen, name)
+    """All of them can be reached after `import tfgen`, and `dir` shows nothing else."""
+    assert dir(tfgen) == sorted(tfgen.__all__)
+    names = "load list_models data zoo training evaluation export plots serving Recipe __version__"
+    assert set(names.split()) <= set(tfgen.__all__)
+    script = "import tfgen; [getattr(tfgen, name) for name in tfgen.__all__]"
+    subprocess.run([sys.executable, "-c", script], check=True)
+    with pytest.raises(AttributeError, match="module 'tfgen' has no attribute 'lode'"):
+        tfgen.lode  # noqa: B018
+
+
+@pytest.mark.parametrize("name", ["jax", "torch"])
+def test_another_backend_is_refused_in_one_sentence(name):
+    run = subprocess.run(
+        [sys.executable, "-c", "import tfgen"],
+        env={**os.environ, "KERAS_BACKEND": name},
+        capture_output=True,
+        text=True,
+    )
+    said = run.stderr.strip().splitlines()[-1]
+    assert said.startswith("ImportError: tfgen runs on Keras' TensorFlow backend alone; ")
+    assert repr(name) in said
+    assert "KERAS_BACKEND=tensorflow" in said
+
+
+def test_channels_first_is_refused_in_one_sentence(monkeypatch):
+    monkeypatch.setattr(keras.config, "image_data_format", lambda: "channels_first")
+    for call in (backend.check, tfgen.VAE):
+        with pytest.raises(ImportError, match=r"tfgen needs images as .*'channels_first'"):
+            call()
 
 
 def test_import_is_light():

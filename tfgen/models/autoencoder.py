@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from tfgen import layers, noise, pixels
+from tfgen import checks, layers, noise, pixels
 from tfgen.models.generative import GenerativeModel, check_pixel_distribution
 
 __all__ = ["AutoEncoder"]
@@ -64,21 +64,13 @@ class AutoEncoder(GenerativeModel):
         **kwargs,
     ):
         super().__init__(image_shape, num_levels, None, seed, **kwargs)
+        self.keep(locals())
         check_pixel_distribution(pixel_distribution, num_levels)
-        for name, value, least in (
-            ("latent_dim", latent_dim, 1),
-            ("num_mixtures", num_mixtures, 1),
-            ("noise_std", noise_std, 0),
-        ):
-            if not value >= least:
-                raise ValueError(f"{name} must be at least {least}; received {value!r}.")
-        self.latent_dim = latent_dim
-        self.filters = tuple(filters)
-        self.num_blocks = num_blocks
-        self.dense_units = dense_units
-        self.pixel_distribution = pixel_distribution
-        self.num_mixtures = num_mixtures
-        self.noise_std = noise_std
+        checks.at_least(
+            1, latent_dim=latent_dim, dense_units=dense_units, num_mixtures=num_mixtures
+        )
+        checks.at_least(0, num_blocks=num_blocks)
+        checks.finite(0, noise_std=noise_std)
         with self.own_dtype_policy():
             self._build_networks()
         self.build()

@@ -3,7 +3,7 @@
 import contextlib
 import inspect
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -11,10 +11,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfgen import devices, files, noise, pixels, presets, tuning
+from tfgen import backend, devices, files, noise, pixels, presets, tuning
 
 __all__ = ["ImageModel"]
 
+STORED_BY_BASE = ("image_shape", "num_levels", "num_classes", "seed")
 EVALUATION_FOLD = -1  # folded into a model's seed for the noise of `evaluate`
 HASH_FACTOR = 2654435761  # spreads neighbouring pixels over 64 bits; any large odd number would do
 
@@ -25,8 +26,8 @@ class ImageModel(keras.Model):
     Shapes, once for all: `images` uint8 (batch, height, width, channels) in [0, 255], `labels`
     int64 (batch,), `seeds` int64 (batch,).
 
-    A subclass stores each constructor argument under its own name (that is how `get_config` finds
-    it), builds its networks in the constructor, and gives
+    A subclass's constructor calls `super().__init__` and `self.keep(locals())`, then builds the
+    networks. It gives
 
         losses_per_image(images, labels, seeds, training) -> {name of `loss_names`: (batch,)}
 
@@ -35,8 +36,10 @@ class ImageModel(keras.Model):
 
     kind: Literal["model", "evaluator"] = "model"
     loss_names: tuple[str, ...] = ("loss",)
+    _kept: tuple[str, ...] = ()
 
     def __init__(self, image_shape, num_levels, num_classes=None, seed=0, **kwargs):
+        backend.check()
         super().__init__(**kwargs)
         pixels.level_values(num_levels)
         if num_classes is not None and (num_classes != int(num_classes) or num_classes < 1):
@@ -53,20 +56,35 @@ class ImageModel(keras.Model):
 
     # Configuration ---------------------------------------------------------------------------
 
+    def keep(self, arguments: Mapping[str, Any]) -> None:
+        """Stores a constructor's arguments under their names, where `get_config` looks for them.
+
+        Args:
+            arguments: `locals()`, right after `super().__init__`. Lists become tuples.
+        """
+        names = [n for n in arguments if n not in ("self", "kwargs", "__class__")]
+        for name in names:
+            if name not in STORED_BY_BASE:
+                setattr(self, name, _each(tuple, arguments[name]))
+        self.__dict__["_kept"] = (*self._kept, *names)
+
     def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments, read off its signature: none can be forgotten."""
+        """Returns the constructor's arguments: those that were kept, and those of its signature."""
         config = {
             "name": self.name,
             "trainable": self.trainable,
             "dtype": keras.saving.serialize_keras_object(self.dtype_policy),
         }
-        for name, parameter in inspect.signature(type(self).__init__).parameters.items():
-            if name != "self" and parameter.kind is not parameter.VAR_KEYWORD:
-                value = getattr(self, name)
-                config[name] = list(value) if isinstance(value, (tuple, list)) else value
+        config |= {name: _each(list, getattr(self, name)) for name in self._argument_names()}
         if self._frozen:
             config["frozen"] = sorted(self._frozen)
         return config
+
+    def _argument_names(self) -> list[str]:
+        """The names of the constructor's arguments, those of every class that kept its own."""
+        signature = inspect.signature(type(self).__init__).parameters
+        named = [n for n, p in signature.items() if p.kind is not p.VAR_KEYWORD and n != "self"]
+        return list(dict.fromkeys((*named, *self._kept)))
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
@@ -357,3 +375,10 @@ class ImageModel(keras.Model):
                 f"{type(model).__name__}. Call {type(model).__name__}.from_preset or zoo.load."
             )
         return model
+
+
+def _each(kind: type, value: Any) -> Any:
+    """The value with lists and tuples, at every depth, turned into one of both kinds."""
+    if isinstance(value, (list, tuple)):
+        return kind(_each(kind, item) for item in value)
+    return value

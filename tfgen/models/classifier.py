@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfgen import layers, pixels
+from tfgen import checks, layers, pixels
 from tfgen.models.base import ImageModel
 
 __all__ = ["Classifier"]
@@ -55,16 +55,11 @@ class Classifier(ImageModel):
         **kwargs,
     ):
         super().__init__(image_shape, 256, num_classes, seed, **kwargs)
-        if num_classes is None or num_classes < 2:
-            raise ValueError(f"num_classes must be at least 2; received {num_classes!r}.")
-        if feature_units < 1:
-            raise ValueError(f"feature_units must be at least 1; received {feature_units!r}.")
-        if not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing must lie in [0, 1); received {label_smoothing!r}.")
-        self.filters = tuple(filters)
-        self.num_blocks = num_blocks
-        self.feature_units = feature_units
-        self.label_smoothing = label_smoothing
+        self.keep(locals())
+        checks.at_least(2, num_classes=num_classes)
+        checks.at_least(1, feature_units=feature_units)
+        checks.at_least(0, num_blocks=num_blocks)
+        checks.fraction(label_smoothing=label_smoothing)
         with self.own_dtype_policy():
             self.encoder = layers.encoder_network(
                 self.image_shape, self.filters, num_blocks, feature_units
