@@ -439,7 +439,7 @@ RPC_FAULTS = {
         "8 bytes instead of 16",
     ),
     "too_many_values": ({"seed": int64([1], int64_val=[1, 2])}, {}, "INVALID_ARGUMENT", "seed"),
-    "negative_size": ({"seed": int64([-1])}, {}, "INVALID_ARGUMENT", "whole shape"),
+    "negative_size": ({"seed": int64([-1])}, {}, "INVALID_ARGUMENT", "fully specified shape"),
     "huge_shape": ({"seed": int64([2**62], int64_val=[1])}, {}, "INVALID_ARGUMENT", "limit"),
     "missing_text": (
         {"text_bytes": int64([3], dtype=7, string_val=[b"a"])},
@@ -474,7 +474,10 @@ def test_messages_that_are_none(server):
             "ModelService/GetModelStatus",
         ):
             call = channel.unary_unary(f"/tensorflow.serving.{method}")
-            for data, words in ((b"\xff\xff", "the message is no"), (b"", "Missing ModelSpec")):
+            for data, words in (
+                (b"\xff\xff", "the message is not a valid"),
+                (b"", "Missing ModelSpec"),
+            ):
                 error = refused(lambda c=call, d=data: c(d))
                 assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
                 assert words in error.details()

@@ -13,7 +13,8 @@ from serving_support import SIDE, tiny_images
 from tensorflow_serving.apis import model_service_pb2_grpc
 
 from tfgen.serving import Client, ServingError
-from tfgen.serving.client import Endpoint, TensorSpec, convert
+from tfgen.serving.client import convert
+from tfgen.serving.transports import Endpoint, TensorSpec
 
 
 @pytest.fixture(params=["http", "grpc"])
@@ -117,6 +118,18 @@ def test_bad_input(client, arguments, error, words):
         client.predict(*arguments)
 
 
+@pytest.mark.parametrize("scheme", ["http", "grpc"])
+def test_no_proxy_stands_before_loopback(server, monkeypatch, scheme):
+    for name in ("http_proxy", "https_proxy", "grpc_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    for name in ("no_proxy", "NO_PROXY", "no_grpc_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    port = server.port if scheme == "http" else server.grpc_port
+    for host in ("127.0.0.1", "localhost"):
+        with Client(f"{scheme}://{host}:{port}", retries=0) as client:
+            assert client.status("tiny")[5] == "AVAILABLE"
+
+
 def test_threads_share_a_client(client):
     def ask(seed):
         return client.predict("tiny", {"seed": [seed]})["images"][0]
@@ -148,6 +161,9 @@ def test_conversion_loses_nothing():
         ([1], "bool"),
         (["a"], "int64"),
         ([1], "object"),
+        ([0.0, -1e300], "float32"),
+        ([1e5], "float16"),
+        (np.array([10**300], object), "float32"),
     ):
         with pytest.raises(ValueError, match=r"^x must"):
             convert("x", value, np.dtype(dtype))
@@ -226,7 +242,7 @@ def test_it_gives_up_in_the_end(scripted, waits):
         Client(address, retries=2).status("tiny")
     assert (caught.value.code, caught.value.http) == ("UNAVAILABLE", 503)
     assert handler.seen == 3
-    with pytest.raises(ServingError, match="UNAVAILABLE: nothing answers at http://127"):
+    with pytest.raises(ServingError, match="UNAVAILABLE: no server responds at http://127"):
         Client("http://127.0.0.1:1", retries=1).status("tiny")
     with pytest.raises(ServingError, match="UNAVAILABLE"):
         Client("grpc://127.0.0.1:1", retries=1).status("tiny")

@@ -19,7 +19,8 @@ from serving_support import Server, copy_version, running, tiny_images
 from tensorflow_serving.config import model_server_config_pb2
 
 from tfgen import cli
-from tfgen.serving import Client, ServingError, command
+from tfgen.serving import Client, ServingError
+from tfgen.serving import cli as serving_cli
 from tfgen.serving.repository import read_config
 from tfgen.serving.settings import Settings
 
@@ -138,7 +139,7 @@ def test_versions_come_and_go_while_it_serves(repository, tmp_path):
         eventually(lambda: server.post(path, {"inputs": [1]})[0] == 200)
         assert server.post(path, {"inputs": [1]})[1]["outputs"] == tiny_images([1], 3).tolist()
         config.write_text("model_config_list {")
-        server.wait_for("no ModelServerConfig")
+        server.wait_for("not a valid ModelServerConfig")
         assert server.post(path, {"inputs": [1]})[0] == 200
         config.unlink()
         eventually(lambda: server.post(path, {"inputs": [1]})[0] == 400)
@@ -215,7 +216,7 @@ def test_a_port_in_use(repository, server):
         ({"port": server.port}, f"port {server.port} of 127.0.0.1"),
         ({"grpc_port": server.grpc_port}, f"port {server.grpc_port} of 127.0.0.1"),
         ({"host": "192.0.2.1"}, "192.0.2.1"),
-        ({"models": str(repository / "nothing")}, "nothing is none"),
+        ({"models": str(repository / "nothing")}, "nothing is not a directory"),
     ):
         second = Server(wait=False, **{"models": repository, **settings})
         assert second.process.wait(300) == 2
@@ -313,7 +314,7 @@ def test_bad_options(arguments, words, engine, monkeypatch, capsys):
 
 
 def test_without_the_extra(monkeypatch, capsys):
-    monkeypatch.setattr(command, "NEEDED", ("no_such_package", "json"))
+    monkeypatch.setattr(serving_cli, "NEEDED", ("no_such_package", "json"))
     monkeypatch.setattr("sys.argv", ["tfgen", "serve"])
     with pytest.raises(SystemExit) as stop:
         cli.main()

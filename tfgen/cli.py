@@ -19,7 +19,7 @@ from tfgen import data, devices, plots, streams, training, zoo
 from tfgen import evaluation as measuring
 from tfgen import export as exporting
 from tfgen.models.generative import GenerativeModel
-from tfgen.serving.command import serve
+from tfgen.serving.cli import serve
 
 __all__ = ["app", "main"]
 

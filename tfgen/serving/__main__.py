@@ -1,8 +1,9 @@
 """Starts the local server: `python .../tfgen/serving SETTINGS`, as `tfgen serve` does.
 
-The process serves SavedModels and nothing else, so it has neither Keras nor the families:
-`import tfgen` would bring both, so the package stands here without its `__init__`, and TensorFlow,
-which takes Keras along where it can, is told that there is none. That saves a second of start-up.
+The process only serves SavedModels, so it needs neither Keras nor the model families. `import
+tfgen` would import both, so the package is set up here without running its `__init__`; and
+TensorFlow, which imports Keras if it can, is made to believe that it is not installed. This saves
+a second of start-up.
 """
 
 import os
@@ -15,7 +16,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 
 def main() -> None:
     """Runs the server; bad settings give one line on stderr and exit code 2."""
-    sys.path[0] = str(PACKAGE.parent)  # was this folder, whose modules would hide others
+    sys.path[0] = str(PACKAGE.parent)  # it was this folder, whose modules would shadow others
     for name in ("keras", "tf_keras"):
         sys.modules[name] = None
     package = sys.modules["tfgen"] = types.ModuleType("tfgen")
@@ -28,7 +29,7 @@ def main() -> None:
     try:
         settings = Settings.from_json(sys.argv[1])
         listener = listen(settings.host, settings.port, "--port")
-        listen(settings.host, settings.grpc_port, "--grpc-port").close()  # gRPC binds it itself
+        listen(settings.host, settings.grpc_port, "--grpc-port").close()  # gRPC will bind it
         tfgen_command.import_tensorflow()
         from tfgen.serving.server import run
 

@@ -1,10 +1,10 @@
-"""Requests that arrive together run together.
+"""Batching: requests that arrive together run together.
 
-Requests of one signature of one version, whose inputs have equal shapes beyond the batch axis, are
-stacked, run in one call and taken apart again; others never meet. While nothing runs, a request
-starts at once; while something does, it waits for mates, at most `window` seconds, up to
-`max_rows` rows. When a call on several requests fails, each of them runs alone, so that one
-request's error is its own.
+Requests for the same signature of the same version, whose inputs have equal shapes apart from the
+batch axis, are concatenated, run in one call and split again. While nothing is running, a request
+starts at once; otherwise it waits for other requests to batch with, for at most `window` seconds
+and until the batch has `max_rows` rows. If a batch fails, each of its requests runs alone, so one
+bad request does not fail the others.
 """
 
 import collections
@@ -35,17 +35,18 @@ class _Task:
 
 
 class Batcher:
-    """A few threads that run signatures.
+    """Runs signatures in a few threads.
 
     Args:
-        max_rows: Most rows in a call, and in a request.
-        window: Seconds that a request waits for mates while another call runs; 0 never waits.
-        threads: Calls that run side by side.
-        max_waiting: Requests that may wait; further ones are refused.
-        on_batch: Called with (requests, rows) of each call.
+        max_rows: Maximum rows per batch and per request.
+        window: Maximum seconds to wait for other requests to batch with, while another call
+            runs; 0 never waits.
+        threads: Calls that run at the same time.
+        max_waiting: Maximum number of waiting requests; more are refused.
+        on_batch: Called with (requests, rows) for each call.
 
     Raises:
-        ValueError: A number out of range.
+        ValueError: An argument is out of range.
     """
 
     def __init__(
@@ -81,28 +82,28 @@ class Batcher:
             thread.start()
 
     def submit(self, signature: Signature, arrays: Arrays, timeout: float) -> Future:
-        """Queues checked inputs; the future gives the outputs.
+        """Checks and queues inputs; the future holds the outputs.
 
         Args:
-            signature: What to run.
+            signature: The signature to run.
             arrays: Its inputs.
-            timeout: Seconds after which a request that has not started is given up.
+            timeout: Seconds after which a request that has not started is dropped.
 
         Raises:
-            ServingError: The inputs do not fit the signature, have more rows than `max_rows`, or
-                too many requests wait already.
+            ServingError: The inputs do not fit the signature or have more rows than `max_rows`,
+                or too many requests are already waiting.
         """
         rows = signature.check(arrays)
         if rows > self.max_rows:
             raise ServingError(
                 "INVALID_ARGUMENT",
                 f"Task size {rows} is larger than maximum input batch size {self.max_rows}. "
-                "Send fewer rows a request.",
+                "Send fewer rows per request.",
             )
         now = time.monotonic()
         task = _Task(signature, arrays, rows, now, now + timeout, Future())
         shapes = tuple((name, array.shape[1:]) for name, array in sorted(arrays.items()))
-        # A signature belongs to one version; one without a batch axis runs alone.
+        # A signature belongs to one version; a request without a batch axis runs alone.
         key = (id(signature), shapes) if signature.batched else id(task)
         with self._changed:
             if self._stopping:
@@ -119,7 +120,7 @@ class Batcher:
         return task.future
 
     def stop(self) -> None:
-        """Takes no more; what waits still runs, then the threads end by themselves."""
+        """Accepts no more requests; those waiting still run, then the threads end."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
@@ -134,12 +135,12 @@ class Batcher:
                     self._changed.notify()
 
     def _next(self) -> list[_Task]:
-        """Waits for a batch that is due; none means that the batcher has stopped."""
+        """Waits for a batch that is due; an empty list means that the batcher has stopped."""
         with self._changed:
             while True:
                 now = time.monotonic()
                 wake = None
-                for key, queue in self._queues.items():  # in the order of their oldest request
+                for key, queue in self._queues.items():  # ordered by their oldest request
                     due = queue[0].arrived + self._window
                     full = sum(task.rows for task in queue) >= self.max_rows
                     if now >= due or full or not self._running or self._stopping:
@@ -159,7 +160,7 @@ class Batcher:
             tasks.append(task)
         self._waiting -= len(tasks)
         if queue:
-            self._queues[key] = queue  # last in line now
+            self._queues[key] = queue  # now last in line
             self._changed.notify()
         return tasks
 
@@ -168,7 +169,7 @@ class Batcher:
         live = []
         for task in tasks:
             if not task.future.set_running_or_notify_cancel():
-                continue  # its client hung up
+                continue  # its client disconnected
             if now > task.deadline:
                 message = "the request waited past its deadline."
                 task.future.set_exception(ServingError("DEADLINE_EXCEEDED", message))
@@ -219,7 +220,7 @@ class Batcher:
         return [{name: parts[i] for name, parts in split.items()} for i in range(len(tasks))]
 
     def _padded(self, signature: Signature, rows: int) -> int:
-        """XLA compiles each batch size anew, so there a batch is filled up to a power of two."""
+        """Rounds up to a power of two under XLA, which compiles once per batch size."""
         if not (signature.compiled and signature.batched):
             return rows
         return min(1 << (rows - 1).bit_length(), max(rows, self.max_rows))

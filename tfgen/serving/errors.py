@@ -1,4 +1,4 @@
-"""Errors as TF Serving tells them: gRPC's status codes, and the HTTP status that goes with each."""
+"""Errors as TF Serving reports them: gRPC status codes and the HTTP status of each."""
 
 __all__ = ["CODES", "ServingError", "code_of_http"]
 
@@ -22,7 +22,7 @@ CODES = {
     "DATA_LOSS": (15, 500),
     "UNAUTHENTICATED": (16, 401),
 }
-# Where several codes share an HTTP status, what a client should take it for.
+# The code that a client should assume where several share an HTTP status.
 _OF_HTTP = {status: name for name, (_, status) in reversed(CODES.items())} | {
     400: "INVALID_ARGUMENT",
     413: "RESOURCE_EXHAUSTED",
@@ -35,8 +35,8 @@ class ServingError(Exception):
 
     Args:
         code: A key of `CODES`, e.g. "NOT_FOUND".
-        message: What was wrong and how to put it right.
-        http: The HTTP status, where it is not the one of `CODES`.
+        message: What was wrong and how to fix it.
+        http: The HTTP status, if not that of `CODES`.
     """
 
     def __init__(self, code: str, message: str, http: int | None = None):

@@ -1,8 +1,8 @@
-"""Ports, taken before TensorFlow is imported, so that one in use is told at once."""
+"""Ports, bound before TensorFlow is imported, so one that is in use is reported at once."""
 
 import socket
 
-__all__ = ["listen", "taken"]
+__all__ = ["listen", "port_in_use"]
 
 
 def listen(host: str, port: int, option: str) -> socket.socket:
@@ -11,7 +11,7 @@ def listen(host: str, port: int, option: str) -> socket.socket:
     Args:
         host: An address of this machine.
         port: 0 for any free one.
-        option: The option that chose the port, for the message.
+        option: The command-line option that chose the port, for the message.
 
     Raises:
         OSError: The address is not of this machine, or the port is in use.
@@ -25,13 +25,13 @@ def listen(host: str, port: int, option: str) -> socket.socket:
         listener.bind((host, port))
     except OSError as error:
         listener.close()
-        raise taken(host, port, option, error.strerror or str(error)) from None
+        raise port_in_use(host, port, option, error.strerror or str(error)) from None
     return listener
 
 
-def taken(host: str, port: int, option: str, reason: str) -> OSError:
-    """Returns the error for a port that cannot be had."""
+def port_in_use(host: str, port: int, option: str, reason: str) -> OSError:
+    """Returns the error for a port that cannot be bound."""
     return OSError(
-        f"cannot listen on port {port} of {host}: {reason}. Choose another one with {option}, or "
+        f"cannot listen on port {port} of {host}: {reason}. Choose another with {option}, or "
         "another address with --host."
     )

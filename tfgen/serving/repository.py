@@ -1,12 +1,12 @@
-"""The models of a folder: found, loaded, replaced and dropped while the server runs.
+"""The models in a folder: found, loaded, replaced and unloaded while the server runs.
 
     DIR/models.config         optional: TF Serving's ModelServerConfig, as text
-    DIR/<name>/<version>/     SavedModels, the version a whole number
+    DIR/<name>/<version>/     SavedModels; the version is an integer
 
-Every folder with versions is a model. `models.config` adds what a folder cannot say: which
-versions to serve, labels, models elsewhere. Without it the newest version is served. A version
-that cannot be loaded is passed over for the next older one, so the last good one keeps serving,
-and is tried again once its files change.
+Every folder that holds versions is a model. `models.config` adds what a folder cannot express:
+which versions to serve, labels, and models elsewhere. Without it the newest version is served. If
+a version cannot be loaded, the next older one is served instead, so the last good version stays
+available; loading is tried again once the files change.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from tfgen.serving.servable import Servable
 __all__ = ["CONFIG", "Repository", "read_config"]
 
 CONFIG = "models.config"
-UNLOAD_SECONDS = 60.0  # how long requests may hold up an unloading
+UNLOAD_SECONDS = 60.0  # how long running requests may delay an unload
 _STATES = get_model_status_pb2.ModelVersionStatus
 _VERSION = re.compile(r"0|[1-9][0-9]{0,18}")
 _NAME = re.compile(r"[^./:][^/:]*")
@@ -41,19 +41,21 @@ def read_config(root: Path) -> model_server_config_pb2.ModelServerConfig:
     the `/models/NAME` of TF Serving's container, stands for `root/NAME`.
 
     Raises:
-        ValueError: `root` is no folder, or its `models.config` no ModelServerConfig.
+        ValueError: `root` is not a directory, or its `models.config` is not valid.
     """
     if not root.is_dir():
         raise ValueError(
-            f"--models must be a folder with NAME/VERSION/saved_model.pb; {root} is none. "
-            "Fill one: tfgen export NAME --out DIR."
+            f"--models must be a folder of NAME/VERSION/saved_model.pb; {root} is not a directory. "
+            "Create one: tfgen export NAME --out DIR."
         )
     config = model_server_config_pb2.ModelServerConfig()
     if (root / CONFIG).is_file():
         try:
             text_format.Parse((root / CONFIG).read_text(), config)
         except (text_format.ParseError, UnicodeDecodeError) as error:
-            raise ValueError(f"{root / CONFIG} is no ModelServerConfig: {error}.") from error
+            raise ValueError(
+                f"{root / CONFIG} is not a valid ModelServerConfig: {error}."
+            ) from error
     models = config.model_config_list.config
     for model in models:
         path = root / model.base_path
@@ -70,7 +72,7 @@ def read_config(root: Path) -> model_server_config_pb2.ModelServerConfig:
 
 
 def _versions(folder: Path) -> dict[int, Path]:
-    """The versions on disk that are there at all: those with a saved_model.pb."""
+    """Returns {version: path} of the folders that hold a saved_model.pb."""
     paths = folder.iterdir() if folder.is_dir() else ()
     return {
         int(path.name): path
@@ -82,7 +84,7 @@ def _versions(folder: Path) -> dict[int, Path]:
 
 
 def _fingerprint(path: Path) -> tuple:
-    """Changes whenever a file below `path` is written."""
+    """Returns a value that changes whenever a file under `path` is written."""
     try:
         stats = [(str(file), file.stat()) for file in sorted(path.rglob("*"))]
     except OSError:
@@ -92,7 +94,7 @@ def _fingerprint(path: Path) -> tuple:
 
 @dataclasses.dataclass
 class _Model:
-    """What is known of a model: its loaded versions, and the state of all it ever had."""
+    """A model's loaded versions, and the states of all the versions it has had."""
 
     loaded: dict[int, Servable] = dataclasses.field(default_factory=dict)
     labels: dict[str, int] = dataclasses.field(default_factory=dict)
@@ -101,13 +103,13 @@ class _Model:
 
 
 class Repository:
-    """Keeps what is served in step with a folder.
+    """Keeps the loaded models in sync with a folder.
 
     Args:
         root: The folder.
-        poll_seconds: Time between two looks at it.
-        on_change: Called with (model, version, whether it is available now).
-        call_seconds: A call that takes longer is broken off.
+        poll_seconds: Seconds between checks for changes.
+        on_change: Called with (model, version, whether it is now available).
+        call_seconds: A call that takes longer is cancelled.
 
     Raises:
         ValueError: See `read_config`.
@@ -128,18 +130,18 @@ class Repository:
         self._models: dict[str, _Model] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="repository", daemon=True)
-        self._complaint = ""  # said once, not at every look
+        self._complaint = ""  # logged once, not at every check
         read_config(root)
 
-    # Looking up ------------------------------------------------------------------------------
+    # Lookup ----------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def use(self, name: str, version: int | None = None, label: str = "") -> Iterator[Servable]:
-        """Finds a version and keeps it loaded inside the `with` block.
+        """Finds a version and keeps it loaded within the `with` block.
 
         Args:
             name: The model.
-            version: One version; None for the newest that is loaded.
+            version: The version; None for the newest loaded one.
             label: A label of `models.config`, instead of a version.
 
         Raises:
@@ -152,7 +154,7 @@ class Repository:
             loaded = model.loaded if model else {}
             chosen = max(loaded, default=None) if version is None else version
             servable = loaded.get(chosen)
-            # Versions leave `loaded` under this lock before they are closed.
+            # A version is removed from `loaded` under this lock before it is closed.
             if servable is None or not servable.acquire():
                 wanted = f"Latest({name})" if version is None else f"Specific({name}, {version})"
                 raise ServingError(
@@ -182,7 +184,7 @@ class Repository:
         return f" Versions loaded: {', '.join(map(str, sorted(model.loaded))) or 'none'}."
 
     def models(self) -> dict[str, list[int]]:
-        """Returns {model: its loaded versions}, without models that have none."""
+        """Returns {model: its loaded versions}, for the models that have any."""
         with self._lock:
             return {
                 name: sorted(model.loaded)
@@ -222,15 +224,15 @@ class Repository:
                     status.status.error_message = message
             return response
 
-    # Keeping in step -------------------------------------------------------------------------
+    # Keeping in sync -------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Loads what is there, then goes on looking in a thread of its own."""
+        """Loads the models, then watches for changes in a thread."""
         self.refresh()
         self._thread.start()
 
     def stop(self, timeout: float = UNLOAD_SECONDS) -> None:
-        """Stops looking, and frees every model; its requests get `timeout` seconds."""
+        """Stops watching and unloads every model; running requests have `timeout` seconds."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -242,14 +244,14 @@ class Repository:
         while not self._stop.wait(self._poll_seconds):
             try:
                 self.refresh()
-            except Exception:  # a bug here must not end the thread: what is loaded keeps serving
-                _log.exception("looking at %s failed", self.root)
+            except Exception:  # a bug must not end the thread; loaded models stay available
+                _log.exception("checking %s for changes failed", self.root)
 
     def refresh(self) -> None:
-        """Looks at the folder once, loads before it unloads."""
+        """Checks the folder once; loads before it unloads."""
         try:
             config = read_config(self.root)
-        except (ValueError, OSError) as error:  # half-written: what is loaded keeps serving
+        except (ValueError, OSError) as error:  # perhaps half-written; loaded models stay available
             if str(error) != self._complaint:
                 _log.error("%s", error)
             self._complaint = str(error)

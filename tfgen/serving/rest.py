@@ -1,4 +1,4 @@
-"""TF Serving's REST API, and beside it the page, a health check and Prometheus' metrics.
+"""TF Serving's REST API, the page, a health check and Prometheus metrics.
 
     GET  /v1/models/NAME[/versions/V|/labels/L]             states of the versions
     GET  /v1/models/NAME[/versions/V|/labels/L]/metadata    signatures
@@ -26,7 +26,7 @@ from google.protobuf import json_format
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from tfgen.serving.core import Core, shorten, signature_map
+from tfgen.serving.backend import Backend, shorten, signature_map
 from tfgen.serving.errors import ServingError
 from tfgen.serving.servable import Signature
 from tfgen.serving.tensors import from_json, to_json
@@ -41,7 +41,7 @@ METRICS_PATH = "/monitoring/prometheus/metrics"  # TF Serving's default
 _VERSION = re.compile(r"[0-9]+")
 _log = logging.getLogger("tfgen.serving")
 
-# What FastAPI cannot read off a handler that takes the raw request.
+# The schema of a body that FastAPI cannot infer, as handlers take the raw request.
 _BODY = {
     "requestBody": {
         "required": True,
@@ -61,10 +61,10 @@ _BODY = {
 }
 
 
-def build_app(core: Core) -> fastapi.FastAPI:
+def build_app(backend: Backend) -> fastapi.FastAPI:
     """Returns the web application."""
     app = fastapi.FastAPI(title="tfgen serve", docs_url=None, redoc_url=None)
-    handler = _Handler(core)
+    handler = _Handler(backend)
     for place in ("", "version", "label"):
         base = "/v1/models/{name}" + (f"/{place}s/{{{place}}}" if place else "")
         given = {"parameters": [_parameter(name) for name in ("name", place) if name]}
@@ -82,7 +82,7 @@ def build_app(core: Core) -> fastapi.FastAPI:
     @app.exception_handler(HTTPException)
     async def unknown_path(request: fastapi.Request, error: HTTPException) -> Response:
         path = request.url.path
-        if path.startswith("/v1/"):  # TF Serving's answer, whatever is wrong with the path
+        if path.startswith("/v1/"):  # TF Serving's response, whatever is wrong with the path
             return _error(400, f"Malformed request: {request.method} {path}")
         return _error(error.status_code, f"Not found: {request.method} {path}")
 
@@ -94,13 +94,13 @@ def _parameter(name: str) -> dict[str, Any]:
 
 
 def _error(status: int, message: str) -> Response:
-    # json escapes what is no valid text, which a client may well have sent.
+    # json escapes lone surrogates, which a client may have sent.
     content = json.dumps({"error": shorten(message)})
     return Response(content, status, media_type="application/json")
 
 
 def _answering(handle: Callable[[fastapi.Request], Awaitable[Response]]) -> Callable:
-    """Turns a handler's errors into answers."""
+    """Turns a handler's errors into responses."""
 
     async def endpoint(request: fastapi.Request) -> Response:
         try:
@@ -108,17 +108,17 @@ def _answering(handle: Callable[[fastapi.Request], Awaitable[Response]]) -> Call
         except ServingError as error:
             return _error(error.http, error.message)
         except ClientDisconnect:
-            return _error(499, "the client hung up.")
-        except Exception:  # a bug must not show its inside to a client
+            return _error(499, "the client disconnected.")
+        except Exception:  # internals must not be shown to a client
             _log.exception("%s %s failed", request.method, request.url.path)
-            return _error(500, "internal error; the server's log says more.")
+            return _error(500, "internal error; see the server's log.")
 
     return endpoint
 
 
 def _file(path: Path, kind: str) -> Callable:
     content = path.read_bytes()
-    # The page needs nothing from elsewhere, and may load nothing from elsewhere.
+    # The page may load nothing from other origins, and needs nothing.
     policy = "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'"
 
     async def endpoint() -> Response:
@@ -132,7 +132,7 @@ def _model_spec(request: fastapi.Request) -> tuple[str, int | None, str]:
     """Returns name, version and label of the path.
 
     Raises:
-        ServingError: The version is no number.
+        ServingError: The version is not a number.
     """
     given = request.path_params
     version, label = given.get("version"), given.get("label", "")
@@ -155,28 +155,28 @@ def _model_spec(request: fastapi.Request) -> tuple[str, int | None, str]:
 
 
 class _Handler:
-    def __init__(self, core: Core):
-        self._core = core
+    def __init__(self, backend: Backend):
+        self._backend = backend
 
     async def predict(self, request: fastapi.Request) -> Response:
-        core = self._core
-        body = await _read(request, core.max_bytes)
-        with core.counted("rest") as counted:
+        backend = self._backend
+        body = await _read(request, backend.max_bytes)
+        with backend.counted("rest") as counted:
             name, version, label = _model_spec(request)
-            with core.repository.use(name, version, label) as servable:
+            with backend.repository.use(name, version, label) as servable:
                 counted.model = name
                 given = parse_body(body)
                 signature = servable.signature(given.get("signature_name", ""))
                 counted.signature = signature.name
                 arrays, by_rows = read_inputs(given, signature)
-                outputs = await core.run(servable, signature, arrays, core.timeout)
+                outputs = await backend.run(servable, signature, arrays, backend.timeout)
             content = write_outputs(outputs, by_rows)
         return Response(content, media_type="application/json")
 
     async def other_method(self, request: fastapi.Request) -> Response:
         name, version, label = _model_spec(request)
         method = request.url.path.rpartition(":")[2]
-        with self._core.repository.use(name, version, label):
+        with self._backend.repository.use(name, version, label):
             raise ServingError(
                 "INVALID_ARGUMENT",
                 f"Expected {method} signature method_name to be tensorflow/serving/{method}. "
@@ -184,10 +184,10 @@ class _Handler:
             )
 
     async def status(self, request: fastapi.Request) -> Response:
-        return _proto(self._core.repository.status(*_model_spec(request)))
+        return _proto(self._backend.repository.status(*_model_spec(request)))
 
     async def metadata(self, request: fastapi.Request) -> Response:
-        with self._core.repository.use(*_model_spec(request)) as servable:
+        with self._backend.repository.use(*_model_spec(request)) as servable:
             spec = {
                 "name": servable.model,
                 "signature_name": "",
@@ -198,18 +198,18 @@ class _Handler:
         return Response(json.dumps(content), media_type="application/json")
 
     async def models(self, request: fastapi.Request) -> Response:
-        """The one thing that the page needs and TF Serving does not tell: what there is."""
-        found = self._core.repository.models().items()
+        """Lists the models, which the page needs and TF Serving's API does not offer."""
+        found = self._backend.repository.models().items()
         listed = [{"name": name, "versions": versions} for name, versions in found]
         return Response(json.dumps({"models": listed}), media_type="application/json")
 
     async def health(self, request: fastapi.Request) -> Response:
-        if self._core.draining:
+        if self._backend.draining:
             raise ServingError("UNAVAILABLE", "the server is shutting down.")
         return Response(b'{"status": "ok"}', media_type="application/json")
 
     async def metrics(self, request: fastapi.Request) -> Response:
-        return Response(self._core.metrics.page(), media_type="text/plain; version=0.0.4")
+        return Response(self._backend.metrics.page(), media_type="text/plain; version=0.0.4")
 
 
 def _plain(message) -> dict[str, Any]:
@@ -229,7 +229,7 @@ async def _read(request: fastapi.Request, limit: int) -> bytes:
     """Returns a request's body, unzipped.
 
     Raises:
-        ServingError: It is larger than `limit`, or not the gzip that it says it is.
+        ServingError: It is larger than `limit`, or is not valid gzip although declared as gzip.
     """
     length = request.headers.get("content-length", "0")
     if length.isdecimal() and int(length) > limit:
@@ -256,7 +256,7 @@ async def _read(request: fastapi.Request, limit: int) -> bytes:
 
 
 def _too_large(limit: int) -> ServingError:
-    message = f"the body is larger than the limit of {limit} bytes; send fewer rows a request."
+    message = f"the body is larger than the limit of {limit} bytes; send fewer rows per request."
     return ServingError("RESOURCE_EXHAUSTED", message, http=413)
 
 
@@ -264,12 +264,12 @@ def parse_body(body: bytes) -> dict[str, Any]:
     """Returns the JSON object of a predict request.
 
     Raises:
-        ServingError: It is none, or its `signature_name` is no string.
+        ServingError: It is not a JSON object, or its `signature_name` is not a string.
     """
     if not body:
         raise ServingError("INVALID_ARGUMENT", "JSON Parse error: The document is empty")
     try:
-        # Python's parser knows NaN and Infinity, as TF Serving does; orjson is much faster.
+        # orjson is faster, but only Python's parser accepts NaN and Infinity, as TF Serving does.
         slow = b"NaN" in body or b"Infinity" in body
         given = json.loads(body) if slow else orjson.loads(body)
     except (ValueError, RecursionError) as error:
@@ -288,7 +288,7 @@ def parse_body(body: bytes) -> dict[str, Any]:
 
 
 def read_inputs(given: dict[str, Any], signature: Signature) -> tuple[dict[str, np.ndarray], bool]:
-    """Returns the inputs of a predict request, and whether they came row by row.
+    """Returns the inputs of a predict request, and whether they are in row format.
 
     Raises:
         ServingError: Both or neither of `instances` and `inputs`, or values that do not fit.
@@ -344,10 +344,10 @@ def _columns(instances: Any, signature: Signature) -> dict[str, list]:
 
 
 def write_outputs(outputs: dict[str, np.ndarray], by_rows: bool) -> bytes:
-    """Returns the JSON of a predict response, in the form in which the request came."""
+    """Returns the JSON of a predict response, in the format of the request."""
     finite = all(v.dtype.kind != "f" or np.isfinite(v).all() for v in outputs.values())
     values = {name: to_json(value, name) for name, value in outputs.items()}
-    if not finite:  # orjson would write null where TF Serving writes NaN
+    if not finite:  # orjson writes null where TF Serving writes NaN
         values = {n: v.tolist() if isinstance(v, np.ndarray) else v for n, v in values.items()}
     if len(values) == 1:
         (shown,) = values.values()

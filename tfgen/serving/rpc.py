@@ -12,7 +12,7 @@ from tensorflow_serving.apis import (
     predict_pb2,
 )
 
-from tfgen.serving.core import Core, shorten, signature_map
+from tfgen.serving.backend import Backend, shorten, signature_map
 from tfgen.serving.errors import ServingError
 from tfgen.serving.servable import DEFAULT_SIGNATURE
 from tfgen.serving.tensors import from_proto, to_proto
@@ -23,9 +23,9 @@ _log = logging.getLogger("tfgen.serving")
 Context = grpc.aio.ServicerContext
 
 
-def handlers(core: Core) -> list[grpc.GenericRpcHandler]:
+def handlers(backend: Backend) -> list[grpc.GenericRpcHandler]:
     """Returns the two services, for `grpc.aio.Server.add_generic_rpc_handlers`."""
-    service = _Service(core)
+    service = _Service(backend)
     return [
         grpc.method_handlers_generic_handler(
             "tensorflow.serving.PredictionService",
@@ -46,7 +46,7 @@ def handlers(core: Core) -> list[grpc.GenericRpcHandler]:
 def _method(
     handle: Callable[[Message, Context], Awaitable[Message]], request_type: type[Message]
 ) -> grpc.RpcMethodHandler:
-    """Turns a method's errors, and messages that are none, into gRPC statuses."""
+    """Turns a method's errors, and messages that cannot be parsed, into gRPC statuses."""
 
     def read(data: bytes) -> Message | DecodeError:
         try:
@@ -58,17 +58,20 @@ def _method(
         try:
             if isinstance(request, DecodeError):
                 raise ServingError(
-                    "INVALID_ARGUMENT", f"the message is no {request_type.__name__}: {request}."
+                    "INVALID_ARGUMENT",
+                    f"the message is not a valid {request_type.__name__}: {request}.",
                 )
             return await handle(request, context)
         except ServingError as error:
             status = getattr(grpc.StatusCode, error.code), shorten(error.message)
-        except Exception:  # a bug must not show its inside to a client
+        except Exception:  # internals must not be shown to a client
             _log.exception("%s failed", request_type.__name__)
-            status = grpc.StatusCode.INTERNAL, "internal error; the server's log says more."
+            status = grpc.StatusCode.INTERNAL, "internal error; see the server's log."
         await context.abort(*status)
 
-    return grpc.unary_unary_rpc_method_handler(answer, read, lambda made: made.SerializeToString())
+    return grpc.unary_unary_rpc_method_handler(
+        answer, read, lambda response: response.SerializeToString()
+    )
 
 
 def _model_spec(request: Message) -> tuple[str, int | None, str]:
@@ -79,16 +82,16 @@ def _model_spec(request: Message) -> tuple[str, int | None, str]:
 
 
 class _Service:
-    def __init__(self, core: Core):
-        self._core = core
+    def __init__(self, backend: Backend):
+        self._backend = backend
 
     async def predict(self, request: predict_pb2.PredictRequest, context: Context) -> Message:
-        core = self._core
+        backend = self._backend
         left = context.time_remaining()
-        timeout = core.timeout if left is None else min(left, core.timeout)
-        with core.counted("grpc") as counted:
+        timeout = backend.timeout if left is None else min(left, backend.timeout)
+        with backend.counted("grpc") as counted:
             name, version, label = _model_spec(request)
-            with core.repository.use(name, version, label) as servable:
+            with backend.repository.use(name, version, label) as servable:
                 counted.model = name
                 signature_name = request.model_spec.signature_name or DEFAULT_SIGNATURE
                 if signature_name not in servable.signatures:
@@ -103,10 +106,10 @@ class _Service:
                     raise signature.wrong_names(request.inputs)
                 wanted = _filtered(request, signature.outputs)
                 arrays = {
-                    key: from_proto(request.inputs[key], spec, core.max_bytes)
+                    key: from_proto(request.inputs[key], spec, backend.max_bytes)
                     for key, spec in signature.inputs.items()
                 }
-                outputs = await core.run(servable, signature, arrays, timeout)
+                outputs = await backend.run(servable, signature, arrays, timeout)
             response = predict_pb2.PredictResponse()
             response.model_spec.name = name
             response.model_spec.version.value = servable.version
@@ -131,7 +134,7 @@ class _Service:
                     f"Metadata field {field} is not supported; ask for signature_def.",
                 )
         response = get_model_metadata_pb2.GetModelMetadataResponse()
-        with self._core.repository.use(*spec) as servable:
+        with self._backend.repository.use(*spec) as servable:
             response.model_spec.name = servable.model
             response.model_spec.version.value = servable.version
             response.metadata["signature_def"].Pack(signature_map(servable))
@@ -140,11 +143,11 @@ class _Service:
     async def status(
         self, request: get_model_status_pb2.GetModelStatusRequest, context: Context
     ) -> Message:
-        return self._core.repository.status(*_model_spec(request))
+        return self._backend.repository.status(*_model_spec(request))
 
 
 def _filtered(request: predict_pb2.PredictRequest, outputs) -> list[str]:
-    """The outputs that a request asks for; all if it names none."""
+    """Returns the outputs that a request asks for; all if it names none."""
     wanted = list(request.output_filter) or list(outputs)
     for index, name in enumerate(wanted):
         if name not in outputs:

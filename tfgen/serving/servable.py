@@ -1,7 +1,7 @@
-"""One version of one model: a SavedModel in a session of its own.
+"""One version of one model: a SavedModel in its own session.
 
-A session runs the graph as TF Serving and the C API do, costs less a call than eager functions,
-and frees its memory when it is closed.
+A session runs the graph as TF Serving and the C API do, costs less per call than eager functions,
+and frees its memory when closed.
 """
 
 import itertools
@@ -25,13 +25,13 @@ _NAMES = {number: name for name, (number, _) in CODES.items()}
 
 
 class Signature:
-    """A named endpoint: arrays by name in, arrays by name out.
+    """A named endpoint: maps named arrays to named arrays.
 
     Args:
         name: Its name.
-        definition: What the SavedModel says of it.
-        session: Where it runs.
-        compiled: Whether XLA compiles the graph, anew for each batch size.
+        definition: Its definition in the SavedModel.
+        session: The session it runs in.
+        compiled: Whether XLA compiles the graph, once for each batch size.
     """
 
     def __init__(
@@ -49,11 +49,11 @@ class Signature:
         )
 
     def check(self, arrays: dict[str, np.ndarray]) -> int:
-        """Returns the number of rows (1 if the signature has no batch axis).
+        """Returns the number of rows; 1 if the signature has no batch axis.
 
         Raises:
-            ServingError: Inputs are missing or unknown, do not fit, are not finite, or hold
-                unequally many rows or none.
+            ServingError: Inputs are missing or unknown, have the wrong dtype or shape, are not
+                finite, have different numbers of rows, or have none.
         """
         if arrays.keys() != self.inputs.keys():
             raise self.wrong_names(arrays)
@@ -80,7 +80,7 @@ class Signature:
         return count
 
     def wrong_names(self, given) -> ServingError:
-        """Returns TF Serving's error for inputs that are not those of the signature."""
+        """Returns TF Serving's error for missing or unknown inputs."""
         given, wanted = sorted(given), sorted(self.inputs)
         extra, missing = sorted(set(given) - set(wanted)), sorted(set(wanted) - set(given))
         return ServingError(
@@ -91,10 +91,10 @@ class Signature:
         )
 
     def run(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Runs the graph on checked inputs.
+        """Runs the graph on inputs that `check` has accepted.
 
         Raises:
-            ServingError: The graph refused them.
+            ServingError: The graph failed.
         """
         try:
             values = self._run(*(arrays[name] for name in self.inputs))
@@ -110,10 +110,10 @@ class Servable:
         model: Its name.
         version: Its number.
         path: The version's directory.
-        call_seconds: A call that takes longer is broken off.
+        call_seconds: A call that takes longer is cancelled.
 
     Raises:
-        ServingError: The directory holds no whole SavedModel, or its warm-up fails.
+        ServingError: The directory is not a complete SavedModel, or its warm-up fails.
     """
 
     def __init__(self, model: str, version: int, path: Path, call_seconds: float = 30.0):
@@ -123,7 +123,7 @@ class Servable:
         self._users = 0
         self._session = None
         graph = tf.Graph()
-        # Restoring and warming up are calls too, and may take their time.
+        # Restoring and warm-up are calls too, and may take longer.
         limit = tf.compat.v1.ConfigProto(operation_timeout_in_ms=int(1000 * max(call_seconds, 30)))
         self._session = tf.compat.v1.Session(graph=graph, config=limit)
         try:
@@ -138,7 +138,7 @@ class Servable:
                     if definition.method_name == tf.saved_model.PREDICT_METHOD_NAME
                 }
             self._warm_up(path / WARMUP_FILE)
-        except Exception as error:  # whatever a damaged file makes TensorFlow raise
+        except Exception as error:  # damaged files make TensorFlow raise various errors
             self._session.close()
             code, reason = "INVALID_ARGUMENT", str(error)
             if isinstance(error, ServingError):
@@ -151,10 +151,10 @@ class Servable:
             ) from error
 
     def signature(self, name: str) -> Signature:
-        """Returns a signature; "" is `serving_default`.
+        """Returns a signature; "" stands for `serving_default`.
 
         Raises:
-            ServingError: There is none of that name.
+            ServingError: There is no signature of that name.
         """
         name = name or DEFAULT_SIGNATURE
         if name not in self.signatures:
@@ -166,7 +166,7 @@ class Servable:
         return self.signatures[name]
 
     def _warm_up(self, path: Path) -> None:
-        """Runs the requests that the export left, so that no user waits for first-call work."""
+        """Runs the export's warm-up requests, so no user waits for first-call work."""
         if not path.is_file():
             return
         for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
@@ -185,7 +185,7 @@ class Servable:
             signature.run(arrays)
 
     def acquire(self) -> bool:
-        """Keeps the session open until `release`; False if it is closed already."""
+        """Keeps the session open until `release`; returns False if it is already closed."""
         with self._changed:
             if self._session is not None:
                 self._users += 1
@@ -198,9 +198,9 @@ class Servable:
             self._changed.notify_all()
 
     def close(self, timeout: float | None = None) -> None:
-        """Waits for its users, at most `timeout` seconds, then frees the session.
+        """Waits up to `timeout` seconds for running calls, then closes the session.
 
-        Calls that still run are broken off.
+        Calls that are still running are cancelled.
         """
         with self._changed:
             session, self._session = self._session, None
@@ -211,14 +211,14 @@ class Servable:
 
 
 def _reason(error: tf.errors.OpError) -> str:
-    """The line of TensorFlow's message that says what was wrong; the others list nodes."""
+    """Returns the line of TensorFlow's message that states the problem; others list nodes."""
     lines = [line.strip() for line in error.message.split("\n")]
     told = [line for line in lines if line and line != "Graph execution error:"]
     return told[0] if told else "the graph failed without a reason."
 
 
 def _is_compiled(graph_def) -> bool:
-    """Whether any part of a graph asks for XLA."""
+    """Returns whether any part of a graph requires XLA."""
     functions = graph_def.library.function
     nodes = itertools.chain(graph_def.node, *(function.node_def for function in functions))
     return any(

@@ -1,4 +1,4 @@
-"""The local server's process: REST and gRPC in one event loop, calls in threads beside it."""
+"""The local server's process: REST and gRPC in one event loop, models in threads."""
 
 import asyncio
 import contextlib
@@ -12,9 +12,9 @@ import grpc
 import uvicorn
 import uvloop
 
+from tfgen.serving.backend import Backend, Metrics
 from tfgen.serving.batching import Batcher
-from tfgen.serving.core import Core, Metrics
-from tfgen.serving.ports import taken
+from tfgen.serving.ports import port_in_use
 from tfgen.serving.repository import Repository
 from tfgen.serving.rest import build_app
 from tfgen.serving.rpc import handlers
@@ -28,24 +28,24 @@ _log = logging.getLogger("tfgen.serving")
 class _Web(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self):
-        """Leaves signals to `_serve`, which stops gRPC as well."""
+        """Leaves signals to `_serve`, which also stops gRPC."""
         yield
 
 
 def run(settings: Settings, listener: socket.socket) -> None:
-    """Serves until SIGTERM or SIGINT, then answers what runs and returns.
+    """Serves until SIGTERM or SIGINT, then finishes the requests that are running and returns.
 
     Args:
         settings: See `Settings`.
         listener: Where REST and the page are served.
 
     Raises:
-        ValueError: A setting out of range, or a repository that is none.
+        ValueError: A setting is out of range, or `models` is not a repository.
         OSError: The gRPC port is in use.
     """
     logging.basicConfig(stream=sys.stderr, format="tfgen serve: %(message)s", level=logging.INFO)
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    # A request takes several turns of the loop; uvloop's are cheaper than asyncio's own.
+    # A request takes several turns of the loop, which cost less in uvloop than in asyncio.
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(settings, listener))
 
@@ -62,8 +62,8 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
         settings.threads,
         on_batch=metrics.count_batch,
     )
-    core = Core(repository, batcher, metrics, limit, settings.timeout)
-    # Without this two servers would share a port in silence.
+    backend = Backend(repository, batcher, metrics, limit, settings.timeout)
+    # Without grpc.so_reuseport=0, two servers would silently share a port.
     rpc = grpc.aio.server(
         options=[
             ("grpc.so_reuseport", 0),
@@ -71,15 +71,15 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
             ("grpc.max_send_message_length", -1),
         ]
     )
-    rpc.add_generic_rpc_handlers(handlers(core))
+    rpc.add_generic_rpc_handlers(handlers(backend))
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     try:
         grpc_port = rpc.add_insecure_port(f"{host}:{settings.grpc_port}")
     except RuntimeError:
-        raise taken(settings.host, settings.grpc_port, "--grpc-port", "in use") from None
+        raise port_in_use(settings.host, settings.grpc_port, "--grpc-port", "in use") from None
     web = _Web(
         uvicorn.Config(
-            build_app(core),
+            build_app(backend),
             log_level="warning",
             access_log=False,
             lifespan="off",
@@ -97,8 +97,8 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
         await asyncio.sleep(0.01)
     port = listener.getsockname()[1]
     _log.info(
-        "%d models at http://%s:%d (page and REST) and %s:%d (gRPC); a local server for trying "
-        "out, TF Serving is for production",
+        "%d models at http://%s:%d (page and REST) and %s:%d (gRPC); this local server is for "
+        "trying models out, use TF Serving in production",
         len(repository.models()),
         host,
         port,
@@ -107,9 +107,9 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
     )
     waiting = asyncio.create_task(stopping.wait())
     await asyncio.wait({waiting, serving}, return_when=asyncio.FIRST_COMPLETED)
-    _log.info("stopping; running requests get %g seconds", settings.grace_seconds)
-    core.draining = True
+    _log.info("stopping; running requests have %g seconds to finish", settings.grace_seconds)
+    backend.draining = True
     web.should_exit = True
     await asyncio.gather(rpc.stop(settings.grace_seconds), serving)
     batcher.stop()
-    await asyncio.to_thread(repository.stop, 1.0)  # all that may still run has no client left
+    await asyncio.to_thread(repository.stop, 1.0)  # whatever still runs has no client left

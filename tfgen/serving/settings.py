@@ -1,4 +1,4 @@
-"""What can be set about the local server. Imports nothing heavy: the command line reads it too."""
+"""Settings of the local server. Imports nothing heavy, since the command line uses it too."""
 
 import dataclasses
 import json
@@ -13,15 +13,15 @@ class Settings:
     Args:
         models: The model repository, a folder.
         host: Address to listen on.
-        port: REST and the page; 0 for any free one.
-        grpc_port: gRPC; 0 for any free one.
-        max_batch_size: Most rows in a call, and in a request.
-        batch_window_ms: How long a request waits for mates while another call runs.
-        threads: Calls that run side by side.
-        max_body_mb: Most megabytes of a request.
-        timeout: Most seconds for a request.
-        poll_seconds: Time between two looks at the repository.
-        grace_seconds: Time that running requests get when the server is told to stop.
+        port: Port of REST and the page; 0 for any free port.
+        grpc_port: Port of gRPC; 0 for any free port.
+        max_batch_size: Maximum rows per batch and per request.
+        batch_window_ms: Maximum wait for other requests to batch with, while another call runs.
+        threads: Calls that run at the same time.
+        max_body_mb: Maximum request size in MB.
+        timeout: Maximum seconds per request.
+        poll_seconds: Seconds between checks of the repository for changes.
+        grace_seconds: Seconds that running requests have to finish when the server is stopped.
     """
 
     models: str
@@ -37,10 +37,10 @@ class Settings:
     grace_seconds: float = 30.0
 
     def to_json(self) -> str:
-        """Returns the settings as one word for a command line."""
+        """Returns the settings as one command-line argument."""
         return json.dumps(dataclasses.asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> "Settings":
-        """Reads what `to_json` wrote."""
+        """Parses the output of `to_json`."""
         return cls(**json.loads(text))

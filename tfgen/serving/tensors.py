@@ -1,8 +1,8 @@
-"""Arrays to and from the two forms that travel: TensorProto (gRPC) and nested lists (JSON).
+"""Converts arrays to and from what is sent: TensorProto (gRPC) and nested lists (JSON).
 
-An input is checked against the `TensorInfo` that its signature declares before memory is made for
-it, so a small message that claims a huge shape costs nothing. Only public definitions of
-TensorFlow are used; nothing here knows Keras.
+An input is checked against the `TensorInfo` that its signature declares before memory is
+allocated for it, so a small message that claims a huge shape costs nothing. Nothing here uses
+Keras.
 """
 
 import base64
@@ -22,13 +22,13 @@ __all__ = ["Spec", "from_json", "from_proto", "read_proto", "to_json", "to_proto
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """What a signature declares of one input or output.
+    """What a signature declares about an input or output.
 
     Args:
         name: Its name in the signature.
-        tensor: The graph's tensor.
+        tensor: The name of its tensor in the graph.
         dtype: Element type.
-        shape: One entry an axis, None where any size will do; None if even the rank is open.
+        shape: One entry per axis, None where any size is allowed; None if any rank is.
     """
 
     name: str
@@ -45,11 +45,11 @@ class Spec:
 
     @property
     def batched(self) -> bool:
-        """Whether the first axis counts the rows of a batch."""
+        """Whether the first axis is the batch axis."""
         return bool(self.shape) and self.shape[0] is None
 
     def check(self, dtype: tf.DType, shape: tuple[int, ...]) -> None:
-        """Raises INVALID_ARGUMENT unless a tensor of that type and shape may be fed."""
+        """Raises INVALID_ARGUMENT if a tensor of that type and shape does not fit."""
         if dtype != self.dtype:
             raise _invalid(f"input {self.name!r} must be {self.dtype.name}; received {dtype.name}.")
         fits = self.shape is None or (
@@ -78,12 +78,12 @@ def from_proto(proto: tensor_pb2.TensorProto, spec: Spec, limit: int) -> np.ndar
     """Returns the array of a TensorProto.
 
     Args:
-        proto: What a client sent.
-        spec: What the signature declares.
-        limit: The most bytes that the array may take.
+        proto: The client's tensor.
+        spec: What the signature expects.
+        limit: Maximum size of the array in bytes.
 
     Raises:
-        ServingError: It does not fit the spec, is too large, or holds too few or many values.
+        ServingError: It does not fit the spec, is too large, or has too few or too many values.
     """
     try:
         dtype = tf.as_dtype(proto.dtype)
@@ -94,7 +94,9 @@ def from_proto(proto: tensor_pb2.TensorProto, spec: Spec, limit: int) -> np.ndar
         ) from None
     shape = tuple(axis.size for axis in proto.tensor_shape.dim)
     if proto.tensor_shape.unknown_rank or min(shape, default=0) < 0:
-        raise _invalid(f"input {spec.name!r} must say its whole shape; received {_text(shape)}.")
+        raise _invalid(
+            f"input {spec.name!r} must have a fully specified shape; received {_text(shape)}."
+        )
     spec.check(dtype, shape)
     count = math.prod(shape)
     if dtype == tf.string:
@@ -119,7 +121,7 @@ def _wrong_count(spec: Spec, expected: int, found) -> ServingError:
 
 
 def to_proto(array: np.ndarray) -> tensor_pb2.TensorProto:
-    """Returns the TensorProto of an array, numbers as raw bytes; the rest as TensorFlow does it."""
+    """Returns the TensorProto of an array; numbers are stored as raw bytes."""
     if array.dtype.kind not in "biuf":
         return tf.make_tensor_proto(array)
     proto = tensor_pb2.TensorProto(
@@ -131,7 +133,7 @@ def to_proto(array: np.ndarray) -> tensor_pb2.TensorProto:
 
 
 def read_proto(proto: tensor_pb2.TensorProto) -> np.ndarray:
-    """Returns the array of a TensorProto from a server, which is trusted to be whole."""
+    """Returns the array of a TensorProto from a server, which is trusted."""
     return tf.make_ndarray(proto)
 
 
@@ -142,7 +144,7 @@ def from_json(value: Any, spec: Spec) -> np.ndarray:
     """Returns the array of a number, string, {"b64": text} or nested lists of them.
 
     Raises:
-        ServingError: Lists of unequal lengths, or values of another type or out of its range.
+        ServingError: Lists of unequal lengths, or values of another type or out of range.
     """
     if spec.dtype == tf.string:
         return _strings(value, spec)
@@ -153,7 +155,7 @@ def from_json(value: Any, spec: Spec) -> np.ndarray:
             f"input {spec.name!r} must be lists of equal lengths of {spec.dtype.name}."
         ) from None
     target = np.dtype(spec.dtype.as_numpy_dtype)
-    if not array.size:  # an empty list says nothing of its type
+    if not array.size:  # an empty list has no type
         array = array.astype(target)
     wanted = {"b": "b", "u": "ui", "i": "ui"}.get(target.kind, "uif")
     if array.dtype.kind not in wanted:
@@ -167,8 +169,8 @@ def from_json(value: Any, spec: Spec) -> np.ndarray:
         if low < bounds.min or high > bounds.max:
             outside = low if low < bounds.min else high
             raise _invalid(
-                f"JSON Value: {outside} is not of expected type: {target.name}, which goes from "
-                f"{bounds.min} to {bounds.max} (input {spec.name!r})."
+                f"JSON Value: {outside} is not of expected type: {target.name}, which is in "
+                f"[{bounds.min}, {bounds.max}] (input {spec.name!r})."
             )
     with np.errstate(over="ignore"):
         made = array.astype(target)
@@ -186,7 +188,7 @@ def _shorten(value: Any) -> str:
 
 
 def _strings(value: Any, spec: Spec) -> np.ndarray:
-    """Strings become UTF-8 bytes, {"b64": text} what the text stands for."""
+    """Encodes strings as UTF-8 and decodes {"b64": text}."""
 
     def leaf(item: Any) -> bytes:
         if isinstance(item, str):
@@ -215,12 +217,12 @@ def _strings(value: Any, spec: Spec) -> np.ndarray:
 
 
 def to_json(array: np.ndarray, name: str) -> Any:
-    """Returns what stands for an output in JSON: an array of numbers, or nested lists of strings.
+    """Returns an output in a form for JSON: an array of numbers, or nested lists of strings.
 
-    Bytes go as {"b64": text} where the output's name ends in `_bytes`, else as text.
+    Bytes become {"b64": text} if the output's name ends in `_bytes`, else text.
 
     Raises:
-        ServingError: Bytes that are no text, in an output whose name does not end in `_bytes`.
+        ServingError: Bytes that are not UTF-8, in an output whose name does not end in `_bytes`.
     """
     if array.dtype.kind in "biuf":
         return array if array.flags.c_contiguous else np.ascontiguousarray(array)
@@ -238,7 +240,7 @@ def to_json(array: np.ndarray, name: str) -> Any:
         except UnicodeDecodeError:
             raise ServingError(
                 "INTERNAL",
-                f"output {name!r} holds bytes that are no text; its name must end in '_bytes'.",
+                f"output {name!r} holds bytes that are not UTF-8; its name must end in '_bytes'.",
             ) from None
 
     return convert(array.tolist())

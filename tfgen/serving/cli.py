@@ -1,12 +1,13 @@
 """`tfgen serve`."""
 
 import importlib.util
+import math
 import os
 import shutil
 import sys
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -29,89 +30,104 @@ NEEDED = (
     "uvicorn",
     "uvloop",
 )
+DAY = 86_400  # seconds
+
+
+def _finite(value: float) -> float:
+    """Refuses NaN, which no range of typer's does."""
+    if math.isnan(value):
+        raise typer.BadParameter("nan is not a number.")
+    return value
 
 
 def serve(
     models: Annotated[
         Path, typer.Option(help="Model repository: NAME/VERSION/saved_model.pb.")
     ] = Path("saved_models"),
-    port: Annotated[int, typer.Option(help="REST and the page; 0: any free one.")] = Settings.port,
-    grpc_port: Annotated[int, typer.Option(help="gRPC; 0: any free one.")] = Settings.grpc_port,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of REST and the page; 0 for any free port.")
+    ] = Settings.port,
+    grpc_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of gRPC; 0 for any free port.")
+    ] = Settings.grpc_port,
     host: Annotated[
-        str | None, typer.Option(help="Address to listen on; default 127.0.0.1, this machine only.")
+        str | None,
+        typer.Option(help="Address to listen on; by default 127.0.0.1, this machine only."),
     ] = None,
     engine: Annotated[
-        str,
+        Literal["auto", "local", ENGINE],
         typer.Option(
-            help="auto: tensorflow_model_server if it is on the PATH, else the local server; "
-            "local; tensorflow_model_server."
+            help="auto: tensorflow_model_server if it is on the PATH, else the local server."
         ),
     ] = "auto",
     max_batch_size: Annotated[
-        int, typer.Option(help="Most rows in a call, and in a request.")
+        int, typer.Option(min=1, max=2**20, help="Maximum rows per batch and per request.")
     ] = Settings.max_batch_size,
     batch_window_ms: Annotated[
-        float, typer.Option(help="How long a request waits for others to run with.")
+        float,
+        typer.Option(
+            min=0, max=10_000, callback=_finite, help="Maximum wait for requests to batch with."
+        ),
     ] = Settings.batch_window_ms,
-    threads: Annotated[int, typer.Option(help="Calls side by side.")] = Settings.threads,
+    threads: Annotated[
+        int, typer.Option(min=1, max=256, help="Calls that run at the same time.")
+    ] = Settings.threads,
     max_body_mb: Annotated[
-        float, typer.Option(help="Most megabytes of a request.")
+        float,
+        typer.Option(min=0.001, max=2047, callback=_finite, help="Maximum request size in MB."),
     ] = Settings.max_body_mb,
-    timeout: Annotated[float, typer.Option(help="Most seconds for a request.")] = Settings.timeout,
+    timeout: Annotated[
+        float,
+        typer.Option(min=0.001, max=DAY, callback=_finite, help="Maximum seconds per request."),
+    ] = Settings.timeout,
     poll_seconds: Annotated[
-        float, typer.Option(help="Time between two looks for new versions.")
+        float,
+        typer.Option(
+            min=0.01, max=DAY, callback=_finite, help="Seconds between checks for new versions."
+        ),
     ] = Settings.poll_seconds,
     grace_seconds: Annotated[
-        float, typer.Option(help="Time that running requests get on SIGTERM.")
+        float,
+        typer.Option(
+            min=0,
+            max=DAY,
+            callback=_finite,
+            help="Seconds that running requests have to finish after SIGTERM.",
+        ),
     ] = Settings.grace_seconds,
 ) -> None:
     """Serves SavedModels over TF Serving's REST and gRPC, with a page to try them at the root.
 
-    The local server is for trying out; in production run TF Serving on the same folder.
+    The local server is for trying models out; in production run TF Serving on the same folder.
     """
-    for name, value, least, most in (
-        ("--port", port, 0, 65535),
-        ("--grpc-port", grpc_port, 0, 65535),
-        ("--max-batch-size", max_batch_size, 1, 2**20),
-        ("--batch-window-ms", batch_window_ms, 0, 10_000),
-        ("--threads", threads, 1, 256),
-        ("--max-body-mb", max_body_mb, 0.001, 2047),
-        ("--timeout", timeout, 0.001, 86_400),
-        ("--poll-seconds", poll_seconds, 0.01, 86_400),
-        ("--grace-seconds", grace_seconds, 0, 86_400),
-    ):
-        if not least <= value <= most:
-            raise ValueError(f"{name} must lie in [{least}, {most}]; received {value}.")
     if port == grpc_port != 0:
         raise ValueError(f"--port and --grpc-port must differ; received {port} for both.")
-    if engine not in ("auto", "local", ENGINE):
-        raise ValueError(f"--engine must be auto, local or {ENGINE}; received {engine!r}.")
-    _need_extra()
-    found = shutil.which(ENGINE)
-    if engine == ENGINE and found is None:
+    _require_extra()
+    program = shutil.which(ENGINE)
+    if engine == ENGINE and program is None:
         raise ValueError(f"--engine {ENGINE}: no such program is on the PATH. Use --engine local.")
-    if found and engine != "local":
-        command = _engine_command(found, models, port, grpc_port, host)
+    if program and engine != "local":
+        command = _engine_command(program, models, port, grpc_port, host)
     else:
         settings = Settings(
-            str(models.expanduser()),
-            host or Settings.host,
-            port,
-            grpc_port,
-            max_batch_size,
-            batch_window_ms,
-            threads,
-            max_body_mb,
-            timeout,
-            poll_seconds,
-            grace_seconds,
+            models=str(models.expanduser()),
+            host=host or Settings.host,
+            port=port,
+            grpc_port=grpc_port,
+            max_batch_size=max_batch_size,
+            batch_window_ms=batch_window_ms,
+            threads=threads,
+            max_body_mb=max_body_mb,
+            timeout=timeout,
+            poll_seconds=poll_seconds,
+            grace_seconds=grace_seconds,
         )
         command = [sys.executable, str(Path(__file__).parent), settings.to_json()]
-    # The server takes this process's place: signals reach it, and Keras' memory is given back.
+    # The server replaces this process, so it receives the signals, and Keras' memory is freed.
     os.execv(command[0], command)
 
 
-def _need_extra() -> None:
+def _require_extra() -> None:
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise ImportError(f"tfgen serve needs {', '.join(missing)}: pip install 'tfgen[serving]'.")
@@ -123,7 +139,7 @@ def _engine_command(
     """Returns the command that runs TF Serving on the repository.
 
     Raises:
-        ValueError: One address was asked for, which TF Serving cannot do.
+        ValueError: `host` is one address, which TF Serving does not support.
     """
     from tfgen.serving.repository import read_config
 
@@ -133,7 +149,7 @@ def _engine_command(
             "--host out, or use --engine local."
         )
     models = models.expanduser()
-    # A file of its own, since base paths must be absolute; TF Serving reads it while it runs.
+    # TF Serving needs absolute base paths, and reads the file again while it runs.
     config = Path(tempfile.mkdtemp(prefix="tfgen-serve-")) / "models.config"
     config.write_text(str(read_config(models)))
     typer.echo(
@@ -141,7 +157,7 @@ def _engine_command(
         "--engine local starts the local server, with the page, on 127.0.0.1.",
         err=True,
     )
-    made = [
+    command = [
         program,
         f"--port={grpc_port}",
         f"--rest_api_port={port}",
@@ -151,5 +167,5 @@ def _engine_command(
     ]
     for flag, file in ENGINE_FILES.items():
         if (models / file).is_file():
-            made.append(f"--{flag}={(models / file).resolve()}")
-    return made
+            command.append(f"--{flag}={(models / file).resolve()}")
+    return command

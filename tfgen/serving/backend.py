@@ -1,4 +1,4 @@
-"""What REST and gRPC share: finding a model, running it in a batch, counting."""
+"""What REST and gRPC share: finding a model, running it in a batch, metrics."""
 
 import asyncio
 import contextlib
@@ -14,40 +14,40 @@ from tfgen.serving.errors import ServingError
 from tfgen.serving.repository import Repository
 from tfgen.serving.servable import Servable, Signature
 
-__all__ = ["Core", "Metrics"]
+__all__ = ["Backend", "Metrics", "RequestRecord"]
 
 OVERDUE = "overdue"
 LONGEST_MESSAGE = 1000  # gRPC sends messages in a header, which is small
 
 
 class Metrics:
-    """Prometheus' counters, in a registry of their own."""
+    """Prometheus metrics, in their own registry."""
 
     def __init__(self):
         self.registry = prometheus.CollectorRegistry()
         prometheus.ProcessCollector(registry=self.registry)
         self.requests = prometheus.Counter(
             "tfgen_serving_requests",
-            "Predict requests answered; an unknown model counts under the empty name.",
+            "Answered predict requests; those for an unknown model have an empty model name.",
             ["model", "signature", "api", "code"],
             registry=self.registry,
         )
         self.seconds = prometheus.Histogram(
             "tfgen_serving_request_seconds",
-            "Time from a request's last byte to its answer.",
+            "Seconds from the last byte of a request to its response.",
             ["model", "api"],
             registry=self.registry,
             buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30),
         )
         self.batch_rows = prometheus.Histogram(
             "tfgen_serving_batch_rows",
-            "Rows that ran in one call.",
+            "Rows per call of a signature.",
             registry=self.registry,
             buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512),
         )
         self.batch_requests = prometheus.Histogram(
             "tfgen_serving_batch_requests",
-            "Requests that ran in one call.",
+            "Requests per call of a signature.",
             registry=self.registry,
             buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256),
         )
@@ -59,12 +59,12 @@ class Metrics:
         )
 
     def count_batch(self, requests: int, rows: int) -> None:
-        """Notes one call of a signature."""
+        """Records one call of a signature."""
         self.batch_requests.observe(requests)
         self.batch_rows.observe(rows)
 
     def note_version(self, model: str, version: int, available: bool) -> None:
-        """Notes that a version was loaded or unloaded."""
+        """Records that a version was loaded or unloaded."""
         if available:
             self.available.labels(model, str(version)).set(1)
         else:
@@ -75,8 +75,8 @@ class Metrics:
         return prometheus.generate_latest(self.registry)
 
 
-class Predict:
-    """One request on its way, for the counters; filled in as its parts become known."""
+class RequestRecord:
+    """What the metrics record about a request; filled in as it is read."""
 
     def __init__(self, api: str):
         self.api = api
@@ -84,15 +84,15 @@ class Predict:
         self.model = self.signature = ""
 
 
-class Core:
+class Backend:
     """The repository, the batcher and the limits.
 
     Args:
-        repository: What is served.
-        batcher: What runs it.
-        metrics: What counts.
-        max_bytes: Most bytes of a request's body.
-        timeout: Most seconds for a request.
+        repository: The models.
+        batcher: What runs them.
+        metrics: Where requests are counted.
+        max_bytes: Maximum size of a request's body in bytes.
+        timeout: Maximum seconds per request.
     """
 
     def __init__(
@@ -111,9 +111,9 @@ class Core:
         self.draining = False
 
     @contextlib.contextmanager
-    def counted(self, api: str) -> Iterator[Predict]:
-        """Counts what happens inside, by the code of the ServingError that leaves it."""
-        request = Predict(api)
+    def counted(self, api: str) -> Iterator[RequestRecord]:
+        """Counts one request, under the code of the ServingError that leaves the block."""
+        request = RequestRecord(api)
         code = "INTERNAL"
         try:
             yield request
@@ -136,14 +136,14 @@ class Core:
         arrays: dict[str, np.ndarray],
         timeout: float,
     ) -> dict[str, np.ndarray]:
-        """Runs a signature, together with other requests where that is possible.
+        """Runs a signature, batched with other requests where possible.
 
         Raises:
             ServingError: From the checks or from the graph; DEADLINE_EXCEEDED after `timeout`
                 seconds.
         """
         future = self.batcher.submit(signature, arrays, timeout)
-        # The session stays open until the call is over, even if its client goes away meanwhile.
+        # Keeps the session open until the call is over, even if the client disconnects.
         servable.acquire()
         future.add_done_callback(lambda _: servable.release())
         waiting = asyncio.wrap_future(future)
@@ -162,15 +162,15 @@ class Core:
 
 
 def signature_map(servable: Servable) -> get_model_metadata_pb2.SignatureDefMap:
-    """Returns a version's signatures as TF Serving's metadata gives them."""
-    made = get_model_metadata_pb2.SignatureDefMap()
+    """Returns a version's signatures in the form of TF Serving's metadata."""
+    signatures = get_model_metadata_pb2.SignatureDefMap()
     for name, signature in servable.signatures.items():
-        made.signature_def[name].CopyFrom(signature.definition)
-    return made
+        signatures.signature_def[name].CopyFrom(signature.definition)
+    return signatures
 
 
 def shorten(message: str) -> str:
-    """Cuts a message that repeats too much of what a client sent."""
+    """Cuts a message that quotes too much of what a client sent."""
     if len(message) <= LONGEST_MESSAGE:
         return message
     return message[: LONGEST_MESSAGE - 3] + "..."

@@ -1,0 +1,342 @@
+"""REST and gRPC, as `Client` uses them: one class for each."""
+
+import base64
+import dataclasses
+import ipaddress
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+from urllib.parse import quote, urlsplit
+
+import numpy as np
+from google.protobuf.message import Message
+
+from tfgen.serving.errors import ServingError, code_of_http
+
+__all__ = ["Endpoint", "Grpc", "ModelSpec", "Rest", "TensorSpec", "Transport"]
+
+Arrays = dict[str, np.ndarray]
+
+# TensorFlow's name of each dtype -> NumPy's.
+_DTYPES = {
+    "DT_FLOAT": "float32",
+    "DT_DOUBLE": "float64",
+    "DT_HALF": "float16",
+    "DT_INT8": "int8",
+    "DT_INT16": "int16",
+    "DT_INT32": "int32",
+    "DT_INT64": "int64",
+    "DT_UINT8": "uint8",
+    "DT_UINT16": "uint16",
+    "DT_UINT32": "uint32",
+    "DT_UINT64": "uint64",
+    "DT_BOOL": "bool",
+    "DT_STRING": "object",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorSpec:
+    """The dtype and shape of an input or output; -1 means any size."""
+
+    dtype: np.dtype
+    shape: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Endpoint:
+    """The inputs and outputs of a signature, by name."""
+
+    inputs: dict[str, TensorSpec]
+    outputs: dict[str, TensorSpec]
+
+
+class ModelSpec(NamedTuple):
+    """A model on a server, and which of its versions; the newest if neither is given."""
+
+    name: str
+    version: int | None = None
+    label: str | None = None
+
+
+class Transport(Protocol):
+    """What `Client` needs from REST and from gRPC. Every method raises ServingError.
+
+    `timeout` is in seconds.
+    """
+
+    def predict(
+        self,
+        model_spec: ModelSpec,
+        signature: str,
+        endpoint: Endpoint,
+        arrays: Arrays,
+        timeout: float,
+    ) -> Arrays:
+        """Runs an endpoint on arrays of its dtypes."""
+        ...
+
+    def metadata(self, model_spec: ModelSpec, timeout: float) -> dict[str, Endpoint]:
+        """Returns a model's endpoints by name."""
+        ...
+
+    def status(self, model_spec: ModelSpec, timeout: float) -> dict[int, str]:
+        """Returns the state of each version."""
+        ...
+
+    def close(self) -> None:
+        """Closes the connections."""
+        ...
+
+
+# REST ----------------------------------------------------------------------------------------
+
+
+class Rest:
+    """TF Serving's REST API.
+
+    Args:
+        address: "http://host:port" or "https://host:port".
+    """
+
+    def __init__(self, address: str):
+        import orjson
+        import urllib3
+
+        self._json = orjson
+        self._errors = urllib3.exceptions
+        self._base = address.rstrip("/")
+        self._pool = urllib3.PoolManager(maxsize=32, retries=False)
+
+    def close(self) -> None:
+        self._pool.clear()
+
+    def _url(self, model_spec: ModelSpec, tail: str = "") -> str:
+        url = f"{self._base}/v1/models/{quote(model_spec.name, safe='')}"
+        if model_spec.version is not None:
+            url += f"/versions/{model_spec.version}"
+        if model_spec.label is not None:
+            url += f"/labels/{quote(model_spec.label, safe='')}"
+        return url + tail
+
+    def _call(self, method: str, url: str, timeout: float, body: bytes | None = None) -> Any:
+        try:
+            response = self._pool.request(
+                method,
+                url,
+                body=body,
+                timeout=timeout,
+                headers={"Content-Type": "application/json"},
+            )
+        except self._errors.NewConnectionError as error:
+            raise ServingError(
+                "UNAVAILABLE", f"no server responds at {self._base}: {error}"
+            ) from None
+        except self._errors.TimeoutError:
+            raise ServingError(
+                "DEADLINE_EXCEEDED", f"{self._base} did not respond within {timeout:.3g} seconds."
+            ) from None
+        except self._errors.HTTPError as error:
+            raise ServingError("UNAVAILABLE", f"the connection broke: {error}") from None
+        try:
+            answer = self._json.loads(response.data)
+        except ValueError:
+            answer = _slow_json(response.data)
+        if response.status == 200 and isinstance(answer, dict):
+            return answer
+        message = answer.get("error") if isinstance(answer, dict) else None
+        raise ServingError(
+            code_of_http(response.status),
+            message or f"{url} answered with HTTP status {response.status}.",
+            response.status,
+        )
+
+    def predict(
+        self,
+        model_spec: ModelSpec,
+        signature: str,
+        endpoint: Endpoint,
+        arrays: Arrays,
+        timeout: float,
+    ) -> Arrays:
+        values = {name: _jsonable(array) for name, array in arrays.items()}
+        if all(a.dtype.kind != "f" or np.isfinite(a).all() for a in arrays.values()):
+            request = {"signature_name": signature, "inputs": values}
+            body = self._json.dumps(request, option=self._json.OPT_SERIALIZE_NUMPY)
+        else:  # orjson cannot write NaN
+            values = {n: v.tolist() if isinstance(v, np.ndarray) else v for n, v in values.items()}
+            body = json.dumps({"signature_name": signature, "inputs": values}).encode()
+        outputs = self._call("POST", self._url(model_spec, ":predict"), timeout, body)["outputs"]
+        if len(endpoint.outputs) == 1:
+            outputs = dict.fromkeys(endpoint.outputs, outputs)
+        return {
+            name: _from_json(outputs[name], spec.dtype) for name, spec in endpoint.outputs.items()
+        }
+
+    def metadata(self, model_spec: ModelSpec, timeout: float) -> dict[str, Endpoint]:
+        answer = self._call("GET", self._url(model_spec, "/metadata"), timeout)
+        signatures = answer["metadata"]["signature_def"]["signature_def"]
+        return {
+            name: Endpoint(_rest_specs(found["inputs"]), _rest_specs(found["outputs"]))
+            for name, found in signatures.items()
+            if found["method_name"].endswith("/predict")
+        }
+
+    def status(self, model_spec: ModelSpec, timeout: float) -> dict[int, str]:
+        answer = self._call("GET", self._url(model_spec), timeout)
+        return {int(found["version"]): found["state"] for found in answer["model_version_status"]}
+
+
+def _slow_json(data: bytes) -> Any:
+    """Parses JSON with NaN and Infinity, which TF Serving writes and orjson refuses."""
+    try:
+        return json.loads(data)
+    except ValueError:
+        return None
+
+
+def _rest_specs(infos: dict[str, dict]) -> dict[str, TensorSpec]:
+    return {
+        name: TensorSpec(
+            np.dtype(_DTYPES.get(info["dtype"], "object")),
+            tuple(int(axis["size"]) for axis in info["tensor_shape"].get("dim", ())),
+        )
+        for name, info in infos.items()
+    }
+
+
+def _jsonable(array: np.ndarray) -> Any:
+    if array.dtype.kind != "O":
+        return np.ascontiguousarray(array) if array.ndim else array.item()
+
+    def convert(item: Any) -> Any:
+        if isinstance(item, list):
+            return [convert(inner) for inner in item]
+        raw = item.encode() if isinstance(item, str) else item
+        return {"b64": base64.b64encode(raw).decode()}
+
+    return convert(array.tolist())
+
+
+def _from_json(value: Any, dtype: np.dtype) -> np.ndarray:
+    if dtype.kind != "O":
+        return np.array(value, dtype)
+
+    def convert(item: Any) -> Any:
+        if isinstance(item, list):
+            return [convert(inner) for inner in item]
+        return base64.b64decode(item["b64"]) if isinstance(item, dict) else item.encode()
+
+    return np.array(convert(value), object)
+
+
+# gRPC ----------------------------------------------------------------------------------------
+
+
+def _is_loopback(target: str) -> bool:
+    """Returns whether "host:port" is this machine.
+
+    >>> _is_loopback("127.0.0.1:8500"), _is_loopback("[::1]:8500"), _is_loopback("host:8500")
+    (True, True, False)
+    """
+    host = urlsplit(f"//{target}").hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+class Grpc:
+    """TF Serving's gRPC API.
+
+    Args:
+        target: "host:port".
+    """
+
+    def __init__(self, target: str):
+        import grpc
+        from tensorflow.core.framework import types_pb2
+        from tensorflow_serving.apis import (
+            get_model_metadata_pb2,
+            get_model_status_pb2,
+            model_service_pb2_grpc,
+            predict_pb2,
+            prediction_service_pb2_grpc,
+        )
+
+        from tfgen.serving import tensors
+
+        self._grpc, self._predict_pb2, self._tensors = grpc, predict_pb2, tensors
+        self._metadata_pb2, self._status_pb2 = get_model_metadata_pb2, get_model_status_pb2
+        self._types = types_pb2.DataType
+        self._target = target
+        self._channel = grpc.insecure_channel(
+            target,
+            options=[
+                ("grpc.max_receive_message_length", -1),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.enable_retries", 0),  # `Client` retries, as for REST
+                # A proxy cannot reach this machine's own loopback address.
+                ("grpc.enable_http_proxy", int(not _is_loopback(target))),
+            ],
+        )
+        self._prediction = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
+        self._models = model_service_pb2_grpc.ModelServiceStub(self._channel)
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def _call(
+        self, method: Callable, request: Message, model_spec: ModelSpec, timeout: float
+    ) -> Message:
+        request.model_spec.name = model_spec.name
+        if model_spec.version is not None:
+            request.model_spec.version.value = model_spec.version
+        if model_spec.label is not None:
+            request.model_spec.version_label = model_spec.label
+        try:
+            return method(request, timeout=timeout)
+        except self._grpc.RpcError as error:
+            details = error.details() or f"{self._target} gave no reason."
+            raise ServingError(error.code().name, details) from None
+
+    def predict(
+        self,
+        model_spec: ModelSpec,
+        signature: str,
+        endpoint: Endpoint,
+        arrays: Arrays,
+        timeout: float,
+    ) -> Arrays:
+        request = self._predict_pb2.PredictRequest()
+        request.model_spec.signature_name = signature
+        for name, array in arrays.items():
+            request.inputs[name].CopyFrom(self._tensors.to_proto(array))
+        response = self._call(self._prediction.Predict, request, model_spec, timeout)
+        return {name: self._tensors.read_proto(proto) for name, proto in response.outputs.items()}
+
+    def metadata(self, model_spec: ModelSpec, timeout: float) -> dict[str, Endpoint]:
+        request = self._metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
+        response = self._call(self._prediction.GetModelMetadata, request, model_spec, timeout)
+        signatures = self._metadata_pb2.SignatureDefMap()
+        response.metadata["signature_def"].Unpack(signatures)
+        return {
+            name: Endpoint(self._specs(found.inputs), self._specs(found.outputs))
+            for name, found in signatures.signature_def.items()
+            if found.method_name.endswith("/predict")
+        }
+
+    def _specs(self, infos: Mapping) -> dict[str, TensorSpec]:
+        return {
+            name: TensorSpec(
+                np.dtype(_DTYPES.get(self._types.Name(info.dtype), "object")),
+                tuple(axis.size for axis in info.tensor_shape.dim),
+            )
+            for name, info in infos.items()
+        }
+
+    def status(self, model_spec: ModelSpec, timeout: float) -> dict[int, str]:
+        request = self._status_pb2.GetModelStatusRequest()
+        response = self._call(self._models.GetModelStatus, request, model_spec, timeout)
+        states = self._status_pb2.ModelVersionStatus.State
+        return {found.version: states.Name(found.state) for found in response.model_version_status}
