@@ -481,13 +481,13 @@ def test_bad_labels(fitted):
                 call(labels=[0, 1])
             continue
         classes = fitted.num_classes
-        with pytest.raises(ValueError, match=f"labels is required.*{classes} classes"):
+        with pytest.raises(ValueError, match=f"labels are required.*{classes} classes"):
             call()
         for labels in ([0, classes], [-1, 0]):
             with pytest.raises(ValueError, match=rf"labels must lie in \[0, {classes - 1}\]"):
                 call(labels=labels)
         for labels in ([0, 1, 0], [0.0, 1.0], [[0, 1]]):
-            with pytest.raises(ValueError, match=r"whole numbers of shape \(2,\)"):
+            with pytest.raises(ValueError, match=r"integers of shape \(2,\)"):
                 call(labels=labels)
 
 
@@ -543,7 +543,7 @@ def test_fit_refuses_wrong_labels(case):
     else:
         wrong = {
             "must lie in": np.full(4, model.num_classes),
-            "whole numbers": np.zeros(4, np.float32),
+            "integers": np.zeros(4, np.float32),
             "are required": None,
         }
     for words, labels in wrong.items():

@@ -344,7 +344,7 @@ def test_latents_are_those_of_sample():
 def test_latents_need_a_class_where_it_matters():
     one = made(num_classes=2)
     np.testing.assert_array_equal(one.latents(3, seed=0), one.latents(3, labels=1, seed=0))
-    with pytest.raises(ValueError, match="labels is required"):
+    with pytest.raises(ValueError, match="labels are required"):
         made(num_classes=2, candidates=2).latents(3, seed=0)
     with pytest.raises(ValueError, match="labels must be left out"):
         made().latents(3, labels=1, seed=0)

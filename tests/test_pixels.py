@@ -129,7 +129,7 @@ def test_good_images():
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (None, "labels is required.*3 classes.*Pass one whole number"),
+        (None, "labels are required.*3 classes.*Pass one integer"),
         ([0, 3], r"labels must lie in \[0, 2\]; received 3.*from 0"),
         ([-1, 0], r"labels must lie in \[0, 2\]; received -1"),
         ([0.0, 1.0], r"shape \(2,\).*received dtype float64"),

@@ -150,7 +150,7 @@ def weighted_mean(values: tf.Tensor, weight: tf.Tensor | None) -> tf.Tensor:
     total = tf.reduce_sum(weight)
     if replicas > 1:
         total = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, total)
-    return tf.reduce_sum(values * weight) / total
+    return tf.math.divide_no_nan(tf.reduce_sum(values * weight), total)  # 0 if nothing weighs
 
 
 def apply_gradients(optimizer: keras.optimizers.Optimizer, gradients, variables) -> None:

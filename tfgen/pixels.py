@@ -16,14 +16,18 @@ import tensorflow as tf
 
 __all__ = [
     "bits_per_dim",
+    "check_format",
     "check_images",
     "check_labels",
+    "check_range",
     "images_to_levels",
     "images_to_pixels",
     "level_values",
     "levels_to_images",
     "levels_to_pixels",
 ]
+
+ZERO_ONE = "images have values in {0, 1}, which is black; multiply them by 255."
 
 
 def level_values(num_levels: int) -> np.ndarray:
@@ -33,11 +37,11 @@ def level_values(num_levels: int) -> np.ndarray:
     [0, 255]
 
     Raises:
-        ValueError: `num_levels` is not a whole number in [2, 256].
+        ValueError: `num_levels` is not an integer in [2, 256].
     """
     if isinstance(num_levels, bool) or int(num_levels) != num_levels or not 2 <= num_levels <= 256:
         raise ValueError(
-            f"num_levels must be a whole number from 2 to 256; received {num_levels!r}. "
+            f"num_levels must be an integer from 2 to 256; received {num_levels!r}. "
             "Use 2 for binary images and 256 for ordinary 8-bit ones."
         )
     return np.round(255.0 * np.arange(num_levels) / (num_levels - 1)).astype(np.uint8)
@@ -80,27 +84,22 @@ def bits_per_dim(nats: float, image_shape: tuple[int, ...]) -> float:
     return -nats / (math.prod(image_shape) * math.log(2.0))
 
 
-def check_images(images, image_shape: tuple[int, int, int], num_levels: int, name: str = "images"):
-    """Returns `images` as a uint8 tensor (batch, height, width, channels), or says what is wrong.
+def check_format(images, image_shape: tuple[int, int, int], name: str = "images") -> None:
+    """Raises ValueError unless dtype and shape are those of uint8 images for a model.
 
     Args:
-        images: uint8 array or tensor (batch, *image_shape) with values among the levels.
+        images: An array, a tensor, or the spec of one.
         image_shape: (height, width, channels) that the model was built for.
-        num_levels: Number of grey levels that the model knows.
         name: The argument's name, for the message.
-
-    Raises:
-        ValueError: Another dtype, rank, shape, or a grey value that is no level.
     """
-    if not hasattr(images, "dtype"):
-        images = np.asarray(images)
     dtype = getattr(images.dtype, "name", str(images.dtype))
     if dtype != "uint8":
-        fix = (
-            "If they lie in [0, 1], write np.round(255 * x).astype('uint8')."
-            if "float" in dtype
-            else "Make sure that the values lie in [0, 255], then write x.astype('uint8')."
-        )
+        if dtype == "bool":
+            fix = "Black and white are 0 and 255: write 255 * x.astype('uint8')."
+        elif "float" in dtype:
+            fix = "If they lie in [0, 1], write np.round(255 * x).astype('uint8')."
+        else:
+            fix = "Make sure that the values lie in [0, 255], then write x.astype('uint8')."
         raise ValueError(
             f"{name} must be uint8 with values in [0, 255]; received dtype {dtype}. {fix}"
         )
@@ -116,6 +115,34 @@ def check_images(images, image_shape: tuple[int, int, int], num_levels: int, nam
             f"{name} must have shape (batch, height, width, channels) = "
             f"(batch, {', '.join(map(str, image_shape))}); received {shape}.{rank_fix}"
         )
+
+
+def check_range(images: np.ndarray, name: str = "images") -> None:
+    """Raises ValueError if the largest of all grey values is 1: such images mean 0 and 255.
+
+    >>> check_range(np.ones((2, 8, 8, 1), "uint8"))
+    Traceback (most recent call last):
+    ValueError: images have values in {0, 1}, which is black; multiply them by 255.
+    """
+    if np.size(images) and np.max(images) == 1:
+        raise ValueError(ZERO_ONE.replace("images", name, 1))
+
+
+def check_images(images, image_shape: tuple[int, int, int], num_levels: int, name: str = "images"):
+    """Returns `images` as a uint8 tensor (batch, height, width, channels), or says what is wrong.
+
+    Args:
+        images: uint8 array or tensor (batch, *image_shape) with values among the levels.
+        image_shape: (height, width, channels) that the model was built for.
+        num_levels: Number of grey levels that the model knows.
+        name: The argument's name, for the message.
+
+    Raises:
+        ValueError: Another dtype, rank, shape, or a grey value that is no level.
+    """
+    if not hasattr(images, "dtype"):
+        images = np.asarray(images)
+    check_format(images, image_shape, name)
     if num_levels < 256:
         allowed = level_values(num_levels)
         found = np.unique(np.asarray(images))
@@ -148,16 +175,18 @@ def check_labels(labels, num_classes: int | None, count: int) -> tf.Tensor | Non
         return None
     if labels is None:
         raise ValueError(
-            f"labels is required: this model is conditional on {num_classes} classes. "
-            f"Pass one whole number in [0, {num_classes - 1}] per image, or one for all."
+            f"labels are required: this model is conditional on {num_classes} classes. "
+            f"Pass one integer in [0, {num_classes - 1}] per image, or one for all."
         )
     labels = np.asarray(labels)
     if labels.ndim == 0:
         labels = np.full((count,), labels)
     if labels.shape != (count,) or labels.dtype.kind not in "iu":
+        one_hot = labels.shape == (count, num_classes) and num_classes > 1
+        fix = " If they are one-hot, write np.argmax(labels, -1)." if one_hot else ""
         raise ValueError(
-            f"labels must be whole numbers of shape ({count},), one per image; "
-            f"received dtype {labels.dtype} and shape {labels.shape}."
+            f"labels must be integers of shape ({count},), one per image; "
+            f"received dtype {labels.dtype} and shape {labels.shape}.{fix}"
         )
     if labels.size and (labels.min() < 0 or labels.max() >= num_classes):
         wrong = labels[(labels < 0) | (labels >= num_classes)][0]

@@ -103,6 +103,16 @@ def lora_layers(model: keras.Model, patterns: Iterable[str]) -> dict[str, keras.
     return {name: found[name] for name in chosen if unique[id(found[name])] == name}
 
 
+def refuse_quantized(model: keras.Model) -> None:
+    """Raises ValueError if a layer is quantised, whose scales no configuration holds."""
+    for layer in model._flatten_layers():
+        if isinstance(layer.dtype_policy, keras.dtype_policies.QuantizedDTypePolicy):
+            raise ValueError(
+                f"a model with a quantised layer cannot be saved; {layer.name!r} is "
+                f"{layer.dtype_policy.name!r}. Save it before it is quantised."
+            )
+
+
 def set_trainable(model: keras.Model, patterns: Iterable[str], trainable: bool) -> list[str]:
     """Freezes the weights under the patterns, or lets those train again that were frozen here.
 

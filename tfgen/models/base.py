@@ -1,147 +1,95 @@
-"""What every model of the zoo shares: configuration, training, fine-tuning, presets."""
+"""Training on uint8 images: compile, fit, evaluate and their steps."""
 
-import contextlib
 import inspect
 import math
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from tfgen import backend, devices, files, noise, pixels, presets, tuning
+from tfgen import devices, noise, pixels
+from tfgen.models import inputs
+from tfgen.models.configured import ConfiguredModel
 
 __all__ = ["ImageModel"]
 
-STORED_BY_BASE = ("image_shape", "num_levels", "num_classes", "seed")
 EVALUATION_FOLD = -1  # folded into a model's seed for the noise of `evaluate`
 HASH_FACTOR = 2654435761  # spreads neighbouring pixels over 64 bits; any large odd number would do
+WEIGHTS = ("sample_weight", "class_weight")  # arguments of `fit`
+# Arguments of Keras' `compile` that a model with an objective of its own has no use for.
+REFUSED = ("loss", "loss_weights", "metrics", "weighted_metrics")
+# Callbacks that move the learning rate of `model.optimizer`, and of no second one.
+MOVES_ONE_RATE = (keras.callbacks.LearningRateScheduler, keras.callbacks.ReduceLROnPlateau)
 
 
-class ImageModel(keras.Model):
-    """Base of all models: configuration, training on uint8 NHWC images, presets.
+class ImageModel(ConfiguredModel):
+    """Base of all models: what Keras' training methods do with uint8 NHWC images.
 
     Shapes, once for all: `images` uint8 (batch, height, width, channels) in [0, 255], `labels`
-    int64 (batch,), `seeds` int64 (batch,).
-
-    A subclass's constructor calls `super().__init__` and `self.keep(locals())`, then builds the
-    networks. It gives
+    int64 (batch,), `seeds` int64 (batch,). A subclass gives
 
         losses_per_image(images, labels, seeds, training) -> {name of `loss_names`: (batch,)}
 
     The noise of image i comes from its own seed alone, whatever else is in the batch.
     """
 
-    kind: Literal["model", "evaluator"] = "model"
     loss_names: tuple[str, ...] = ("loss",)
-    _kept: tuple[str, ...] = ()
 
-    def __init__(self, image_shape, num_levels, num_classes=None, seed=0, **kwargs):
-        backend.check()
-        super().__init__(**kwargs)
-        pixels.level_values(num_levels)
-        if num_classes is not None and (num_classes != int(num_classes) or num_classes < 1):
-            raise ValueError(
-                "num_classes must be a positive integer, or None for an unconditional model; "
-                f"received {num_classes!r}."
-            )
-        self.image_shape = tuple(int(side) for side in image_shape)
-        self.num_levels = int(num_levels)
-        self.num_classes = num_classes
-        self.seed = int(seed)
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        num_levels: int,
+        num_classes: int | None = None,
+        seed: int = 0,
+        **kwargs: Any,
+    ):
+        super().__init__(image_shape, num_levels, num_classes, seed, **kwargs)
         self._means = {name: keras.metrics.Mean(name) for name in self.loss_names}
-        self.__dict__["_frozen"] = set()  # names of weights; Keras would track an attribute
 
-    # Configuration ---------------------------------------------------------------------------
+    def losses_per_image(
+        self, images: tf.Tensor, labels: tf.Tensor | None, seeds: tf.Tensor, training: bool
+    ) -> dict[str, tf.Tensor]:
+        """Returns the `loss_names`, each (batch,); "loss" is the objective that `fit` lowers."""
+        raise NotImplementedError
 
-    def keep(self, arguments: Mapping[str, Any]) -> None:
-        """Stores a constructor's arguments under their names, where `get_config` looks for them.
+    # Compiling -------------------------------------------------------------------------------
 
-        Args:
-            arguments: `locals()`, right after `super().__init__`. Lists become tuples.
-        """
-        names = [n for n in arguments if n not in ("self", "kwargs", "__class__")]
-        for name in names:
-            if name not in STORED_BY_BASE:
-                setattr(self, name, _each(tuple, arguments[name]))
-        self.__dict__["_kept"] = (*self._kept, *names)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments: those that were kept, and those of its signature."""
-        config = {
-            "name": self.name,
-            "trainable": self.trainable,
-            "dtype": keras.saving.serialize_keras_object(self.dtype_policy),
-        }
-        config |= {name: _each(list, getattr(self, name)) for name in self._argument_names()}
-        if self._frozen:
-            config["frozen"] = sorted(self._frozen)
-        return config
-
-    def _argument_names(self) -> list[str]:
-        """The names of the constructor's arguments, those of every class that kept its own."""
-        signature = inspect.signature(type(self).__init__).parameters
-        named = [n for n, p in signature.items() if p.kind is not p.VAR_KEYWORD and n != "self"]
-        return list(dict.fromkeys((*named, *self._kept)))
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Self:
-        """Builds a model from what `get_config` returns."""
-        config = dict(config)
-        frozen = config.pop("frozen", [])
-        model = cls(**config)
-        model.freeze(*frozen)
-        return model
-
-    @contextlib.contextmanager
-    def own_dtype_policy(self) -> Iterator[None]:
-        """Gives the layers that are built inside it the model's `dtype`; Keras would not."""
-        outer = keras.config.dtype_policy()
-        keras.config.set_dtype_policy(self.dtype_policy)
-        try:
-            yield
-        finally:
-            keras.config.set_dtype_policy(outer)
-
-    def build(self, input_shape=None) -> None:
-        """All weights exist from the constructor on."""
-        self.built = True
-
-    def _maybe_symbolic_build(self, iterator=None, data_batch=None) -> None:
-        # Nothing is left to build, and Keras would average a batch over the workers for it, which
-        # TensorFlow cannot do with uint8.
-        return
-
-    # Training --------------------------------------------------------------------------------
-
-    def compile(self, optimizer="adam", **kwargs) -> None:
+    def compile(self, optimizer: str | keras.optimizers.Optimizer = "adam", **kwargs: Any) -> None:
         """Prepares for `fit`: Adam with Keras' defaults unless told otherwise.
 
         Args:
             optimizer: A Keras optimizer or its name.
-            **kwargs: Passed to `keras.Model.compile`; `loss` is the model's own and not accepted.
+            **kwargs: `run_eagerly`, `steps_per_execution`, `jit_compile` and `auto_scale_loss` of
+                `keras.Model.compile`.
 
         Raises:
-            ValueError: `loss` was given.
+            ValueError: A loss or metrics were given: the model has its own.
         """
-        if kwargs.get("loss") is not None:
-            raise ValueError(
-                f"compile(loss=...) must be left out: {type(self).__name__} brings its own "
-                f"objective; received loss={kwargs['loss']!r}."
-            )
+        for name in REFUSED:
+            if kwargs.get(name) is not None:
+                raise ValueError(
+                    f"compile({name}=...) must be left out: {type(self).__name__} brings its own "
+                    f"objective and reports {', '.join(self.loss_names)}; received "
+                    f"{name}={kwargs[name]!r}."
+                )
         super().compile(optimizer=optimizer, **kwargs)
+        self.__dict__["_auto_scale_loss"] = kwargs.get("auto_scale_loss", True)
 
     def get_compile_config(self) -> dict[str, Any]:
-        """Returns what `compile_from_config` needs to rebuild the optimizer."""
+        """Returns what `compile_from_config` needs to compile the same way."""
         if not self.compiled:
             return {}
         optimizers = {
             name: keras.saving.serialize_keras_object(optimizer)
             for name, (optimizer, _) in self.optimizers.items()
         }
-        return {**optimizers, "jit_compile": self.jit_compile}
+        return {
+            **optimizers,
+            "run_eagerly": self.run_eagerly,
+            "steps_per_execution": self.steps_per_execution,
+            "jit_compile": self.jit_compile,
+            "auto_scale_loss": self._auto_scale_loss,
+        }
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compiles with deserialised optimizers and makes their slots, so that they can load."""
@@ -159,80 +107,115 @@ class ImageModel(keras.Model):
         return {"optimizer": 1}
 
     def build_optimizers(self) -> None:
-        """Makes every optimizer's slots."""
-        for optimizer, variables in self.optimizers.values():
-            optimizer.build(variables)
+        """Makes every optimizer's slots, on each device of the model's strategy."""
+        with self.distribute_strategy.scope():
+            for optimizer, variables in self.optimizers.values():
+                optimizer.build(variables)
 
-    # Fine-tuning -----------------------------------------------------------------------------
+    # Keras' methods --------------------------------------------------------------------------
 
-    def freeze(self, *patterns: str) -> list[str]:
-        """Keeps weights as they are in training, and returns their names.
-
-        A compiled model is compiled again with new optimizers of the same settings. What is frozen
-        is saved with the model.
-
-        Args:
-            *patterns: Parts or weights as in `tfgen.tuning`, e.g. "encoder" or "*/stage_0_*".
-
-        Raises:
-            ValueError: A pattern that matches nothing.
-        """
-        return self._set_trainable(patterns, False)
-
-    def unfreeze(self, *patterns: str) -> list[str]:
-        """Lets weights that `freeze` froze train again; without patterns all of them."""
-        return self._set_trainable(patterns or sorted(self._frozen), True)
-
-    def _set_trainable(self, patterns, trainable: bool) -> list[str]:
-        names = tuning.set_trainable(self, patterns, trainable)
-        self._frozen.symmetric_difference_update(names)
-        self._recompile()
-        return names
-
-    def enable_lora(self, rank: int, *patterns: str) -> list[str]:
-        """Freezes kernels and trains a low-rank change of them instead (Hu et al., 2021).
-
-        Every layer under the patterns that offers Keras' `enable_lora` takes part: dense layers,
-        convolutions and embeddings, except under spectral normalisation. Saving folds the change
-        into the kernels.
-
-        Args:
-            rank: Of the change, at least 1.
-            *patterns: As in `freeze`.
-
-        Returns:
-            The names of the layers.
-
-        Raises:
-            ValueError: A rank below 1, a pattern that matches nothing, or no layer under the
-                patterns offers it.
-        """
-        names = tuning.enable_lora(self, rank, patterns)
-        self._recompile()
-        return names
-
-    def _recompile(self) -> None:
-        """Makes optimizers of the same settings for the variables that train now."""
-        if self.compiled:
-            self.compile_from_config(self.get_compile_config())
-
-    def fit(self, x=None, y=None, *args, **kwargs):
+    def fit(
+        self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any
+    ) -> keras.callbacks.History:
         """Trains as `keras.Model.fit` does, on images, or (images, labels) if conditional.
+
+        Args:
+            x: uint8 images in an array; or a data set or generator of batches of images,
+                (images, labels) or (images, labels, weights).
+            y: Integer labels of a conditional model, if `x` is an array.
+            *args: As for `keras.Model.fit`.
+            **kwargs: As for `keras.Model.fit`.
 
         Raises:
             ValueError: Images that are not uint8 of the model's shape; labels that are missing,
-                out of range, or given to an unconditional model.
+                out of range, or given to an unconditional model; a callback that cannot work. The
+                model is left as it was.
         """
-        if y is not None and self.num_classes is not None:
-            y = np.asarray(y).reshape(-1)
-            pixels.check_labels(y, self.num_classes, len(y))
-        return super().fit(x, y, *args, **kwargs)
+        given = inspect.signature(keras.Model.fit).bind(self, x, y, *args, **kwargs).arguments
+        del given["self"]
+        self._check_callbacks(given.get("callbacks"))
+        weighted = any(given.get(n) is not None for n in WEIGHTS)
+        given["x"], given["y"] = inputs.checked(self, x, y, weighted)
+        given["validation_data"] = inputs.checked_validation(self, given.get("validation_data"))
+        if self.compiled:
+            self.build_optimizers()
+        try:
+            with inputs.explained():
+                return super().fit(**given)
+        except Exception:
+            self.train_function = None  # half made, it would fail on correct images too
+            raise
 
-    def losses_per_image(
-        self, images: tf.Tensor, labels: tf.Tensor | None, seeds: tf.Tensor, training: bool
-    ) -> dict[str, tf.Tensor]:
-        """Returns the `loss_names`, each (batch,); "loss" is the objective that `fit` lowers."""
-        raise NotImplementedError
+    def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Returns the losses as `keras.Model.evaluate` does, on what `fit` takes.
+
+        Raises:
+            ValueError: As `fit`.
+        """
+        if not kwargs.get("_use_cached_eval_dataset"):  # by which `fit` tells that it has checked
+            weighted = kwargs.get("sample_weight") is not None
+            x, y = inputs.checked(self, x, y, weighted)
+        with inputs.explained():
+            return super().evaluate(x, y, *args, **kwargs)
+
+    def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        """Returns what `call` does, in batches: `keras.Model.predict` on what `fit` takes.
+
+        Args:
+            x: As in `fit`; a conditional model takes arrays as the pair (images, labels).
+            *args: As for `keras.Model.predict`.
+            **kwargs: As for `keras.Model.predict`.
+
+        Raises:
+            ValueError: As `fit`.
+        """
+        if self.num_classes is not None and isinstance(x, (list, tuple)) and len(x) == 2:
+            x = inputs.checked(self, *x)
+        else:
+            x, _ = inputs.checked(self, x)
+        with inputs.explained():
+            return super().predict(x, *args, **kwargs)
+
+    def train_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Runs one training step as `keras.Model.train_on_batch` does; raises as `fit` does."""
+        weighted = bool(args) or any(kwargs.get(n) is not None for n in WEIGHTS)
+        x, y = inputs.checked(self, x, y, weighted)
+        self.build_optimizers()
+        return super().train_on_batch(x, y, *args, **kwargs)
+
+    def make_train_function(self, force: bool = False) -> Any:
+        return super().make_train_function(self.changed_since("train") or force)
+
+    def make_test_function(self, force: bool = False) -> Any:
+        return super().make_test_function(self.changed_since("test") or force)
+
+    def make_predict_function(self, force: bool = False) -> Any:
+        return super().make_predict_function(self.changed_since("predict") or force)
+
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        # Nothing is left to build, and Keras would average a batch over the workers for it, which
+        # TensorFlow cannot do with uint8.
+        return
+
+    def _check_callbacks(self, callbacks: Any) -> None:
+        """Raises ValueError for a callback of Keras that would do nothing, or half of it."""
+        found = getattr(callbacks, "callbacks", callbacks) or []
+        for callback in found if isinstance(found, (list, tuple)) else [found]:
+            name, count = type(callback).__name__, len(self.updates_per_step)
+            if isinstance(callback, MOVES_ONE_RATE) and count > 1:
+                raise ValueError(
+                    f"callbacks: {name} moves one learning rate, and {type(self).__name__} has "
+                    f"{count}. Give each optimizer a schedule of keras.optimizers.schedules."
+                )
+            if isinstance(callback, keras.callbacks.TerminateOnNaN) and (
+                "loss" not in self.loss_names
+            ):
+                raise ValueError(
+                    f"callbacks: {name} watches 'loss'; {type(self).__name__} reports "
+                    f"{', '.join(self.loss_names)} instead. Use a keras.callbacks.LambdaCallback."
+                )
+
+    # Steps -----------------------------------------------------------------------------------
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
@@ -264,6 +247,12 @@ class ImageModel(keras.Model):
         seeds = noise.fold(noise.fold(self.seed, EVALUATION_FOLD), tf.reduce_sum(flat * weights, 1))
         return self._report(self.losses_per_image(images, labels, seeds, training=False), weight)
 
+    def predict_step(self, data) -> Any:
+        """The outputs of `call` for images, or for (images, labels)."""
+        x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
+        images, labels, _ = self._unpack(x if isinstance(x, (list, tuple)) else (x, y))
+        return self(images) if labels is None else self(images, labels)
+
     def step_seeds(self, batch: tf.Tensor) -> tf.Tensor:
         """Folds (seed, step, index in the global batch) into one seed per image, int64 (batch,).
 
@@ -283,17 +272,9 @@ class ImageModel(keras.Model):
                 pixels.check_labels(labels, None, 0)
             labels = None
         elif labels is None:
-            raise ValueError(
-                f"labels are required: fit(images, labels) with integers in "
-                f"[0, {self.num_classes - 1}], because num_classes={self.num_classes}."
-            )
+            pixels.check_labels(None, self.num_classes, 0)
         else:
-            labels = tf.reshape(tf.cast(labels, tf.int64), (-1,))
-            inside = (labels >= 0) & (labels < self.num_classes)
-            message = f"labels must lie in [0, {self.num_classes - 1}]"
-            # XLA drops this check; `fit` has checked arrays before.
-            with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(inside), [message])]):
-                labels = tf.identity(labels)
+            labels = tf.reshape(tf.cast(labels, tf.int64), (-1,))  # `inputs` has checked values
         return self.nearest_level(images), labels, weight
 
     def _report(self, losses, weight) -> dict[str, tf.Tensor]:
@@ -304,81 +285,3 @@ class ImageModel(keras.Model):
             # Keras averages what the workers return over an axis, which a scalar has not.
             return {name: tf.reshape(value, (1,)) for name, value in logs.items()}
         return logs
-
-    # Checks ----------------------------------------------------------------------------------
-
-    def check(self, images, labels=None) -> tuple[tf.Tensor, tf.Tensor | None]:
-        """Returns images and labels as tensors, or raises ValueError with the fix."""
-        images = pixels.check_images(images, self.image_shape, self.num_levels)
-        return images, pixels.check_labels(labels, self.num_classes, images.shape[0])
-
-    def nearest_level(self, images: tf.Tensor) -> tf.Tensor:
-        """Rounds uint8 images to the nearest level, which `fit` and exported graphs promise."""
-        if self.num_levels == 256:
-            return images
-        levels = pixels.images_to_levels(images, self.num_levels)
-        return pixels.levels_to_images(levels, self.num_levels)
-
-    # Presets ---------------------------------------------------------------------------------
-
-    def save_weights(
-        self,
-        filepath: str | Path,
-        overwrite: bool = True,
-        max_shard_size: float | None = None,
-    ) -> None:
-        """Writes a `.weights.h5` file as Keras does, but whole or not at all, also on a full disk.
-
-        Args:
-            filepath: Its name ends in .weights.h5.
-            overwrite: False asks before a file is replaced.
-            max_shard_size: In GB; as for `keras.Model.save_weights`.
-        """
-        path = str(filepath)
-        kept = not overwrite and Path(path).exists()
-        if kept or max_shard_size or "://" in path or not path.endswith(".weights.h5"):
-            super().save_weights(filepath, overwrite, max_shard_size)
-            return
-        with files.replacing(path) as temporary:
-            temporary.write_bytes(presets.serialized_weights(self))
-
-    def save_to_preset(self, folder: str | Path, *, half: bool = False) -> Path:
-        """Writes config.json, model.weights.h5 and metadata.json, as a zoo entry has them.
-
-        Args:
-            folder: Made if missing.
-            half: Whether weights are stored as float16, in half the bytes; see
-                `tfgen.presets.save`.
-
-        Raises:
-            ValueError: `half` for weights beyond the range of float16.
-            OSError: The folder cannot be written.
-        """
-        return presets.save(self, folder, half=half)
-
-    @classmethod
-    def from_preset(
-        cls,
-        preset: str | Path,
-        load_weights: bool | Literal["partial"] = True,
-        **overrides: Any,
-    ) -> Self:
-        """Loads a zoo entry by name, or a folder written by `save_to_preset`.
-
-        Raises:
-            ValueError: Unknown name, or the preset is of another family.
-        """
-        model = presets.load(preset, load_weights=load_weights, **overrides)
-        if not isinstance(model, cls):
-            raise ValueError(
-                f"preset must hold a {cls.__name__}; {str(preset)!r} holds a "
-                f"{type(model).__name__}. Call {type(model).__name__}.from_preset or zoo.load."
-            )
-        return model
-
-
-def _each(kind: type, value: Any) -> Any:
-    """The value with lists and tuples, at every depth, turned into one of both kinds."""
-    if isinstance(value, (list, tuple)):
-        return kind(_each(kind, item) for item in value)
-    return value

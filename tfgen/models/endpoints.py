@@ -167,6 +167,8 @@ class EndpointModel(ImageModel):
         jit_compile: bool = False,
     ) -> Callable[..., dict[str, tf.Tensor]]:
         """Returns an endpoint as a `tf.function` of its specs, in their order."""
+        if self.changed_since("endpoints"):
+            self._graphs.clear()
         key = (name, temperature, num_samples, jit_compile)
         if key not in self._graphs:
             self._require(name)

@@ -1,0 +1,260 @@
+"""A model's configuration, presets and fine-tuning: all but its training."""
+
+import contextlib
+import inspect
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import keras
+import tensorflow as tf
+
+from tfgen import backend, checks, files, pixels, presets, tuning
+
+__all__ = ["ConfiguredModel"]
+
+STORED_BY_BASE = ("image_shape", "num_levels", "num_classes", "seed")
+
+
+class ConfiguredModel(keras.Model):
+    """A Keras model whose configuration is its constructor's arguments.
+
+    A subclass's constructor calls `super().__init__` and `self.keep(locals())`, then builds the
+    networks.
+    """
+
+    kind: Literal["model", "evaluator"] = "model"
+    _kept: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        num_levels: int,
+        num_classes: int | None = None,
+        seed: int = 0,
+        **kwargs: Any,
+    ):
+        backend.check()
+        super().__init__(**kwargs)
+        pixels.level_values(num_levels)
+        if num_classes is not None:
+            checks.at_least(1, num_classes=num_classes)
+        self.image_shape = tuple(int(side) for side in image_shape)
+        self.num_levels = int(num_levels)
+        self.num_classes = num_classes
+        self.seed = int(seed)
+        # Keras would track plain attributes.
+        self.__dict__["_frozen"] = set()  # names of weights
+        self.__dict__["_states"] = {}  # what graphs were made from; see `changed_since`
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Attributes that `keep` sets."""
+
+    # Configuration ---------------------------------------------------------------------------
+
+    def keep(self, arguments: Mapping[str, Any]) -> None:
+        """Stores a constructor's arguments under their names, where `get_config` looks for them.
+
+        Args:
+            arguments: `locals()`, right after `super().__init__`. Lists become tuples.
+        """
+        names = [n for n in arguments if n not in ("self", "kwargs", "__class__")]
+        for name in names:
+            if name not in STORED_BY_BASE:
+                setattr(self, name, _each(tuple, arguments[name]))
+        self.__dict__["_kept"] = (*self._kept, *names)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments: those that were kept, and those of its signature."""
+        tuning.refuse_quantized(self)
+        config = {
+            "name": self.name,
+            "trainable": self.trainable,
+            "dtype": keras.saving.serialize_keras_object(self.dtype_policy),
+        }
+        config |= {name: _each(list, getattr(self, name)) for name in self._argument_names()}
+        if self._frozen:
+            config["frozen"] = sorted(self._frozen)
+        return config
+
+    def _argument_names(self) -> list[str]:
+        """The names of the constructor's arguments, those of every class that kept its own."""
+        signature = inspect.signature(type(self).__init__).parameters
+        named = [n for n, p in signature.items() if p.kind is not p.VAR_KEYWORD and n != "self"]
+        return list(dict.fromkeys((*named, *self._kept)))
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """Builds a model from what `get_config` returns."""
+        config = dict(config)
+        frozen = config.pop("frozen", [])
+        model = cls(**config)
+        model.freeze(*frozen)
+        return model
+
+    @contextlib.contextmanager
+    def own_dtype_policy(self) -> Iterator[None]:
+        """Gives the layers that are built inside it the model's `dtype`; Keras would not."""
+        outer = keras.config.dtype_policy()
+        keras.config.set_dtype_policy(self.dtype_policy)
+        try:
+            yield
+        finally:
+            keras.config.set_dtype_policy(outer)
+
+    def build(self, input_shape=None) -> None:
+        """All weights exist from the constructor on."""
+        self.built = True
+
+    def changed_since(self, reader: str) -> bool:
+        """Whether a graph that `reader` made at its last call is out of date, and notes this one.
+
+        A graph is made from the constructor's arguments, which a user may set, and from the
+        variables, which low-rank adapters replace.
+        """
+        weights = list(self.weights)  # held, so that no other variable gets the id of one
+        arguments = [getattr(self, name) for name in self._argument_names()]
+        state = (arguments, [id(variable) for variable in weights])
+        old, _ = self._states.get(reader, (state, None))
+        self._states[reader] = (state, weights)
+        return old != state
+
+    # Fine-tuning -----------------------------------------------------------------------------
+
+    def freeze(self, *patterns: str) -> list[str]:
+        """Keeps weights as they are in training, and returns their names.
+
+        A compiled model is compiled again with new optimizers of the same settings. What is frozen
+        is saved with the model.
+
+        Args:
+            *patterns: Parts or weights as in `tfgen.tuning`, e.g. "encoder" or "*/stage_0_*".
+
+        Raises:
+            ValueError: A pattern that matches nothing.
+        """
+        return self._set_trainable(patterns, False)
+
+    def unfreeze(self, *patterns: str) -> list[str]:
+        """Lets weights that `freeze` froze train again; without patterns all of them."""
+        return self._set_trainable(patterns or sorted(self._frozen), True)
+
+    def _set_trainable(self, patterns, trainable: bool) -> list[str]:
+        names = tuning.set_trainable(self, patterns, trainable)
+        self._frozen.symmetric_difference_update(names)
+        self._recompile()
+        return names
+
+    def enable_lora(self, rank: int, *patterns: str) -> list[str]:
+        """Freezes kernels and trains a low-rank change of them instead (Hu et al., 2021).
+
+        Every layer under the patterns that offers Keras' `enable_lora` takes part: dense layers,
+        convolutions and embeddings, except under spectral normalisation. Saving folds the change
+        into the kernels.
+
+        Args:
+            rank: Of the change, at least 1.
+            *patterns: As in `freeze`.
+
+        Returns:
+            The names of the layers.
+
+        Raises:
+            ValueError: A rank below 1, a pattern that matches nothing, or no layer under the
+                patterns offers it.
+        """
+        names = tuning.enable_lora(self, rank, patterns)
+        self._recompile()
+        return names
+
+    def _recompile(self) -> None:
+        """Makes optimizers of the same settings for the variables that train now."""
+        if self.compiled:
+            self.compile_from_config(self.get_compile_config())
+
+    def quantize(self, *args: Any, **kwargs: Any) -> None:
+        """Always raises NotImplementedError: the samplers and presets know float weights alone."""
+        raise NotImplementedError(
+            "quantize is not supported, because samplers and presets hold float weights only; "
+            "save_to_preset(folder, half=True) stores weights in half the bytes."
+        )
+
+    # Checks ----------------------------------------------------------------------------------
+
+    def check(self, images, labels=None) -> tuple[tf.Tensor, tf.Tensor | None]:
+        """Returns images and labels as tensors, or raises ValueError with the fix."""
+        images = pixels.check_images(images, self.image_shape, self.num_levels)
+        return images, pixels.check_labels(labels, self.num_classes, images.shape[0])
+
+    def nearest_level(self, images: tf.Tensor) -> tf.Tensor:
+        """Rounds uint8 images to the nearest level, which `fit` and exported graphs promise."""
+        if self.num_levels == 256:
+            return images
+        levels = pixels.images_to_levels(images, self.num_levels)
+        return pixels.levels_to_images(levels, self.num_levels)
+
+    # Presets ---------------------------------------------------------------------------------
+
+    def save_weights(
+        self,
+        filepath: str | Path,
+        overwrite: bool = True,
+        max_shard_size: float | None = None,
+    ) -> None:
+        """Writes a `.weights.h5` file as Keras does, but whole or not at all, also on a full disk.
+
+        Args:
+            filepath: Its name ends in .weights.h5.
+            overwrite: False asks before a file is replaced.
+            max_shard_size: In GB; as for `keras.Model.save_weights`.
+        """
+        path = str(filepath)
+        kept = not overwrite and Path(path).exists()
+        if kept or max_shard_size or "://" in path or not path.endswith(".weights.h5"):
+            super().save_weights(filepath, overwrite, max_shard_size)
+            return
+        with files.replacing(path) as temporary:
+            temporary.write_bytes(presets.serialized_weights(self))
+
+    def save_to_preset(self, folder: str | Path, *, half: bool = False) -> Path:
+        """Writes config.json, model.weights.h5 and metadata.json, as a zoo entry has them.
+
+        Args:
+            folder: Made if missing.
+            half: Whether weights are stored as float16, in half the bytes; see
+                `tfgen.presets.save`.
+
+        Raises:
+            ValueError: `half` for weights beyond the range of float16.
+            OSError: The folder cannot be written.
+        """
+        return presets.save(self, folder, half=half)
+
+    @classmethod
+    def from_preset(
+        cls,
+        preset: str | Path,
+        load_weights: bool | Literal["partial"] = True,
+        **overrides: Any,
+    ) -> Self:
+        """Loads a zoo entry by name, or a folder written by `save_to_preset`.
+
+        Raises:
+            ValueError: Unknown name, or the preset is of another family.
+        """
+        model = presets.load(preset, load_weights=load_weights, **overrides)
+        if not isinstance(model, cls):
+            raise ValueError(
+                f"preset must hold a {cls.__name__}; {str(preset)!r} holds a "
+                f"{type(model).__name__}. Call {type(model).__name__}.from_preset or zoo.load."
+            )
+        return model
+
+
+def _each(kind: type, value: Any) -> Any:
+    """The value with lists and tuples, at every depth, turned into one of both kinds."""
+    if isinstance(value, (list, tuple)):
+        return kind(_each(kind, item) for item in value)
+    return value

@@ -1,0 +1,174 @@
+"""What `fit`, `evaluate` and `predict` accept, checked before a graph is made of it.
+
+An error inside a graph comes late and unclear, leaves half of an optimizer behind, and XLA drops
+checks altogether. So arrays are checked as they are; data sets by the types and shapes they
+declare, and value by value in their own pipeline, which XLA does not compile.
+"""
+
+import contextlib
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfgen import pixels
+
+__all__ = ["checked", "checked_validation", "explained"]
+
+
+def checked(model, x: Any, y: Any = None, weighted: bool = False) -> tuple[Any, Any]:
+    """Returns images and labels as `keras.Model.fit` takes them, or raises ValueError.
+
+    Args:
+        model: An `ImageModel`.
+        x: Images; or a `tf.data.Dataset`, a `keras.utils.PyDataset` or a generator of batches of
+            images, (images, labels) or (images, labels, weights).
+        y: Labels for images in an array.
+        weighted: Whether weights come with them. Keras takes weights only behind labels, which
+            are then allowed, and ignored, for an unconditional model.
+    """
+    if isinstance(x, tf.data.Dataset):
+        return _dataset(model, x), y
+    if isinstance(x, keras.utils.PyDataset):
+        return _Checked(model, x), y
+    if isinstance(x, Iterator):
+        return (_batch(model, batch) for batch in x), y
+    if x is None or not (hasattr(x, "dtype") or isinstance(x, (list, tuple))):
+        return x, y  # distributed data sets and loaders, which Keras knows how to read
+    x = x if hasattr(x, "dtype") else np.asarray(x)
+    pixels.check_format(x, model.image_shape)
+    pixels.check_range(x)
+    return x, _labels(model, y, len(x), weighted)
+
+
+def checked_validation(model, data: Any) -> Any:
+    """Returns the `validation_data` of `fit`, checked as `checked` does."""
+    if not isinstance(data, (list, tuple)):
+        return None if data is None else checked(model, data)[0]
+    images, labels, weight = keras.utils.unpack_x_y_sample_weight(data)
+    images, labels = checked(model, images, labels, weight is not None)
+    return tuple(part for part in (images, labels, weight) if part is not None)
+
+
+@contextlib.contextmanager
+def explained() -> Iterator[None]:
+    """Turns what a data set's own check found, in the middle of training, into a ValueError."""
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        found = re.search(r"assertion failed: \[(.*)\]", str(error))
+        if found is None:
+            raise
+        raise ValueError(found.group(1).replace("] [", " ")) from error
+
+
+def _labels(model, labels: Any, count: int, weighted: bool) -> Any:
+    if model.num_classes is None:
+        if not weighted:
+            pixels.check_labels(labels, None, count)
+        return labels
+    if labels is not None:
+        labels = np.asarray(labels)
+        labels = labels.reshape(-1) if labels.shape[1:] == (1,) else labels
+        labels = np.full(count, labels) if labels.ndim == 0 else labels
+    pixels.check_labels(labels, model.num_classes, count)
+    return labels
+
+
+def _batch(model, batch: Any) -> tuple:
+    """A batch of a generator, checked as arrays are."""
+    images, labels, weight = keras.utils.unpack_x_y_sample_weight(batch)
+    images, labels = checked(model, images, labels, weight is not None)
+    return (images,) if labels is None else (images, labels, weight)[: 2 + (weight is not None)]
+
+
+class _Checked(keras.utils.PyDataset):
+    """A `PyDataset` whose batches are checked."""
+
+    def __init__(self, model, inner: keras.utils.PyDataset):
+        super().__init__(inner.workers, inner.use_multiprocessing, inner.max_queue_size)
+        self.model, self.inner = model, inner
+
+    @property
+    def num_batches(self):
+        return self.inner.num_batches
+
+    def __getitem__(self, index):
+        return _batch(self.model, self.inner[index])
+
+    def on_epoch_begin(self):
+        self.inner.on_epoch_begin()
+
+    def on_epoch_end(self):
+        self.inner.on_epoch_end()
+
+
+# tf.data -------------------------------------------------------------------------------------
+
+
+def _dataset(model, data: tf.data.Dataset) -> tf.data.Dataset:
+    spec = data.element_spec
+    specs = spec if isinstance(spec, tuple) else (spec,)
+    if not 1 <= len(specs) <= 3 or not all(isinstance(s, tf.TensorSpec) for s in specs):
+        raise ValueError(
+            "a data set must yield images, (images, labels) or (images, labels, weights) as plain "
+            f"tensors; this one yields {spec}. Map it first, e.g. "
+            "dataset.map(lambda row: (row['image'], row['label']))."
+        )
+    _check_images(model, specs[0])
+    conditional = model.num_classes is not None
+    if conditional and len(specs) == 1:
+        pixels.check_labels(None, model.num_classes, 0)
+    if conditional:
+        _check_labels(model, specs[1])
+    if not conditional and len(specs) == 2:
+        pixels.check_labels((), None, 0)
+
+    def check(images, *rest):
+        if not specs[0].shape[1:].is_fully_defined():
+            wanted = ", ".join(map(str, model.image_shape))
+            rule = f"images must have shape (batch, {wanted}); received"
+            size = tf.shape(images)[1:]
+            same = tf.equal(tf.size(size), 3) and tf.reduce_all(size == model.image_shape)
+            tf.debugging.Assert(same, [rule, tf.shape(images)])
+            images = tf.ensure_shape(images, (None, *model.image_shape))
+        tf.debugging.Assert(tf.reduce_max(images) != 1, [pixels.ZERO_ONE])
+        if conditional:
+            labels = tf.cast(rest[0], tf.int64)
+            inside = tf.reduce_all((labels >= 0) & (labels < model.num_classes))
+            rule = f"labels must lie in [0, {model.num_classes - 1}]; received"
+            tf.debugging.Assert(inside, [rule, labels])
+        return (images, *rest) if rest else images
+
+    return data.map(check)
+
+
+def _check_images(model, spec: tf.TensorSpec) -> None:
+    wanted = (None, *model.image_shape)
+    if spec.dtype == tf.uint8 and tf.TensorShape(spec.shape).is_compatible_with(wanted):
+        return
+    if spec.dtype == tf.uint8 and spec.shape.is_compatible_with(model.image_shape):
+        raise ValueError(
+            f"a data set must yield batches of images; this one yields single ones of shape "
+            f"{spec.shape}. Batch it: dataset.batch(64)."
+        )
+    pixels.check_format(spec, model.image_shape)
+
+
+def _check_labels(model, spec: tf.TensorSpec) -> None:
+    shape = spec.shape
+    single = shape.rank in (None, 1) or (shape.rank == 2 and shape[1] == 1)
+    if not (spec.dtype.is_integer and single):
+        one_hot = shape.rank == 2 and not single and spec.dtype != tf.string
+        fix = (
+            "If they are one-hot, map them through tf.argmax(labels, -1)."
+            if one_hot
+            else "Map them to integers first, e.g. through tf.cast(labels, tf.int64)."
+        )
+        raise ValueError(
+            f"labels must be integers in [0, {model.num_classes - 1}], one per image; the data "
+            f"set yields {spec.dtype.name} of shape {shape}. {fix}"
+        )
