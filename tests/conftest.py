@@ -120,6 +120,9 @@ CONFIGURATIONS = {
     },
 }
 
+# The families of tfgen itself; a test may register more.
+FAMILIES = families.known()
+
 
 VARIED_PIXEL = {
     "image_shape": (4, 8, 1),
@@ -219,7 +222,7 @@ class Case:
 
 
 FITTED_STEPS = 90
-CASES = [Case(f, name) for f in families.known() for name in CONFIGURATIONS.get(f, {})]
+CASES = [Case(f, name) for f in FAMILIES for name in CONFIGURATIONS.get(f, {})]
 
 
 @pytest.fixture(autouse=True)
@@ -246,7 +249,7 @@ def fitted(case: Case) -> keras.Model:
     return model
 
 
-@pytest.fixture(scope="session", params=list(families.known()))
+@pytest.fixture(scope="session", params=list(FAMILIES))
 def first_case(request: pytest.FixtureRequest) -> Case:
     """Every family in its first configuration."""
     return next(case for case in CASES if case.family == request.param)

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import CONFIGURATIONS
+from conftest import CONFIGURATIONS, FAMILIES
 
-from tfgen import cli, devices, families
+from tfgen import cli, devices
 from tfgen.recipe import Recipe
 
 HERE = Path(__file__).parent
@@ -124,7 +124,7 @@ def test_two_devices_equal_one(first_case, data_folder, tmp_path):
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("family", families.known())
+@pytest.mark.parametrize("family", FAMILIES)
 def test_two_devices_equal_one_in_every_configuration(family, data_folder, tmp_path):
     recipes = {name: recipe_for(family, name, data_folder) for name in CONFIGURATIONS[family]}
     run_mirrored(recipes, tmp_path)

@@ -7,8 +7,9 @@ import laws
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import FAMILIES
 
-from tfgen import families, training
+from tfgen import training
 from tfgen.recipe import Recipe
 
 
@@ -141,4 +142,4 @@ def test_recipes_choose_the_precision():
     with pytest.raises(ValueError, match="model must not hold dtype"):
         dataclasses.replace(recipe, model={"dtype": "float16"})
     assert keras.config.dtype_policy().name == "float32"
-    assert set(families.known())
+    assert set(FAMILIES)

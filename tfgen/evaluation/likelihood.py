@@ -16,8 +16,8 @@ def log_likelihood(
         nats = -1/N sum_n log p(x_n),   log p a sum over pixels;  bits/dim = nats / (H W C ln 2)
 
     Exact, or the bound with `num_samples` importance samples, by the model's `likelihood`. Image
-    n uses seed n, so the figure is a function of the weights alone. A pixel model of several orders
-    is measured in its first order alone too, as such models are without the mixture.
+    n uses seed n, so the figure is a function of the weights alone. What the model offers as
+    `extra_likelihoods` is measured too.
 
     Args:
         model: A model with a likelihood.
@@ -41,17 +41,17 @@ def log_likelihood(
             "bits/dim",
         ),
     }
-    if model.likelihood == "exact" and model.orders > 1:
-        alone = _in_first_order(model, images, labels)
-        figures[f"{split} negative log-likelihood in the first order"] = (-alone, "nats per image")
+    for name, extra in _extra(model, images, labels).items():
+        figures[f"{split} negative log-likelihood {name}"] = (-extra, "nats per image")
     return figures
 
 
-def _in_first_order(model, images: np.ndarray, labels: np.ndarray | None) -> float:
-    """Returns the mean of log p(x read in the first order), nats per image."""
-    total = 0.0
+def _extra(model, images: np.ndarray, labels: np.ndarray | None) -> dict[str, float]:
+    """Returns the means of the model's `extra_likelihoods`, nats per image."""
+    totals: dict[str, float] = {}
     for start in range(0, len(images), ROWS["sample"]):
         batch = slice(start, start + ROWS["sample"])
         given = None if labels is None else labels[batch]
-        total += model.log_likelihood_map(images[batch], labels=given).sum(dtype=np.float64)
-    return total / len(images)
+        for name, values in model.extra_likelihoods(images[batch], given).items():
+            totals[name] = totals.get(name, 0.0) + float(values.sum(dtype=np.float64))
+    return {name: total / len(images) for name, total in totals.items()}

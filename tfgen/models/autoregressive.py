@@ -139,6 +139,7 @@ class AutoregressiveModel(GenerativeModel):
     """
 
     likelihood = "exact"
+    draws_by_pixel = True
     loss_names = ("loss", "bits_per_dim")
     # One pixel after the other is too little work for several cores, so each takes a batch.
     num_workers = os.cpu_count() or 1
@@ -664,6 +665,13 @@ class AutoregressiveModel(GenerativeModel):
             temperature=float(temperature),
             jit_compile=self.jit_sampling,
         )
+
+    def extra_likelihoods(self, images, labels):
+        """Returns the likelihood in the first order alone, if there are several."""
+        if self.orders == 1:
+            return {}
+        alone = self.log_likelihood_map(images, labels=labels)
+        return {"in the first order": alone.sum((1, 2, 3), dtype=np.float64)}
 
     def log_likelihood_map(self, images: np.ndarray, *, labels=None, order: int = 0) -> np.ndarray:
         """Returns log p of each pixel given those before it, nats.

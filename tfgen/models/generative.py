@@ -28,9 +28,12 @@ class GenerativeModel(EndpointModel):
 
     Attributes:
         likelihood: What the family knows of log p(x): "exact", a lower "bound", or "none".
+        draws_by_pixel: Whether `sample` draws pixel after pixel, so that a rounding error which
+            turns one pixel changes all that follow.
     """
 
     likelihood: Literal["exact", "bound", "none"] = "none"
+    draws_by_pixel: bool = False
 
     # Endpoints that need `encoder` or `decoder` ------------------------------------------------
 
@@ -177,6 +180,20 @@ class GenerativeModel(EndpointModel):
             verbose,
             num_samples=count,
         )
+
+    def extra_likelihoods(
+        self, images: np.ndarray, labels: np.ndarray | None
+    ) -> dict[str, np.ndarray]:
+        """Returns further log-likelihoods that `tfgen evaluate` reports, by what they are.
+
+        Args:
+            images: uint8 (batch, height, width, channels).
+            labels: int64 (batch,), or None for an unconditional model.
+
+        Returns:
+            {name: nats per image, float (batch,)}, e.g. {"in the first order": ...}.
+        """
+        return {}
 
     # Latents ---------------------------------------------------------------------------------
 

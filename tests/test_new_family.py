@@ -1,0 +1,109 @@
+"""A family that is written outside the package passes all that holds for those inside.
+
+No file of tfgen knows RealNVP: it is found in Keras' registry. See docs/families.md.
+"""
+
+import inspect
+
+import keras
+import laws
+import numpy as np
+import pytest
+import tensorflow as tf
+import test_contract
+from conftest import FITTED_STEPS
+from realnvp import RealNVP
+from serving_support import Server
+
+import tfgen
+from tfgen import evaluation, export, families, training
+from tfgen.recipe import Recipe
+from tfgen.serving import Client
+
+TINY = {"image_shape": (4, 4, 1), "couplings": 2, "units": 8, "num_levels": 16}
+VARIED = {"image_shape": (4, 6, 3), "couplings": 3, "units": 5, "num_levels": 17, "seed": 11}
+
+
+class Case:
+    """As in conftest.py: calling it builds a model."""
+
+    family, name, arguments = "realnvp>RealNVP", "tiny", TINY
+
+    def __call__(self, **changes) -> RealNVP:
+        keras.utils.set_random_seed(1)
+        return RealNVP(**{"seed": 5, **TINY, **changes})
+
+
+@pytest.fixture(scope="module")
+def case():
+    return Case()
+
+
+@pytest.fixture(scope="module")
+def first_case():
+    return Case()
+
+
+@pytest.fixture(scope="module")
+def fitted(case):
+    model = laws.randomised(case(), 0.05)
+    laws.fit_quickly(model, laws.images_for(model, 4), None, steps=FITTED_STEPS // 3)
+    return model
+
+
+# Every test of the contract that takes a family, under the fixtures above.
+FIXTURES = {"case", "first_case", "fitted", "tmp_path"}
+globals().update(
+    {
+        name: test
+        for name, test in vars(test_contract).items()
+        if name.startswith("test_")
+        and set(inspect.signature(test).parameters) <= FIXTURES
+        and set(inspect.signature(test).parameters) & (FIXTURES - {"tmp_path"})
+    }
+)
+
+
+def test_the_contract_was_found():
+    found = [name for name in globals() if name in vars(test_contract)]
+    assert len([name for name in found if name.startswith("test_")]) > 20
+
+
+def test_configuration():
+    laws.keeps_its_configuration(RealNVP, VARIED)
+    assert families.find("realnvp>RealNVP") is RealNVP
+    assert families.name_of(RealNVP) == "realnvp>RealNVP"
+
+
+def test_from_recipe_to_server(tmp_path):
+    """Trains, is saved, loaded, evaluated, exported and answers as a servable."""
+    recipe = Recipe(
+        family="realnvp>RealNVP",
+        model={"image_shape": [8, 8, 1], "couplings": 2, "units": 16, "num_levels": 16},
+        data="digits",
+        epochs=1,
+        batch_size=128,
+        learning_rate=0.002,
+        jit_compile=False,
+        figures=({"metric": "log_likelihood", "num_samples": 2},),
+    )
+    model = training.train(recipe, tmp_path / "run", verbose=0)
+    entry = model.save_to_preset(tmp_path / "realnvp_digits")
+    loaded = tfgen.load(entry)
+    assert type(loaded) is RealNVP
+    np.testing.assert_array_equal(loaded.sample(2, seed=1), model.sample(2, seed=1))
+    figures = evaluation.METRICS["log_likelihood"](loaded, "digits", num_samples=2, verbose=0)
+    (nats, unit), *_ = figures.values()
+    assert unit == "nats per image"
+    assert 0 < nats < 64 * np.log(16)  # better than noise
+    version = export.save(loaded, tmp_path / "models" / "realnvp")
+    served = tf.saved_model.load(str(version)).signatures["sample"]
+    images = served(seed=tf.constant([1, 2], tf.int64))["images"]
+    np.testing.assert_array_equal(images, loaded.sample(2, seed=1))
+    server = Server(tmp_path / "models")
+    try:
+        client = Client(f"http://{server.host}:{server.port}")
+        answer = client.predict("realnvp", {"seed": np.array([1, 2])}, "sample")["images"]
+    finally:
+        server.stop()
+    np.testing.assert_array_equal(answer, images)
