@@ -541,3 +541,19 @@ def test_conditional_gan_of_one_class(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="must hold at least two classes"):
         training.train(Recipe.from_dict(recipe), tmp_path / "run", verbose=0)
     assert not (tmp_path / "run").exists()
+
+
+def test_both_updates_see_the_live_generator():
+    """Neither loss reads the averaged generator: its fakes are those of a generator long past."""
+    model = laws.randomised(made())
+    model.averaged_generator.set_weights([w + 1.0 for w in model.generator.get_weights()])
+    images = tf.constant(laws.images_for(model, 5))
+    seeds = tf.range(5, dtype=tf.int64)
+    fakes = model.generator(noise.normal(seeds, (model.latent_dim,)))
+    real, fake = model(images), model.discriminator(fakes)[:, 0]
+    d_loss, g_loss = gan.OBJECTIVES[model.objective](real, fake)
+    losses = model.discriminator_losses(images, None, seeds, True)
+    np.testing.assert_allclose(losses["discriminator_loss"], d_loss, rtol=1e-5)
+    np.testing.assert_allclose(
+        model.generator_losses(None, seeds)["generator_loss"], g_loss, rtol=1e-5
+    )

@@ -1,0 +1,194 @@
+"""What `fit` and its kin accept: every kind of bad data is told in one sentence, XLA or not."""
+
+import keras
+import laws
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfgen import GAN, VAE, AutoEncoder
+
+SMALL = {"image_shape": (8, 8, 1), "latent_dim": 2, "filters": (4,), "dense_units": 8}
+IMAGES = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 1), np.uint8)
+LABELS = np.arange(6) % 3
+
+
+def batches(*arrays, size: int = 2) -> tf.data.Dataset:
+    rows = tf.data.Dataset.from_tensor_slices(arrays if len(arrays) > 1 else arrays[0])
+    return rows.batch(size)
+
+
+class Batches(keras.utils.PyDataset):
+    def __init__(self, *arrays):
+        super().__init__()
+        self.arrays = arrays
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        return tuple(array[2 * index : 2 * index + 2] for array in self.arrays)
+
+
+def generator(*arrays):
+    return (tuple(array[i : i + 2] for array in arrays) for i in range(0, 6, 2))
+
+
+@pytest.fixture(scope="module")
+def plain():
+    model = AutoEncoder(**SMALL)
+    model.compile(jit_compile=False)
+    return model
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["plain", "xla"])
+def conditional(request):
+    model = VAE(**SMALL, num_classes=3)
+    model.compile(jit_compile=request.param)
+    return model
+
+
+# Labels
+
+
+@pytest.mark.parametrize("source", [batches, Batches, generator])
+@pytest.mark.parametrize("wrong", [LABELS + 5, LABELS - 1])
+def test_labels_out_of_range_are_refused_from_every_source(conditional, source, wrong):
+    """XLA drops checks that stand in a graph, so they stand before it."""
+    before = conditional.get_weights()
+    with pytest.raises(Exception, match=r"labels must lie in \[0, 2\]; received"):
+        conditional.fit(source(IMAGES, wrong), verbose=0)
+    if source is not generator:  # which cannot be read twice
+        with pytest.raises(Exception, match=r"labels must lie in \[0, 2\]; received"):
+            conditional.evaluate(source(IMAGES, wrong), verbose=0)
+    for own, old in zip(conditional.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(own, old)
+
+
+def test_validation_labels_out_of_range(conditional):
+    for data in ((IMAGES, LABELS + 5), batches(IMAGES, LABELS + 5)):
+        with pytest.raises(ValueError, match=r"labels must lie in \[0, 2\]; received"):
+            conditional.fit(IMAGES, LABELS, validation_data=data, verbose=0)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.eye(3, dtype="float32")[LABELS], "one-hot.*argmax"),
+        (np.eye(3, dtype="int64")[LABELS], "one-hot.*argmax"),
+        (LABELS + 0.7, "must be integers"),
+        (np.array(["cat"] * 6), "must be integers"),
+    ],
+)
+def test_labels_that_are_none(conditional, labels, message):
+    for data in ((IMAGES, labels), (batches(IMAGES, labels),)):
+        with pytest.raises(ValueError, match=f"labels must be integers.*{message}|{message}"):
+            conditional.fit(*data, verbose=0)
+
+
+def test_labels_are_required_and_may_stand_in_a_column(conditional):
+    for data in (IMAGES, batches(IMAGES)):
+        with pytest.raises(ValueError, match="labels are required"):
+            conditional.fit(data, verbose=0)
+    conditional.fit(batches(IMAGES, LABELS[:, None]), verbose=0)
+    conditional.fit(IMAGES, LABELS[:, None], verbose=0)
+
+
+# Images
+
+
+def test_images_of_zeros_and_ones_are_refused(plain):
+    ones = (IMAGES > 100).astype("uint8")
+    for data in (ones, batches(ones), Batches(ones), generator(ones)):
+        with pytest.raises(Exception, match=r"values in \{0, 1\}, .*multiply them by 255"):
+            plain.fit(data, verbose=0)
+    with pytest.raises(ValueError, match=r"received dtype bool.*255 \* x.astype\('uint8'\)"):
+        plain.fit(IMAGES > 100, verbose=0)
+    plain.fit(255 * ones, verbose=0)
+
+
+@pytest.mark.parametrize("family", [AutoEncoder, VAE, GAN])
+def test_scaled_images_are_refused_by_every_method(family):
+    model = family(**SMALL)
+    model.compile(jit_compile=False)
+    for call in (model.fit, model.evaluate, model.predict, model.train_on_batch):
+        with pytest.raises(ValueError, match=r"must be uint8.*np\.round\(255 \* x\)"):
+            call(IMAGES / 255.0)
+    with pytest.raises(ValueError, match=r"must be uint8.*np\.round\(255 \* x\)"):
+        model.fit(batches(IMAGES / 255.0), verbose=0)
+
+
+def test_data_sets_as_others_make_them(plain):
+    named = tf.data.Dataset.from_tensor_slices({"image": IMAGES}).batch(2)
+    with pytest.raises(ValueError, match=r"must yield images, .*Map it first"):
+        plain.fit(named, verbose=0)
+    with pytest.raises(ValueError, match=r"single ones of shape \(8, 8, 1\).*dataset.batch"):
+        plain.fit(tf.data.Dataset.from_tensor_slices(IMAGES), verbose=0)
+
+
+def test_shapes_that_only_the_data_know(plain):
+    """As `tf.io.decode_png` leaves them, and of unknown rank."""
+    files = [tf.io.encode_png(image) for image in IMAGES]
+    decoded = tf.data.Dataset.from_tensor_slices(files).map(tf.io.decode_png).batch(2)
+    assert decoded.element_spec.shape.as_list() == [None] * 4
+    plain.fit(decoded, verbose=0)
+    unknown = batches(IMAGES).map(lambda x: tf.py_function(lambda y: y, [x], tf.uint8))
+    assert unknown.element_spec.shape.rank is None
+    plain.fit(unknown, verbose=0)
+    wrong = batches(IMAGES[:, 1:]).map(lambda x: tf.py_function(lambda y: y, [x], tf.uint8))
+    with pytest.raises(ValueError, match=r"must have shape \(batch, 8, 8, 1\); received 2 7 8 1"):
+        plain.fit(wrong, verbose=0)
+
+
+def test_predict_of_a_conditional_model(conditional):
+    pair = conditional.predict([IMAGES, LABELS], verbose=0)
+    np.testing.assert_allclose(conditional(IMAGES, LABELS), pair, rtol=1e-5, atol=1e-3)
+    from_data = conditional.predict(batches(IMAGES, LABELS), verbose=0)
+    np.testing.assert_allclose(from_data, pair, rtol=1e-5, atol=1e-3)
+    with pytest.raises(ValueError, match="labels are required"):
+        conditional.predict(IMAGES, verbose=0)
+
+
+# Weights
+
+
+def test_a_batch_that_weighs_nothing(first_case):
+    """Its mean is 0, and it moves no weight; NaN would move them all."""
+    model = first_case()
+    model.compile(*[keras.optimizers.SGD(0.1) for _ in model.updates_per_step], jit_compile=False)
+    images, before = laws.images_for(model, 4), model.get_weights()
+    averaged = {id(v) for v in getattr(model, "averaged_generator", model).variables}
+    logs = model.train_on_batch(
+        images, np.zeros(4, np.int64), sample_weight=np.zeros(4), return_dict=True
+    )
+    assert set(logs.values()) == {0.0}
+    for variable, old in zip(model.weights, before, strict=True):
+        if variable.name != "u" and (id(variable) not in averaged or model.trainable):
+            np.testing.assert_allclose(variable.numpy(), old, atol=1e-6)
+
+
+# A refused call leaves the model as it was
+
+
+@pytest.mark.parametrize("classes", [None, 3])
+def test_a_refused_fit_does_not_break_the_next(classes):
+    model = VAE(**SMALL, num_classes=classes)
+    model.compile(jit_compile=False)
+    labels = None if classes is None else LABELS
+    refused = [(IMAGES / 255.0, labels), (IMAGES[:, 1:], labels)]
+    refused.append((IMAGES, LABELS if classes is None else None))
+    for images, wrong in refused:
+        with pytest.raises(ValueError, match="must|required"):
+            model.fit(images, wrong, verbose=0)
+    assert np.isfinite(model.fit(IMAGES, labels, verbose=0).history["loss"]).all()
+
+
+def test_a_step_that_fails_does_not_break_the_next(monkeypatch):
+    """Also where the error comes from inside the step."""
+    model = AutoEncoder(**SMALL)
+    model.compile(jit_compile=False)
+    with monkeypatch.context() as broken:
+        broken.setattr(AutoEncoder, "losses_per_image", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            model.fit(IMAGES, verbose=0)
+    assert np.isfinite(model.fit(IMAGES, verbose=0).history["loss"]).all()
