@@ -5,15 +5,13 @@ import numpy as np
 import tensorflow as tf
 
 from tfgen import checks, layers, pixels
-from tfgen.models.base import ImageModel
+from tfgen.models.endpoints import EndpointModel
 
 __all__ = ["Classifier"]
 
-ROWS = 500  # images per pass of `features` and `probabilities`
-
 
 @keras.saving.register_keras_serializable("tfgen")
-class Classifier(ImageModel):
+class Classifier(EndpointModel):
     """Convolutional classifier with a named penultimate layer.
 
         loss = -log p(label | x)                                                 nats per image
@@ -82,6 +80,18 @@ class Classifier(ImageModel):
             "accuracy": tf.cast(tf.argmax(logits, 1) == labels, tf.float32),
         }
 
+    def endpoints(self, temperature=1.0, num_samples=1):
+        """Returns features and probabilities."""
+
+        def features(images):
+            return {"features": self.encoder(images)}
+
+        def probabilities(images):
+            return {"probabilities": tf.nn.softmax(self(images))}
+
+        images = self.specs["images"]
+        return {"features": (features, images), "probabilities": (probabilities, images)}
+
     def features(self, images: np.ndarray) -> np.ndarray:
         """Returns the penultimate layer's activations, float32 (batch, feature_units).
 
@@ -89,8 +99,9 @@ class Classifier(ImageModel):
             ValueError: `images` is not uint8 (batch, *image_shape).
         """
         images = pixels.check_images(images, self.image_shape, 256)
-        return self.encoder.predict(images, batch_size=ROWS, verbose=0)
+        return self._run("features", {"images": images})
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Returns p(label | images), float32 (batch, num_classes); raises as `features` does."""
-        return tf.nn.softmax(self.head(self.features(images))).numpy()
+        images = pixels.check_images(images, self.image_shape, 256)
+        return self._run("probabilities", {"images": images})

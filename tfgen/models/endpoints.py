@@ -27,6 +27,8 @@ ROWS = {
     "decode": 500,
     "reconstruct": 500,
     "score": 500,
+    "features": 500,
+    "probabilities": 500,
 }
 
 
