@@ -63,6 +63,41 @@ MIRRORED = """
 """
 
 
+# What any Keras user writes: build and compile under a strategy, then fit and evaluate.
+COMPILED = """
+    import sys
+    import numpy as np
+    import tensorflow as tf
+
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    sys.path.insert(0, sys.argv[1])
+    import laws
+    from conftest import CASES, FAMILIES
+
+    for family in FAMILIES:
+        case = next(case for case in CASES if case.family == family)
+        with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+            model = case()
+            model.compile(jit_compile=False)
+        images = laws.images_for(model, 4)
+        before = model.get_weights()
+        history = model.fit(images, batch_size=2, verbose=0).history
+        assert all(np.isfinite(values).all() for values in history.values()), family
+        assert any((a != b).any() for a, b in zip(before, model.get_weights())), family
+        model.evaluate(images, batch_size=2, verbose=0)
+        print(family, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_compile_and_fit_under_a_strategy():
+    command = [sys.executable, "-c", textwrap.dedent(COMPILED), str(Path(__file__).parent)]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 0, f"after {run.stdout.split()}: {run.stderr[-3000:]}"
+    assert run.stdout.split() == list(FAMILIES)
+
+
 def recipe_for(family: str, name: str, data: Path) -> Recipe:
     arguments = CONFIGURATIONS[family][name]
     shape = "x".join(map(str, arguments["image_shape"]))

@@ -3,7 +3,6 @@
 import numpy as np
 
 from tfgen import data, pixels
-from tfgen.models.endpoints import ROWS
 
 __all__ = ["log_likelihood"]
 
@@ -41,17 +40,7 @@ def log_likelihood(
             "bits/dim",
         ),
     }
-    for name, extra in _extra(model, images, labels).items():
-        figures[f"{split} negative log-likelihood {name}"] = (-extra, "nats per image")
+    for name, log_p in model.extra_likelihoods(images, labels).items():
+        mean = float(np.mean(log_p, dtype=np.float64))
+        figures[f"{split} negative log-likelihood {name}"] = (-mean, "nats per image")
     return figures
-
-
-def _extra(model, images: np.ndarray, labels: np.ndarray | None) -> dict[str, float]:
-    """Returns the means of the model's `extra_likelihoods`, nats per image."""
-    totals: dict[str, float] = {}
-    for start in range(0, len(images), ROWS["sample"]):
-        batch = slice(start, start + ROWS["sample"])
-        given = None if labels is None else labels[batch]
-        for name, values in model.extra_likelihoods(images[batch], given).items():
-            totals[name] = totals.get(name, 0.0) + float(values.sum(dtype=np.float64))
-    return {name: total / len(images) for name, total in totals.items()}

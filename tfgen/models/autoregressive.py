@@ -666,12 +666,21 @@ class AutoregressiveModel(GenerativeModel):
             jit_compile=self.jit_sampling,
         )
 
-    def extra_likelihoods(self, images, labels):
-        """Returns the likelihood in the first order alone, if there are several."""
+    def extra_likelihoods(
+        self, images: np.ndarray, labels: np.ndarray | None
+    ) -> dict[str, np.ndarray]:
+        """Returns log p of the images in the first order, if the model has several."""
         if self.orders == 1:
             return {}
-        alone = self.log_likelihood_map(images, labels=labels)
-        return {"in the first order": alone.sum((1, 2, 3), dtype=np.float64)}
+        size = self.batch_size_for(len(images))
+        parts = [
+            self.log_likelihood_map(
+                images[start : start + size],
+                labels=None if labels is None else labels[start : start + size],
+            ).sum((1, 2, 3), dtype=np.float64)
+            for start in range(0, len(images), size)
+        ]
+        return {"in the first order": np.concatenate(parts)}
 
     def log_likelihood_map(self, images: np.ndarray, *, labels=None, order: int = 0) -> np.ndarray:
         """Returns log p of each pixel given those before it, nats.

@@ -184,14 +184,16 @@ class GenerativeModel(EndpointModel):
     def extra_likelihoods(
         self, images: np.ndarray, labels: np.ndarray | None
     ) -> dict[str, np.ndarray]:
-        """Returns further log-likelihoods that `tfgen evaluate` reports, by what they are.
+        """Returns further log-likelihoods that `tfgen evaluate` reports, none by default.
+
+        A family overrides it, e.g. a pixel model of several orders with its first order alone.
 
         Args:
             images: uint8 (batch, height, width, channels).
-            labels: int64 (batch,), or None for an unconditional model.
+            labels: Classes (batch,), for a conditional model.
 
         Returns:
-            {name: nats per image, float (batch,)}, e.g. {"in the first order": ...}.
+            Nats per image, float (batch,), by what follows "negative log-likelihood" on a card.
         """
         return {}
 
