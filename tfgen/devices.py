@@ -8,6 +8,7 @@ batch is whose, who writes, and what all processes have to agree on.
 import functools
 import json
 import os
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -153,7 +154,11 @@ def weighted_mean(values: tf.Tensor, weight: tf.Tensor | None) -> tf.Tensor:
     return tf.math.divide_no_nan(tf.reduce_sum(values * weight), total)  # 0 if nothing weighs
 
 
-def apply_gradients(optimizer: keras.optimizers.Optimizer, gradients, variables) -> None:
+def apply_gradients(
+    optimizer: keras.optimizers.Optimizer,
+    gradients: Sequence[tf.Tensor | tf.IndexedSlices | None],
+    variables: Sequence[keras.Variable],
+) -> None:
     """Moves `variables` by the sum of all replicas' gradients.
 
     Gradients of a lookup become dense ones: only these can be summed over replicas, and have the
@@ -175,7 +180,12 @@ def apply_gradients(optimizer: keras.optimizers.Optimizer, gradients, variables)
     optimizer.apply(gradients, variables)
 
 
-def move_averages(averages, weights, step: tf.Tensor, momentum: float) -> None:
+def move_averages(
+    averages: Sequence[tf.Variable],
+    weights: Sequence[tf.Variable | tf.Tensor],
+    step: tf.Tensor,
+    momentum: float,
+) -> None:
     """Moves averaged weights by one step.
 
         average <- m average + (1 - m) weight,   m = min(momentum, (1 + n) / (10 + n)) at step n

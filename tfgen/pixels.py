@@ -10,6 +10,7 @@ Level k of L stands for the grey value round(255 k / (L - 1)), so two levels are
 """
 
 import math
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -84,7 +85,7 @@ def bits_per_dim(nats: float, image_shape: tuple[int, ...]) -> float:
     return -nats / (math.prod(image_shape) * math.log(2.0))
 
 
-def check_format(images, image_shape: tuple[int, int, int], name: str = "images") -> None:
+def check_format(images: Any, image_shape: tuple[int, ...], name: str = "images") -> None:
     """Raises ValueError unless dtype and shape are those of uint8 images for a model.
 
     Args:
@@ -128,7 +129,9 @@ def check_range(images: np.ndarray, name: str = "images") -> None:
         raise ValueError(ZERO_ONE.replace("images", name, 1))
 
 
-def check_images(images, image_shape: tuple[int, int, int], num_levels: int, name: str = "images"):
+def check_images(
+    images: Any, image_shape: tuple[int, ...], num_levels: int, name: str = "images"
+) -> tf.Tensor:
     """Returns `images` as a uint8 tensor (batch, height, width, channels), or says what is wrong.
 
     Args:
@@ -157,7 +160,7 @@ def check_images(images, image_shape: tuple[int, int, int], num_levels: int, nam
     return tf.convert_to_tensor(images)
 
 
-def check_labels(labels, num_classes: int | None, count: int) -> tf.Tensor | None:
+def check_labels(labels: Any, num_classes: int | None, count: int) -> tf.Tensor | None:
     """Returns `labels` as an int64 tensor (count,), or says what is wrong.
 
     One label stands for `count` equal ones.

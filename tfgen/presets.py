@@ -86,7 +86,7 @@ def _is_preset(path: Path) -> bool:
 
 
 def load(
-    name: str | Path, load_weights: bool | Literal["partial"] = True, **overrides
+    name: str | Path, load_weights: bool | Literal["partial"] = True, **overrides: Any
 ) -> keras.Model:
     """Loads a model, compiled; see `tfgen.zoo.load`, which gives it a type."""
     path = folder(name)
@@ -324,7 +324,7 @@ def _halved(content: io.BytesIO) -> bytes:
     return buffer.getvalue()
 
 
-def update_metadata(path: Path, **changes) -> None:
+def update_metadata(path: Path, **changes: Any) -> None:
     """Replaces keys of an entry's metadata.json."""
     _write_json(path / "metadata.json", read_json(path / "metadata.json") | changes)
 

@@ -209,7 +209,7 @@ class GroupedAdam(keras.optimizers.Adam):
         super().__init__(**kwargs)
         self.factors = [float(factor) for factor in factors]
 
-    def build(self, variables):
+    def build(self, variables: list[keras.Variable]) -> None:
         if len(variables) != len(self.factors):
             raise ValueError(
                 f"factors must hold one number for each of the {len(variables)} variables; "

@@ -183,7 +183,7 @@ class ConfiguredModel(keras.Model):
 
     # Checks ----------------------------------------------------------------------------------
 
-    def check(self, images, labels=None) -> tuple[tf.Tensor, tf.Tensor | None]:
+    def check(self, images: Any, labels: Any = None) -> tuple[tf.Tensor, tf.Tensor | None]:
         """Returns images and labels as tensors, or raises ValueError with the fix."""
         images = pixels.check_images(images, self.image_shape, self.num_levels)
         return images, pixels.check_labels(labels, self.num_classes, images.shape[0])

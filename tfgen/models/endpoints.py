@@ -51,7 +51,14 @@ class EndpointModel(ImageModel):
     jit_sampling: bool = False
     num_workers: int = 1
 
-    def __init__(self, image_shape, num_levels, num_classes=None, seed=0, **kwargs):
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        num_levels: int,
+        num_classes: int | None = None,
+        seed: int = 0,
+        **kwargs: Any,
+    ):
         super().__init__(image_shape, num_levels, num_classes, seed, **kwargs)
         # Keras would wrap a plain attribute in a tracker, and graphs are no part of the state.
         self.__dict__["_graphs"] = {}
@@ -123,7 +130,7 @@ class EndpointModel(ImageModel):
         filepath: str | Path,
         format: str = "tf_saved_model",
         verbose: bool | None = None,
-        **options,
+        **options: Any,
     ) -> Path:
         """Writes the SavedModel `filepath/<version>`, the next version that does not exist yet.
 

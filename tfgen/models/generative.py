@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import tensorflow as tf
@@ -18,6 +18,10 @@ PIXEL_DISTRIBUTIONS = (
     "discretized_logistic_mixture",
     "gaussian",
 )
+
+# A class for each image, or one for all; a seed for each image, the first of them, or fresh ones.
+Labels = Sequence[int] | np.ndarray | int | None
+Seed = Sequence[int] | np.ndarray | int | None
 
 
 class GenerativeModel(EndpointModel):
@@ -74,8 +78,8 @@ class GenerativeModel(EndpointModel):
         self,
         num_samples: int = 1,
         *,
-        labels: Sequence[int] | int | None = None,
-        seed: int | Sequence[int] | None = None,
+        labels: Labels = None,
+        seed: Seed = None,
         temperature: float = 1.0,
         batch_size: int | None = None,
         verbose: int = 0,
@@ -117,7 +121,7 @@ class GenerativeModel(EndpointModel):
         return min(count, ROWS["sample"])
 
     @staticmethod
-    def image_seeds(count: int, seed: int | Sequence[int] | None) -> tf.Tensor:
+    def image_seeds(count: int, seed: Seed) -> tf.Tensor:
         """Returns one int64 seed per image for the `seed` argument of the public methods.
 
         Raises:
@@ -146,8 +150,8 @@ class GenerativeModel(EndpointModel):
         images: np.ndarray,
         num_samples: int = 1,
         *,
-        labels: Sequence[int] | int | None = None,
-        seed: int | Sequence[int] | None = 0,
+        labels: Labels = None,
+        seed: Seed = 0,
         batch_size: int | None = None,
         verbose: int = 0,
     ) -> np.ndarray:
@@ -199,13 +203,13 @@ class GenerativeModel(EndpointModel):
 
     # Latents ---------------------------------------------------------------------------------
 
-    def encode(self, images: np.ndarray, *, labels=None) -> tf.Tensor:
+    def encode(self, images: np.ndarray, *, labels: Labels = None) -> tf.Tensor:
         """Returns the mean latents of `images`, float32 (batch, latent_dim)."""
         self._require("encode")
         images, labels = self.check(images, labels)
         return tf.constant(self._run("encode", {"images": images, "labels": labels}))
 
-    def decode(self, latents, *, labels=None) -> np.ndarray:
+    def decode(self, latents: Any, *, labels: Labels = None) -> np.ndarray:
         """Returns the mean image of p(x | latents), on the nearest level, uint8.
 
         Raises:
@@ -217,13 +221,15 @@ class GenerativeModel(EndpointModel):
         labels = pixels.check_labels(labels, self.num_classes, latents.shape[0])
         return self._run("decode", {"latents": latents, "labels": labels})
 
-    def reconstruct(self, images: np.ndarray, *, labels=None) -> np.ndarray:
+    def reconstruct(self, images: np.ndarray, *, labels: Labels = None) -> np.ndarray:
         """Returns decode(encode(images)), uint8 of the same shape."""
         self._require("reconstruct")
         images, labels = self.check(images, labels)
         return self._run("reconstruct", {"images": images, "labels": labels})
 
-    def interpolate(self, a, b, steps: int = 8, *, labels=None) -> np.ndarray:
+    def interpolate(
+        self, a: np.ndarray, b: np.ndarray, steps: int = 8, *, labels: Labels = None
+    ) -> np.ndarray:
         """Walks the straight line in latent space from each image of `a` to that of `b`.
 
         Args:
@@ -258,7 +264,7 @@ class GenerativeModel(EndpointModel):
 
     # Checks ----------------------------------------------------------------------------------
 
-    def check_latents(self, latents) -> tf.Tensor:
+    def check_latents(self, latents: Any) -> tf.Tensor:
         """Returns latents as a float32 tensor, or raises ValueError."""
         latents = tf.convert_to_tensor(latents, tf.float32)
         if latents.shape.rank != 2 or latents.shape[1] != self.latent_dim:
@@ -284,6 +290,6 @@ def check_pixel_distribution(name: str, num_levels: int) -> None:
         )
 
 
-def with_labels(tensor: tf.Tensor, labels: tf.Tensor | None):
+def with_labels(tensor: tf.Tensor, labels: tf.Tensor | None) -> tf.Tensor | list[tf.Tensor]:
     """Returns what a part of a model takes: `[x, labels]` if conditional, else `x`."""
     return tensor if labels is None else [tensor, labels]

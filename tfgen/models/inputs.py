@@ -15,11 +15,14 @@ import numpy as np
 import tensorflow as tf
 
 from tfgen import pixels
+from tfgen.models.configured import ConfiguredModel
 
 __all__ = ["checked", "checked_validation", "explained"]
 
 
-def checked(model, x: Any, y: Any = None, weighted: bool = False) -> tuple[Any, Any]:
+def checked(
+    model: ConfiguredModel, x: Any, y: Any = None, weighted: bool = False
+) -> tuple[Any, Any]:
     """Returns images and labels as `keras.Model.fit` takes them, or raises ValueError.
 
     Args:
@@ -44,7 +47,7 @@ def checked(model, x: Any, y: Any = None, weighted: bool = False) -> tuple[Any, 
     return x, _labels(model, y, len(x), weighted)
 
 
-def checked_validation(model, data: Any) -> Any:
+def checked_validation(model: ConfiguredModel, data: Any) -> Any:
     """Returns the `validation_data` of `fit`, checked as `checked` does."""
     if not isinstance(data, (list, tuple)):
         return None if data is None else checked(model, data)[0]
