@@ -107,10 +107,11 @@ class ImageModel(ConfiguredModel):
         return {"optimizer": 1}
 
     def build_optimizers(self) -> None:
-        """Makes every optimizer's slots, on each device of the model's strategy."""
+        """Makes the slots that optimizers lack, on each device of the model's strategy."""
         with self.distribute_strategy.scope():
             for optimizer, variables in self.optimizers.values():
-                optimizer.build(variables)
+                if not optimizer.built:
+                    optimizer.build(variables)
 
     # Keras' methods --------------------------------------------------------------------------
 
