@@ -267,5 +267,5 @@ def test_bad_arguments(argument, wrong):
 
 
 def test_a_flow_needs_two_latents():
-    with pytest.raises(ValueError, match="latent_dim must be at least 2; received 1"):
+    with pytest.raises(ValueError, match="latent_dim must be an integer of at least 2; received 1"):
         VAE(latent_dim=1, prior="flow", **BINARY)

@@ -8,7 +8,7 @@ import math
 import keras
 import tensorflow as tf
 
-from tfgen import layers, noise, pixels
+from tfgen import checks, layers, noise, pixels
 from tfgen.models.generative import GenerativeModel, check_pixel_distribution, with_labels
 
 __all__ = ["VAE"]
@@ -98,29 +98,17 @@ class VAE(GenerativeModel):
         check_pixel_distribution(pixel_distribution, num_levels)
         if prior not in PRIORS:
             raise ValueError(f"prior must be one of {', '.join(PRIORS)}; received {prior!r}.")
-        for name, value, least in (
-            ("latent_dim", latent_dim, 2 if prior == "flow" else 1),
-            ("num_mixtures", num_mixtures, 1),
-            ("prior_components", prior_components, 1),
-            ("num_importance_samples", num_importance_samples, 1),
-            ("beta", beta, 0),
-            ("kl_warmup_steps", kl_warmup_steps, 0),
-        ):
-            if not value >= least:
-                raise ValueError(f"{name} must be at least {least}; received {value!r}.")
-        self.latent_dim = latent_dim
-        self.filters = tuple(filters)
-        self.decoder_filters = None if decoder_filters is None else tuple(decoder_filters)
-        self.num_blocks = num_blocks
-        self.decoder_blocks = decoder_blocks
-        self.dense_units = dense_units
-        self.pixel_distribution = pixel_distribution
-        self.num_mixtures = num_mixtures
-        self.prior = prior
-        self.prior_components = prior_components
-        self.beta = beta
-        self.kl_warmup_steps = kl_warmup_steps
-        self.num_importance_samples = num_importance_samples
+        self.keep(locals())
+        checks.at_least(2 if prior == "flow" else 1, latent_dim=latent_dim)
+        checks.at_least(
+            1,
+            dense_units=dense_units,
+            num_mixtures=num_mixtures,
+            prior_components=prior_components,
+            num_importance_samples=num_importance_samples,
+        )
+        checks.at_least(0, num_blocks=num_blocks, kl_warmup_steps=kl_warmup_steps)
+        checks.finite(0, beta=beta)
         with self.own_dtype_policy():
             self._build_networks()
         self.build()
@@ -250,17 +238,22 @@ class VAE(GenerativeModel):
 
         k = self.num_importance_samples
         posterior, prior = self._posterior(images, labels), self.prior_distribution()
+        # z_k = mean(x) + scale(x) eps_k ~ q(z | x)
         eps = noise.normal(seeds, (k, self.latent_dim))
         latents = self._at(posterior, eps)  # (batch, k, latent_dim)
+        # -log p(x | z_k)
         reconstruction = -self._log_pixels(images, latents, labels)  # (batch, k)
         if self.prior == "standard_normal" and k == 1:
+            # KL(q(z | x) || p(z)), exactly
             kl = tfp.distributions.kl_divergence(posterior, prior)[:, None]
         else:
+            # log q(z_k | x) - log p(z_k), whose mean over z_k is the KL
             kl = _log_normal(posterior, eps) - prior.log_prob(latents)
         beta = self.beta
         if training and self.kl_warmup_steps:
             step = tf.cast(self.optimizer.iterations, tf.float32)
             beta *= tf.minimum(step / self.kl_warmup_steps, 1.0)
+        # log w_k = log p(x | z_k) + log p(z_k) - log q(z_k | x);   loss = -log 1/k sum_k w_k
         log_weights = -reconstruction - beta * kl
         return {
             "loss": math.log(k) - tf.reduce_logsumexp(log_weights, 1),
@@ -288,15 +281,8 @@ class VAE(GenerativeModel):
             latents = self._prior_sample(seed, temperature)
             return {"images": self.decode_tensors(latents, labels)}
 
-        if self.num_classes is None:
-
-            def log_likelihood(images, seed):
-                return {"log_likelihood": self._bound(images, None, seed, num_samples)}
-
-        else:
-
-            def log_likelihood(images, labels, seed):
-                return {"log_likelihood": self._bound(images, labels, seed, num_samples)}
+        def log_likelihood(images, seed, labels=None):
+            return {"log_likelihood": self._bound(images, labels, seed, num_samples)}
 
         return {
             "sample": (sample, seed | labels),
@@ -320,10 +306,7 @@ class VAE(GenerativeModel):
         return tf.gather(normal.loc, index) + tf.gather(normal.scale, index) * eps
 
     def _bound(self, images, labels, seeds, num_samples):
-        """The importance-weighted bound, summed over samples in passes of bounded memory.
-
-        log 1/k sum_k w_k,   log w = log p(x | z) + log p(z) - log q(z | x)
-        """
+        """log 1/k sum_k w_k, nats, (batch,): the samples in passes of bounded memory."""
         images = self.nearest_level(images)
         posterior, prior = self._posterior(images, labels), self.prior_distribution()
         rows = tf.shape(images)[0]
@@ -333,6 +316,7 @@ class VAE(GenerativeModel):
         def one_pass(index, total):
             eps = noise.normal(seeds, (k, self.latent_dim), stream=index)
             latents = self._at(posterior, eps)
+            # log w = log p(x | z) + log p(z) - log q(z | x)
             log_weights = (
                 self._log_pixels(images, latents, labels)
                 + prior.log_prob(latents)
