@@ -1,13 +1,14 @@
-"""What glibc's allocator settings do to a training step, with XLA and without.
+"""What glibc's allocator settings do to a training step, with and without XLA.
 
 defaults      glibc as it comes
 mallopt       tfgen.training.tune_allocator(), called by the running process as `tfgen train` does
 environment   MALLOC_* variables, set before Python starts
 
-Each of these runs in a process of its own for each setting of jit_compile. The processes stay
-alive, have compiled and warmed up before the first round, and train in turn with `model.fit`, so
-that one works while the others sleep. Beside images/s stands how often a step needed a fresh page
-from the system (minor page faults). The limit: mallopt must not be slower than the defaults.
+Each combination with jit_compile on or off runs in a separate process. The processes stay alive,
+have compiled and warmed up before the first round, and take turns to train with `model.fit`: one
+works while the others sleep. Next to images/s the table shows minor page faults per step, that is
+how often a step needed a new page from the system. The limit: mallopt must not be slower than the
+defaults.
 """
 
 import argparse
@@ -31,13 +32,13 @@ ENVIRONMENT = {
 
 
 class Worker:
-    """A process that trains when told: {"steps": n} in, images/s and faults a step out.
+    """A process that trains when told: {"steps": n} in, images/s and faults per step out.
 
     Args:
         allocator: One of `ALLOCATORS`.
         jit_compile: Whether XLA compiles the step.
         name: Zoo entry or recipe file.
-        seconds: About how long one round shall take.
+        seconds: Approximate length of a round.
     """
 
     def __init__(self, allocator: str, jit_compile: bool, name: str, seconds: float):
@@ -65,7 +66,7 @@ class Worker:
             self._process.stdin.flush()
             answer = self._process.stdout.readline()
         if not answer:
-            raise RuntimeError(f"a worker stopped with exit code {self._process.wait()}")
+            raise RuntimeError(f"a worker process exited with code {self._process.wait()}")
         return json.loads(answer)
 
     def measure(self, steps: int) -> float:
@@ -88,7 +89,7 @@ def work(arguments: argparse.Namespace) -> int:
         from tfgen.training import tune_allocator
 
         if not tune_allocator():
-            print("this C library has no mallopt; the settings stay as they are", file=sys.stderr)
+            print("this C library has no mallopt; nothing was changed", file=sys.stderr)
     training = common.Training(arguments.name, arguments.jit_worker)
     steps = training.steps_for(arguments.seconds)
     for line in sys.stdin:
@@ -103,7 +104,7 @@ def work(arguments: argparse.Namespace) -> int:
 
 
 def measure(arguments: argparse.Namespace, settings: list[bool]):
-    """Returns steps a round, images/s by configuration, and the workers, which have ended."""
+    """Returns steps per round, images/s by configuration, and the workers, which have ended."""
     workers: dict[tuple[str, bool], Worker] = {}
     peaks: dict[tuple[str, bool], float] = {}
     try:
@@ -129,7 +130,7 @@ def measure(arguments: argparse.Namespace, settings: list[bool]):
 def main() -> int:
     parser = common.parser(__doc__)
     parser.add_argument("--name", default="vae_mnist", help="zoo entry or recipe file")
-    parser.add_argument("--seconds", type=float, default=5.0, help="length of a round of a side")
+    parser.add_argument("--seconds", type=float, default=5.0, help="seconds per side and round")
     parser.add_argument("--jit", choices=("off", "on", "both"), default="both")
     parser.add_argument("--worker", choices=ALLOCATORS, help=argparse.SUPPRESS)
     parser.add_argument("--jit-worker", action="store_true", help=argparse.SUPPRESS)
@@ -169,11 +170,11 @@ def main() -> int:
         )
     header = (
         *("images/s", "median", "min..max", "/ defaults", "min..max"),
-        *("faults a step", "peak MiB"),
+        *("faults per step", "peak MiB"),
     )
     shown = ", ".join(f"{r:.3f} with jit {'on' if jit else 'off'}" for jit, r in ratios.items())
     return common.finish(
-        f"{arguments.name}: {steps} steps a round, {arguments.repeats} rounds\n\n"
+        f"{arguments.name}: {steps} steps per round, {arguments.repeats} rounds\n\n"
         f"{common.format_table(header, rows)}",
         {"name": arguments.name, "steps": steps, "measured": measured, "target": TARGET},
         min(ratios.values()) >= TARGET,

@@ -1,10 +1,10 @@
 """What the benchmarks share: interleaved timing, a plain table, JSON, and the verdict.
 
-A figure is a ratio of two things measured in one run on one machine. The sides take turns, in an
-order that turns with each round, so that a busy machine slows both alike; the figure is the ratio
-of the medians, and its spread is that of the rounds' own ratios.
+A result is a ratio of two things measured in one run on one machine. The sides take turns, and the
+side that goes first changes with each round, so a busy machine slows both equally. The result is
+the ratio of the medians; its spread is that of the ratios within single rounds.
 
-This module imports neither Keras nor TensorFlow until it has to, so that it can time their import.
+This module imports neither Keras nor TensorFlow until it must, so it can time their import.
 """
 
 import argparse
@@ -52,18 +52,18 @@ def parser(description: str | None, repeats: int | None = 7) -> argparse.Argumen
         made.add_argument(
             "--repeats", type=_at_least_one, default=repeats, help="rounds (default %(default)s)"
         )
-    made.add_argument("--json", type=Path, metavar="PATH", help="write the figures to this file")
+    made.add_argument("--json", type=Path, metavar="PATH", help="write the results to this file")
     return made
 
 
 def _at_least_one(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number, at least 1; received {text!r}")
+        raise argparse.ArgumentTypeError(f"must be an integer, at least 1; received {text!r}")
     return int(text)
 
 
 def interleaved(sides: dict[Any, Callable[[], float]], repeats: int) -> Rounds:
-    """Calls every side once a round and returns {side: its measurement in each round}.
+    """Calls every side once per round and returns {side: its measurement in each round}.
 
     The side that begins changes with each round: ABC, BCA, CAB, ...
     """
@@ -132,9 +132,9 @@ def finish(
 
     Args:
         table: From `format_table`.
-        figures: Everything measured, as plain data.
-        passed: Whether the figure keeps its limit.
-        verdict: One line with the figure and the limit.
+        figures: All results, as plain data.
+        passed: Whether the limit is kept.
+        verdict: One line with the result and the limit.
         json_path: Where the JSON goes, written whole or not at all; None for nowhere.
     """
     versions = " ".join(f"{name} {number}" for name, number in STARTED_ON["versions"].items())
@@ -166,7 +166,7 @@ def recipe_names() -> list[str]:
 
 
 def zoo_model(name: str):
-    """Returns an entry with its weights, or with initial ones where it is not trained yet."""
+    """Returns an entry with its weights, or with initial ones if it is not trained yet."""
     from tfgen import training, zoo
 
     if (zoo.folder(name) / "config.json").is_file():
@@ -177,8 +177,8 @@ def zoo_model(name: str):
 class Training:
     """A recipe's model and its batches, ready to be timed.
 
-    Each pass begins at the first batch of the recipe's own in-memory pipeline, whatever ran
-    before, so that all passes see the same images in the same order.
+    Each pass starts at the first batch of the recipe's in-memory pipeline, whatever ran before, so
+    all passes see the same images in the same order.
 
     Args:
         name: Zoo entry or recipe file.

@@ -1,27 +1,28 @@
-"""What the pretrained encoder is worth with 100 labelled MNIST images, 10 of each class.
+"""What the pretrained encoder is worth with 100 labelled MNIST images, 10 per class.
 
 pretrained            Sequential([load(name).encoder, Dense(10)]), all weights trained
 from scratch          the same network and training, from load(name, load_weights=False)
 raw pixels, logistic  scikit-learn's LogisticRegression on pixels in [0, 1]
 the same, shifted     fitted to all shifts of the 100 images, with the C of the row above
-raw pixels, 1-NN      the nearest labelled image's class
-latents, logistic     LogisticRegression on model.encode(images), which stays as it is; for
+raw pixels, 1-NN      the class of the nearest labelled image
+latents, logistic     LogisticRegression on model.encode(images), without training the encoder; for
                       information
 
-Each seed draws other labelled images from the train split, the same for all rows, and other
-initial weights. Accuracy is that on all 10,000 test images, after training on the 100 alone.
+Each seed draws different labelled images from the train split, the same for all rows, and different
+initial weights. Accuracy is measured on all 10,000 test images, after training on the 100 alone.
 
-Both network rows see each image moved by up to --shift pixels each way, drawn anew each time.
-Without that (--shift 0) the two lie closer together: 100 images are learnt by heart too soon.
+Both network rows see each image randomly shifted by up to --shift pixels in each direction, by a
+new amount each time. Without shifts (--shift 0) the two rows are closer together, because 100
+images are soon learnt by heart.
 
-Both network rows choose from one grid, each for itself, the entry with the best mean accuracy over
-the seeds on 1,000 images of the validation split: Adam's learning rate, the number of epochs, and
-whether Dense(10) is first trained alone on the frozen encoder (freeze, then unfreeze). Nothing is
-standardised: the encoder scales its own input. The C of every logistic regression is chosen by
-5-fold cross-validation on the 100 images; everything else in it stands at its default.
+Each network row chooses its own settings from one grid: Adam's learning rate, the number of epochs,
+and whether Dense(10) is first trained alone on the frozen encoder. It takes those with the best
+mean accuracy over the seeds on 1,000 images of the validation split. Nothing is standardised: the
+encoder scales its input itself. The C of every logistic regression is chosen by 5-fold
+cross-validation on the 100 images; its other settings are the defaults.
 
-The limit: pretrained beats from scratch and both logistic regressions on pixels by more than two
-standard errors of the paired difference over the seeds.
+The limit: "pretrained" beats "from scratch" and both logistic regressions on pixels by more than
+two standard errors of the paired difference over the seeds.
 """
 
 import itertools
@@ -78,7 +79,7 @@ class Network:
 
     Args:
         encoder: Images -> features.
-        shift: Most pixels by which an image is moved in training.
+        shift: Maximum shift of a training image, in pixels.
     """
 
     def __init__(self, encoder: keras.Model, shift: int):
@@ -155,7 +156,7 @@ class Network:
         model.fit(batches, shuffle=False, verbose=0)
 
     def accuracy(self, data: Labelled) -> float:
-        """Returns the share of images that get their class."""
+        """Returns the share of images that are classified correctly."""
         logits = self.whole.predict(data.images, batch_size=500, verbose=0)
         return float(np.mean(np.argmax(logits, 1) == data.labels))
 
@@ -263,11 +264,11 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=5, help="draws of 100 images, at least 2")
     parser.add_argument("--learning-rates", type=float, nargs="+", default=LEARNING_RATES)
     parser.add_argument("--epochs", type=int, nargs="+", default=EPOCHS)
-    parser.add_argument("--shift", type=int, default=2, help="most pixels an image is moved")
-    parser.add_argument("--test-images", type=int, help="judge on the first ones only (a trial)")
+    parser.add_argument("--shift", type=int, default=2, help="maximum shift in pixels")
+    parser.add_argument("--test-images", type=int, help="use only the first ones (for a trial)")
     arguments = parser.parse_args()
     if arguments.seeds < 2:
-        parser.error(f"--seeds must be at least 2, to have a deviation; received {arguments.seeds}")
+        parser.error(f"--seeds must be at least 2, for a deviation; received {arguments.seeds}")
     epochs = sorted(set(arguments.epochs))
     if epochs[0] < 1:
         parser.error(f"--epochs must be at least 1; received {epochs[0]}")

@@ -4,22 +4,21 @@ fit          model.fit on the recipe's in-memory tf.data pipeline, verbose=0, no
              History that Keras always adds; it also keeps the running means of the losses
 python loop  for images in dataset: step(images), with step a tf.function of forward pass,
              model.losses_per_image, tf.GradientTape and optimizer.apply
-graph loop   the same step called from one tf.function that loops over the dataset's iterator
+graph loop   the same step, called from one tf.function that loops over the dataset's iterator
 
-Of a GAN (--name gan_mnist) the bare step is written out from its two networks and its objective's
-formula: a tape and an optimizer for each network, the penalties, the averaged generator. It makes
-the updates of train_step from the same noise, and no accuracies.
+For a GAN (--name gan_mnist) the bare step is written out from its two networks and the formula of
+its objective: one tape and one optimizer per network, the penalties, the averaged generator. It
+makes the same updates as train_step from the same noise, and computes no accuracies.
 
 All three train the same variables with the same optimizer and jit setting on the same batches,
-one after another in turn. A round is one call of `fit` for one epoch of --seconds or so. What Keras
-does once an epoch (checking the data, making the iterator, calling callbacks, resetting metrics,
-turning the logs into floats) is inside the timing, and so is making the iterator in the bare
-loops; tracing and compiling happened before on all sides. The loops end by reading the last loss,
-so no side stops the clock before its work is done. The limit holds against the faster loop.
+taking turns. A round is one call of `fit` for one epoch of about --seconds. The timing includes
+what Keras does once per epoch (checking the data, making the iterator, calling callbacks, resetting
+metrics, turning the logs into floats), and making the iterator in the bare loops. Tracing and
+compiling happen before. The loops end by reading the last loss, so no side stops the clock before
+its work is done. The limit applies to the faster loop.
 
-Beside images/s stands the CPU time of an image, over all threads. On a machine whose host rations
-the CPU in slices, rounds end on the edges of those slices: images/s then jump between a few values,
-and the CPU time, which does not, is the better witness.
+Next to images/s the table shows CPU time per image, over all threads. Where the host throttles the
+CPU in time slices, images/s jumps between a few values; CPU time per image does not.
 """
 
 import statistics
@@ -152,7 +151,7 @@ def bare_loops(training: common.Training) -> tuple[Callable, Callable]:
 def main() -> int:
     parser = common.parser(__doc__)
     parser.add_argument("--name", default="vae_mnist", help="zoo entry or recipe file")
-    parser.add_argument("--seconds", type=float, default=5.0, help="length of a round of a side")
+    parser.add_argument("--seconds", type=float, default=5.0, help="seconds per side and round")
     arguments = parser.parse_args()
 
     from tfgen.training import tune_allocator
@@ -194,13 +193,13 @@ def main() -> int:
             [f"{over['ratio']:.3f}", f"{over['min']:.3f}..{over['max']:.3f}"] if over else ["", ""]
         )
         rows.append(row)
-    header = ("images/s", "median", "min..max", "CPU ms an image", "fit / it", "min..max")
+    header = ("images/s", "median", "min..max", "CPU ms per image", "fit / it", "min..max")
     table = common.format_table(header, rows)
     work = {name: common.ratio(cpu[name], cpu["fit"]) for name in ratios}
     faster = max(ratios, key=lambda name: summaries[name]["median"])
     figure = ratios[faster]["ratio"]
     return common.finish(
-        f"{arguments.name}: batch {training.recipe.batch_size}, {steps} steps a round, "
+        f"{arguments.name}: batch {training.recipe.batch_size}, {steps} steps per round, "
         f"{arguments.repeats} rounds, jit_compile={training.model.jit_compile}\n\n{table}",
         {
             "name": arguments.name,
@@ -215,7 +214,7 @@ def main() -> int:
             "target": TARGET,
         },
         figure >= TARGET,
-        f"fit / {faster} = {figure:.3f}, limit at least {TARGET}; by CPU time an image "
+        f"fit / {faster} = {figure:.3f}, limit at least {TARGET}; by CPU time per image "
         f"{work[faster]['ratio']:.3f}",
         arguments.json,
     )

@@ -1,31 +1,30 @@
-"""Our GAN against the public recipe of keras.io, trained on the same data for the same wall time.
+"""Our GAN against the public recipes of keras.io, trained on the same data for the same time.
 
-ours    --name's recipe through tfgen.training.build and batches, jit_compile as it says. Only its
-        epochs are changed, and its restarts in proportion: as many whole ones as take about
-        --minutes, by a short trial, so that its schedule ends with its time. Samples are as its
-        `sample` draws them, from its averaged generator.
+ours    --name's recipe through tfgen.training.build and batches, with its jit_compile. Only its
+        epochs are changed, and its restarts in proportion: as many whole epochs as fit into
+        --minutes according to a short trial, so that its schedule ends with its time. Samples are
+        drawn as `sample` draws them, from its averaged generator.
 faces   "DCGAN to generate face images" (F. Chollet, keras.io/examples/generative/
-        dcgan_overriding_train_step), whose networks are made for 64x64 colour.
-digits  the same example as it was published in 2020, "GAN overriding Model.train_step", whose
-        networks are made for MNIST as it is.
+        dcgan_overriding_train_step), whose networks are made for 64x64 colour images.
+digits  the same example as published in 2020, "GAN overriding Model.train_step", whose networks
+        are made for MNIST.
 
 The public recipes are written here from their descriptions: layers, losses, optimizers, batch
 sizes, targets. Both train with `fit` and compile() as published, that is with jit_compile="auto",
-which leaves XLA out where there is only a CPU. Their loops call the discriminator without
-training=True, so the dropout of `faces` never acts; that too is kept. Samples come from the
-generator itself.
+which does not use XLA on a CPU. Their loops call the discriminator without training=True, so the
+dropout of `faces` never acts; this is kept as well. Samples come from the generator itself.
 
-What is changed in them: `faces` has 1 channel for 3, and 28 = 7 * 2^2 for 64 = 8 * 2^3, so that
-its generator starts at 7x7 and its third stage with stride 2, of 512 filters, is left out. That is
-the plain way that sees the most images: to keep that stage with stride 1 would take 14 times the
-work an image. The other layers are as they were. `digits` sees the train split alone, where its
-example took the test images too. Both get their batches from the pipeline that ours gets them
-from: a permutation for each epoch, without its last partial batch.
+What is changed in them: `faces` has 1 channel instead of 3, and 28 = 7 * 2^2 instead of 64 = 8 *
+2^3 pixels, so its generator starts at 7x7 and omits its third stage with stride 2, of 512 filters.
+This is the simplest change and the one that sees the most images: keeping that stage with stride 1
+would cost 14 times the work per image. The other layers are unchanged. `digits` sees the train
+split only, where its example also used the test images. Both take their batches from the same
+pipeline as ours: a permutation per epoch, without the last partial batch.
 
-All train in turn: ours for --slice seconds or so, then each rival for the very seconds that ours
-took. Tracing and compiling happen before, outside the clock. The allocator is tuned as `tfgen
+All sides take turns: ours for about --slice seconds, then each rival for exactly as many seconds as
+ours took. Tracing and compiling happen before, outside the clock. The allocator is tuned as `tfgen
 train` does it, for all of them. The samples are judged on the features of classifier_mnist against
-the first test images, and so are as many train images, which are the floor.
+the first test images; the same number of train images give the value that real images reach.
 """
 
 import dataclasses
@@ -49,7 +48,7 @@ LEAST_SAMPLES = 10  # for a figure that needs neighbours and subsets
 
 
 class Published(NamedTuple):
-    """What a public recipe says."""
+    """A public recipe's settings."""
 
     networks: Callable[[], tuple[keras.Model, keras.Model]]  # generator, discriminator
     batch_size: int
@@ -183,7 +182,7 @@ class PublicGAN(keras.Model):
 
 
 class Clock(keras.callbacks.Callback):
-    """Counts the steps of `fit`, and stops it when it has taken so many seconds."""
+    """Counts the steps of `fit`, and stops it after a number of seconds."""
 
     def __init__(self, seconds: float):
         super().__init__()
@@ -202,7 +201,7 @@ class Side:
     Args:
         model: A compiled model.
         optimizers: All of the model's optimizers.
-        batch_size: Images a step.
+        batch_size: Images per step.
         batches: First step -> the batches from there on.
     """
 
@@ -217,7 +216,7 @@ class Side:
         self.steps, self.seconds = 0, 0.0
 
     def train(self, steps: int | None = None, seconds: float = math.inf) -> None:
-        """Goes on for so many steps or seconds."""
+        """Continues for a number of steps or seconds."""
         batches = self._batches(self.steps)
         if steps is not None:
             batches = batches.take(steps).apply(tf.data.experimental.assert_cardinality(steps))
@@ -228,7 +227,7 @@ class Side:
         self.steps += clock.steps
 
     def figures(self) -> dict[str, float]:
-        """Returns what it has seen and how fast."""
+        """Returns the images seen and the speed."""
         seen = self.steps * self.batch_size
         return {
             "images_seen": seen,
@@ -270,7 +269,7 @@ def public_side(name: str, recipe, images: tf.Tensor) -> Side:
 
 
 def against(real: np.ndarray, other: np.ndarray) -> dict[str, float]:
-    """Returns the figures of some images' features, (rows, features), against real ones'."""
+    """Returns the results of some images' features, (rows, features), against real ones'."""
     from tfgen.evaluation.frechet import FrechetDistance
     from tfgen.evaluation.kernel import kernel_distance
     from tfgen.evaluation.neighbours import precision_recall
@@ -294,8 +293,8 @@ def main() -> int:
     parser.add_argument(
         "--rivals", nargs="+", choices=PUBLISHED, default=list(PUBLISHED), help="public recipes"
     )
-    parser.add_argument("--minutes", type=float, default=5.0, help="training of each side")
-    parser.add_argument("--slice", type=float, default=20.0, help="seconds before the next side")
+    parser.add_argument("--minutes", type=float, default=5.0, help="training time per side")
+    parser.add_argument("--slice", type=float, default=20.0, help="seconds per turn of a side")
     parser.add_argument("--num-samples", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()

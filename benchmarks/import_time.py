@@ -1,9 +1,9 @@
 """What `import tfgen` costs over `import keras` with the TensorFlow backend.
 
-Each measurement is a fresh `python -c "import ..."`, from the start of the process to its end;
-the two take turns. One import of each goes before, so that byte code and disk cache are warm for
-both. The limit holds for wall time; processor time (user + system) stands beside it, since it
-feels other work on the machine less.
+Each measurement is a new process, `python -c "import ..."`, from its start to its end; the two take
+turns. One import of each goes first, so byte code and disk cache are warm for both. The limit
+applies to wall time; the table also shows processor time (user + system), which other work on the
+machine affects less.
 """
 
 import os

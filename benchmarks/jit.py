@@ -1,8 +1,8 @@
-"""Whether XLA makes a recipe's training step faster, and whether the recipe says so.
+"""Whether XLA makes a recipe's training step faster, and whether the recipe is set accordingly.
 
-For each recipe: images/s of `model.fit` with jit_compile on and off, in turn, after the allocator
-settings of `tfgen train`; and the seconds of each one's first steps, most of them compiling. A
-recipe is fine if the setting in it is not slower than the other by more than the limit.
+For each recipe: images/s of `model.fit` with jit_compile on and off, taking turns, after the
+allocator settings of `tfgen train`; and the seconds of the first steps, most of them compiling. A
+recipe passes if its own setting is not slower than the other by more than the limit.
 """
 
 import sys
@@ -14,7 +14,7 @@ TARGET = 0.95  # the recipe's own setting / the other one in images/s, at least
 
 
 def compare(name: str, repeats: int, seconds: float) -> dict:
-    """Returns one recipe's figures."""
+    """Returns one recipe's results."""
     trainings, first = {}, {}
     for setting, jit_compile in (("off", False), ("on", True)):
         trainings[setting] = common.Training(name, jit_compile)
@@ -46,7 +46,7 @@ def compare(name: str, repeats: int, seconds: float) -> dict:
 def main() -> int:
     parser = common.parser(__doc__)
     parser.add_argument("names", nargs="*", help="zoo entries or recipe files (default: all)")
-    parser.add_argument("--seconds", type=float, default=5.0, help="length of a round of a side")
+    parser.add_argument("--seconds", type=float, default=5.0, help="seconds per side and round")
     arguments = parser.parse_args()
 
     from tfgen.training import tune_allocator
@@ -54,7 +54,7 @@ def main() -> int:
     tune_allocator()
     names = arguments.names or common.recipe_names()
     if not names:
-        parser.error("names must be given: the zoo beside this checkout holds no recipe")
+        parser.error("names must be given: this checkout has no recipes")
     measured, rows = [], []
     for name in names:
         one = compare(name, arguments.repeats, arguments.seconds)

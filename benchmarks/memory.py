@@ -1,8 +1,8 @@
-"""Whether training from shards or from an image folder needs memory for the data set.
+"""Whether memory grows with the data set when training from shards or from an image folder.
 
-Makes data sets of a small and of a large number of made-up colour images and trains one epoch on
-each in a process of its own. The limit: from the small to the large set the peak of the resident
-memory may grow by a fifth of what the added images take up uncompressed. Beside it stands the same
+Makes a small and a large data set of made-up colour images and trains one epoch on each, in
+separate processes. The limit: from the small to the large set, the peak resident memory may grow by
+at most a fifth of the uncompressed size of the added images. For comparison it measures the same
 from an .npz file, which is held in memory.
 """
 
@@ -23,7 +23,7 @@ SOURCES = ("shards", "folder", "npz")
 
 
 def picture(index: int) -> np.ndarray:
-    """Returns an image that is different from all others and small as a PNG."""
+    """Returns an image that differs from all others and is small as a PNG."""
     image = np.zeros(SHAPE, np.uint8)
     image[index % 61 :, (index // 61) % 59 :] = (index % 251, index % 241, index % 239)
     return image

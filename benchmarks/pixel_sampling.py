@@ -1,20 +1,21 @@
-"""What drawing from a pixel model costs, over one forward pass of the same network.
+"""What sampling from a pixel model costs, over one forward pass of the same network.
 
-forward     one pass over as many images, parameters of every pixel, from a tf.function without XLA
-cached      model.sample with jit_sampling, each core drawing a share of the batch
+forward     one pass over the same number of images, giving the parameters of every pixel, from a
+            tf.function without XLA
+cached      model.sample with jit_sampling; each core draws a share of the batch
 no XLA      model.sample without it
 whole loop  a tf.while_loop that runs the whole network for each softmax of each token
 predict     one model.predict for each of them, as public examples do it
 
-The last two are timed for a few steps and multiplied, since a whole batch takes up to an hour.
+The last two are timed for a few steps and multiplied, because a whole batch takes up to an hour.
 
 All use the same weights. Times are medians over rounds in which the sides take turns. A pass also
-counts the taps that masks multiply by zero; `taps in use` is the share that is left without them.
-Beside them: the seconds of the first call, most of them compiling, and the peak memory.
+computes the taps that masks multiply by zero; `taps in use` is the share without them. The table
+also shows the seconds of the first call, most of them compiling, and the peak memory.
 
-The limits: cached / forward at most 1.5 at batches 64 and 256, at most 20 ms at batch 1, the loop
-of predict at least 1000 times slower at 1 and 64 (of single-pixel tokens), the whole loop slower
-at every batch; and the likelihood of images at most 1.1 times their forward passes.
+The limits: cached / forward at most 1.5 at batches 64 and 256; at most 20 ms at batch 1; the loop
+of predict at least 1000 times slower at batches 1 and 64 (for single-pixel tokens); the whole loop
+slower at every batch; and the likelihood of images at most 1.1 times their forward passes.
 """
 
 import resource
@@ -192,7 +193,7 @@ def main() -> int:
     parser = common.parser(__doc__)
     parser.add_argument("--names", nargs="*", default=["plain", "pixelcnn_binarized_mnist"])
     parser.add_argument("--batches", nargs="*", type=int, default=[1, 16, 64, 256])
-    parser.add_argument("--scored", type=int, default=1000, help="images of the likelihood")
+    parser.add_argument("--scored", type=int, default=1000, help="images to compute likelihoods of")
     arguments = parser.parse_args()
 
     from tfgen.training import tune_allocator

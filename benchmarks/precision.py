@@ -1,15 +1,14 @@
-"""Whether 16 bits and XLA change what a family learns: the same short run in each setting.
+"""Whether 16 bits or XLA change what a family learns: the same short run in each setting.
 
 float32          the reference, with two more seeds, which show the run-to-run spread
-mixed_bfloat16   compute in bfloat16, weights in float32
-mixed_float16    compute in float16, losses scaled
+mixed_bfloat16   computes in bfloat16, with weights in float32
+mixed_float16    computes in float16, with scaled losses
 jit              float32, compiled by XLA
 
 Each trains the same recipe on `digits` from the same initial weights. A family with a loss is
-judged by that of its best epoch on the validation split, which must be within the limit of
-float32's, or better.
-A GAN has no such loss: both of its losses must be finite, and the squared distance between the mean
-images of 1,000 samples and of the data within the spread of float32's seeds, twice over.
+judged by the validation loss of its best epoch, which must be within the limit of float32's, or
+better. A GAN has no such loss: both of its losses must be finite, and the squared distance between
+the mean images of 1,000 samples and of the data must be within twice the spread of float32's seeds.
 """
 
 import dataclasses

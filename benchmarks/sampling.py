@@ -5,9 +5,9 @@ decoder, images   a tf.function of latents -> decoder -> mean of the pixel distr
                   (tfgen.distributions.images_mean, tfgen.pixels.levels_to_images)
 decoder, bare     a tf.function of latents -> the decoder's raw output, which is thrown away
 
-The decoder gets given latents in the same batches, and the same setting of jit: none. All sides
-bring their result into numpy where it is an image. The limit holds against `decoder, images`,
-which is what it takes to show one image for each latent; the bare network is for information.
+The decoder gets its latents in the same batches, and no side uses XLA. All sides that make images
+copy them to numpy. The limit applies to `decoder, images`, the least that showing an image per
+latent can cost; the bare network is for information.
 """
 
 import sys
@@ -24,7 +24,7 @@ SIDES = ("sample", "decoder, images", "decoder, bare")
 def main() -> int:
     parser = common.parser(__doc__)
     parser.add_argument("--name", default="vae_mnist", help="zoo entry with a decoder")
-    parser.add_argument("--num", type=int, default=10_000, help="images a round")
+    parser.add_argument("--num", type=int, default=10_000, help="images per round")
     parser.add_argument("--batch-size", type=int, default=250)
     arguments = parser.parse_args()
     num, batch_size = arguments.num, arguments.batch_size

@@ -1,14 +1,14 @@
-"""What `tfgen serve` costs and stands: overhead of a request, batching, and 30 seconds of load.
+"""What `tfgen serve` costs and withstands: overhead per request, batching, 30 seconds of load.
 
 overhead    one request at a time, batch 1: the bare signature call of `tf.saved_model.load` in
             this process, and the whole way through REST and gRPC with the public protocol; the
-            sides take turns. The difference is what serving costs, client included.
+            sides take turns. The difference is the cost of serving, client included.
 batching    requests/s of 32 clients that ask for one image each over gRPC, with batching and
             with --max-batch-size 1; the sides take turns
-load        32 clients for --seconds over all models, endpoints and both protocols, 1 to 4 rows a
-            request; every answer is checked: what the bare call at batch 1 gives for the same
-            seed, up to one grey level (DESIGN.md, section 4: the noise is the same, float rounding
-            may differ between batch shapes). Memory is the server's resident set.
+load        32 clients for --seconds over all models, endpoints and both protocols, 1 to 4 rows per
+            request. Every answer is checked against the bare call at batch 1 for the same seed, to
+            one grey level: across batch shapes the noise is the same, float rounding may differ.
+            Memory is the server's resident set.
 
 The clients run on the same machine, in one process, and take their share of its cores.
 Needs no data set. The entries are exported into a temporary folder first, or --models is used.
@@ -87,7 +87,7 @@ def serving(models: Path, *options: str):
 
 
 class Rest:
-    """A client of the public REST protocol on one connection, renewed when the server ended it."""
+    """A client of the public REST protocol, on one connection that it reopens when closed."""
 
     def __init__(self, server: Server):
         self._connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
@@ -166,7 +166,7 @@ class Known:
         return self.signatures[self.signature](**inputs)["images"].numpy()
 
     def agrees(self, which: list[int], found) -> bool:
-        """One grey level; of a binary image, a few pixels that lie on the edge between two."""
+        """To one grey level; in a binary image, a few pixels at the edge between two may differ."""
         difference = np.abs(np.asarray(found, int) - self.images[which].astype(int))
         if self.binary:
             return bool((difference > 0).mean() < 0.02)
@@ -205,7 +205,7 @@ def overhead(models: Path, known: dict[str, Known], repeats: int, seconds: float
 
 
 def many(seconds: float, work) -> float:
-    """Runs `work(client)` over and over in CLIENTS threads; returns calls a second."""
+    """Runs `work(client)` over and over in CLIENTS threads; returns calls per second."""
     counts, errors = [0] * CLIENTS, []
     ready, stop = threading.Barrier(CLIENTS + 1), threading.Event()
 
@@ -235,7 +235,7 @@ def many(seconds: float, work) -> float:
 
 
 def batching(models: Path, known: dict[str, Known], repeats: int, seconds: float):
-    """Returns {model: {side: requests a second in each round}}."""
+    """Returns {model: {side: requests per second in each round}}."""
     found = {}
     with serving(models) as together, serving(models, "--max-batch-size", "1") as alone:
         for name, signature in FAMILIES.items():
@@ -311,7 +311,7 @@ def main() -> int:
     parser = common.parser(__doc__, repeats=3)
     parser.add_argument("--models", type=Path, help="a repository with the entries, exported")
     parser.add_argument("--seconds", type=float, default=30.0, help="of load (default %(default)s)")
-    parser.add_argument("--slice", type=float, default=2.0, help="seconds a side and round")
+    parser.add_argument("--slice", type=float, default=2.0, help="seconds per side and round")
     parser.add_argument("--only", choices=("overhead", "batching", "load"))
     arguments = parser.parse_args()
 

@@ -1,4 +1,4 @@
-"""All models of the zoo's families in tiny configurations, for the tests of the contract."""
+"""All families in tiny configurations, for the tests of the contract."""
 
 import dataclasses
 import os

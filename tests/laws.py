@@ -1,4 +1,4 @@
-"""Laws that every model keeps: functions of a model that raise AssertionError where it does not.
+"""Laws that every model keeps: functions of a model that raise AssertionError if it does not.
 
 test_contract.py holds them over all families; test_broken.py shows that each can fail.
 """

@@ -1,6 +1,6 @@
 """A small model repository, a server on it, and clients that know TF Serving's protocol alone.
 
-The clients import nothing of tfgen: what they can do, any client of TF Serving can.
+The clients import nothing from tfgen: what they can do, any client of TF Serving can do.
 """
 
 import contextlib

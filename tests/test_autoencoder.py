@@ -1,4 +1,4 @@
-"""The autoencoder's own maths: its loss, its noise, and what it cannot do."""
+"""The maths of the autoencoder: its loss, its noise, and what it cannot do."""
 
 import keras
 import laws

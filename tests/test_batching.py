@@ -1,4 +1,4 @@
-"""Laws of batching, on signatures that only say what was run."""
+"""Laws of batching, on signatures that only record what was run."""
 
 import threading
 

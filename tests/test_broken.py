@@ -1,6 +1,6 @@
-"""Broken models, each of which a law must catch; and the whole ones, which must pass.
+"""Broken models, each of which a law must catch; and intact ones, which must pass.
 
-Without these, a law that can never fail would look like a law that holds.
+Without these, a law that can never fail would look like one that holds.
 """
 
 import keras

@@ -1,6 +1,6 @@
 """Broken pixel models, each of which a law of test_pixel_models.py must catch.
 
-Every one of these trains, samples and looks fine; that is why the laws are there.
+All of these train, sample and look fine; that is why the laws exist.
 """
 
 import laws

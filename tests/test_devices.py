@@ -1,6 +1,6 @@
 """Several devices and several processes train as one device does.
 
-Devices and processes are set up before TensorFlow runs, so each test works in processes of its own.
+Devices and processes are set up before TensorFlow runs, so each test starts its own processes.
 """
 
 import csv

@@ -1,4 +1,4 @@
-"""Disks that are full or read-only, and folders that two runs want: a clear error, nothing lost."""
+"""Full or read-only disks, and folders that two runs want: a clear error, nothing lost."""
 
 import contextlib
 import dataclasses

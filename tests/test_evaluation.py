@@ -1,4 +1,4 @@
-"""Figures: each against a plain computation of the same thing."""
+"""Results: each against a plain computation of the same thing."""
 
 import laws
 import numpy as np

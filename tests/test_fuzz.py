@@ -1,4 +1,4 @@
-"""Damaged files: a clear error or the very content; no hang, no code run, no other model.
+"""Damaged files: a clear error or the exact content; no hang, no code run, no other model.
 
 More rounds with `pytest -m nightly tests/test_fuzz.py`.
 """

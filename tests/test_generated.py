@@ -1,4 +1,4 @@
-"""Figures of samples: the laws that they obey, and broken variants that the laws must catch."""
+"""Results of samples: the laws that they obey, and broken variants that the laws must catch."""
 
 import sys
 

@@ -1,6 +1,6 @@
-"""Runs that are killed with SIGKILL at random moments end as one that was not, to the bit.
+"""Runs that are killed with SIGKILL at random moments end like an uninterrupted one, to the bit.
 
-Two kills a family here; `pytest -m nightly tests/test_kills.py` kills each family 20 times and
+Two kills per family here; `pytest -m nightly tests/test_kills.py` kills each family 20 times and
 prints where the kills struck. Every step writes a checkpoint, and every other kill waits until a
 file is being written.
 """

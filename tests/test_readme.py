@@ -1,39 +1,231 @@
-"""What README says is run: its Python as it stands, its commands against the real command line."""
+"""README and the pages under docs/: every fenced block is run or checked, every name exists."""
 
+import doctest
+import importlib.util
+import json
 import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import typer
+import yaml
+from serving_support import running
 
-from tfgen import cli, zoo
+from tfgen import cli, families, zoo
+from tfgen.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
+PAGES = {
+    str(path.relative_to(ROOT)): path.read_text()
+    for path in (
+        ROOT / "README.md",
+        *sorted((ROOT / "docs").rglob("*.md")),
+        ROOT / "saved_models" / "README.md",
+    )
+}
+CHECKED = {"python", "pycon", "bash", "json", "yaml", "text"}  # each by a test below
+PROGRAMS = {"curl", "docker", "export", "mkdocs", "pip", "pytest", "python", "python3", "tfgen"}
+SERVED = ("vae_2d_mnist", "gan_mnist", "pixelcnn_binarized_mnist")  # by docs/serving.md
 
 
-def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(text, language):
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 
 
-@pytest.mark.parametrize("code", blocks("python"))
-def test_python_runs_as_it_stands(code, tmp_path, monkeypatch):
+def pages_with(language):
+    return [name for name, text in PAGES.items() if blocks(text, language)]
+
+
+def load_zoo_pages():
+    spec = importlib.util.spec_from_file_location("zoo_pages", ROOT / "docs" / "zoo_pages.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+# Code
+
+
+@pytest.mark.parametrize("code", blocks(README, "python"))
+def test_readme_python_runs_as_it_stands(code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "README.md", "exec"), {})
 
 
-def test_commands_and_options_exist():
+@pytest.mark.parametrize("page", [p for p in pages_with("python") if p != "README.md"])
+def test_python_of_a_page_runs(page, tmp_path, monkeypatch):
+    """Each block as it stands, in the order of the page, in one folder."""
+    monkeypatch.chdir(tmp_path)
+    for code in blocks(PAGES[page], "python"):
+        exec(compile(code, page, "exec"), {"__name__": "page"})
+
+
+@pytest.mark.parametrize(
+    "page", [p for p in pages_with("pycon") if p != "docs/serving.md"]
+)  # test_serving_zoo.py
+def test_sessions_of_a_page(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert failures(page, "\n".join(blocks(PAGES[page], "pycon"))) == 0
+
+
+def failures(page, session):
+    test = doctest.DocTestParser().get_doctest(session, {}, page, page, 0)
+    assert test.examples
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    return doctest.DocTestRunner(optionflags=flags).run(test).failed
+
+
+def test_every_language_is_checked():
+    for page, text in PAGES.items():
+        fences = re.findall(r"^```(\S*)$", text, re.MULTILINE)
+        assert len(fences) % 2 == 0, f"{page} has a fence that is not closed"
+        assert set(fences[::2]) <= CHECKED, page
+        assert set(fences[1::2]) <= {""}, page
+
+
+@pytest.mark.parametrize("page", pages_with("json"))
+def test_json_parses(page):
+    for text in blocks(PAGES[page], "json"):
+        values = json.loads(text)
+        if "family" in values:
+            Recipe.from_dict(values)
+
+
+@pytest.mark.parametrize("page", pages_with("yaml"))
+def test_yaml_parses(page):
+    for text in blocks(PAGES[page], "yaml"):
+        assert list(yaml.safe_load_all(text))
+
+
+# Commands
+
+
+def commands(text):
+    """The simple commands of a page's shell blocks, as lists of words."""
+    for block in blocks(text, "bash"):
+        for line in re.split(r"\n|&&", block.replace("\\\n", " ")):
+            words = shlex.split(line, comments=True)
+            if words and not words[0].startswith("."):  # `. .venv/bin/activate`
+                yield words
+
+
+@pytest.mark.parametrize("page", pages_with("bash"))
+def test_commands_and_options_exist(page):
+    for block in blocks(PAGES[page], "bash"):
+        subprocess.run(["bash", "-nc", block], check=True)
+    for words in commands(PAGES[page]):
+        assert words[0] in PROGRAMS, words
+        if words[0] == "tfgen":
+            check_tfgen(words[1:])
+        elif words[0].startswith("python") and words[1].endswith(".py"):
+            assert (ROOT / words[1]).is_file(), words
+
+
+def check_tfgen(words):
+    """The command exists, and takes these options and no fewer arguments than it needs."""
+    command = typer.main.get_command(cli.app)
+    while hasattr(command, "commands"):
+        assert words[0] in command.commands, words
+        command, words = command.commands[words[0]], words[1:]
+    command.make_context(command.name, list(words), resilient_parsing=False).close()
+
+
+def test_command_table_names_commands():
     group = typer.main.get_command(cli.app)
-    lines = re.findall(r"tfgen ([a-z]+)((?: [^`&|\n#]*)?)", "\n".join(blocks("bash")))
-    assert lines
-    for name, rest in lines:
-        options = {name for p in group.commands[name].params for name in p.opts}
-        assert set(re.findall(r"--[a-z]+", rest)) <= options
+    for text in PAGES.values():
+        for name in re.findall(r"`tfgen ([a-z]+)\b", text):
+            assert name in group.commands, name
 
 
-def test_files_it_shows_exist():
-    for path in re.findall(r"!\[[^]]*\]\(([^)]+)\)", README):
-        assert (ROOT / path).is_file()
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("served")
+    for name in SERVED:
+        zoo.load(name).export(folder / name)
+    with running(folder) as server:
+        yield server
+
+
+@pytest.mark.slow
+def test_every_request_of_the_serving_page_is_answered(served, tmp_path, monkeypatch):
+    page = PAGES["docs/serving.md"]
+    monkeypatch.chdir(tmp_path)
+    exec(blocks(page, "python")[1], {})
+    here = f"127.0.0.1:{served.port}"
+    asked = [words for words in commands(page) if words[0] == "curl"]
+    signatures = set()
+    for words in asked:
+        words = [word.replace("127.0.0.1:8501", here) for word in words]
+        answer = curl(served, words)
+        assert "error" not in answer, (words, answer)
+        if "-d" in words:
+            assert answer["outputs"], words
+            body = words[words.index("-d") + 1]
+            body = Path(body[1:]).read_text() if body.startswith("@") else body
+            signatures.add(json.loads(body)["signature_name"])
+    every = {"sample", "sample_png", "encode", "decode", "reconstruct", "log_likelihood"}
+    assert signatures == every | {"score", "complete"}
+
+
+def curl(served, words):
+    """What `curl` does with these words, which may not be installed."""
+    url = next(word for word in words if word.startswith("http"))
+    path = "/" + url.split("/", 3)[3]
+    if "-d" not in words:
+        return served.get(path)[1]
+    body = words[words.index("-d") + 1]
+    body = Path(body[1:]).read_bytes() if body.startswith("@") else body.encode()
+    return served.post(path, body)[1]
+
+
+# Names
+
+
+def test_names_in_prose_exist():
+    """`tfgen.x.y` is an attribute, a file in backticks is there, `model.x` is one of a family."""
+    script = "import sys; print(*[n for n in sys.argv[1:] if not resolves(n)])"
+    names = {n.rstrip(".") for t in PAGES.values() for n in re.findall(r"\btfgen\.[a-zA-Z_.]+", t)}
+    names -= {n for n in names if re.search(r"\.(json|yaml|js|py|md)$", n)}
+    resolves = (
+        "def resolves(name):\n"
+        "    value = tfgen\n"
+        "    for part in name.split('.')[1:]:\n"
+        "        if not hasattr(value, part): return False\n"
+        "        value = getattr(value, part)\n"
+        "    return True\n"
+    )
+    run = [sys.executable, "-c", f"import tfgen\n{resolves}\n{script}", *names]
+    done = subprocess.run(run, check=True, capture_output=True, text=True)
+    assert done.stdout.split() == []
+    for page, text in PAGES.items():
+        for name in re.findall(r"`model\.(\w+)", text):
+            assert any(hasattr(family, name) for family in families.known().values()), (page, name)
+
+
+def test_links_lead_somewhere():
+    for page, text in PAGES.items():
+        text = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
+            path = (ROOT / page).parent / target
+            made = re.fullmatch(r".*docs/notebooks/([\w-]+)\.md", str(path))  # by the site
+            if made:
+                path = path.with_suffix(".py")
+            if not target.startswith(("http:", "https:")) and "gallery" not in target:
+                assert path.exists(), (page, target)
+
+
+def test_scripts_in_backticks_exist():
+    for page, text in PAGES.items():
+        for name in re.findall(r"`([\w/.]+\.(?:py|c))\b", text):
+            places = (ROOT, ROOT / "benchmarks", ROOT / "tests", (ROOT / page).parent)
+            assert any((place / name).is_file() for place in places), (page, name)
+
+
+# README
 
 
 def test_the_install_line_is_what_ci_runs():
@@ -45,3 +237,15 @@ def test_the_install_line_is_what_ci_runs():
 def test_every_entry_has_its_row():
     for name in zoo.list_models():
         assert f"`{name}`" in README
+
+
+def test_the_table_is_what_the_metadata_say():
+    pages = load_zoo_pages()
+    table = README.split(pages.START)[1].split(pages.END)[0]
+    assert table == pages.readme_table(), "run: python docs/zoo_pages.py"
+    for entry in pages.entries():
+        assert pages.headline(entry), entry["name"]
+
+
+def test_readme_is_short():
+    assert len(README.splitlines()) <= 140

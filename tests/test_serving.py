@@ -1,4 +1,4 @@
-"""`tfgen serve` as a client of TF Serving sees it: the protocol, and what bad input gets."""
+"""`tfgen serve` as a client of TF Serving sees it: the protocol, and the answers to bad input."""
 
 import base64
 import gzip

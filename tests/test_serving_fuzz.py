@@ -1,4 +1,4 @@
-"""Whatever is sent to `tfgen serve`, it answers as TF Serving would, and lives on."""
+"""Whatever is sent to `tfgen serve`, it answers as TF Serving would, and keeps running."""
 
 import http.client
 import json

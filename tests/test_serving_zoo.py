@@ -12,7 +12,7 @@ from serving_support import running
 from tfgen import zoo
 from tfgen.serving import Client
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "serving.md"
 NAMES = ("ae_mnist", "vae_2d_mnist", "cvae_mnist", "gan_mnist")
 
 pytestmark = pytest.mark.slow
@@ -69,9 +69,9 @@ def test_same_bytes_through_the_server(models, served, name, scheme):
             np.testing.assert_array_equal(decoded, calls["sample"][1]())
 
 
-def test_the_client_in_readme(served):
-    text = README.read_text().replace("http://127.0.0.1:8501", f"http://127.0.0.1:{served.port}")
+def test_the_client_of_the_serving_page(served):
+    text = PAGE.read_text().replace("http://127.0.0.1:8501", f"http://127.0.0.1:{served.port}")
     (block,) = [part for part in text.split("```") if part.startswith("pycon")]
-    test = doctest.DocTestParser().get_doctest(block, {}, "README", str(README), 0)
-    assert len(test.examples) == 3
+    test = doctest.DocTestParser().get_doctest(block, {}, PAGE.name, str(PAGE), 0)
+    assert len(test.examples) == 4
     assert doctest.DocTestRunner(verbose=False).run(test).failed == 0

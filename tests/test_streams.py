@@ -1,4 +1,4 @@
-"""Data that is read while it is used: shards and image folders."""
+"""Data that is read while training: shards and image folders."""
 
 import dataclasses
 import json

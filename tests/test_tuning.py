@@ -1,4 +1,4 @@
-"""Fine-tuning: weights by name, freezing, adapters, rates by part, weights that start anew."""
+"""Fine-tuning: weights by name, freezing, adapters, rates by part, weights that do not fit."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""The VAE's own maths: bounds, KL, priors, chunks, warm-up, labels."""
+"""The maths of the VAE: bounds, KL, priors, chunks, warm-up, labels."""
 
 import math
 

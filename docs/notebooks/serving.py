@@ -1,0 +1,60 @@
+# %% [markdown]
+# # Export a model and call it over the network
+#
+# A SavedModel needs neither Keras nor tfgen to run. TensorFlow Serving takes a folder of them;
+# `tfgen serve` speaks the same protocol and is at hand for trying things out.
+
+# %%
+import re
+import subprocess
+import sys
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+import tfgen
+from tfgen import plots
+from tfgen.serving import Client
+
+model = tfgen.load("vae_2d_mnist")
+print(model.export("models/vae_2d_mnist"))
+
+# %% [markdown]
+# In production, run TensorFlow Serving on this folder:
+#
+# ```bash
+# docker run -p 8501:8501 -v "$PWD/models:/models" -e MODEL_NAME=vae_2d_mnist tensorflow/serving
+# ```
+#
+# Here the local server stands in. Port 0 takes a free one, which the server reports when it is
+# ready.
+
+# %%
+server = subprocess.Popen(
+    [
+        *(sys.executable, "-m", "tfgen_command", "serve", "--models", "models"),
+        *("--engine", "local", "--port", "0", "--grpc-port", "0"),
+    ],
+    stderr=subprocess.PIPE,
+    text=True,
+)
+for line in server.stderr:
+    if address := re.search(r"http://\S+:\d+", line):
+        break
+print(address[0])
+
+# %% [markdown]
+# The client sends arrays and gets arrays. The images are the same bytes as those of the model in
+# Python, if the batch is the same.
+
+# %%
+with Client(address[0]) as client:
+    images = client.predict("vae_2d_mnist", {"seed": [0, 1, 2, 3]}, "sample")["images"]
+    latents = client.predict("vae_2d_mnist", {"images": images}, "encode")["latents"]
+server.terminate()
+server.wait()
+plt.imshow(plots.grid(images, 4), cmap="gray")
+plt.axis("off")
+plt.show()
+assert np.array_equal(images, model.sample(4, seed=0))
+print(latents)

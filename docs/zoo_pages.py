@@ -1,0 +1,206 @@
+"""Pages and tables made from the files in zoo/: README's table, the gallery, the comparison.
+
+Run it to rewrite the table in README.md: `python docs/zoo_pages.py`. MkDocs loads it as a hook, so
+the site's gallery follows zoo/ at every build. It reads JSON files only and imports no TensorFlow.
+"""
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+__all__ = ["comparison", "entries", "headline", "readme_table", "write_readme"]
+
+ROOT = Path(__file__).resolve().parents[1]
+START, END = "<!-- zoo table: written by docs/zoo_pages.py -->\n", "<!-- end of zoo table -->"
+# Files outside docs/ that are pages of the site as well: path from the root -> page.
+OUTSIDE = {
+    "saved_models/README.md": "model-repository.md",
+    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+}
+
+
+# Results
+
+
+def entries(kind: str | None = "model") -> list[dict[str, Any]]:
+    """Returns the trained entries of the zoo, by name: metadata, configuration and recipe."""
+    found = []
+    for path in sorted((ROOT / "zoo").glob("*/metadata.json")):
+        details = {"name": path.parent.name, **json.loads(path.read_text())}
+        details |= json.loads((path.parent / "config.json").read_text())
+        details["recipe"] = json.loads((path.parent / "recipe.json").read_text())
+        if kind is None or details["kind"] == kind:
+            found.append(details)
+    return found
+
+
+def result(entry: dict[str, Any], pattern: str) -> float | None:
+    """Returns the first result whose name matches a pattern, or None."""
+    for name, value in entry["figures"].items():
+        if re.search(pattern, name):
+            return value["value"]
+    return None
+
+
+def likelihood(entry: dict[str, Any]) -> str:
+    """Returns the negative log-likelihood with its unit and kind, or an empty string."""
+    kind = entry["likelihood"]
+    nats = result(entry, "^test negative log-likelihood")
+    bits = result(entry, "^test bits per dimension")
+    if kind == "none" or nats is None:
+        return ""
+    binary = entry["config"]["num_levels"] == 2
+    return f"{nats:.2f} nats, {kind}" if binary else f"{bits:.3f} bits/dim, {kind}"
+
+
+def frechet_ratio(entry: dict[str, Any]) -> str:
+    """Returns the Frechet ratio, or an empty string where it was not measured."""
+    ratio = result(entry, "^Frechet classifier distance, samples / real train images")
+    return "" if ratio is None else f"{ratio:.2f}"
+
+
+def headline(entry: dict[str, Any]) -> str:
+    """Returns the one result that README shows."""
+    if found := likelihood(entry):
+        return found
+    if ratio := frechet_ratio(entry):
+        return f"Fréchet ratio {ratio}"
+    accuracy = result(entry, "^test 1-nearest-neighbour accuracy on latents")
+    return "" if accuracy is None else f"{accuracy:.1f} % 1-nearest-neighbour accuracy on latents"
+
+
+# Tables
+
+
+def readme_table() -> str:
+    """Returns the table of README: one row and one result per entry."""
+    lines = ["| model | what it is | result |", "|---|---|---|"]
+    for entry in entries():
+        name, description = entry["name"], entry["recipe"]["description"].rstrip(".")
+        lines.append(f"| [`{name}`](zoo/{name}/card.md) | {description} | {headline(entry)} |")
+    return "\n".join(lines) + "\n"
+
+
+def write_readme() -> None:
+    """Rewrites the table in README.md."""
+    path = ROOT / "README.md"
+    before, rest = path.read_text().split(START)
+    path.write_text(before + START + readme_table() + END + rest.split(END, 1)[1])
+
+
+def comparison() -> str:
+    """Returns the table of the decision page: all families side by side."""
+    lines = [
+        "| model | family | data | log-likelihood | Fréchet ratio | weights | training |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for entry in entries():
+        name, state = entry["name"], entry.get("training", {})
+        minutes = f"{state['seconds'] / 60:.0f} min" if "seconds" in state else ""
+        cells = (
+            f"[`{name}`](gallery/{name}.md)",
+            entry["family"],
+            entry["recipe"]["data"],
+            likelihood(entry),
+            frechet_ratio(entry),
+            f"{entry['parameters'] / 1e6:.2f} M",
+            f"{minutes} on {entry.get('device', 'an unknown machine')}",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+# Pages
+
+
+def gallery() -> str:
+    """Returns the gallery: a picture and a line per entry, with a link to its card."""
+    text = ["# Gallery", ""]
+    text += ["Every model of the zoo. The link under a picture leads to the card with all results."]
+    for entry in entries():
+        name = entry["name"]
+        picture = "samples.png" if (ROOT / "zoo" / name / "samples.png").is_file() else None
+        text += ["", f"## {name}", "", entry["recipe"]["description"], ""]
+        if picture:
+            text += [f"[![{name}](gallery/{name}/{picture})](gallery/{name}.md)", ""]
+        text += [f"**{headline(entry)}**. [The card of {name}](gallery/{name}.md)."]
+    return "\n".join(text) + "\n"
+
+
+def card(entry: dict[str, Any]) -> str:
+    """Returns an entry's card with the paths of its pictures as the site has them."""
+    name = entry["name"]
+    text = (ROOT / "zoo" / name / "card.md").read_text()
+    return re.sub(r"\]\(([\w-]+\.png)\)", rf"]({name}/\1)", text)
+
+
+def notebook(path: Path) -> str:
+    """Returns a notebook as a page: its text, and its code in fenced blocks."""
+    import jupytext
+
+    return jupytext.writes(jupytext.read(path), fmt="md").split("---\n", 2)[-1]
+
+
+def outside_page(source: str) -> str:
+    """Returns a file outside docs/ as a page: its links to other such files lead to their pages."""
+    text, folder = (ROOT / source).read_text(), Path(source).parent
+    for target, page in OUTSIDE.items():
+        link = Path(os.path.relpath(target, folder)).as_posix()
+        text = text.replace(f"]({link})", f"]({page})")
+    return text
+
+
+def site_links(markdown: str, page: str) -> str:
+    """Turns links out of docs/, which are right in the repository, into links within the site."""
+    up = "../" * page.count("/")
+
+    def replace(match: re.Match) -> str:
+        target = match[1]
+        if found := re.fullmatch(r"zoo/([\w-]+)/card\.md", target):
+            target = f"gallery/{found[1]}.md"
+        elif found := re.fullmatch(r"zoo/([\w-]+/[\w-]+\.png)", target):
+            target = f"gallery/{found[1]}"
+        elif target.startswith("docs/"):
+            target = target.removeprefix("docs/")
+        else:
+            target = OUTSIDE[target]
+        return f"]({up}{target})"
+
+    return re.sub(rf"\]\({re.escape(up)}\.\./([^)#]+)\)", replace, markdown)
+
+
+# Hooks of MkDocs
+
+
+def on_files(files, config):
+    """Adds the pages that are made at build time."""
+    from mkdocs.structure.files import File
+
+    def add(uri: str, **source):
+        files.append(File.generated(config, uri, **source))
+
+    add("gallery.md", content=gallery())
+    for entry in entries(kind=None):
+        name = entry["name"]
+        add(f"gallery/{name}.md", content=card(entry))
+        for picture in sorted((ROOT / "zoo" / name).glob("*.png")):
+            add(f"gallery/{name}/{picture.name}", abs_src_path=str(picture))
+    for source, page in OUTSIDE.items():
+        if (ROOT / source).is_file():
+            add(page, content=outside_page(source))
+    for path in sorted((ROOT / "docs" / "notebooks").glob("*.py")):
+        add(f"notebooks/{path.stem}.md", content=notebook(path))
+    return files
+
+
+def on_page_markdown(markdown, page, config, files):
+    """Fills in the comparison, and keeps links inside the site."""
+    markdown = markdown.replace("<!-- comparison of the zoo -->", comparison())
+    return site_links(markdown, page.file.src_uri)
+
+
+if __name__ == "__main__":
+    write_readme()
