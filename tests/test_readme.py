@@ -210,7 +210,7 @@ def test_links_lead_somewhere():
     for page, text in PAGES.items():
         text = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
         for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
-            path = (ROOT / page).parent / target
+            path = ((ROOT / page).parent / target).resolve()
             made = re.fullmatch(r".*docs/notebooks/([\w-]+)\.md", str(path))  # by the site
             if made:
                 path = path.with_suffix(".py")
