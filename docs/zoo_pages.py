@@ -72,6 +72,12 @@ def headline(entry: dict[str, Any]) -> str:
     return "" if accuracy is None else f"{accuracy:.1f} % 1-nearest-neighbour accuracy on latents"
 
 
+def training_time(entry: dict[str, Any]) -> str:
+    """Returns how long the training took, and on what."""
+    minutes = entry["training"]["seconds"] / 60
+    return f"trained in {minutes:.0f} min on {entry['device']}"
+
+
 # Tables
 
 
@@ -98,8 +104,7 @@ def comparison() -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for entry in entries():
-        name, state = entry["name"], entry.get("training", {})
-        minutes = f"{state['seconds'] / 60:.0f} min" if "seconds" in state else ""
+        name = entry["name"]
         cells = (
             f"[`{name}`](gallery/{name}.md)",
             entry["family"],
@@ -107,7 +112,7 @@ def comparison() -> str:
             likelihood(entry),
             frechet_ratio(entry),
             f"{entry['parameters'] / 1e6:.2f} M",
-            f"{minutes} on {entry.get('device', 'an unknown machine')}",
+            training_time(entry).removeprefix("trained in "),
         )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
@@ -126,7 +131,10 @@ def gallery() -> str:
         text += ["", f"## {name}", "", entry["recipe"]["description"], ""]
         if picture:
             text += [f"[![{name}](gallery/{name}/{picture})](gallery/{name}.md)", ""]
-        text += [f"**{headline(entry)}**. [The card of {name}](gallery/{name}.md)."]
+        text += [
+            f"**{headline(entry)}**, as `tfgen evaluate {name}` prints it; {training_time(entry)}. "
+            f"[Card of {name}](gallery/{name}.md)."
+        ]
     return "\n".join(text) + "\n"
 
 
