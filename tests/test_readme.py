@@ -56,6 +56,7 @@ def test_readme_python_runs_as_it_stands(code, tmp_path, monkeypatch):
     exec(compile(code, "README.md", "exec"), {})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [p for p in pages_with("python") if p != "README.md"])
 def test_python_of_a_page_runs(page, tmp_path, monkeypatch):
     """Each block as it stands, in the order of the page, in one folder."""
@@ -67,6 +68,7 @@ def test_python_of_a_page_runs(page, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "page", [p for p in pages_with("pycon") if p != "docs/serving.md"]
 )  # test_serving_zoo.py
+@pytest.mark.slow
 def test_sessions_of_a_page(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert failures(page, "\n".join(blocks(PAGES[page], "pycon"))) == 0
