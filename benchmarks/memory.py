@@ -43,17 +43,18 @@ def make(folder: Path, source: str, count: int) -> Path:
     if source == "folder":
         return images
 
-    from tfgen import streams
+    from tfgen import data
 
-    return streams.prepare(images, folder / "shards", 8 * 2**20, verbose=0)
+    return data.prepare(images, folder / "shards", 8 * 2**20, verbose=0)
 
 
 def work(path: str) -> int:
     """The trainer's side: one epoch, then the peak in MiB."""
-    from tfgen import streams, training
+    from tfgen import training
+    from tfgen.data import sources
     from tfgen.recipe import Recipe
 
-    streams.MEMORY_BYTES = 0  # a folder is read from disk however small it is
+    sources.MEMORY_BYTES = 0  # a folder is read from disk however small it is
     recipe = Recipe(
         family="AutoEncoder",
         model={

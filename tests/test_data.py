@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from tfgen import data
+from tfgen.data import named
 
 PUBLISHED_SIZES = {
     "digits": (1151, 287, 359),
@@ -116,7 +117,7 @@ def test_binarized_mnist_has_the_published_bytes():
         text = np.full((len(images), 784, 2), ord(" "), np.uint8)
         text[:, :, 0] = ord("0") + images.reshape(-1, 784) // 255
         text[:, -1, 1] = ord("\n")
-        published = data._BINARIZED_MNIST_SHA256["valid" if split == "validation" else split]
+        published = named._BINARIZED_MNIST_SHA256["valid" if split == "validation" else split]
         assert hashlib.sha256(text.tobytes()).hexdigest() == published
 
 
@@ -277,7 +278,9 @@ def test_digits_without_scikit_learn(no_sources, monkeypatch):
     ("name", "near"), [("mnits", "'mnist'"), ("binarised_mnist", "'binarized_mnist'")]
 )
 def test_unknown_name_gives_the_nearest(name, near):
-    with pytest.raises(ValueError, match=f"Did you mean {near}"):
+    with pytest.raises(
+        ValueError, match=f"^data must be .* received '{name}'. Did you mean {near}"
+    ):
         data.load(name)
 
 
@@ -319,9 +322,9 @@ def test_path_of_another_kind(tmp_path):
         ({"images": np.zeros((2, 4, 4), np.uint8)}, "Add images"),
         ({"images": np.array([{}, {}])}, "cannot be read"),
         ({"pictures": np.zeros((9, 4, 4), np.uint8)}, "received the keys pictures"),
-        ({"images": made_up(9), "labels": np.zeros(8, int)}, "as labels"),
-        ({"images": made_up(9), "labels": np.zeros(9)}, "as labels; received dtype float64"),
-        ({"images": made_up(9), "labels": np.full(9, -1)}, "0 or more"),
+        ({"images": made_up(9), "labels": np.zeros(8, int)}, r"one integer label.*shape \(8,\)"),
+        ({"images": made_up(9), "labels": np.zeros(9)}, "integer label.*received dtype float64"),
+        ({"images": made_up(9), "labels": np.full(9, -1)}, "at least 0"),
         ({"x_train": made_up(9), "x_test": made_up(9, (5, 5, 1))}, "x_test.*of shape"),
     ],
 )

@@ -30,7 +30,7 @@ MIRRORED = """
 
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    from tfgen import devices, streams, training
+    from tfgen import data, devices, training
     from tfgen.recipe import Recipe
 
     folder, recipes = sys.argv[1], json.loads(sys.argv[2])
@@ -45,7 +45,7 @@ MIRRORED = """
         # The images and the seeds of the first step of the last recipe, replica by replica.
         with strategy.scope():
             model = training.build(recipe)
-            split = streams.open_split(recipe.data, "train")
+            split = data.open_split(recipe.data, "train")
             batches = training.split_batches(recipe, split, False, 0)
             batches = strategy.experimental_distribute_dataset(batches)
             step = lambda images, *labels: (images, model.step_seeds(tf.shape(images)[0]))

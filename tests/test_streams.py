@@ -8,7 +8,9 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from tfgen import data, streams, training
+from tfgen import data, training
+from tfgen.data import shards as shards_module
+from tfgen.data import sources, writing
 from tfgen.recipe import Recipe
 
 RECIPE = Recipe(
@@ -26,7 +28,7 @@ RECIPE = Recipe(
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory):
     """Digits in several shards."""
-    return streams.prepare("digits", tmp_path_factory.mktemp("s") / "shards", 20_000, verbose=0)
+    return data.prepare("digits", tmp_path_factory.mktemp("s") / "shards", 20_000, verbose=0)
 
 
 @pytest.fixture(scope="module")
@@ -68,11 +70,11 @@ def test_shards_hold_the_data_set(shards):
 
 
 def test_order_of_shards_is_a_function_of_seed_and_epoch(shards, monkeypatch):
-    monkeypatch.setattr(streams, "BLOCK", 100)
-    split = streams.Shards(shards, "train")
+    monkeypatch.setattr(shards_module, "BLOCK", 100)
+    split = data.Shards(shards, "train")
     first = epoch(split, 1, 0)
     assert len(first) == split.count
-    assert epoch(streams.Shards(shards, "train"), 1, 0) == first
+    assert epoch(data.Shards(shards, "train"), 1, 0) == first
     in_order = [i.tobytes() for i in data.arrays(shards, "train")[0]]
     for other in (epoch(split, 1, 1), epoch(split, 2, 0), in_order):
         assert sorted(other) == sorted(first)
@@ -81,10 +83,10 @@ def test_order_of_shards_is_a_function_of_seed_and_epoch(shards, monkeypatch):
 
 @pytest.mark.parametrize("source", ["shards", "folder"])
 def test_batches_can_be_skipped(request, source, monkeypatch):
-    monkeypatch.setattr(streams, "MEMORY_BYTES", 0)
+    monkeypatch.setattr(sources, "MEMORY_BYTES", 0)
     recipe = dataclasses.replace(RECIPE, data=str(request.getfixturevalue(source)))
-    split = streams.open_split(recipe.data, "train")
-    assert not isinstance(split, streams.Arrays)
+    split = data.open_split(recipe.data, "train")
+    assert not isinstance(split, data.Arrays)
     whole = list(training.split_batches(recipe, split, True, 0).as_numpy_iterator())
     per_epoch = split.count // recipe.batch_size
     assert len(whole) == 3 * per_epoch
@@ -119,16 +121,16 @@ def test_a_resumed_run_on_shards_ends_as_a_whole_one(shards, tmp_path, monkeypat
 
 def test_prepare_refuses_a_folder_that_holds_a_data_set(shards):
     with pytest.raises(ValueError, match="already holds a data set"):
-        streams.prepare("digits", shards, verbose=0)
+        data.prepare("digits", shards, verbose=0)
 
 
 def test_preparation_that_was_cut_off_is_no_data_set(tmp_path, monkeypatch):
     def fail(path, *args):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(streams, "_digest_of_files", fail)
+    monkeypatch.setattr(writing, "_digest_of_files", fail)
     with pytest.raises(OSError, match="no space"):
-        streams.prepare("digits", tmp_path / "out", verbose=0)
+        data.prepare("digits", tmp_path / "out", verbose=0)
     with pytest.raises(ValueError, match="must hold PNG or JPEG images; it holds none"):
         data.arrays(tmp_path / "out")
 
@@ -152,7 +154,7 @@ def test_index_that_is_none(shards, tmp_path, change):
     index = json.loads((shards / "dataset.json").read_text())
     (tmp_path / "dataset.json").write_text(json.dumps(index | change))
     with pytest.raises(ValueError, match="not an index that tfgen data prepare writes"):
-        streams.Shards(tmp_path, "train")
+        data.Shards(tmp_path, "train")
 
 
 def test_index_cannot_lead_out_of_its_folder(shards, tmp_path):
@@ -160,14 +162,14 @@ def test_index_cannot_lead_out_of_its_folder(shards, tmp_path):
     index["splits"]["train"]["shards"] = ["../secret.tfrecord"]
     (tmp_path / "dataset.json").write_text(json.dumps(index))
     with pytest.raises(ValueError, match="not an index"):
-        streams.Shards(tmp_path, "train")
+        data.Shards(tmp_path, "train")
 
 
 def test_missing_and_damaged_shards(shards, tmp_path):
     index = json.loads((shards / "dataset.json").read_text())
     (tmp_path / "dataset.json").write_text(json.dumps(index))
     with pytest.raises(ValueError, match="lacks the shard"):
-        streams.Shards(tmp_path, "train")
+        data.Shards(tmp_path, "train")
     for path in shards.glob("*.tfrecord"):
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 1
@@ -176,16 +178,34 @@ def test_missing_and_damaged_shards(shards, tmp_path):
         data.arrays(tmp_path, "test")
 
 
+# Opening
+
+
+def test_the_splits_of_a_file_are_read_once(tmp_path, monkeypatch):
+    path = tmp_path / "mine.npz"
+    images = np.random.default_rng(0).integers(0, 256, (50, 4, 4), np.uint8)
+    np.savez(path, images=images)
+    read = []
+    original = sources.read_npz
+    monkeypatch.setattr(sources, "read_npz", lambda path: read.append(path) or original(path))
+    first = [data.open_split(path, split).digest() for split in data.SPLITS]
+    assert [data.open_split(str(path), split).digest() for split in data.SPLITS] == first
+    assert len(read) == 1
+    np.savez(path, images=images[:40])  # another file under the same name
+    assert data.open_split(path, "train").count == 26
+    assert len(read) == 2
+
+
 # Folders
 
 
 def test_a_folder_gives_the_same_batches_in_memory_and_not(folder, monkeypatch):
     recipe = dataclasses.replace(RECIPE, data=str(folder))
-    held = streams.open_split(recipe.data, "train")
-    assert isinstance(held, streams.Arrays)
-    monkeypatch.setattr(streams, "MEMORY_BYTES", 0)
-    read = streams.open_split(recipe.data, "train")
-    assert isinstance(read, streams.Files)
+    held = data.open_split(recipe.data, "train")
+    assert isinstance(held, data.Arrays)
+    monkeypatch.setattr(sources, "MEMORY_BYTES", 0)
+    read = data.open_split(recipe.data, "train")
+    assert isinstance(read, data.Files)
     assert (held.count, held.image_shape, held.num_classes) == (
         *(read.count, read.image_shape, read.num_classes),
     )
@@ -198,7 +218,7 @@ def test_a_folder_gives_the_same_batches_in_memory_and_not(folder, monkeypatch):
 
 def test_a_folder_becomes_shards_without_being_held(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(data, "_read_images", lambda *args: pytest.fail("held in memory"))
-    path = streams.prepare(folder, tmp_path / "out", verbose=0)
+    path = data.prepare(folder, tmp_path / "out", verbose=0)
     monkeypatch.undo()
     for part in ("validation", "test"):
         for own, other in zip(data.arrays(path, part), data.arrays(folder, part), strict=True):
@@ -208,7 +228,7 @@ def test_a_folder_becomes_shards_without_being_held(folder, tmp_path, monkeypatc
 def test_an_image_of_another_size_is_named(folder, tmp_path, monkeypatch):
     for index, width in enumerate([6] * 20 + [7]):
         Image.new("L", (width, 4)).save(tmp_path / f"{index:02d}.png")
-    monkeypatch.setattr(streams, "MEMORY_BYTES", 0)
+    monkeypatch.setattr(sources, "MEMORY_BYTES", 0)
     with pytest.raises(ValueError, match=r"20\.png must have the shape of the first image"):
-        streams.prepare(tmp_path, tmp_path / "out", verbose=0)
+        data.prepare(tmp_path, tmp_path / "out", verbose=0)
     assert not (tmp_path / "out" / "dataset.json").exists()

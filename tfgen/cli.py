@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from tfgen import data, devices, plots, streams, training, zoo
+from tfgen import data, devices, plots, training, zoo
 from tfgen import evaluation as measuring
 from tfgen import export as exporting
 from tfgen.models.generative import GenerativeModel
@@ -307,7 +307,7 @@ def prepare(
     verbose: Annotated[bool, typer.Option(help="Show progress.")] = True,
 ) -> None:
     """Writes TFRecord shards, from which a data set larger than memory is trained on."""
-    folder = streams.prepare(name, out, shard_mib * 2**20, seed, int(verbose))
+    folder = data.prepare(name, out, shard_mib * 2**20, seed, int(verbose))
     console.print(f"Wrote {folder.resolve()}", soft_wrap=True)
 
 

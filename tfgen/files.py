@@ -68,8 +68,8 @@ def only_writer(folder: str | Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         raise ValueError(
-            f"out must be a folder that no other process writes to; {folder.resolve()} is being "
-            "trained into right now. Wait until that run ends, or name another folder."
+            f"folder must not be in use by another process; {folder.resolve()} is. Wait until "
+            "that process ends, or name another folder."
         ) from None
     try:
         yield

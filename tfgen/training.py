@@ -26,7 +26,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfgen import devices, families, noise, pixels, plots, streams, tuning, zoo
+from tfgen import data, devices, families, noise, pixels, plots, tuning, zoo
 from tfgen.devices import move_averages, num_replicas
 from tfgen.files import only_writer, replacing
 from tfgen.models.generative import GenerativeModel
@@ -44,8 +44,6 @@ __all__ = [
 
 ORDER_FOLD = 1  # seed -> the data's order
 SHIFT_FOLD = 2  # seed -> the shifts of training images
-MNIST_LICENCE = "MNIST by Y. LeCun, C. Cortes and C. Burges, CC BY-SA 3.0."
-DATA_LICENCES = {"mnist": MNIST_LICENCE, "binarized_mnist": MNIST_LICENCE}
 CHECK_STEPS = 50  # between two looks at whether the losses are still finite
 ASK_STEPS = 10  # between two questions of several processes whether to save
 STATE_BYTES = 512  # room for a checkpoint's state on its way to other processes
@@ -93,7 +91,7 @@ def build(recipe: Recipe) -> keras.Model:
         model = family(**{"seed": recipe.seed, "dtype": recipe.precision, **recipe.model})
     except TypeError as error:
         raise ValueError(f"recipe: model does not fit {recipe.family}: {error}.") from error
-    steps_per_epoch = streams.open_split(recipe.data, "train").count // recipe.batch_size
+    steps_per_epoch = data.open_split(recipe.data, "train").count // recipe.batch_size
     unknown = set(recipe.learning_rates) - set(model.updates_per_step)
     if unknown:
         raise ValueError(
@@ -202,11 +200,11 @@ def batches(
     recipe: Recipe, images: np.ndarray, labels: np.ndarray | None, first_step: int
 ) -> tf.data.Dataset:
     """Yields the batches of steps first_step, first_step + 1, ... of images held in memory."""
-    return split_batches(recipe, streams.Arrays(images, labels), labels is not None, first_step)
+    return split_batches(recipe, data.Arrays(images, labels), labels is not None, first_step)
 
 
 def split_batches(
-    recipe: Recipe, split: streams.Split, labelled: bool, first_step: int
+    recipe: Recipe, split: data.Split, labelled: bool, first_step: int
 ) -> tf.data.Dataset:
     """Yields the batches of steps first_step, first_step + 1, ... to the end of the run.
 
@@ -728,8 +726,8 @@ def _train(recipe, folder, resume, verbose, tensorboard, checkpoint_seconds) -> 
     if chief:
         _check_folder(folder, recipe, resume)
     model = build(recipe)
-    split = streams.open_split(recipe.data, "train")
-    validation = streams.open_split(recipe.data, "validation")
+    split = data.open_split(recipe.data, "train")
+    validation = data.open_split(recipe.data, "validation")
     labelled = model.num_classes is not None
     if labelled and split.num_classes is None:
         raise ValueError(
@@ -741,7 +739,7 @@ def _train(recipe, folder, resume, verbose, tensorboard, checkpoint_seconds) -> 
             f"recipe: {recipe.data!r} must hold at least two classes for a model of them; its "
             "train split holds one. Leave num_classes out or use other data."
         )
-    first_images, _ = streams.head(split, 1)
+    first_images, _ = data.head(split, 1)
     pixels.check_images(first_images, model.image_shape, 256, f"recipe: data {recipe.data!r}")
     per_epoch = split.count // recipe.batch_size
     if not per_epoch:
@@ -755,7 +753,7 @@ def _train(recipe, folder, resume, verbose, tensorboard, checkpoint_seconds) -> 
     if chief:
         callbacks.append(CSVLog(folder / "log.csv"))
         if isinstance(model, GenerativeModel):
-            images, _ = streams.head(validation, FIXED_SEEDS)
+            images, _ = data.head(validation, FIXED_SEEDS)
             callbacks.append(DrawSamples(folder / "samples", images, averages))
         if tensorboard:
             callbacks.append(keras.callbacks.TensorBoard(folder / "tensorboard"))
@@ -849,11 +847,11 @@ def _claim(folder: Path, recipe: Recipe, resume: bool) -> None:
 
 def provenance(recipe: Recipe, folder: str | Path) -> dict[str, Any]:
     """Returns what an entry's metadata says of how it was trained."""
-    split = streams.open_split(recipe.data, "train")
+    split = data.open_split(recipe.data, "train")
     gpus = tf.config.list_physical_devices("GPU")
     return {
         "data": {"name": recipe.data, "split": "train", "digest": split.digest()},
-        "licence": {"weights": "Apache-2.0", "data": DATA_LICENCES.get(recipe.data, "")},
+        "licence": {"weights": "Apache-2.0", "data": data.licence(recipe.data)},
         "training": json.loads((Path(folder) / "training.json").read_text()),
         "device": f"{len(gpus)} GPU" if gpus else f"{os.cpu_count()} CPU cores",
     }
@@ -868,7 +866,7 @@ def _patience_is_over(checkpoint: Checkpoint, recipe: Recipe) -> bool:
     )
 
 
-def _validation(split: streams.Split, labelled: bool, batch_size: int) -> tf.data.Dataset:
+def _validation(split: data.Split, labelled: bool, batch_size: int) -> tf.data.Dataset:
     """Yields a split in its order; for several replicas the last batch is filled up, weight 0."""
 
     def read(keys):

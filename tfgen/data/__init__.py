@@ -1,0 +1,41 @@
+"""Data sets as uint8 images: named ones, `.npz` files, folders of images, and shards.
+
+    name                 image        train   validation    test   labels   from
+    digits             8 x 8 x 1      1,151          287     359      yes   scikit-learn
+    mnist            28 x 28 x 1     50,000       10,000  10,000      yes   keras.datasets
+    fashion_mnist    28 x 28 x 1     50,000       10,000  10,000      yes   keras.datasets
+    cifar10          32 x 32 x 3     40,000       10,000  10,000      yes   keras.datasets
+    binarized_mnist  28 x 28 x 1     50,000       10,000  10,000       no   Larochelle and Murray
+
+    sources   from a name or a path to images: `arrays`, `load`, `open_split`
+    named     the table above, and where each set is downloaded from
+    npz, images, shards     the three formats on disk; `prepare` writes shards
+    splits    a split as training reads it, in an order of its own for each epoch
+
+The order of the images is the file's and never changes: shuffling belongs to training, where it
+has a seed.
+"""
+
+from tfgen.data.named import licence, names
+from tfgen.data.pairs import SPLITS, DataNotFoundError, digest
+from tfgen.data.shards import Shards
+from tfgen.data.sources import arrays, load, open_split
+from tfgen.data.splits import Arrays, Files, Split, head
+from tfgen.data.writing import prepare
+
+__all__ = [
+    "SPLITS",
+    "Arrays",
+    "DataNotFoundError",
+    "Files",
+    "Shards",
+    "Split",
+    "arrays",
+    "digest",
+    "head",
+    "licence",
+    "load",
+    "names",
+    "open_split",
+    "prepare",
+]

@@ -1,0 +1,192 @@
+"""Data sets that need no path: where each comes from, how large it is, who may use it.
+
+A named set is looked for as `<name>.npz` in the folder `$TFGEN_DATA_DIR` first, so that a machine
+without internet works. Only then is it downloaded, into the cache of Keras.
+"""
+
+import dataclasses
+import difflib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeGuard
+
+import keras
+import numpy as np
+
+from tfgen import pixels
+from tfgen.data.npz import read_npz
+from tfgen.data.pairs import DataNotFoundError, Pair, validated, with_every_split
+
+__all__ = ["is_named", "licence", "load_named", "named_file", "names", "unknown"]
+
+
+def names() -> list[str]:
+    """Returns the names of the data sets that need no path.
+
+    >>> names()
+    ['binarized_mnist', 'cifar10', 'digits', 'fashion_mnist', 'mnist']
+    """
+    return sorted(NAMED)
+
+
+def is_named(data: str | os.PathLike[str]) -> TypeGuard[str]:
+    """Whether `data` is one of `names()`, not a path."""
+    return isinstance(data, str) and data in NAMED
+
+
+def licence(data: str | os.PathLike[str]) -> str:
+    """Returns who made a named data set and its licence; "" for a path.
+
+    >>> licence("fashion_mnist")
+    'Fashion-MNIST, (c) 2017 Zalando SE, MIT.'
+    """
+    return NAMED[data].licence if is_named(data) else ""
+
+
+def unknown(data: str) -> ValueError:
+    """Returns the error for a word that is neither a named set nor a path; it names the nearest."""
+    near = difflib.get_close_matches(data, names(), n=3, cutoff=0.5)
+    hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+    return ValueError(
+        f"data must be one of {', '.join(names())}, or the path of an .npz file or of a folder of "
+        f"images; received {data!r}.{hint}"
+    )
+
+
+def named_file(name: str) -> Path | None:
+    """Returns where a named set would lie in $TFGEN_DATA_DIR; None if that is not set."""
+    folder = os.environ.get("TFGEN_DATA_DIR")
+    return Path(folder).expanduser() / f"{name}.npz" if folder else None
+
+
+def load_named(name: str) -> dict[str, Pair]:
+    """Loads every split of a named set from $TFGEN_DATA_DIR, or else from its source.
+
+    Raises:
+        ValueError: The file in $TFGEN_DATA_DIR holds something else.
+        DataNotFoundError: The set is neither on this disk nor reachable.
+        ImportError: `digits` without scikit-learn.
+    """
+    source = NAMED[name]
+    path = named_file(name)
+    if path is not None and path.is_file():
+        splits = read_npz(path, source.image_shape)
+        return with_every_split(name, splits, source.num_validation)
+    try:
+        splits = source.fetch()
+    except ImportError:
+        raise
+    # Keras raises a bare Exception when a download fails, so nothing narrower will do.
+    except Exception as error:
+        missing = "TFGEN_DATA_DIR is not set" if path is None else f"{path} does not exist"
+        raise DataNotFoundError(
+            f"data {name!r} is not on this disk ({missing}), and could not be downloaded from "
+            f"{source.origin}: {type(error).__name__}: {error}. Either set TFGEN_DATA_DIR to a "
+            f"folder that holds {name}.npz, or connect to the internet and try again."
+        ) from error
+    splits = {
+        split: validated(f"{name} ({split})", images, labels, source.image_shape)
+        for split, (images, labels) in splits.items()
+    }
+    return with_every_split(name, splits, source.num_validation)
+
+
+def _fetch_digits() -> dict[str, Pair]:
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise ImportError(
+            "data 'digits' needs scikit-learn, which is not installed. "
+            "Install it with: pip install tfgen[data]"
+        ) from error
+    bundle = load_digits()
+    levels = bundle.images.astype(np.int64)  # (1797, 8, 8) in [0, 16]
+    return {"train": (pixels.level_values(17)[levels], bundle.target)}
+
+
+def _fetch_keras(name: str) -> dict[str, Pair]:
+    train, test = getattr(keras.datasets, name).load_data()
+    return {"train": train, "test": test}
+
+
+_BINARIZED_MNIST = (
+    "http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist/binarized_mnist_"
+)
+# The address is not encrypted, so the published hashes are what makes the files trustworthy.
+_BINARIZED_MNIST_SHA256 = {
+    "train": "ad693b29f94c14277b095f5238ddefbbdaaae0939789dd2f4f0205278cee3e4d",
+    "valid": "1de3d397c40fe8eeb33dafd4099a1f665ec01e96d9be234aaeeac8a34930e2e2",
+    "test": "e6687bfea3f820c174f33b7865140b2a2dd2930ef786f35d45795fc193b5ab2c",
+}
+
+
+def _fetch_binarized_mnist() -> dict[str, Pair]:
+    splits = {}
+    for part, sha256 in _BINARIZED_MNIST_SHA256.items():
+        path = keras.utils.get_file(
+            f"binarized_mnist_{part}.amat", f"{_BINARIZED_MNIST}{part}.amat", file_hash=sha256
+        )
+        split = "validation" if part == "valid" else part
+        splits[split] = (_parse_amat(Path(path).read_bytes()), None)
+    return splits
+
+
+def _parse_amat(text: bytes) -> np.ndarray:
+    """Parses lines of 784 characters 0 or 1 between blanks into images of 0 and 255."""
+    characters = np.frombuffer(text, np.uint8)
+    bits = characters[characters > ord(" ")] - np.uint8(ord("0"))
+    return (255 * bits).reshape(-1, 28, 28)
+
+
+@dataclasses.dataclass(frozen=True)
+class NamedSet:
+    """Where a named set comes from when $TFGEN_DATA_DIR does not hold it.
+
+    Attributes:
+        image_shape: Height, width, channels.
+        num_validation: How many of the last training images are held out for a missing
+            validation split. None: a fifth.
+        origin: The source, for messages.
+        licence: Who made it, and its licence.
+        fetch: Returns the splits that the source has, downloading them if need be.
+    """
+
+    image_shape: tuple[int, int, int]
+    num_validation: int | None
+    origin: str
+    licence: str
+    fetch: Callable[[], dict[str, Pair]]
+
+
+MNIST_LICENCE = "MNIST by Y. LeCun, C. Cortes and C. Burges, CC BY-SA 3.0."
+
+NAMED = {
+    "digits": NamedSet(
+        (8, 8, 1),
+        None,
+        "scikit-learn",
+        "Optical Recognition of Handwritten Digits by E. Alpaydin and C. Kaynak, CC BY 4.0.",
+        _fetch_digits,
+    ),
+    "mnist": NamedSet(
+        (28, 28, 1), 10_000, "keras.datasets.mnist", MNIST_LICENCE, lambda: _fetch_keras("mnist")
+    ),
+    "fashion_mnist": NamedSet(
+        (28, 28, 1),
+        10_000,
+        "keras.datasets.fashion_mnist",
+        "Fashion-MNIST, (c) 2017 Zalando SE, MIT.",
+        lambda: _fetch_keras("fashion_mnist"),
+    ),
+    "cifar10": NamedSet(
+        (32, 32, 3),
+        10_000,
+        "keras.datasets.cifar10",
+        "CIFAR-10 by A. Krizhevsky, 2009; no licence stated.",
+        lambda: _fetch_keras("cifar10"),
+    ),
+    "binarized_mnist": NamedSet(
+        (28, 28, 1), 10_000, f"{_BINARIZED_MNIST}*.amat", MNIST_LICENCE, _fetch_binarized_mnist
+    ),
+}

@@ -1,0 +1,139 @@
+"""Splits of a data set as training reads them: from memory or from image files.
+
+Whatever a split comes from, an epoch is a sequence of keys whose order is a function of
+(seed, epoch) alone, cheap to skip through, and a batch of keys is read into a batch of images:
+
+    held in memory   key = index              order: a permutation of all
+    image folder     key = index of a file    the same permutation; files are read when needed
+    shards           key = record             shards permuted, then each block of records
+
+So an image folder gives the same batches whether it fits into memory or not. Shards are in
+`tfgen.data.shards`.
+"""
+
+import functools
+from typing import Protocol
+
+import numpy as np
+import tensorflow as tf
+
+from tfgen.data.images import read_image
+from tfgen.data.pairs import digest, digest_of
+
+__all__ = ["Arrays", "Files", "Split", "head"]
+
+READ_AHEAD = tf.data.AUTOTUNE
+
+
+class Split(Protocol):
+    """One split of a data set.
+
+    Attributes:
+        count: Images.
+        image_shape: Height, width, channels.
+        num_classes: One more than the largest label, or None without labels.
+        parallel: How many batches are read at once.
+    """
+
+    count: int
+    image_shape: tuple[int, int, int]
+    num_classes: int | None
+    parallel: int | None
+
+    def keys(self, seed: tf.Tensor, epoch: tf.Tensor) -> tf.data.Dataset:
+        """Returns the keys of one epoch, scalars, in an order that (seed, epoch) decides."""
+
+    def keys_in_order(self) -> tf.data.Dataset:
+        """Returns all keys in the order of the file."""
+
+    def read(self, keys: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
+        """Returns images uint8 (n, *image_shape) and labels int64 (n,) or None of keys (n,)."""
+
+    def digest(self) -> str:
+        """Returns what identifies the images, as `digest` does for an array."""
+
+
+class Arrays:
+    """A split that is held in memory."""
+
+    parallel = None
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray | None):
+        self.count = len(images)
+        self.image_shape = images.shape[1:]
+        self.num_classes = None if labels is None else int(labels.max()) + 1
+        self._arrays = images, labels
+
+    @functools.cached_property
+    def _tensors(self) -> tuple[tf.Tensor, tf.Tensor | None]:
+        images, labels = self._arrays
+        with tf.init_scope():  # not a constant of the graph that is being traced
+            return tf.constant(images), None if labels is None else tf.constant(labels)
+
+    def keys(self, seed: tf.Tensor, epoch: tf.Tensor) -> tf.data.Dataset:
+        return _permuted(self.count, seed, epoch)
+
+    def keys_in_order(self) -> tf.data.Dataset:
+        return tf.data.Dataset.range(self.count)
+
+    def read(self, keys: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
+        images, labels = self._tensors
+        return tf.gather(images, keys), None if labels is None else tf.gather(labels, keys)
+
+    def digest(self) -> str:
+        return digest(self._arrays[0])
+
+
+class Files:
+    """A split of image files, which are read and decoded when they are needed.
+
+    Args:
+        paths: One file for each image.
+        labels: int64 (N,), or None.
+        image_shape: What each file must hold.
+    """
+
+    parallel = READ_AHEAD
+
+    def __init__(
+        self, paths: np.ndarray, labels: np.ndarray | None, image_shape: tuple[int, int, int]
+    ):
+        self.count = len(paths)
+        self.image_shape = tuple(image_shape)
+        self.num_classes = None if labels is None else int(labels.max()) + 1
+        self._paths, self._labels = paths, labels
+
+    def keys(self, seed: tf.Tensor, epoch: tf.Tensor) -> tf.data.Dataset:
+        return _permuted(self.count, seed, epoch)
+
+    def keys_in_order(self) -> tf.data.Dataset:
+        return tf.data.Dataset.range(self.count)
+
+    def read(self, keys: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
+        images = tf.numpy_function(self._read, [keys], tf.uint8, stateful=False)
+        images = tf.ensure_shape(images, (keys.shape[0], *self.image_shape))
+        return images, None if self._labels is None else tf.gather(self._labels, keys)
+
+    def _read(self, keys: np.ndarray) -> np.ndarray:
+        return np.stack(
+            [read_image(self._paths[key], self.image_shape) for key in keys]
+            or [np.zeros(self.image_shape, np.uint8)][:0]
+        )
+
+    def digest(self) -> str:
+        images = (read_image(path, self.image_shape) for path in self._paths)
+        return digest_of(images, (self.count, *self.image_shape))
+
+
+def head(split: Split, count: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """Returns the first images of a split, at most `count`, and their labels."""
+    keys = next(iter(split.keys_in_order().take(count).batch(count)))
+    images, labels = split.read(keys)
+    return np.asarray(images), None if labels is None else np.asarray(labels)
+
+
+def _permuted(count: int, seed: tf.Tensor, epoch: tf.Tensor) -> tf.data.Dataset:
+    indices = tf.random.experimental.stateless_shuffle(
+        tf.range(count), seed=tf.stack([seed, epoch])
+    )
+    return tf.data.Dataset.from_tensor_slices(indices)

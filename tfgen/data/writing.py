@@ -1,0 +1,107 @@
+"""Writing a data set as shards, which `tfgen.data.shards` reads."""
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfgen.data.pairs import SPLITS
+from tfgen.data.shards import FORMAT, INDEX
+from tfgen.data.sources import open_split
+from tfgen.data.splits import Split
+from tfgen.files import only_writer, replacing
+
+__all__ = ["prepare"]
+
+SHARD_BYTES = 64 * 2**20
+
+
+def prepare(
+    data: str | os.PathLike[str],
+    folder: str | os.PathLike[str],
+    shard_bytes: int = SHARD_BYTES,
+    seed: int = 0,
+    verbose: int = 1,
+) -> Path:
+    """Writes all splits of a data set as TFRecord shards of PNG images, in an order of `seed`.
+
+    An image folder is read file by file, so it may be larger than memory. dataset.json comes
+    last: a folder whose preparation was cut off is no data set.
+
+    Args:
+        data: As for `open_split`.
+        folder: Where the shards go; must not hold a data set yet.
+        shard_bytes: Pixels in a shard, uncompressed, about; at least one image.
+        seed: Decides the order of the training images; the other splits keep theirs.
+        verbose: 1 shows a progress bar.
+
+    Raises:
+        ValueError: As for `open_split`, or the folder holds a data set.
+        OSError: The folder cannot be written.
+    """
+    folder = Path(folder).expanduser()
+    if (folder / INDEX).exists():
+        raise ValueError(
+            f"folder must be a new one; {folder} already holds a data set. Name another folder."
+        )
+    splits = {split: open_split(data, split, memory_bytes=0) for split in SPLITS}
+    index: dict[str, Any] = {
+        "format": FORMAT,
+        "image_shape": list(splits["train"].image_shape),
+        "num_classes": splits["train"].num_classes,
+        "splits": {},
+    }
+    total = sum(split.count for split in splits.values())
+    bar = keras.utils.Progbar(total, unit_name="image", verbose=verbose)
+    with only_writer(folder):
+        for part, split in splits.items():
+            order = np.arange(split.count)
+            if part == "train":
+                order = np.random.default_rng(seed).permutation(order)
+            per_shard = max(1, shard_bytes // math.prod(split.image_shape))
+            shards = -(-split.count // per_shard)
+            paths = []
+            for shard, keys in enumerate(np.array_split(order, shards)):
+                paths.append(f"{part}-{shard:05d}-of-{shards:05d}.tfrecord")
+                with replacing(folder / paths[-1]) as path:
+                    _write_shard(path, split, keys, bar)
+            digest = _digest_of_files([folder / path for path in paths])
+            index["splits"][part] = {"count": split.count, "shards": paths, "digest": digest}
+        with replacing(folder / INDEX) as path:
+            path.write_text(json.dumps(index, indent=2) + "\n")
+    return folder
+
+
+def _write_shard(path: Path, split: Split, keys: np.ndarray, bar: keras.utils.Progbar) -> None:
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for key in keys:
+            images, labels = split.read(tf.constant([key]))
+            png = tf.io.encode_png(images[0]).numpy()
+            feature = {"image": tf.train.Feature(bytes_list=tf.train.BytesList(value=[png]))}
+            if labels is not None:
+                label = tf.train.Int64List(value=[int(labels[0])])
+                feature["label"] = tf.train.Feature(int64_list=label)
+            example = tf.train.Example(features=tf.train.Features(feature=feature))
+            writer.write(example.SerializeToString())
+            bar.add(1)
+
+
+def _digest_of_files(paths: list[Path]) -> str:
+    sha = hashlib.sha256()
+    for path in paths:
+        for chunk in _chunks(path):
+            sha.update(chunk)
+    return sha.hexdigest()
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while chunk := file.read(2**20):
+            yield chunk
