@@ -119,7 +119,8 @@ def open_split(data: str | os.PathLike[str], split: str, memory_bytes: int | Non
         if len(files) * math.prod(shape) > (MEMORY_BYTES if memory_bytes is None else memory_bytes):
             return Files(files, labels, shape)
         return Arrays(*_read_folder(path)[split])
-    return Arrays(*_load_once(data, path and path.resolve(), _stamp(path))[split])
+    key = data if is_named(data) else str(path)
+    return Arrays(*_load_once(key, path and path.resolve(), _stamp(path))[split])
 
 
 def _read_folder(folder: Path) -> dict[str, Pair]:
@@ -149,9 +150,7 @@ def _load(data: str | os.PathLike[str]) -> dict[str, Pair]:
 
 
 @functools.lru_cache(maxsize=1)
-def _load_once(
-    data: str | os.PathLike[str], path: Path | None, stamp: tuple[int, int] | None
-) -> dict[str, Pair]:
+def _load_once(data: str, path: Path | None, stamp: tuple[int, int] | None) -> dict[str, Pair]:
     """Loads a set, unless it is the last one loaded and its file is still the same."""
     return _load(data)
 
