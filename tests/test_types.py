@@ -36,7 +36,6 @@ STILL_UNTYPED: dict[str, int] = {
     "tfgen/models/vae.py": 7,
     "tfgen/serving/servable.py": 2,
     "tfgen/serving/tensors.py": 1,
-    "tfgen/streams.py": 22,
     "tfgen/training.py": 8,
 }
 
