@@ -17,11 +17,21 @@ PACKAGE = ROOT / "tfgen"
 # are formats that know a model by what it offers, so they stand below the models, whose methods
 # `save_to_preset` and `export` write them.
 FLOORS = (
-    ("allocator", "backend", "checks", "devices", "downloads", "files", "noise", "pixels"),
+    (
+        "allocator",
+        "arrays",
+        "backend",
+        "checks",
+        "devices",
+        "downloads",
+        "files",
+        "noise",
+        "pixels",
+    ),
     ("narrow_noise",),
-    ("families", "recipe", "tuning", "optimizers"),
+    ("families", "recipe", "tuning", "optimizers", "starting"),
     ("distributions", "layers"),
-    ("presets", "model_repository", "export"),
+    ("presets", "model_repository", "export", "formats"),
     ("models",),
     ("zoo",),
     ("data",),
