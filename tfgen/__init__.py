@@ -13,6 +13,7 @@ from tfgen.models.autoencoder import AutoEncoder
 from tfgen.models.classifier import Classifier
 from tfgen.models.gan import GAN
 from tfgen.models.generative import GenerativeModel
+from tfgen.models.hierarchical_vae import HierarchicalVAE
 from tfgen.models.pixel_cnn import PixelCNN
 from tfgen.models.pixel_rnn import PixelRNN
 from tfgen.models.vae import VAE
@@ -28,6 +29,7 @@ __all__ = [
     "AutoEncoder",
     "Classifier",
     "GenerativeModel",
+    "HierarchicalVAE",
     "PixelCNN",
     "PixelRNN",
     "Recipe",

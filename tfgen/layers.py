@@ -402,15 +402,22 @@ def encoder_network(
     num_blocks: int,
     dense_units: int,
     num_classes: int | None = None,
+    stem: int = 0,
 ) -> keras.Model:
     """Builds the convolutional trunk of an encoder.
 
     Stages of a 3x3 convolution with stride 2 and `num_blocks` residual blocks, then one dense
-    layer: grey images (batch, *image_shape) [and labels (batch,)] -> (batch, dense_units).
+    layer: grey images (batch, *image_shape) [and labels (batch,)] -> (batch, dense_units). With
+    `stem` above 0, a convolution of that many channels and one residual block come first, at full
+    size.
     """
     check_strides(image_shape, filters)
     images = keras.Input(image_shape, name="images")
     x = GreyToPixels(name="pixels")(images)
+    if stem:
+        x = keras.layers.Conv2D(stem, 3, padding="same", name="stem_conv")(x)
+        x = residual_block(x, stem, "stem_block")
+        x = keras.layers.Activation(ACTIVATION, name="stem_activation")(x)
     for stage, width in enumerate(filters):
         x = keras.layers.Conv2D(width, 3, 2, "same", name=f"stage_{stage}_conv")(x)
         for block in range(num_blocks):

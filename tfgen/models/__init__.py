@@ -3,8 +3,9 @@
 from tfgen.models.autoencoder import AutoEncoder
 from tfgen.models.classifier import Classifier
 from tfgen.models.gan import GAN
+from tfgen.models.hierarchical_vae import HierarchicalVAE
 from tfgen.models.pixel_cnn import PixelCNN
 from tfgen.models.pixel_rnn import PixelRNN
 from tfgen.models.vae import VAE
 
-__all__ = ["GAN", "VAE", "AutoEncoder", "Classifier", "PixelCNN", "PixelRNN"]
+__all__ = ["GAN", "VAE", "AutoEncoder", "Classifier", "HierarchicalVAE", "PixelCNN", "PixelRNN"]

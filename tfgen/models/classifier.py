@@ -26,6 +26,7 @@ class Classifier(EndpointModel):
         filters: Channels of the stages, each with stride 2.
         num_blocks: Residual blocks per stage.
         feature_units: Width of the penultimate layer.
+        stem: Channels of a stage at full size before the others, for colour images; 0: none.
         label_smoothing: Probability that the target spreads over all classes, in [0, 1).
         seed: Kept for the recipe; the model draws no noise.
 
@@ -48,6 +49,7 @@ class Classifier(EndpointModel):
         filters: tuple[int, ...] = (32, 64),
         num_blocks: int = 1,
         feature_units: int = 128,
+        stem: int = 0,
         label_smoothing: float = 0.0,
         seed: int = 0,
         **kwargs,
@@ -56,11 +58,11 @@ class Classifier(EndpointModel):
         self.keep(locals())
         checks.at_least(2, num_classes=num_classes)
         checks.at_least(1, feature_units=feature_units)
-        checks.at_least(0, num_blocks=num_blocks)
+        checks.at_least(0, num_blocks=num_blocks, stem=stem)
         checks.fraction(label_smoothing=label_smoothing)
         with self.own_dtype_policy():
             self.encoder = layers.encoder_network(
-                self.image_shape, self.filters, num_blocks, feature_units
+                self.image_shape, self.filters, num_blocks, feature_units, stem=stem
             )
             self.head = keras.layers.Dense(num_classes, dtype="float32", name="logits")
             self.head.build((None, feature_units))

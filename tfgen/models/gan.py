@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfgen import devices, layers, noise, pixels, tuning
+from tfgen.models import gan_networks
 from tfgen.models.generative import GenerativeModel, with_labels
 
 __all__ = [
@@ -23,10 +24,12 @@ __all__ = [
     "wasserstein_gp",
 ]
 
+NETWORKS = ("dcgan", "residual")
 SLOPE = 0.2  # of the leaky ReLUs, as in DCGAN
 MODE_SHARPNESS = 15.0  # of the choice between modes: the largest of 16 weighs 0.92 on average
 # Streams of a seed beside 0, that of the latents.
-MIX_STREAM, CHOICE_STREAM = 1, 2  # of the gradient penalty; of the choice between candidates
+# Of the gradient penalty; of the choice between candidates; of the augmentation.
+MIX_STREAM, CHOICE_STREAM, AUGMENT_STREAM = 1, 2, 3
 DISCRIMINATOR_FOLD, GENERATOR_FOLD = 1, 2  # separate noise for the two updates of a step
 
 # Objectives: logits of real and of generated images -> losses of D and of G, each (batch,).
@@ -92,7 +95,9 @@ class GAN(GenerativeModel):
         filters: Channels of the discriminator's stages, each with stride 2.
         generator_filters: Channels of the generator's stages, the coarsest first, as many as
             `filters`; None mirrors `filters`.
-        num_blocks: Residual blocks per stage, in both networks.
+        network: "dcgan" (strided convolutions) or "residual" (see `gan_networks`), for colour and
+            larger images.
+        num_blocks: Residual blocks per stage, in both networks; at least 1 for "residual".
         dense_units: Width of the discriminator's last hidden layer.
         spectral_normalization: Whether the discriminator's kernels are divided by their largest
             singular value (Miyato et al., 2018).
@@ -100,6 +105,9 @@ class GAN(GenerativeModel):
         gradient_penalty: Weight of (|grad D| - 1)^2 between real and generated images; only for
             "wasserstein_gp".
         r1: Weight of R1, r1 / 2 |grad D(x)|^2 at real images (Mescheder et al., 2018); 0 is off.
+        augment: Whether D sees real and generated images shifted by up to an eighth of their side
+            and changed in brightness, saturation and contrast, so that it cannot learn a small data
+            set by heart (Zhao et al., "Differentiable augmentation", 2020).
         discriminator_steps: Updates of D before each update of G, with fresh noise each.
         ema_momentum: Momentum of the averaged generator, warmed up, in [0, 1).
         candidates: Latents that each sample draws to keep one of.
@@ -130,12 +138,14 @@ class GAN(GenerativeModel):
         latent_modes: int = 0,
         filters: tuple[int, ...] = (32, 64),
         generator_filters: tuple[int, ...] | None = None,
+        network: str = "dcgan",
         num_blocks: int = 0,
         dense_units: int = 128,
         spectral_normalization: bool = False,
         objective: str = "non_saturating",
         gradient_penalty: float = 10.0,
         r1: float = 0.0,
+        augment: bool = False,
         discriminator_steps: int = 1,
         ema_momentum: float = 0.999,
         candidates: int = 1,
@@ -150,10 +160,12 @@ class GAN(GenerativeModel):
             raise ValueError(
                 f"objective must be one of {', '.join(OBJECTIVES)}; received {objective!r}."
             )
+        if network not in NETWORKS:
+            raise ValueError(f"network must be one of {', '.join(NETWORKS)}; received {network!r}.")
         for name, value, least in (
             ("latent_dim", latent_dim, 1),
             ("latent_modes", latent_modes, 0),
-            ("num_blocks", num_blocks, 0),
+            ("num_blocks", num_blocks, 1 if network == "residual" else 0),
             ("dense_units", dense_units, 1),
             ("gradient_penalty", gradient_penalty, 0),
             ("r1", r1, 0),
@@ -179,12 +191,14 @@ class GAN(GenerativeModel):
         self.latent_modes = latent_modes
         self.filters = tuple(filters)
         self.generator_filters = None if generator_filters is None else tuple(generator_filters)
+        self.network = network
         self.num_blocks = num_blocks
         self.dense_units = dense_units
         self.spectral_normalization = spectral_normalization
         self.objective = objective
         self.gradient_penalty = gradient_penalty
         self.r1 = r1
+        self.augment = augment
         self.discriminator_steps = discriminator_steps
         self.ema_momentum = ema_momentum
         self.candidates = candidates
@@ -204,6 +218,10 @@ class GAN(GenerativeModel):
         filters = self.generator_filters or self.filters[::-1]
         height, width = (side // 2 ** len(filters) for side in self.image_shape[:2])
         given, x = self._inputs((self.latent_dim,), "latents")
+        if self.network == "residual":
+            return gan_networks.residual_generator(
+                given, self.image_shape, filters, self.num_blocks, self.num_classes, name
+            )
         if self.latent_modes:
             choice, rest = x[:, : self.latent_modes], x[:, self.latent_modes :]
             choice = keras.layers.Rescaling(MODE_SHARPNESS, name="sharper")(choice)
@@ -231,6 +249,18 @@ class GAN(GenerativeModel):
         normalized = self.spectral_normalization
         wrap = layers.SpectralNormalization if normalized else lambda layer: layer
         given, x = self._inputs(self.image_shape, "pixels")
+        # The Wasserstein objective is a difference of logits, in which a bias would cancel.
+        biased = self.objective != "wasserstein_gp"
+        if self.network == "residual":
+            return gan_networks.residual_discriminator(
+                given,
+                self.filters,
+                self.num_blocks,
+                self.dense_units,
+                self.num_classes,
+                biased,
+                wrap,
+            )
         for stage, width in enumerate(self.filters):
             x = wrap(keras.layers.Conv2D(width, 4, 2, "same", name=f"stage_{stage}_conv"))(x)
             for block in range(self.num_blocks):
@@ -239,14 +269,8 @@ class GAN(GenerativeModel):
         x = keras.layers.Flatten(name="flatten")(x)
         x = wrap(keras.layers.Dense(self.dense_units, name="dense"))(x)
         x = keras.layers.LeakyReLU(SLOPE, name="features")(x)
-        # The Wasserstein objective is a difference of logits, in which a bias would cancel.
-        biased = self.objective != "wasserstein_gp"
         logit = wrap(keras.layers.Dense(1, use_bias=biased, dtype="float32", name="logit"))(x)
-        if self.num_classes is not None:
-            rows = layers.one_hot(given[1], self.num_classes)
-            embedded = keras.layers.Dense(self.dense_units, use_bias=False, name="embedding")(rows)
-            agreement = keras.layers.Dot(1, dtype="float32", name="agreement")([x, embedded])
-            logit = keras.layers.Add(dtype="float32", name="conditional_logit")([logit, agreement])
+        logit = gan_networks.with_projection(logit, x, given, self.dense_units, self.num_classes)
         return keras.Model(given, logit, name="discriminator")
 
     def _inputs(self, shape: tuple[int, ...], name: str):
@@ -343,7 +367,7 @@ class GAN(GenerativeModel):
             )
         fresh = noise.fold(seeds, GENERATOR_FOLD)
         reported |= self._update(
-            "generator_optimizer", lambda: self.generator_losses(labels, fresh), weight
+            "generator_optimizer", lambda: self.generator_losses(labels, fresh, True), weight
         )
         devices.move_averages(
             [v.value for v in self.averaged_generator.variables],
@@ -372,6 +396,8 @@ class GAN(GenerativeModel):
         with tf.GradientTape() as tape:
             tape.watch(real)
             both = tf.concat([real, fake], 0)  # (2 batch, height, width, channels)
+            if self.augment and training:
+                both = _augmented(both, noise.fold(tf.concat([seeds, ~seeds], 0), AUGMENT_STREAM))
             twice = None if labels is None else tf.concat([labels, labels], 0)
             logits = self._logits(both, twice, training)
             real_logits, fake_logits = tf.split(logits, 2)
@@ -387,9 +413,12 @@ class GAN(GenerativeModel):
             "fake_accuracy": tf.cast(fake_logits < 0, tf.float32),
         }
 
-    def generator_losses(self, labels, seeds) -> dict[str, tf.Tensor]:
+    def generator_losses(self, labels, seeds, training=False) -> dict[str, tf.Tensor]:
         """Returns generator_loss, (batch,)."""
-        logits = self._logits(self._generate(self.generator, seeds, labels), labels)
+        fake = self._generate(self.generator, seeds, labels)
+        if self.augment and training:
+            fake = _augmented(fake, noise.fold(seeds, AUGMENT_STREAM))
+        logits = self._logits(fake, labels)
         _, loss = OBJECTIVES[self.objective](tf.zeros_like(logits), logits)
         return {"generator_loss": loss}
 
@@ -397,7 +426,7 @@ class GAN(GenerativeModel):
         """Returns the losses of both networks and the accuracies of D, each (batch,)."""
         return self.discriminator_losses(
             images, labels, noise.fold(seeds, DISCRIMINATOR_FOLD), False
-        ) | self.generator_losses(labels, noise.fold(seeds, GENERATOR_FOLD))
+        ) | self.generator_losses(labels, noise.fold(seeds, GENERATOR_FOLD), False)
 
     def _penalty(self, real, fake, labels, seeds):
         """(|grad D(x')| - 1)^2 at x' = u x + (1 - u) G(z), u ~ U(0, 1), (batch,)."""
@@ -516,6 +545,29 @@ class GAN(GenerativeModel):
             labels = 0
         labels = pixels.check_labels(labels, self.num_classes, num_samples)
         return tf.constant(self._run("latents", {"seed": seeds, "labels": labels}))
+
+
+def _augmented(images, seeds):
+    """Shifts pixels (batch, height, width, channels) and changes their colours, by image.
+
+    Brightness + U(-1/4, 1/4); saturation and contrast by factors of U(1/2, 3/2) around the mean of
+    a pixel and of the image; a shift by up to an eighth of the side, filled with the edge.
+    """
+    height, width = images.shape[1:3]
+    u = noise.uniform(seeds, (5, 1, 1, 1))
+    images += 0.5 * u[:, 0] - 0.25
+    grey = tf.reduce_mean(images, 3, keepdims=True)
+    images = grey + (images - grey) * (0.5 + u[:, 1])
+    mean = tf.reduce_mean(images, (1, 2, 3), keepdims=True)
+    images = mean + (images - mean) * (0.5 + u[:, 2])
+    for axis, side, unit in ((1, height, u[:, 3]), (2, width, u[:, 4])):
+        most = side // 8
+        offset = tf.cast(tf.reshape(unit, (-1, 1)) * (2 * most + 1), tf.int32) - most
+        places = tf.clip_by_value(tf.range(side) + offset, 0, side - 1)  # (batch, side)
+        chosen = tf.one_hot(places, side, dtype=images.dtype)  # a product: gathers train slowly
+        equation = "bij,bjwc->biwc" if axis == 1 else "bij,bhjc->bhic"
+        images = tf.einsum(equation, chosen, images)
+    return images
 
 
 def _squared_norm(gradient):

@@ -1,0 +1,144 @@
+"""The residual networks of a GAN, for images that a DCGAN is too small for.
+
+    generator       w = MLP([z, class]);  grid of features -> blocks that double the size -> pixels
+    discriminator   blocks that halve the size -> dense -> logit [+ <embedding(class), features>]
+
+The generator has no statistics of a batch: each block normalises a pixel's channels by their own
+root mean square, then scales and shifts them by what w says (Karras et al., "A style-based
+generator architecture for generative adversarial networks", 2019; here per pixel).
+"""
+
+import math
+
+import keras
+
+from tfgen import layers
+
+__all__ = ["residual_discriminator", "residual_generator"]
+
+SLOPE = 0.2  # of the leaky ReLUs
+STYLE_UNITS = 128  # width of w
+
+
+@keras.saving.register_keras_serializable("tfgen")
+class Modulation(keras.layers.Layer):
+    """x / rms(x) * (1 + scale(w)) + shift(w), with the root mean square over a pixel's channels.
+
+    Input: x float (batch, height, width, channels) and w (batch, units); output as x.
+    """
+
+    def build(self, input_shape):
+        x, w = input_shape
+        self.affine = keras.layers.Dense(2 * x[-1], name="affine", dtype=self.dtype_policy)
+        self.affine.build(w)
+
+    def call(self, inputs):
+        x, w = inputs
+        rms = keras.ops.rsqrt(keras.ops.mean(keras.ops.square(x), -1, keepdims=True) + 1e-6)
+        scale, shift = keras.ops.split(self.affine(w)[:, None, None], 2, axis=-1)
+        return x * rms * (1.0 + scale) + shift
+
+    def compute_output_shape(self, input_shape):
+        return input_shape[0]
+
+
+def residual_generator(given, image_shape, filters, num_blocks, num_classes, name) -> keras.Model:
+    """latents (batch, latent_dim) [and labels] -> pixels (batch, *image_shape) in [-1, 1].
+
+    Args:
+        given: The symbolic inputs: latents, or [latents, labels].
+        image_shape: (height, width, channels).
+        filters: Channels of the grid and of all stages but the last, the coarsest first; each
+            stage doubles the size, the last one keeps the width of the one before.
+        num_blocks: Residual blocks per stage, at least 1.
+        num_classes: Classes, or None.
+        name: The network's name.
+    """
+    height, width = (side // 2 ** len(filters) for side in image_shape[:2])
+    w = given if num_classes is None else given[0]
+    if num_classes is not None:
+        rows = layers.one_hot(given[1], num_classes)
+        w = keras.layers.Concatenate(name="with_labels")([w, rows])
+    for index in range(2):
+        w = keras.layers.Dense(STYLE_UNITS, name=f"style_{index}")(w)
+        w = keras.layers.LeakyReLU(SLOPE, name=f"style_{index}_activation")(w)
+    x = keras.layers.Dense(height * width * filters[0], name="to_grid")(w)
+    x = keras.layers.Reshape((height, width, filters[0]), name="grid")(x)
+    for stage, channels in enumerate((*filters[1:], filters[-1])):
+        x = keras.layers.UpSampling2D(name=f"stage_{stage}_grow")(x)
+        for block in range(num_blocks):
+            x = _modulated_block(x, w, channels, f"stage_{stage}_block_{block}")
+    x = Modulation(name="last_modulation")([x, w])
+    x = keras.layers.LeakyReLU(SLOPE, name="last_activation")(x)
+    x = keras.layers.Conv2D(image_shape[2], 3, padding="same", name="to_pixels")(x)
+    x = keras.layers.Activation("tanh", dtype="float32", name="pixels")(x)
+    return keras.Model(given, x, name=name)
+
+
+def residual_discriminator(
+    given, filters, num_blocks, dense_units, num_classes, biased, wrap
+) -> keras.Model:
+    """pixels (batch, *image_shape) in [-1, 1] [and labels] -> logit (batch, 1).
+
+    Args:
+        given: The symbolic inputs: pixels, or [pixels, labels].
+        filters: Channels of the stages, each of which halves the size at its end.
+        num_blocks: Residual blocks per stage, at least 1.
+        dense_units: Width of the last hidden layer.
+        num_classes: Classes, or None.
+        biased: Whether the logit has a bias.
+        wrap: What is put around each layer with a kernel, e.g. spectral normalisation.
+    """
+    x = given if num_classes is None else given[0]
+    x = wrap(keras.layers.Conv2D(filters[0], 3, padding="same", name="from_pixels"))(x)
+    for stage, channels in enumerate(filters):
+        for block in range(num_blocks):
+            halve = block == num_blocks - 1
+            x = _plain_block(x, channels, halve, f"stage_{stage}_block_{block}", wrap)
+    x = keras.layers.LeakyReLU(SLOPE, name="last_activation")(x)
+    x = keras.layers.Flatten(name="flatten")(x)
+    x = wrap(keras.layers.Dense(dense_units, name="dense"))(x)
+    x = keras.layers.LeakyReLU(SLOPE, name="features")(x)
+    logit = wrap(keras.layers.Dense(1, use_bias=biased, dtype="float32", name="logit"))(x)
+    return keras.Model(
+        given, with_projection(logit, x, given, dense_units, num_classes), name="discriminator"
+    )
+
+
+def with_projection(logit, features, given, units: int, num_classes: int | None):
+    """Adds <embedding(class), features> to the logit of a conditional discriminator.
+
+    Miyato & Koyama, "cGANs with projection discriminator", 2018.
+    """
+    if num_classes is None:
+        return logit
+    rows = layers.one_hot(given[1], num_classes)
+    embedded = keras.layers.Dense(units, use_bias=False, name="embedding")(rows)
+    agreement = keras.layers.Dot(1, dtype="float32", name="agreement")([features, embedded])
+    return keras.layers.Add(dtype="float32", name="conditional_logit")([logit, agreement])
+
+
+def _modulated_block(x, w, channels: int, name: str):
+    """(skip(x) + conv(lrelu(mod(conv(lrelu(mod(x))))))) / sqrt 2."""
+    y = x
+    for index in (1, 2):
+        y = Modulation(name=f"{name}_modulation_{index}")([y, w])
+        y = keras.layers.LeakyReLU(SLOPE, name=f"{name}_activation_{index}")(y)
+        y = keras.layers.Conv2D(channels, 3, padding="same", name=f"{name}_conv_{index}")(y)
+    if x.shape[-1] != channels:
+        x = keras.layers.Conv2D(channels, 1, use_bias=False, name=f"{name}_skip")(x)
+    x = keras.layers.Add(name=f"{name}_add")([x, y])
+    return keras.layers.Rescaling(math.sqrt(0.5), name=f"{name}_unit")(x)
+
+
+def _plain_block(x, channels: int, halve: bool, name: str, wrap):
+    """(skip(x) + conv(lrelu(conv(lrelu(x))))) / sqrt 2, then halved by means of 2x2 pixels."""
+    y = x
+    for index in (1, 2):
+        y = keras.layers.LeakyReLU(SLOPE, name=f"{name}_activation_{index}")(y)
+        y = wrap(keras.layers.Conv2D(channels, 3, padding="same", name=f"{name}_conv_{index}"))(y)
+    if x.shape[-1] != channels:
+        x = wrap(keras.layers.Conv2D(channels, 1, use_bias=False, name=f"{name}_skip"))(x)
+    x = keras.layers.Add(name=f"{name}_add")([x, y])
+    x = keras.layers.Rescaling(math.sqrt(0.5), name=f"{name}_unit")(x)
+    return keras.layers.AveragePooling2D(2, name=f"{name}_halve")(x) if halve else x

@@ -1,0 +1,287 @@
+"""The hierarchical (ladder) variational autoencoder: latents at several resolutions.
+
+Sonderby et al., "Ladder variational autoencoders", 2016; Child, "Very deep VAEs generalize
+autoregressive models and can outperform them on images", 2021.
+"""
+
+import math
+
+import keras
+import tensorflow as tf
+
+from tfgen import checks, layers, noise, pixels
+from tfgen.models import priors
+from tfgen.models.generative import GenerativeModel, check_pixel_distribution, with_labels
+from tfgen.models.ladder import BottomUp, Encode, TopDown
+
+__all__ = ["HierarchicalVAE"]
+
+SAMPLES_PER_PASS = 5  # importance samples per image in one pass
+PRIORS = ("standard_normal", "flow")
+DROPOUT_FOLD = 3  # seeds of the dropout, apart from those of the latents
+
+
+@keras.saving.register_keras_serializable("tfgen")
+class HierarchicalVAE(GenerativeModel):
+    """Ladder VAE: the encoder reads the image bottom-up, the decoder draws it top-down.
+
+        p(x, z) = p(x | z) p(z_0) prod_l p(z_l | z_<l),   p(z_l | z_<l) = N(mean_l, scale_l^2)
+
+    z_0 is one dense vector, every other z_l a map of 2x coarser pixels or coarser still. Latents
+    are handled as standardised noise, one vector for all groups,
+
+        z_l = mean_l(z_<l) + scale_l(z_<l) * eps_l,   p(eps_l) = N(0, I)
+
+    so that samples, walks and arithmetic work as in a VAE of one level. The posterior is a normal
+    in the same units: q(eps_l | eps_<l, x) = N(m_l, s_l^2).
+
+        ELBO = E_q log p(x | z) - sum_l E_q KL(q(eps_l | eps_<l, x) || p(eps_l))    nats per image
+
+    The loss is -ELBO with `beta` and `free_bits` on the KL. With `prior="flow"` z_0 comes from a
+    RealNVP instead of N(0, I) and its KL is that of a sample.
+
+    Input of `call`: uint8 images (batch, height, width, channels); output: the reconstruction, the
+    mean image as float32 grey values of the same shape in [0, 255].
+
+    Args:
+        image_shape: (height, width, channels), 1 or 3 channels, divisible by 2^len(filters).
+        top_dim: Dimensions of the dense group z_0.
+        filters: Channels at each resolution, the finest first; each halves height and width.
+        groups: Groups of latents at each resolution, the finest first.
+        group_channels: Channels of one such group, the finest first.
+        num_blocks: Residual blocks of the encoder at each resolution, and of the decoder after
+            each group and before the pixels.
+        dense_units: Width of the dense layers around z_0.
+        dropout: Share of the channels that training drops inside each residual block, in [0, 1).
+        pixel_distribution: "bernoulli" (2 levels), "categorical", "discretized_logistic_mixture"
+            or "gaussian" (squared error, with one learned scale).
+        num_levels: Grey levels, 2 to 256.
+        num_mixtures: Components of the logistic mixture.
+        prior: Of z_0: "standard_normal" or "flow".
+        prior_components: Coupling layers of the flow.
+        prior_units: Width of the two hidden layers of a coupling.
+        beta: Weight of the KL; 1 is the bound.
+        kl_warmup_steps: Steps over which the weight of the KL grows linearly from 0 to `beta`.
+        free_bits: Nats per group and image below which training does not lower the KL.
+        num_classes: Classes of a conditional model p(x | label), or None.
+        seed: Seed of the training noise.
+
+    Raises:
+        ValueError: An argument out of its range.
+
+    Example:
+    >>> import numpy as np
+    >>> model = HierarchicalVAE((8, 8, 1), top_dim=2, filters=(4, 8), groups=(1, 1), dense_units=8)
+    >>> model.latent_dim  # 2 + 2x2x8 + 4x4x4
+    98
+    >>> model.sample(3, seed=0).shape
+    (3, 8, 8, 1)
+    >>> model.log_likelihood(np.zeros((5, 8, 8, 1), "uint8"), num_samples=4).shape
+    (5,)
+    """
+
+    likelihood = "bound"
+    loss_names = ("loss", "reconstruction", "kl")
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int] = (28, 28, 1),
+        top_dim: int = 24,
+        filters: tuple[int, ...] = (32, 64),
+        groups: tuple[int, ...] = (3, 3),
+        group_channels: tuple[int, ...] = (4, 8),
+        num_blocks: int = 1,
+        dense_units: int = 256,
+        dropout: float = 0.0,
+        pixel_distribution: str = "discretized_logistic_mixture",
+        num_levels: int = 256,
+        num_mixtures: int = 5,
+        prior: str = "standard_normal",
+        prior_components: int = 8,
+        prior_units: int = 128,
+        beta: float = 1.0,
+        kl_warmup_steps: int = 0,
+        free_bits: float = 0.0,
+        num_classes: int | None = None,
+        seed: int = 0,
+        **kwargs,
+    ):
+        super().__init__(image_shape, num_levels, num_classes, seed, **kwargs)
+        self.keep(locals())
+        check_pixel_distribution(pixel_distribution, num_levels)
+        layers.check_strides(self.image_shape, filters)
+        checks.one_of("prior", prior, PRIORS)
+        if not len(filters) == len(groups) == len(group_channels):
+            raise ValueError(
+                "groups and group_channels must have one entry for each of filters, "
+                f"{len(filters)}; received {tuple(groups)} and {tuple(group_channels)}."
+            )
+        checks.at_least(2 if prior == "flow" else 1, top_dim=top_dim)
+        checks.at_least(
+            1,
+            group_channels=min(group_channels),
+            dense_units=dense_units,
+            num_mixtures=num_mixtures,
+            prior_components=prior_components,
+            prior_units=prior_units,
+        )
+        checks.at_least(
+            0, groups=min(groups), num_blocks=num_blocks, kl_warmup_steps=kl_warmup_steps
+        )
+        checks.finite(0, beta=beta, free_bits=free_bits)
+        checks.fraction(dropout=dropout)
+        with self.own_dtype_policy():
+            self._build_networks()
+        self.latent_dim = self.top_down.latent_dim
+        self.build()
+
+    def _build_networks(self) -> None:
+        per_channel = layers.outputs_per_channel(
+            self.pixel_distribution, self.num_levels, self.num_mixtures
+        )
+        images = keras.Input(self.image_shape, name="images")
+        labels = keras.Input((), dtype="int64", name="labels")
+        given = () if self.num_classes is None else (labels,)
+        couplings = None
+        if self.prior == "flow":
+            couplings = [
+                priors.coupling_network(
+                    self.top_dim, self.prior_units, f"coupling_{i}", self.num_classes
+                )
+                for i in range(self.prior_components)
+            ]
+        self.bottom_up = BottomUp(self.filters, self.num_blocks, self.dense_units, name="bottom_up")
+        self.top_down = TopDown(
+            self.image_shape,
+            (self.top_dim, self.filters, self.groups, self.group_channels),
+            self.num_blocks,
+            self.dense_units,
+            self.image_shape[2] * per_channel,
+            self.num_classes,
+            couplings,
+            name="top_down",
+        )
+        latents = keras.Input((self.top_down.latent_dim,), name="latents")
+        encode = Encode(self.bottom_up, self.top_down, name="encode")
+        means = encode(images, *given)
+        self.encoder = keras.Model([images, *given] if given else images, means, name="encoder")
+        parameters = self.top_down(latents, *given)
+        self.decoder = keras.Model(
+            [latents, *given] if given else latents, parameters, name="decoder"
+        )
+        if self.pixel_distribution == "gaussian":
+            self.log_scale = self.add_weight(name="log_scale", initializer="zeros")
+
+    # Distributions ---------------------------------------------------------------------------
+
+    def pixel_likelihood(self, latents, *, labels=None):
+        """Returns p(x | latents), a TFP distribution over levels; its `sample` draws pixels."""
+        latents = self.check_latents(latents)
+        labels = pixels.check_labels(labels, self.num_classes, latents.shape[0])
+        return self._pixels(self.decoder(with_labels(latents, labels)))
+
+    def _pixels(self, parameters):
+        from tfgen import distributions
+
+        return distributions.pixel_distribution(
+            self.pixel_distribution,
+            parameters,
+            self.num_levels,
+            self.image_shape[2],
+            self.log_scale if self.pixel_distribution == "gaussian" else None,
+        )
+
+    def mean_image(self, latents, labels):
+        """Returns the mean of p(x | latents), float32 grey values in [0, 255]."""
+        from tfgen import distributions
+
+        parameters = self.decoder(with_labels(latents, labels))
+        return distributions.images_mean(self._pixels(parameters), self.num_levels)
+
+    # Objective -------------------------------------------------------------------------------
+
+    def losses_per_image(self, images, labels, seeds, training):
+        """Returns loss, reconstruction and kl in nats per image, each (batch,)."""
+        masks = self._masks(seeds) if training and self.dropout else None
+        features = self.bottom_up(images, masks)
+        drawn = noise.normal(seeds, (self.latent_dim,))
+        walk = self.top_down.infer(features, drawn, labels, masks)
+        # -log p(x | z),   z ~ q(z | x)
+        levels = pixels.images_to_levels(images, self.num_levels)
+        reconstruction = -self._pixels(walk["parameters"]).log_prob(levels)
+        # KL(q(eps_l | eps_<l, x) || p(eps_l)) of each group, (batch, groups)
+        kl = tf.stack(walk["kl"], 1)
+        beta = self.beta
+        counted = kl
+        if training:
+            if self.free_bits:
+                counted = tf.maximum(kl, self.free_bits)
+            if self.kl_warmup_steps:
+                step = tf.cast(self.optimizer.iterations, tf.float32)
+                beta *= tf.minimum(step / self.kl_warmup_steps, 1.0)
+        return {
+            "loss": reconstruction + beta * tf.reduce_sum(counted, 1),
+            "reconstruction": reconstruction,
+            "kl": tf.reduce_sum(kl, 1),
+        }
+
+    def _masks(self, seeds):
+        """Draws which channels each residual block keeps, (batch, blocks, channels)."""
+        blocks = self.num_blocks * (len(self.filters) + sum(self.groups) + 1)
+        drawn = noise.uniform(noise.fold(seeds, DROPOUT_FOLD), (blocks, max(self.filters)))
+        kept = tf.cast(drawn >= self.dropout, self.compute_dtype)
+        return kept / (1.0 - self.dropout)
+
+    def call(self, images, labels=None, training=False):
+        """Returns the mean image, float32 (batch, height, width, channels) in [0, 255]."""
+        return self.mean_image(self.encoder(with_labels(images, labels)), labels)
+
+    # Endpoints -------------------------------------------------------------------------------
+
+    def endpoints(self, temperature=1.0, num_samples=1):
+        """Returns sample, log_likelihood and the latent endpoints."""
+        images, seed, labels = (self.specs[name] for name in ("images", "seed", "labels"))
+
+        def sample(seed, labels=None):
+            latents = temperature * noise.normal(seed, (self.latent_dim,))
+            return {"images": self.decode_tensors(latents, labels)}
+
+        def log_likelihood(images, seed, labels=None):
+            return {"log_likelihood": self._bound(images, labels, seed, num_samples)}
+
+        return {
+            "sample": (sample, seed | labels),
+            "log_likelihood": (log_likelihood, images | seed | labels),
+            **self.latent_endpoints(),
+        }
+
+    def _bound(self, images, labels, seeds, num_samples):
+        """The importance-weighted bound, summed over samples in passes of bounded memory.
+
+        log 1/k sum_k w_k,   log w = log p(x | z) + sum_l log p(eps_l) - log q(eps_l | eps_<l, x)
+        """
+        images = self.nearest_level(images)
+        rows = tf.shape(images)[0]
+        k = min(num_samples, SAMPLES_PER_PASS)
+        passes = -(-num_samples // k)
+        features = [tf.repeat(f, k, axis=0) for f in self.bottom_up(images)]
+        levels = tf.repeat(pixels.images_to_levels(images, self.num_levels), k, axis=0)
+        repeated = None if labels is None else tf.repeat(labels, k)
+
+        def one_pass(index, total):
+            drawn = noise.normal(seeds, (k * self.latent_dim,), stream=index)
+            drawn = tf.reshape(drawn, (-1, self.latent_dim))
+            walk = self.top_down.infer(features, drawn, repeated)
+            log_pixels = self._pixels(walk["parameters"]).log_prob(levels)
+            log_weights = tf.reshape(log_pixels + tf.add_n(walk["log_ratio"]), (rows, k))
+            used = index * k + tf.range(k) < num_samples
+            log_weights = tf.where(used, log_weights, -math.inf)
+            return index + 1, tf.reduce_logsumexp(
+                tf.concat([total[:, None], log_weights], 1), axis=1
+            )
+
+        start = (tf.constant(0), tf.fill((rows,), -math.inf))
+        _, total = tf.while_loop(
+            lambda index, _: index < passes, one_pass, start, parallel_iterations=1
+        )
+        return total - math.log(num_samples)

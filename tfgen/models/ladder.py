@@ -1,0 +1,285 @@
+"""The two networks of a hierarchical VAE: bottom-up through the image, top-down to the pixels."""
+
+import math
+
+import keras
+import tensorflow as tf
+
+from tfgen import layers
+from tfgen.models import priors
+
+__all__ = ["BottomUp", "Encode", "TopDown"]
+
+UNIT = math.log(math.e - 1.0)  # softplus(UNIT) = 1
+MIN_SCALE = 1e-4  # of posterior and prior, so that their logarithms stay finite
+
+
+class Composite(keras.layers.Layer):
+    """A layer of layers, which are built when it is first called."""
+
+    def build(self, *shapes):
+        self.built = True
+
+
+class ResidualBlock(Composite):
+    """x + conv(mask * elu(conv(elu(x)))), the last kernel starting small.
+
+    Args:
+        filters: Channels of x and between the convolutions.
+        index: Which of the model's residual blocks it is: its row of the masks.
+    """
+
+    def __init__(self, filters: int, index: int, **kwargs):
+        super().__init__(**kwargs)
+        self.filters, self.index = filters, index
+        small = keras.initializers.VarianceScaling(0.1)
+        self.conv_1 = keras.layers.Conv2D(filters, 3, padding="same", name="conv_1")
+        self.conv_2 = keras.layers.Conv2D(
+            filters, 3, padding="same", kernel_initializer=small, name="conv_2"
+        )
+
+    def call(self, x, masks=None):
+        y = keras.ops.elu(self.conv_1(keras.ops.elu(x)))
+        if masks is not None:
+            y *= masks[:, self.index, None, None, : self.filters]
+        return x + self.conv_2(y)
+
+
+class BottomUp(Composite):
+    """Reads grey images: features at each resolution, the finest first, then a dense vector."""
+
+    def __init__(self, filters, num_blocks: int, dense_units: int, **kwargs):
+        super().__init__(**kwargs)
+        self.to_pixels = layers.GreyToPixels(name="pixels")
+        self.convs, self.stages = [], []
+        for stage, width in enumerate(filters):
+            self.convs.append(keras.layers.Conv2D(width, 4, 2, "same", name=f"conv_{stage}"))
+            blocks = [
+                ResidualBlock(width, stage * num_blocks + i, name=f"block_{stage}_{i}")
+                for i in range(num_blocks)
+            ]
+            self.stages.append(blocks)
+        self.flatten = keras.layers.Flatten(name="flatten")
+        self.dense = keras.layers.Dense(dense_units, activation="elu", name="dense")
+
+    def call(self, images, masks=None):
+        x = self.to_pixels(images)
+        features = []
+        for conv, blocks in zip(self.convs, self.stages, strict=True):
+            x = conv(x)
+            for block in blocks:
+                x = block(x, masks)
+            features.append(x)
+            x = keras.ops.elu(x)
+        return [*features, self.dense(self.flatten(x))]
+
+
+class Group(Composite):
+    """One map of latents of the ladder, between two states h of the decoder.
+
+        z = mean(h) + scale(h) * eps                 mean, scale from conv(elu h)
+        q(eps | h, x) = N(m, s^2)                    m, s from conv(elu [conv(elu h), conv(elu e)])
+        h <- h + conv(z), then residual blocks
+
+    Args:
+        filters: Channels of h.
+        channels: Channels of z.
+        num_blocks: Residual blocks after z has come in.
+        index: Which of the model's residual blocks the first of them is.
+    """
+
+    def __init__(self, filters, channels, num_blocks, index, **kwargs):
+        super().__init__(**kwargs)
+        zeros = {"kernel_initializer": "zeros", "dtype": "float32"}
+        self.from_state = keras.layers.Conv2D(filters, 1, name="from_state")
+        self.from_image = keras.layers.Conv2D(filters, 1, name="from_image")
+        self.to_prior = keras.layers.Conv2D(
+            2 * channels, 3, padding="same", name="to_prior", **zeros
+        )
+        self.to_posterior = keras.layers.Conv2D(
+            2 * channels, 3, padding="same", name="to_posterior", **zeros
+        )
+        self.to_state = keras.layers.Conv2D(filters, 1, name="to_state")
+        self.blocks = [
+            ResidualBlock(filters, index + i, name=f"block_{i}") for i in range(num_blocks)
+        ]
+
+    def posterior(self, h, feature):
+        """Returns m and s of q(eps | h, x), float32 maps."""
+        seen = self.from_state(keras.ops.elu(h)) + self.from_image(keras.ops.elu(feature))
+        return _mean_and_scale(self.to_posterior(keras.ops.elu(seen)))
+
+    def call(self, h, eps, masks=None):
+        mean, scale = _mean_and_scale(self.to_prior(keras.ops.elu(h)))
+        h = h + self.to_state(tf.cast(mean + scale * eps, self.compute_dtype))
+        for block in self.blocks:
+            h = block(h, masks)
+        return h
+
+
+class TopDown(Composite):
+    """The decoder's ladder: latents (batch, all of them) -> parameters of the pixels.
+
+    `call` decodes given latents; `infer` finds them on the way down, from what the encoder saw.
+    """
+
+    def __init__(
+        self,
+        image_shape,
+        ladder,
+        num_blocks: int,
+        dense_units: int,
+        num_outputs: int,
+        num_classes: int | None,
+        couplings,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.top_dim, filters, groups, channels = ladder
+        self.num_classes = num_classes
+        self.couplings = couplings
+        height, width, _ = image_shape
+        zeros = {"kernel_initializer": "zeros", "dtype": "float32"}
+        self.top_posterior = keras.layers.Dense(2 * self.top_dim, name="top_posterior", **zeros)
+        self.dense = keras.layers.Dense(dense_units, activation="elu", name="dense")
+        self.grow, self.groups, self.grids = [], [], []
+        index = len(filters) * num_blocks  # after the blocks of the encoder
+        for stage in reversed(range(len(filters))):
+            grid = (height >> (stage + 1), width >> (stage + 1))
+            if not self.grow:
+                self.grow.append(keras.layers.Dense(math.prod(grid) * filters[stage], name="grid"))
+            else:
+                conv = keras.layers.Conv2D(4 * filters[stage], 3, padding="same", name="conv")
+                self.grow.append(
+                    keras.Sequential(
+                        [conv, layers.SubPixel(2, name="sub_pixel")], name=f"grow_{stage}"
+                    )
+                )
+            self.grids.append((*grid, filters[stage], channels[stage]))
+            rungs = []
+            for rung in range(groups[stage]):
+                args = (filters[stage], channels[stage], num_blocks, index)
+                rungs.append(Group(*args, name=f"group_{stage}_{rung}"))
+                index += num_blocks
+            self.groups.append(rungs)
+        self.latent_dim = self.top_dim + sum(
+            len(rungs) * height * width * depth
+            for rungs, (height, width, _, depth) in zip(self.groups, self.grids, strict=True)
+        )
+        self.last = [
+            ResidualBlock(filters[0], index + i, name=f"last_{i}") for i in range(num_blocks)
+        ]
+        self.to_pixels = keras.layers.Conv2D(
+            4 * num_outputs, 3, padding="same", dtype="float32", name="to_pixels"
+        )
+        self.sub_pixel = layers.SubPixel(2, dtype="float32", name="pixels")
+
+    def call(self, latents, labels=None):
+        eps = tf.cast(latents, tf.float32)
+        top = eps[:, : self.top_dim]
+        if self.couplings:
+            top = priors.forward(self.couplings, top, labels)
+        return self._descend(top, labels, None, eps[:, self.top_dim :])
+
+    def infer(self, features, drawn, labels=None, masks=None) -> dict:
+        """Walks down with eps_l = m_l + s_l * drawn_l.
+
+        Args:
+            features: What `BottomUp` returns.
+            drawn: Noise, float32 (batch, latent_dim); zeros follow the means.
+            labels: int64 (batch,), or None.
+            masks: Of the dropout, float (batch, residual blocks, channels), or None.
+
+        Returns:
+            parameters; latents (batch, latent_dim); and one entry per group, (batch,) each, of kl
+            and of log_ratio, log p(eps_l) - log q(eps_l | eps_<l, x) at the drawn point.
+        """
+        noises = tf.cast(drawn, tf.float32)
+        mean, scale = _mean_and_scale(self.top_posterior(self._with_class(features[-1], labels)))
+        xi = noises[:, : self.top_dim]
+        top = mean + scale * xi
+        latents, kl, log_ratio = [], [], []
+        if self.couplings:
+            eps, log_det = priors.inverse(self.couplings, top, labels)
+            ratio = _log_ratio(eps, xi, scale) + log_det
+            latents.append(eps)
+            kl.append(-ratio)
+        else:
+            ratio = _log_ratio(top, xi, scale)
+            latents.append(top)
+            kl.append(_kl(mean, scale))
+        log_ratio.append(ratio)
+        found = (latents, kl, log_ratio)
+        rest = noises[:, self.top_dim :]
+        parameters = self._descend(top, labels, (features, found), rest, masks)
+        return {
+            "parameters": parameters,
+            "latents": tf.concat(latents, 1),
+            "kl": kl,
+            "log_ratio": log_ratio,
+        }
+
+    def _descend(self, top, labels, inferred, noises, masks=None):
+        """From z_0 down to the pixels; `noises` is eps, or what infers it."""
+        h = self.dense(tf.cast(self._with_class(top, labels), self.compute_dtype))
+        offset = 0
+        for stage, (grow, rungs, (height, width, filters, channels)) in enumerate(
+            zip(self.grow, self.groups, self.grids, strict=True)
+        ):
+            h = grow(h)
+            if not stage:
+                h = tf.reshape(h, (-1, height, width, filters))
+            for rung in rungs:
+                size = height * width * channels
+                eps = tf.reshape(noises[:, offset : offset + size], (-1, height, width, channels))
+                offset += size
+                if inferred is not None:
+                    features, (latents, kl, log_ratio) = inferred
+                    mean, scale = rung.posterior(h, features[len(self.grow) - 1 - stage])
+                    xi = eps
+                    eps = mean + scale * xi
+                    latents.append(tf.reshape(eps, (-1, size)))
+                    kl.append(_kl(mean, scale))
+                    log_ratio.append(_log_ratio(eps, xi, scale))
+                h = rung(h, eps, masks)
+        for block in self.last:
+            h = block(h, masks)
+        return self.sub_pixel(self.to_pixels(keras.ops.elu(h)))
+
+    def _with_class(self, x, labels):
+        if self.num_classes is None:
+            return x
+        return tf.concat([x, tf.one_hot(labels, self.num_classes, dtype=x.dtype)], 1)
+
+
+class Encode(Composite):
+    """Images -> the latents at the posterior's means, float32 (batch, latent_dim)."""
+
+    def __init__(self, bottom_up: BottomUp, top_down: TopDown, **kwargs):
+        super().__init__(**kwargs)
+        self.bottom_up, self.top_down = bottom_up, top_down
+
+    def call(self, images, labels=None):
+        features = self.bottom_up(images)
+        zeros = tf.zeros((tf.shape(features[-1])[0], self.top_down.latent_dim))
+        return self.top_down.infer(features, zeros, labels)["latents"]
+
+
+def _mean_and_scale(raw):
+    """Splits a network's output into a mean and a scale that starts at 1, float32."""
+    mean, raw_scale = tf.split(tf.cast(raw, tf.float32), 2, -1)
+    return mean, tf.nn.softplus(raw_scale + UNIT) + MIN_SCALE
+
+
+def _sum(x):
+    return tf.reduce_sum(x, list(range(1, x.shape.rank)))
+
+
+def _kl(mean, scale):
+    """KL(N(mean, scale^2) || N(0, I)), nats, (batch,)."""
+    return _sum(0.5 * (tf.square(mean) + tf.square(scale) - 1.0) - tf.math.log(scale))
+
+
+def _log_ratio(eps, xi, scale):
+    """log p(eps) - log q(eps) at eps = mean + scale * xi, nats, (batch,)."""
+    return _sum(0.5 * (tf.square(xi) - tf.square(eps)) + tf.math.log(scale))

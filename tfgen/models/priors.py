@@ -1,0 +1,75 @@
+"""Learned priors: a RealNVP flow from N(0, I) to where the posteriors are.
+
+Dinh et al., "Density estimation using Real NVP", 2017.
+
+    u -> z:  for each coupling, z_b = u_b * exp(log_scale(u_a)) + shift(u_a);  then reversed
+
+    log p(z) = log N(u; 0, I) - sum of log_scale
+"""
+
+import keras
+import tensorflow as tf
+
+from tfgen import layers
+
+__all__ = ["coupling_network", "forward", "inverse"]
+
+LARGEST_LOG_SCALE = 2.0
+
+
+def coupling_network(
+    latent_dim: int, units: int, name: str, num_classes: int | None = None
+) -> keras.Model:
+    """Builds a coupling: the first latent_dim // 2 [and a class] -> (shift, log scale) of the rest.
+
+    The last layer starts at zero, so that the flow starts as the identity; |log scale| <= 2.
+
+    Args:
+        latent_dim: Dimensions of the latents, at least 2.
+        units: Width of the two hidden layers.
+        name: The network's name.
+        num_classes: Classes of a conditional prior, or None.
+    """
+    kept = latent_dim // 2
+    x = given = keras.Input((kept,), name="kept")
+    if num_classes is not None:
+        labels = keras.Input((), dtype="int64", name="labels")
+        rows = layers.one_hot(labels, num_classes)
+        x = keras.layers.Concatenate(name="with_labels")([x, rows])
+        given = [given, labels]
+    for index in range(2):
+        x = keras.layers.Dense(units, activation="silu", name=f"dense_{index}")(x)
+    zeros = {"kernel_initializer": "zeros", "dtype": "float32"}
+    shift = keras.layers.Dense(latent_dim - kept, name="shift", **zeros)(x)
+    raw = keras.layers.Dense(latent_dim - kept, activation="tanh", name="log_scale", **zeros)(x)
+    log_scale = keras.layers.Rescaling(LARGEST_LOG_SCALE, dtype="float32", name="bounded")(raw)
+    return keras.Model(given, [shift, log_scale], name=name)
+
+
+def forward(couplings, noise: tf.Tensor, labels: tf.Tensor | None = None) -> tf.Tensor:
+    """Maps noise (batch, latent_dim), N(0, I), to latents of the prior."""
+    z = noise
+    for network in reversed(couplings):
+        z = z[:, ::-1]
+        kept, rest = _halves(z)
+        shift, log_scale = network(kept if labels is None else [kept, labels])
+        z = tf.concat([kept, rest * tf.exp(log_scale) + shift], 1)
+    return z
+
+
+def inverse(
+    couplings, latents: tf.Tensor, labels: tf.Tensor | None = None
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Maps latents back to their noise, and returns log |d noise / d latents|, (batch,)."""
+    u, log_det = latents, 0.0
+    for network in couplings:
+        kept, rest = _halves(u)
+        shift, log_scale = network(kept if labels is None else [kept, labels])
+        u = tf.concat([kept, (rest - shift) * tf.exp(-log_scale)], 1)[:, ::-1]
+        log_det -= tf.reduce_sum(log_scale, 1)
+    return u, log_det
+
+
+def _halves(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    kept = x.shape[-1] // 2
+    return x[:, :kept], x[:, kept:]
