@@ -517,7 +517,7 @@ def test_bad_sampling_arguments(fitted):
         with pytest.raises(ValueError, match=f"temperature must be .*received {temperature}"):
             fitted.sample(1, temperature=temperature, **label)
     for seed in (1.5, "0", [1, 2, 3], True, [[1, 2]], 2**70):
-        with pytest.raises(ValueError, match="seed must be None, a whole number, or 2 "):
+        with pytest.raises(ValueError, match="seed must be None, an integer, or 2 "):
             fitted.sample(2, seed=seed, **label)
     with pytest.raises(ValueError, match=r"batch_size must be .*at least 1; received 0"):
         fitted.sample(2, batch_size=0, **label)

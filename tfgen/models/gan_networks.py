@@ -9,6 +9,8 @@ generator architecture for generative adversarial networks", 2019; here per pixe
 """
 
 import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 
@@ -42,7 +44,14 @@ class Modulation(keras.layers.Layer):
         return input_shape[0]
 
 
-def residual_generator(given, image_shape, filters, num_blocks, num_classes, name) -> keras.Model:
+def residual_generator(
+    given: Any,
+    image_shape: tuple[int, int, int],
+    filters: Sequence[int],
+    num_blocks: int,
+    num_classes: int | None,
+    name: str,
+) -> keras.Model:
     """latents (batch, latent_dim) [and labels] -> pixels (batch, *image_shape) in [-1, 1].
 
     Args:
@@ -76,7 +85,13 @@ def residual_generator(given, image_shape, filters, num_blocks, num_classes, nam
 
 
 def residual_discriminator(
-    given, filters, num_blocks, dense_units, num_classes, biased, wrap
+    given: Any,
+    filters: Sequence[int],
+    num_blocks: int,
+    dense_units: int,
+    num_classes: int | None,
+    biased: bool,
+    wrap: Callable[[keras.layers.Layer], keras.layers.Layer],
 ) -> keras.Model:
     """pixels (batch, *image_shape) in [-1, 1] [and labels] -> logit (batch, 1).
 
@@ -105,7 +120,9 @@ def residual_discriminator(
     )
 
 
-def with_projection(logit, features, given, units: int, num_classes: int | None):
+def with_projection(
+    logit: Any, features: Any, given: Any, units: int, num_classes: int | None
+) -> Any:
     """Adds <embedding(class), features> to the logit of a conditional discriminator.
 
     Miyato & Koyama, "cGANs with projection discriminator", 2018.

@@ -5,8 +5,11 @@ autoregressive models and can outperform them on images", 2021.
 """
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tfgen import checks, layers, noise, pixels
@@ -174,7 +177,9 @@ class HierarchicalVAE(GenerativeModel):
 
     # Distributions ---------------------------------------------------------------------------
 
-    def pixel_likelihood(self, latents, *, labels=None):
+    def pixel_likelihood(
+        self, latents: np.ndarray | tf.Tensor, *, labels: Sequence[int] | int | None = None
+    ) -> Any:
         """Returns p(x | latents), a TFP distribution over levels; its `sample` draws pixels."""
         latents = self.check_latents(latents)
         labels = pixels.check_labels(labels, self.num_classes, latents.shape[0])

@@ -1,6 +1,7 @@
 """The two networks of a hierarchical VAE: bottom-up through the image, top-down to the pixels."""
 
 import math
+from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
@@ -15,7 +16,10 @@ MIN_SCALE = 1e-4  # of posterior and prior, so that their logarithms stay finite
 
 
 class Composite(keras.layers.Layer):
-    """A layer of layers, which are built when it is first called."""
+    """A layer of layers, which are built when it is first called and cast their own inputs."""
+
+    def __init__(self, **kwargs):
+        super().__init__(autocast=False, **kwargs)
 
     def build(self, *shapes):
         self.built = True
@@ -48,7 +52,7 @@ class ResidualBlock(Composite):
 class BottomUp(Composite):
     """Reads grey images: features at each resolution, the finest first, then a dense vector."""
 
-    def __init__(self, filters, num_blocks: int, dense_units: int, **kwargs):
+    def __init__(self, filters: Sequence[int], num_blocks: int, dense_units: int, **kwargs):
         super().__init__(**kwargs)
         self.to_pixels = layers.GreyToPixels(name="pixels")
         self.convs, self.stages = [], []
@@ -88,7 +92,7 @@ class Group(Composite):
         index: Which of the model's residual blocks the first of them is.
     """
 
-    def __init__(self, filters, channels, num_blocks, index, **kwargs):
+    def __init__(self, filters: int, channels: int, num_blocks: int, index: int, **kwargs):
         super().__init__(**kwargs)
         zeros = {"kernel_initializer": "zeros", "dtype": "float32"}
         self.from_state = keras.layers.Conv2D(filters, 1, name="from_state")
@@ -104,7 +108,7 @@ class Group(Composite):
             ResidualBlock(filters, index + i, name=f"block_{i}") for i in range(num_blocks)
         ]
 
-    def posterior(self, h, feature):
+    def posterior(self, h: tf.Tensor, feature: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns m and s of q(eps | h, x), float32 maps."""
         seen = self.from_state(keras.ops.elu(h)) + self.from_image(keras.ops.elu(feature))
         return _mean_and_scale(self.to_posterior(keras.ops.elu(seen)))
@@ -120,18 +124,18 @@ class Group(Composite):
 class TopDown(Composite):
     """The decoder's ladder: latents (batch, all of them) -> parameters of the pixels.
 
-    `call` decodes given latents; `infer` finds them on the way down, from what the encoder saw.
+    `ladder` is (top_dim, filters, groups, group_channels). `call` decodes given latents; `infer` finds them on the way down, from what the encoder saw.
     """
 
     def __init__(
         self,
-        image_shape,
-        ladder,
+        image_shape: tuple[int, int, int],
+        ladder: tuple[int, Sequence[int], Sequence[int], Sequence[int]],
         num_blocks: int,
         dense_units: int,
         num_outputs: int,
         num_classes: int | None,
-        couplings,
+        couplings: list[keras.Model] | None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -181,7 +185,13 @@ class TopDown(Composite):
             top = priors.forward(self.couplings, top, labels)
         return self._descend(top, labels, None, eps[:, self.top_dim :])
 
-    def infer(self, features, drawn, labels=None, masks=None) -> dict:
+    def infer(
+        self,
+        features: Sequence[tf.Tensor],
+        drawn: tf.Tensor,
+        labels: tf.Tensor | None = None,
+        masks: tf.Tensor | None = None,
+    ) -> dict:
         """Walks down with eps_l = m_l + s_l * drawn_l.
 
         Args:

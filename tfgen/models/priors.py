@@ -7,6 +7,8 @@ Dinh et al., "Density estimation using Real NVP", 2017.
     log p(z) = log N(u; 0, I) - sum of log_scale
 """
 
+from collections.abc import Sequence
+
 import keras
 import tensorflow as tf
 
@@ -46,7 +48,9 @@ def coupling_network(
     return keras.Model(given, [shift, log_scale], name=name)
 
 
-def forward(couplings, noise: tf.Tensor, labels: tf.Tensor | None = None) -> tf.Tensor:
+def forward(
+    couplings: Sequence[keras.Model], noise: tf.Tensor, labels: tf.Tensor | None = None
+) -> tf.Tensor:
     """Maps noise (batch, latent_dim), N(0, I), to latents of the prior."""
     z = noise
     for network in reversed(couplings):
@@ -58,7 +62,7 @@ def forward(couplings, noise: tf.Tensor, labels: tf.Tensor | None = None) -> tf.
 
 
 def inverse(
-    couplings, latents: tf.Tensor, labels: tf.Tensor | None = None
+    couplings: Sequence[keras.Model], latents: tf.Tensor, labels: tf.Tensor | None = None
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Maps latents back to their noise, and returns log |d noise / d latents|, (batch,)."""
     u, log_det = latents, 0.0
