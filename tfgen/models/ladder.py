@@ -124,7 +124,8 @@ class Group(Composite):
 class TopDown(Composite):
     """The decoder's ladder: latents (batch, all of them) -> parameters of the pixels.
 
-    `ladder` is (top_dim, filters, groups, group_channels). `call` decodes given latents; `infer` finds them on the way down, from what the encoder saw.
+    `ladder` is (top_dim, filters, groups, group_channels). `call` decodes given latents; `infer`
+    finds them on the way down, from what the encoder saw.
     """
 
     def __init__(
