@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Iterable
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -290,9 +291,37 @@ class Case:
         keras.utils.set_random_seed(1)
         return families.find(self.family)(**{"seed": 5, **self.arguments, **changes})
 
+    def __str__(self) -> str:
+        return f"{self.family}-{self.name}"
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the family's first configuration, the one that the fast run tests."""
+        return self.name == next(iter(CONFIGURATIONS[self.family]))
+
+
+def fast_or_slow(cases: Iterable[Case]) -> list:
+    """Parameters of a test: the first configuration of each family is fast, the others slow."""
+    return [
+        pytest.param(case, id=str(case), marks=() if case.is_first else pytest.mark.slow)
+        for case in cases
+    ]
+
 
 FITTED_STEPS = 90
 CASES = [Case(f, name) for f in FAMILIES for name in CONFIGURATIONS.get(f, {})]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Resolves `slow_except`; keeps tests that share fixtures in one process of pytest-xdist."""
+    for item in items:
+        call = getattr(item, "callspec", None)
+        for mark in item.iter_markers("slow_except"):
+            if call.id not in mark.args:
+                item.add_marker(pytest.mark.slow)
+        shared = call.params.get("case", call.params.get("first_case")) if call else None
+        item.add_marker(pytest.mark.xdist_group(str(shared or item.path.stem)))
 
 
 @pytest.fixture(autouse=True)
@@ -301,7 +330,7 @@ def fixed_initial_weights() -> None:
     keras.utils.set_random_seed(0)
 
 
-@pytest.fixture(scope="session", params=CASES, ids=lambda case: f"{case.family}-{case.name}")
+@pytest.fixture(scope="session", params=fast_or_slow(CASES))
 def case(request: pytest.FixtureRequest) -> Case:
     """Every family in every configuration, as something that builds models."""
     return request.param

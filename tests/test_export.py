@@ -7,6 +7,7 @@ import io
 import os
 import subprocess
 from collections import Counter
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -25,8 +26,13 @@ from tensorflow_serving.config import model_server_config_pb2
 from tfgen import VAE, export, zoo
 
 BATCH = 5
-TINY = {f"{case.family}-{case.name}": case for case in CASES}
+TINY = {str(case): case for case in CASES}
 SHIPPED = zoo.list_models()
+FAST = {"vae_mnist", *(name for name, case in TINY.items() if case.is_first)}
+EVERY_TINY, EVERY = (
+    [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in names]
+    for names in (TINY, (*TINY, *SHIPPED))
+)
 COMMITTED = Path(__file__).resolve().parents[1] / "saved_models" / "vae_mnist" / "1"
 INPUTS = {"images", "latents", "labels", "mask", "seed"}
 OUTPUTS = {"images", "image_bytes", "latents", "log_likelihood", "score"}
@@ -88,9 +94,9 @@ class Artifacts(dict):
         self[name] = Artifact(model, model.export(self.repository / name))
         return self[name]
 
-    def jobs(self) -> list[tuple[Path, dict]]:
-        """What every one of them is to answer."""
-        return [(self[name].path, self[name].calls()) for name in (*TINY, *SHIPPED)]
+    def jobs(self, names: Iterable[str]) -> list[tuple[Path, dict]]:
+        """What each of them is to answer."""
+        return [(self[name].path, self[name].calls()) for name in names]
 
 
 @pytest.fixture(scope="module")
@@ -98,12 +104,12 @@ def artifacts(tmp_path_factory) -> Artifacts:
     return Artifacts(tmp_path_factory.mktemp("repository"))
 
 
-@pytest.fixture(params=(*TINY, *SHIPPED))
+@pytest.fixture(params=EVERY)
 def artifact(request, artifacts) -> Artifact:
     return artifacts[request.param]
 
 
-@pytest.fixture(params=TINY)
+@pytest.fixture(params=EVERY_TINY)
 def tiny(request, artifacts) -> Artifact:
     return artifacts[request.param]
 
@@ -132,24 +138,35 @@ def c_program(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def from_c(artifacts, c_program, tmp_path_factory) -> dict[str, dict]:
-    folder = tmp_path_factory.mktemp("from_c")
-    results = exported.run_in_c(c_program, artifacts.jobs(), folder)
-    return dict(zip((*TINY, *SHIPPED), results, strict=True))
+def chosen(request) -> list[str]:
+    """Those whose bytes this run compares: one process runs them all."""
+    asked = {
+        item.callspec.params["name"]
+        for item in request.session.items
+        if "chosen" in item.fixturenames
+    }
+    return [name for name in (*TINY, *SHIPPED) if name in asked]
 
 
 @pytest.fixture(scope="module")
-def from_bare_python(artifacts, tmp_path_factory) -> dict[str, dict]:
-    results = exported.run_bare(artifacts.jobs(), tmp_path_factory.mktemp("bare"))
-    return dict(zip((*TINY, *SHIPPED), results, strict=True))
+def from_c(artifacts, chosen, c_program, tmp_path_factory) -> dict[str, dict]:
+    folder = tmp_path_factory.mktemp("from_c")
+    results = exported.run_in_c(c_program, artifacts.jobs(chosen), folder)
+    return dict(zip(chosen, results, strict=True))
 
 
-@pytest.mark.parametrize("name", [*TINY, *SHIPPED])
+@pytest.fixture(scope="module")
+def from_bare_python(artifacts, chosen, tmp_path_factory) -> dict[str, dict]:
+    results = exported.run_bare(artifacts.jobs(chosen), tmp_path_factory.mktemp("bare"))
+    return dict(zip(chosen, results, strict=True))
+
+
+@pytest.mark.parametrize("name", EVERY)
 def test_c_gives_the_same_bytes(name, artifacts, from_c):
     assert_same_bytes(from_c[name], artifacts[name].answers)
 
 
-@pytest.mark.parametrize("name", [*TINY, *SHIPPED])
+@pytest.mark.parametrize("name", EVERY)
 def test_python_without_keras_gives_the_same_bytes(name, artifacts, from_bare_python):
     assert_same_bytes(from_bare_python[name], artifacts[name].answers)
 
@@ -444,6 +461,7 @@ def assert_xla_agrees(plain: Artifact, c_program: Path, folder: Path) -> None:
     assert requests == len(export.BATCHES) * len(plain.details["signatures"])
 
 
+@pytest.mark.slow_except("GAN")
 def test_xla_agrees_to_one_grey_level(first_case, artifacts, c_program, tmp_path):
     plain = artifacts[f"{first_case.family}-{first_case.name}"]
     assert_xla_agrees(plain, c_program, tmp_path)

@@ -162,7 +162,7 @@ def test_every_argument_has_values():
         assert not missing, f"{family.__name__}: no values for {missing}"
 
 
-@pytest.mark.slow
+@pytest.mark.slow_except("AutoEncoder")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_random_arguments(family):
     property_of(family, -(-CASES // len(FAMILIES)))()
