@@ -27,7 +27,7 @@ PAGES = {
         ROOT / "saved_models" / "README.md",
     )
 }
-CHECKED = {"python", "pycon", "bash", "json", "yaml", "text"}  # each by a test below
+CHECKED = {"python", "py", "pycon", "bash", "json", "yaml", "text"}  # each by a test below
 PROGRAMS = {"curl", "docker", "export", "mkdocs", "pip", "pytest", "python", "python3", "tfgen"}
 SERVED = ("vae_2d_mnist", "gan_mnist", "pixelcnn_binarized_mnist")  # by docs/serving.md
 
@@ -87,6 +87,13 @@ def test_every_language_is_checked():
         assert len(fences) % 2 == 0, f"{page} has a fence that is not closed"
         assert set(fences[::2]) <= CHECKED, page
         assert set(fences[1::2]) <= {""}, page
+
+
+@pytest.mark.parametrize("page", pages_with("py"))
+def test_sketches_parse(page):
+    """Python that leaves parts out stands in a block of `py`; it is not run."""
+    for code in blocks(PAGES[page], "py"):
+        compile(code, page, "exec")
 
 
 @pytest.mark.parametrize("page", pages_with("json"))
