@@ -52,9 +52,9 @@ class Server:
     """`tfgen serve` on free ports."""
 
     def __init__(self, models: Path, *options: str):
-        command = [sys.executable, str(ROOT / "tfgen_command.py"), "serve", "--engine", "local"]
+        command = [sys.executable, "-m", "tfgen_command", "serve", "--engine", "local"]
         command += ["--models", str(models), "--port", "0", "--grpc-port", "0", *options]
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT)
         for line in self.process.stderr:
             if found := re.search(r"models at http://[^:]+:(\d+) .*:(\d+) \(gRPC\)", line):
                 self.port, self.grpc_port = int(found[1]), int(found[2])

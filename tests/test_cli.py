@@ -1,12 +1,16 @@
 """The command line: every command on a small trained entry, and every kind of bad input."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tfgen import cli, data, zoo
+import tfgen_command
+from tfgen import cli, data, presets, zoo
+from tfgen_command import entries
 
 RECIPE = {
     "family": "VAE",
@@ -33,7 +37,7 @@ def run(monkeypatch, *arguments):
     """Runs the command as the shell would; returns its exit code."""
     monkeypatch.setattr("sys.argv", ["tfgen", *map(str, arguments)])
     with pytest.raises(SystemExit) as stop:
-        cli.main()
+        tfgen_command.main()
     return stop.value.code or 0
 
 
@@ -256,14 +260,72 @@ def test_the_same_seed_draws_the_same_file(entry, tmp_path, monkeypatch):
     assert a != c
 
 
-def test_info_is_json(entry, monkeypatch, capsys):
+def test_info_is_a_page_and_json(entry, monkeypatch, capsys):
     assert run(monkeypatch, "info", entry) == 0
+    page = capsys.readouterr().out
+    assert "VAE" in page
+    assert str(entry) in page
+    assert all(label in page for label in zoo.info(entry)["figures"])
+    assert run(monkeypatch, "info", entry, "--json") == 0
     assert json.loads(capsys.readouterr().out)["family"] == "VAE"
 
 
-def test_list_shows_the_entries(monkeypatch, capsys):
+def test_list_is_plain_lines_where_it_is_piped(monkeypatch, capsys):
     assert run(monkeypatch, "list") == 0
-    assert capsys.readouterr().out
+    header, *lines = capsys.readouterr().out.splitlines()
+    assert [line.split("\t")[0] for line in lines] == zoo.list_models()
+    assert len({line.count("\t") for line in (header, *lines)}) == 1
+    assert run(monkeypatch, "list", "--all", "--json") == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in rows] == zoo.list_models(kind=None)
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_list_never_cuts_a_name(width, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert run(monkeypatch, "list", "--all") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= width
+    shown = {line.split()[0] for line in lines if line.strip()}
+    assert shown >= set(zoo.list_models(kind=None))
+
+
+LIGHT = (
+    (("--help",), 0),
+    (("--version",), 0),
+    (("list",), 0),
+    (("info", "vae_mnist"), 0),
+    (("sample", "--help"), 0),
+    (("frobnicate",), 2),
+    (("sample", "vae_mnits"), 2),
+    (("sample", "vae_mnist", "--num", "0"), 2),
+    (("score", "vae_mnist", "--data", "mnst"), 2),
+    (("evaluate",), 2),
+    (("serve", "--port", "70000"), 2),
+)
+
+
+def test_what_needs_no_model_answers_without_tensorflow():
+    script = """
+import sys, tfgen_command
+sys.argv = ["tfgen", *sys.argv[1:]]
+try:
+    tfgen_command.main()
+except SystemExit as stop:
+    heavy = {"tensorflow", "keras", "numpy", "tfgen"} & set(sys.modules)
+    print(stop.code, *sorted(heavy), file=sys.stderr)
+"""
+    for arguments, code in LIGHT:
+        command = [sys.executable, "-c", script, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert done.stderr.splitlines()[-1] == str(code), (arguments, done.stderr)
+
+
+def test_the_names_of_data_sets_are_the_librarys():
+    assert list(entries.DATA_SETS) == data.names()
+    assert entries.root() == presets.zoo_root()
+    assert entries.names(evaluators=True) == zoo.list_models(kind=None)
 
 
 def test_prior_plane_is_ordered_like_a_map():
@@ -277,18 +339,18 @@ def test_prior_plane_is_ordered_like_a_map():
     ("arguments", "words"),
     [
         (("sample", "vae_mnits"), "vae_mnits"),
-        (("sample", "{entry}", "--num", "0"), "num_samples"),
-        (("sample", "{entry}", "--temperature", "-1"), "temperature"),
-        (("sample", "{entry}", "--label", "3"), "labels"),
+        (("sample", "{entry}", "--num", "0"), "--num"),
+        (("sample", "{entry}", "--temperature", "-1"), "--temperature"),
+        (("sample", "{entry}", "--label", "3"), "--label"),
         (("sample", "{entry}", "--out", "picture.gif"), ".png"),
         (("sample", "{entry}", "--out", "{entry}/config.json/x.png"), "path"),
         (("manifold", "{entry}", "--side", "1"), "side"),
-        (("interpolate", "{entry}", "--steps", "1"), "steps"),
+        (("interpolate", "{entry}", "--steps", "1"), "--steps"),
         (("reconstruct", "{entry}", "--data", "no_such_set"), "no_such_set"),
         (("reconstruct", "{gan}"), "no encoder"),
-        (("sample", "{gan}", "--label", "10"), "labels must lie in"),
-        (("sample", "{classifier}"), "draws no images"),
-        (("interpolate", "{classifier}"), "draws no images"),
+        (("sample", "{gan}", "--label", "10"), "--label must lie in"),
+        (("sample", "{classifier}"), "cannot generate images"),
+        (("interpolate", "{classifier}"), "cannot generate images"),
         (("evaluate",), "--all"),
         (("evaluate", "{entry}", "--all"), "--all"),
         (("train", "no_such_recipe.json", "--out", "run"), "no_such_recipe"),
@@ -298,12 +360,17 @@ def test_prior_plane_is_ordered_like_a_map():
         (("export", "{entry}", "--all"), "--all"),
         (("export", "vae_mnits", "--out", "models"), "vae_mnits"),
         (("export", "{classifier}", "--out", "models"), "no endpoints to serve"),
-        (("export", "{entry}", "--out", "models", "--version", "0"), "version"),
+        (("export", "{entry}", "--out", "models", "--version", "0"), "--version"),
         (("export", "{entry}", "--out", "models", "--version", "x"), "version"),
         (("export", "{entry}", "--out", "models", "--temperature", "-1"), "temperature"),
-        (("export", "{entry}", "--out", "models", "--num-samples", "0"), "num_samples"),
+        (("export", "{entry}", "--out", "models", "--num-samples", "0"), "--num-samples"),
         (("export", "{entry}", "--out", "{entry}/config.json/models"), "config.json"),
         (("frobnicate",), "frobnicate"),
+        (("smaple", "{entry}"), "Did you mean 'sample'?"),
+        (("data", "prepar", "digits"), "Did you mean 'prepare'?"),
+        (("score", "{entry}", "--data", "digts"), "--data must be"),
+        (("score", "{entry}", "--data", "digts"), "Did you mean 'digits'?"),
+        (("score", "{entry}", "--num", "100000"), "--num asks for"),
     ],
 )
 def test_bad_input_gives_exit_code_2_and_no_traceback(

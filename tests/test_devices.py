@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 from conftest import CONFIGURATIONS, FAMILIES
 
-from tfgen import cli, devices
+import tfgen_command
+from tfgen import devices
 from tfgen.recipe import Recipe
 
 HERE = Path(__file__).parent
@@ -282,7 +283,7 @@ def test_strategies_by_name(monkeypatch, capsys):
     arguments = ["tfgen", "train", "vae_mnist", "--out", "never", "--strategy", "two"]
     monkeypatch.setattr("sys.argv", arguments)
     with pytest.raises(SystemExit) as stop:
-        cli.main()
+        tfgen_command.main()
     assert stop.value.code == 2
     assert "strategy must be one of" in capsys.readouterr().err
     assert not Path("never").exists()

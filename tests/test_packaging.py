@@ -24,7 +24,11 @@ def setup_cfg() -> configparser.ConfigParser:
 
 
 def test_every_package_is_listed(setup_cfg):
-    folders = {path.parent for path in (CHECKOUT / "tfgen").rglob("__init__.py")}
+    folders = {
+        path.parent
+        for package in ("tfgen", "tfgen_command")
+        for path in (CHECKOUT / package).rglob("__init__.py")
+    }
     names = {".".join(folder.relative_to(CHECKOUT).parts) for folder in folders}
     assert set(setup_cfg["options"]["packages"].split()) == names | {"tfgen._zoo"}
     for path in (CHECKOUT / "tfgen").rglob("*.py"):

@@ -18,11 +18,11 @@ from google.protobuf import text_format
 from serving_support import Server, copy_version, running, tiny_images
 from tensorflow_serving.config import model_server_config_pb2
 
-from tfgen import cli
+import tfgen_command
 from tfgen.serving import Client, ServingError
-from tfgen.serving import cli as serving_cli
 from tfgen.serving.repository import read_config
-from tfgen.serving.settings import Settings
+from tfgen_command import serve
+from tfgen_command.settings import Settings
 
 # New versions --------------------------------------------------------------------------------
 
@@ -243,7 +243,7 @@ def executed(monkeypatch):
     def run(*arguments):
         monkeypatch.setattr("sys.argv", ["tfgen", "serve", *map(str, arguments)])
         with pytest.raises(Replaced):
-            cli.main()
+            tfgen_command.main()
         return commands.pop()
 
     return run
@@ -306,7 +306,7 @@ def test_tensorflow_model_server_is_preferred(executed, engine, repository, caps
 def test_bad_options(arguments, words, engine, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["tfgen", "serve", *arguments])
     with pytest.raises(SystemExit) as stop:
-        cli.main()
+        tfgen_command.main()
     error = capsys.readouterr().err
     assert stop.value.code == 2
     assert words in error
@@ -314,10 +314,10 @@ def test_bad_options(arguments, words, engine, monkeypatch, capsys):
 
 
 def test_without_the_extra(monkeypatch, capsys):
-    monkeypatch.setattr(serving_cli, "NEEDED", ("no_such_package", "json"))
+    monkeypatch.setattr(serve, "NEEDED", ("no_such_package", "json"))
     monkeypatch.setattr("sys.argv", ["tfgen", "serve"])
     with pytest.raises(SystemExit) as stop:
-        cli.main()
+        tfgen_command.main()
     assert stop.value.code == 2
     line = capsys.readouterr().err
     assert "no_such_package: pip install 'tfgen[serving]'" in line

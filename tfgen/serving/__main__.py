@@ -22,15 +22,15 @@ def main() -> None:
     package = sys.modules["tfgen"] = types.ModuleType("tfgen")
     package.__path__ = [str(PACKAGE)]
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    import tfgen_command
     from tfgen.serving.ports import listen
-    from tfgen.serving.settings import Settings
+    from tfgen_command.quiet import import_tensorflow
+    from tfgen_command.settings import Settings
 
     try:
         settings = Settings.from_json(sys.argv[1])
         listener = listen(settings.host, settings.port, "--port")
         listen(settings.host, settings.grpc_port, "--grpc-port").close()  # gRPC will bind it
-        tfgen_command.import_tensorflow()
+        import_tensorflow()
         from tfgen.serving.server import run
 
         run(settings, listener)

@@ -18,7 +18,7 @@ from tfgen.serving.ports import port_in_use
 from tfgen.serving.repository import Repository
 from tfgen.serving.rest import build_app
 from tfgen.serving.rpc import handlers
-from tfgen.serving.settings import Settings
+from tfgen_command.settings import Settings
 
 __all__ = ["run"]
 

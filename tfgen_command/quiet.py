@@ -1,19 +1,22 @@
-"""The `tfgen` command before TensorFlow is imported: quiet log level, then `tfgen.cli`."""
+"""Importing TensorFlow without what it prints on the way.
+
+TensorFlow writes lines such as "Could not find cuda drivers" when it is imported, whatever its log
+level, and writes them from C++ straight to file descriptor 2, where Python cannot catch them. So
+the log level is set and the descriptor points to nowhere while the import lasts. Python's own
+errors still reach the user: they are raised, and printed after the descriptor is back.
+"""
 
 import contextlib
 import os
 import sys
 from collections.abc import Iterator
 
-__all__ = ["import_tensorflow", "main"]
+__all__ = ["import_tensorflow"]
 
 
 @contextlib.contextmanager
 def _native_stderr_closed() -> Iterator[None]:
-    """Drops what libraries write to file descriptor 2 from C++; Python's errors still show.
-
-    TensorFlow prints "Could not find cuda drivers" at import whatever its log level.
-    """
+    """Drops what is written to file descriptor 2 inside the block."""
     sys.stderr.flush()
     kept = os.dup(2)
     try:
@@ -30,15 +33,3 @@ def import_tensorflow() -> None:
     if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") != "0":
         with _native_stderr_closed():
             import tensorflow  # noqa: F401
-
-
-def main() -> None:
-    """Runs the command line."""
-    import_tensorflow()
-    from tfgen.cli import main as run
-
-    run()
-
-
-if __name__ == "__main__":
-    main()

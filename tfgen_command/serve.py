@@ -11,7 +11,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from tfgen.serving.settings import Settings
+from tfgen_command import app, entries
+from tfgen_command.quiet import import_tensorflow
+from tfgen_command.settings import Settings
 
 __all__ = ["serve"]
 
@@ -40,6 +42,7 @@ def _finite(value: float) -> float:
     return value
 
 
+@app.command()
 def serve(
     models: Annotated[
         Path, typer.Option(help="Model repository: NAME/VERSION/saved_model.pb.")
@@ -122,8 +125,12 @@ def serve(
             poll_seconds=poll_seconds,
             grace_seconds=grace_seconds,
         )
-        command = [sys.executable, str(Path(__file__).parent), settings.to_json()]
-    # The server replaces this process, so it receives the signals, and Keras' memory is freed.
+        command = [
+            sys.executable,
+            str(entries.package() / "serving"),
+            settings.to_json(),
+        ]
+    # The server replaces this process, so it receives the signals.
     os.execv(command[0], command)
 
 
@@ -141,6 +148,7 @@ def _engine_command(
     Raises:
         ValueError: `host` is one address, which TF Serving does not support.
     """
+    import_tensorflow()
     from tfgen.serving.repository import read_config
 
     if host not in (None, "0.0.0.0"):

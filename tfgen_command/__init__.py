@@ -1,0 +1,26 @@
+"""The `tfgen` command. It stands outside the package `tfgen` on purpose.
+
+Importing anything under `tfgen` runs `tfgen/__init__.py`, which imports Keras and TensorFlow: six
+seconds and 600 MB on a slow machine, paid before a misspelt option could be reported. It must stay
+so, because Keras finds the classes of a saved model among those already imported. Here lives what
+can answer without them: the options of every command, `--help`, `--version`, `list`, `info`, and
+the errors of wrong arguments. A command that computes imports the library when it starts.
+
+    app       the application, the options that commands share, the form of an error
+    entries   what the zoo's folder says about its entries
+    look      list, info
+    draw      sample, reconstruct, interpolate, complete, manifold
+    measure   score, evaluate
+    work      train, export, data prepare
+    serve     serve, with its settings
+    quiet     importing TensorFlow without its messages
+"""
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Runs the command line; always raises SystemExit."""
+    from tfgen_command.app import run
+
+    run()

@@ -1,0 +1,177 @@
+"""The application: its commands, the options they share, and the form of an error.
+
+Bad input ends with exit code 2 and one line, a lost connection to another worker with 75 and one
+line; anything else that goes wrong is a bug and shows its traceback.
+"""
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, NoReturn, TypeVar
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from tfgen_command import entries
+from tfgen_command.quiet import import_tensorflow
+
+__all__ = [
+    "DataName",
+    "Json",
+    "Label",
+    "Name",
+    "OptionalName",
+    "Out",
+    "Scale",
+    "Seed",
+    "app",
+    "command",
+    "data_app",
+    "data_command",
+    "heavy",
+    "run",
+    "say",
+]
+
+Command = TypeVar("Command", bound=Callable[..., None])
+
+
+class _AsTyped:
+    """The conversion of strings and flags to themselves."""
+
+    def coerce(self, value, param, ctx):
+        return value
+
+
+class _Light:
+    """Takes strings and flags as they were typed.
+
+    typer converts every value through pydantic, whose import takes longer than the rest of a
+    command that only prints.
+    """
+
+    def get_params(self, ctx):
+        params = super().get_params(ctx)
+        for param in params:
+            if param.type_descriptor.annotation in (str, bool):
+                param.get_runtime_param = _AsTyped
+        return params
+
+
+class _Command(_Light, TyperCommand):
+    """A command."""
+
+
+class _Group(_Light, TyperGroup):
+    """Shows its help when no command is given, and the nearest name when a wrong one is."""
+
+    def parse_args(self, ctx, args):
+        return super().parse_args(ctx, args or ["--help"])
+
+    def resolve_command(self, ctx, args):
+        name = args[0]
+        if name not in self.commands and not name.startswith("-"):
+            known = list(self.commands)
+            raise ValueError(
+                f"there is no command {ctx.info_name} {name}.{entries.nearest(name, known)} "
+                f"Commands: {', '.join(known)}."
+            )
+        return super().resolve_command(ctx, args)
+
+
+# Without rich's markup: drawing the help with it takes longer than everything else together.
+_look = {"cls": _Group, "rich_markup_mode": None, "add_completion": False}
+app = typer.Typer(pretty_exceptions_enable=False, **_look)
+data_app = typer.Typer(help="Prepare data sets on disk.", **_look)
+command = functools.partial(app.command, cls=_Command)
+data_command = functools.partial(data_app.command, cls=_Command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"tfgen {version('tfgen')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version and exit.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """Generative image models for Keras 3 and TensorFlow, trained and ready to load."""
+
+
+def heavy(command: Command) -> Command:
+    """Marks a command that needs the library: TensorFlow is imported quietly before it runs."""
+
+    @functools.wraps(command)
+    def run(*arguments, **options) -> None:
+        import_tensorflow()
+        command(*arguments, **options)
+
+    return run
+
+
+def say(line: str) -> None:
+    """Prints a line that tells the user what was done."""
+    typer.echo(line)
+
+
+def _existing(name: str | None) -> str | None:
+    if name is not None:
+        entries.find(name)
+    return name
+
+
+_NAME = typer.Argument(
+    callback=_existing, help="An entry of the zoo (see `tfgen list`) or a model's folder."
+)
+Name = Annotated[str, _NAME]
+OptionalName = Annotated[str | None, _NAME]
+Seed = Annotated[int, typer.Option(help="Image i is drawn from seed + i.")]
+Label = Annotated[int | None, typer.Option(min=0, help="Class, for a conditional model.")]
+Out = Annotated[Path, typer.Option(help="PNG file to write.")]
+DataName = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        callback=entries.check_data,
+        help="Data set; by default the one that the model was trained on.",
+    ),
+]
+Scale = Annotated[int, typer.Option(min=1, help="Enlarge each pixel this many times.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def _fail(error: Exception | str, code: int = 2) -> NoReturn:
+    typer.echo(f"tfgen: {' '.join(str(error).split())}", err=True)
+    raise SystemExit(code)
+
+
+def run() -> NoReturn:
+    """Runs the command line: one line on stderr and exit code 2 for bad input.
+
+    Raises:
+        SystemExit: Always.
+    """
+    from tfgen_command import draw, look, measure, serve, work  # noqa: F401  they add commands
+
+    try:
+        code = app(prog_name="tfgen", standalone_mode=False)
+    except typer.TyperException as error:  # an option that does not exist, or out of its range
+        _fail(error.format_message())
+    except typer.Abort:
+        _fail("interrupted", 130)
+    except ConnectionError as error:  # worth another try, unlike bad input
+        _fail(error, os.EX_TEMPFAIL)
+    except (ValueError, NotImplementedError, OSError, ImportError, FloatingPointError) as error:
+        _fail(error)
+    sys.exit(code or 0)

@@ -1,0 +1,115 @@
+"""What the zoo's folder says about its entries, read without TensorFlow.
+
+`tfgen.zoo` reads the same files for the library; this module reads them for commands that must
+answer at once. It uses the standard library alone.
+"""
+
+import difflib
+import fnmatch
+import importlib.util
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+__all__ = ["DATA_SETS", "check_data", "details", "find", "names", "nearest", "package", "root"]
+
+# The names that `tfgen.data` knows, here so that a typo is reported without importing it.
+DATA_SETS = ("binarized_mnist", "cifar10", "digits", "fashion_mnist", "mnist")
+
+
+def package() -> Path:
+    """Returns the folder of the package tfgen, which is not imported for it."""
+    return Path(importlib.util.find_spec("tfgen").origin).resolve().parent
+
+
+def root() -> Path:
+    """Returns the entries' folder: inside the package in a wheel, next to it in a checkout."""
+    installed = package() / "_zoo"
+    return installed if installed.is_dir() else package().parent / "zoo"
+
+
+def names(pattern: str = "*", evaluators: bool = False) -> list[str]:
+    """Returns the names of the trained entries that match, sorted.
+
+    Args:
+        pattern: Shell-style, e.g. "vae_*".
+        evaluators: Also return the classifiers that judge samples.
+    """
+    return [
+        path.parent.name
+        for path in sorted(root().glob("*/metadata.json"))
+        if fnmatch.fnmatch(path.parent.name, pattern)
+        and (evaluators or _read(path)["kind"] == "model")
+    ]
+
+
+def find(name: str) -> Path:
+    """Returns the folder of an entry or of a user's own model.
+
+    Raises:
+        ValueError: There is none; the message gives the nearest names.
+    """
+    own = Path(name).expanduser()
+    for path in (root() / name, own):
+        if any((path / file).is_file() for file in ("config.json", "recipe.json")):
+            return path
+    known = names(evaluators=True)
+    raise ValueError(
+        f"NAME must be an entry of the zoo or a folder with a config.json; received {name!r}."
+        f"{nearest(name, known)} Entries: {', '.join(known) or 'none'}."
+    )
+
+
+def details(name: str) -> dict[str, Any]:
+    """Returns an entry's metadata with its path, configuration and recipe.
+
+    Raises:
+        ValueError: There is no such entry, it is not trained, or one of its files is damaged.
+    """
+    path = find(name)
+    if not (path / "metadata.json").is_file():
+        raise ValueError(
+            f"{path.name!r} has a recipe but is not trained yet. "
+            f"Train it: tfgen train {name} --out DIR"
+        )
+    found = {"name": path.name, **_read(path / "metadata.json"), "path": str(path.resolve())}
+    for file in ("config.json", "recipe.json"):
+        if (path / file).is_file():
+            content = _read(path / file)
+            found |= content if file == "config.json" else {"recipe": content}
+    return found
+
+
+def check_data(name: str | None) -> str | None:
+    """Returns the value of --data if it is a known data set or a path that exists.
+
+    Raises:
+        ValueError: It is neither; the message gives the nearest name.
+    """
+    if name is None or name in DATA_SETS or Path(name).expanduser().exists():
+        return name
+    raise ValueError(
+        f"--data must be the name of a data set, or the path of an .npz file or of a folder; "
+        f"received {name!r}.{nearest(name, DATA_SETS)} Data sets: {', '.join(DATA_SETS)}."
+    )
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Returns " Did you mean 'x'?" for the known names that look like `name`, or "".
+
+    >>> nearest("mnst", ["mnist", "digits"])
+    " Did you mean 'mnist'?"
+    """
+    near = difflib.get_close_matches(name, list(known), 3, 0.5)
+    return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"{path} is not valid JSON ({error}). Restore the file.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold a JSON object. Restore the file.")
+    return content
