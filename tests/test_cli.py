@@ -67,8 +67,8 @@ def test_training_and_evaluating_fill_a_whole_entry(entry):
     }
     details = zoo.info(entry)
     card = (entry / "card.md").read_text()
-    assert len(details["figures"]) == 6
-    for label in details["figures"]:
+    assert len(details["results"]) == 18
+    for label in details["results"]:
         assert label in card
     assert details["sha256"] in card
     assert details["data"]["digest"] in card
@@ -79,7 +79,7 @@ def test_a_card_is_reproduced_and_a_wrong_one_is_not(entry, monkeypatch, capsys)
     metadata = entry / "metadata.json"
     honest = metadata.read_text()
     details = json.loads(honest)
-    first = next(iter(details["figures"].values()))
+    first = next(iter(details["results"].values()))
     first["value"] *= 1.01
     metadata.write_text(json.dumps(details))
     try:
@@ -158,12 +158,12 @@ def gan(tmp_path_factory):
     return folder / "tiny_gan"
 
 
-def test_a_gan_has_its_pictures_and_its_figures(gan, monkeypatch):
+def test_a_gan_has_its_pictures_and_its_results(gan, monkeypatch):
     card = (gan / "card.md").read_text()
     for name in ("samples.png", "interpolation.png", "progress.png"):
         assert (gan / name).is_file()
         assert f"({name})" in card
-    assert "real train images" in card
+    assert "| result | model | real images | unit |" in card
     assert "2 epochs, of which the last was kept" in card
     assert run(monkeypatch, "evaluate", gan, "--check", "--no-verbose") == 0
     card = (gan.parent / "tiny_classifier" / "card.md").read_text()
@@ -265,7 +265,7 @@ def test_info_is_a_page_and_json(entry, monkeypatch, capsys):
     page = capsys.readouterr().out
     assert "VAE" in page
     assert str(entry) in page
-    assert all(label in page for label in zoo.info(entry)["figures"])
+    assert all(label in page for label in zoo.info(entry)["results"])
     assert run(monkeypatch, "info", entry, "--json") == 0
     assert json.loads(capsys.readouterr().out)["family"] == "VAE"
 

@@ -6,8 +6,9 @@ import pytest
 import tensorflow as tf
 from sklearn.neighbors import KNeighborsClassifier
 
-from tfgen import VAE, AutoEncoder, PixelCNN, data, evaluation
-from tfgen.evaluation import features, likelihood
+from tfgen import VAE, AutoEncoder, GenerativeModel, PixelCNN, data, evaluation, zoo
+from tfgen.evaluation import Result, cards, judges, latents, likelihood
+from tfgen.evaluation.evaluate import card_of
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +19,7 @@ def vae():
 def test_nearest_neighbour_is_scikit_learns():
     rng = np.random.default_rng(0)
     references, queries = rng.normal(size=(300, 5)), rng.normal(size=(1100, 5))
-    ours = features.nearest_neighbour(queries, references)
+    ours = latents.nearest_neighbour(queries, references)
     theirs = KNeighborsClassifier(1).fit(references, np.arange(300)).predict(queries)
     np.testing.assert_array_equal(ours, theirs)
 
@@ -26,7 +27,7 @@ def test_nearest_neighbour_is_scikit_learns():
 def test_likelihood_figures_are_the_mean_over_the_whole_split(vae):
     images, _ = data.arrays("digits", "test")
     figures = likelihood.log_likelihood(vae, "digits", "test", 2, verbose=0)
-    (nats, _), (bits, _) = figures.values()
+    nats, bits = (result.value for result in figures.values())
     by_hand = -vae.log_likelihood(images, 2, seed=0, batch_size=len(images)).mean()
     assert nats == pytest.approx(by_hand, rel=1e-5)
     assert bits == pytest.approx(by_hand / (64 * np.log(2)), rel=1e-5)
@@ -46,7 +47,7 @@ def test_several_orders_are_measured_in_the_first_one_alone_too():
     levels = model._levels(tf.constant(images))
     orders = [tf.fill((len(images),), order) for order in (0, 1)]
     by_order = [-model._log_prob(levels, labels, order).numpy().mean() for order in orders]
-    alone = figures["test negative log-likelihood in the first order"][0]
+    alone = figures["test negative log-likelihood in the first order"].value
     assert alone == pytest.approx(by_order[0], rel=1e-4)
     assert by_order[1] != pytest.approx(by_order[0], rel=1e-2)
 
@@ -54,7 +55,7 @@ def test_several_orders_are_measured_in_the_first_one_alone_too():
 def test_squared_error_of_a_perfect_and_of_a_blind_model():
     model = AutoEncoder((8, 8, 1), latent_dim=2, filters=(4,), num_blocks=0, dense_units=8)
     model.reconstruct = lambda images: images
-    (perfect, _), (mean, _) = features.squared_error(model, "digits").values()
+    perfect, mean = (r.value for r in latents.squared_error(model, "digits").values())
     assert perfect == 0.0
     assert mean > 1.0
 
@@ -69,19 +70,90 @@ def test_label_agreement_of_real_images_is_the_ceilings_rule():
             return np.stack([images[by_class[label][0]] for label in labels])
 
     by_class = [np.flatnonzero(labels == k) for k in range(10)]
-    (agreement, _), (ceiling, _) = features.label_agreement(Copying(), "digits", 20).values()
-    assert agreement >= 80.0
-    assert ceiling >= 90.0
+    (agreement,) = latents.label_agreement(Copying(), "digits", 20).values()
+    assert agreement.value >= 80.0
+    assert agreement.real >= 90.0
 
 
 def test_unlabelled_data_is_refused(tmp_path, vae):
     path = tmp_path / "plain.npz"
     np.savez(path, images=np.zeros((20, 8, 8, 1), np.uint8))
     with pytest.raises(ValueError, match="labels"):
-        features.nearest_neighbour_accuracy(vae, str(path))
+        latents.nearest_neighbour_accuracy(vae, str(path))
 
 
 def test_a_figure_is_reproduced_to_a_thousandth():
-    assert evaluation.Figure("x", 100.05, "nats", 100.0).reproduced
-    assert not evaluation.Figure("x", 100.2, "nats", 100.0).reproduced
-    assert not evaluation.Figure("x", 100.0, "nats", None).reproduced
+    assert Result(100.05, "nats", recorded=100.0).reproduced
+    assert not Result(100.2, "nats", recorded=100.0).reproduced
+    assert not Result(100.0, "nats").reproduced
+    assert Result(1.0, "%", real=2.0, recorded=1.0, recorded_real=2.0).reproduced
+    assert not Result(1.0, "%", real=2.1, recorded=1.0, recorded_real=2.0).reproduced
+    assert not Result(1.0, "%", real=2.0, recorded=1.0).reproduced
+    assert Result(0.01, "points", tolerance=0.05, recorded=0.04).reproduced
+
+
+@pytest.mark.parametrize("name", zoo.list_models(kind=None))
+def test_every_card_is_what_the_generator_writes(name):
+    path = zoo.folder(name)
+    assert (path / "card.md").read_text() == card_of(path)
+    assert zoo.info(name)["results"]
+
+
+def test_a_card_of_a_users_own_model_names_its_path_and_no_licence(tmp_path):
+    details = zoo.info("cgan_mnist")
+    text = cards.card(details | {"name": "mine"}, ["samples.png"], "/home/me/mine")
+    assert 'tfgen.load("/home/me/mine")' in text
+    assert "tfgen evaluate /home/me/mine --check" in text
+    assert "licence Apache" not in text
+    assert "![what it draws](samples.png)" in text
+    assert "progress.png" not in text
+
+
+def test_an_exact_family_without_pixel_orders_is_measured():
+    class Flat:
+        """Uniform over the levels of each pixel."""
+
+        likelihood, num_classes, image_shape = "exact", None, (8, 8, 1)
+
+        def log_likelihood(self, images, num_samples=1, **options):
+            return np.full(len(images), -64 * np.log(256.0), np.float32)
+
+        extra_likelihoods = GenerativeModel.extra_likelihoods
+
+    nats, bits = likelihood.log_likelihood(Flat(), "digits", verbose=0).values()
+    assert bits.value == pytest.approx(8.0)
+    assert nats.value == pytest.approx(64 * np.log(256.0))
+
+
+@pytest.mark.parametrize("shape", [(40, 8, 8, 1), (40, 16, 12, 3), (300, 4, 4, 1)])
+def test_plain_features_tell_images_apart(shape):
+    """Alike for images of one kind, far for others; for any size, channels and number."""
+    rng = np.random.default_rng(0)
+    make = lambda low, high: rng.integers(low, high, shape).astype(np.uint8)  # noqa: E731
+    train, same, other = make(0, 128), make(0, 128), make(128, 256)
+    features = judges.plain_features(train)
+    assert features(train).dtype == np.float32
+    assert np.isfinite(features(other)).all()
+    means = [features(images).mean(0) for images in (train, same, other)]
+    near, far = (np.linalg.norm(means[0] - mean) for mean in means[1:])
+    assert far > 3.0 * near
+    np.testing.assert_array_equal(features(same), judges.plain_features(train)(same))
+
+
+def test_data_without_an_evaluator_is_judged_by_plain_features():
+    images, _ = data.arrays("digits", "test")
+
+    class Copying:
+        num_classes = None
+
+        def nearest_level(self, images):
+            return images
+
+        def sample(self, count, **options):
+            return images[:count]
+
+    results = evaluation.METRICS["sample_quality"](Copying(), "digits", verbose=0)
+    ratio = results["Frechet distance, samples / real images"]
+    assert ratio.value == pytest.approx(0.0, abs=1e-3)
+    assert ratio.judge == judges.PLAIN
+    assert not any("class" in name for name in results)

@@ -34,7 +34,7 @@ def built(tmp_path_factory):
     ):
         recipe = Recipe(family=family.__name__, model=SMALL, data="digits")
         model = laws.randomised(family(**SMALL))
-        zoo.save(model, root / name, recipe, {"kind": kind, "figures": {"a": 1}})
+        zoo.save(model, root / name, recipe, {"kind": kind, "results": {"a": 1}})
     (root / "vae_untrained").mkdir()
     shutil.copy(root / "vae_tiny" / "recipe.json", root / "vae_untrained")
     return root
@@ -139,7 +139,7 @@ def test_info(root):
     assert details["recipe"]["data"] == "digits"
     assert details["likelihood"] == "bound"
     assert details["parameters"] == zoo.load("vae_tiny").count_params()
-    assert {"licence", "seed", "versions", "figures", "kind", "path"} <= set(details)
+    assert {"licence", "seed", "versions", "results", "kind", "path"} <= set(details)
 
 
 # Damage

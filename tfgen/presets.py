@@ -3,7 +3,7 @@
     config.json        family and constructor arguments
     recipe.json        what it was trained with, if it was trained by a recipe
     model.weights.h5   the averaged weights, plain arrays; or else `urls` in metadata.json
-    metadata.json      kind, sha256, licence, data digest, seed, versions, figures
+    metadata.json      kind, sha256, licence, data digest, seed, versions, results
 
 Each file is written whole or not at all, and metadata.json, with the sha256 of the weights, last:
 a folder that was cut off fails its check and is never half believed.
@@ -271,7 +271,7 @@ def save(
             "python": platform.python_version(),
             **{package: version(package) for package in ("tfgen", "keras", "tensorflow")},
         },
-        "figures": {},
+        "results": {},
         **(metadata or {}),
     }
     _write_json(path / "metadata.json", details)

@@ -12,8 +12,8 @@ from tfgen_command.app import Json, Name, command
 
 __all__ = ["info", "list_entries"]
 
-# The two numbers that families are compared by, as the names of figures in metadata.json start.
-QUALITY = "Frechet classifier distance, samples / real train images"
+# The two numbers that families are compared by, as the names of results in metadata.json start.
+QUALITY = "Frechet distance, samples / real images"
 LIKELIHOOD = "test bits per dimension"
 DROPPED_FIRST = ("data", "images", "what it is")  # on a narrow terminal
 
@@ -28,7 +28,7 @@ def list_entries(
 ) -> None:
     """Lists the trained models of the zoo.
 
-    Sample quality is the Frechet classifier distance to real images, as a multiple of that
+    Sample quality is the Frechet distance of samples to real images, as a multiple of that
     between two sets of real images: 1 is perfect. Bits/dim is -log2 p(x) per pixel and channel;
     lower is better, and `<=` marks an upper bound.
     """
@@ -51,7 +51,7 @@ def _row(details: dict[str, Any]) -> dict[str, str | None]:
         size += " binary"
     conditional = details["kind"] == "model" and config.get("num_classes") is not None
     quality, bits = _result(details, QUALITY), _result(details, LIKELIHOOD)
-    bound = "<= " if details["likelihood"] == "bound" else ""
+    bound = "<= " if details.get("likelihood") == "bound" else ""
     return {
         "name": details["name"],
         "what it is": ("class-conditional " if conditional else "") + details["family"],
@@ -64,7 +64,7 @@ def _row(details: dict[str, Any]) -> dict[str, str | None]:
 
 def _result(details: dict[str, Any], start: str) -> float | None:
     """Returns the first recorded value whose name starts so; None if there is none."""
-    for name, result in details["figures"].items():
+    for name, result in details["results"].items():
         if name.startswith(start):
             return result["value"]
     return None
@@ -99,7 +99,7 @@ def _page(details: dict[str, Any], name: str) -> str:
     facts = {
         "model": f"{row['what it is']}, {details['parameters']:,} weights",
         "images": row["images"],
-        "likelihood": details["likelihood"],
+        "likelihood": details.get("likelihood"),
         "data": ", ".join(filter(None, (recipe.get("data"), licence.get("data")))),
         "training": _training(state, details.get("device")),
         "licence": licence.get("weights"),
@@ -107,13 +107,12 @@ def _page(details: dict[str, Any], name: str) -> str:
     }
     lines = [details["name"], *([recipe["description"]] if recipe.get("description") else []), ""]
     lines += [f"{label:<12}{value}" for label, value in facts.items() if value]
-    if details["figures"]:
-        width = max(map(len, details["figures"]))
+    if details["results"]:
+        width = max(map(len, details["results"]))
         lines += ["", "Results (tfgen evaluate)"]
-        lines += [
-            f"  {label:<{width}}  {result['value']:.4g} {result['unit']}"
-            for label, result in details["figures"].items()
-        ]
+        for label, result in details["results"].items():
+            real = f", real images {result['real']:.4g}" if "real" in result else ""
+            lines.append(f"  {label:<{width}}  {result['value']:.4g} {result['unit']}{real}")
     if details["kind"] == "model":
         lines += ["", "Try", f"  tfgen sample {name}", f"  tfgen evaluate {name} --check"]
     return "\n".join(lines)

@@ -1,11 +1,15 @@
 """`tfgen score` and `tfgen evaluate`: numbers of single images and of whole models."""
 
-from typing import Annotated
+import json
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tfgen_command.app import DataName, Name, OptionalName, command, heavy
+from tfgen_command.app import DataName, Json, Name, OptionalName, command, heavy
 from tfgen_command.quiet import import_tensorflow
+
+if TYPE_CHECKING:
+    from tfgen.evaluation import Result
 
 __all__ = ["evaluate", "score"]
 
@@ -45,28 +49,61 @@ def evaluate(
     all_entries: Annotated[bool, typer.Option("--all", help="Every entry.")] = False,
     data_name: DataName = None,
     check: Annotated[
-        bool, typer.Option("--check", help="Fail when a recorded figure is not reproduced.")
+        bool, typer.Option("--check", help="Fail when a recorded result is not reproduced.")
     ] = False,
+    num_samples: Annotated[
+        int | None,
+        typer.Option(min=2, help="Draw so many samples instead, for a quick look; writes nothing."),
+    ] = None,
     verbose: Annotated[bool, typer.Option(help="Show progress.")] = True,
+    as_json: Json = False,
+    show_metrics: Annotated[
+        bool, typer.Option("--list", help="List the metrics that a recipe can name, and exit.")
+    ] = False,
 ) -> None:
-    """Measures the figures of a card: writes them, or with --check compares them."""
+    """Measures the results of a card: writes them, or with --check compares them."""
+    if show_metrics:
+        import_tensorflow()
+        _list_metrics()
+        return
     if (name is None) != all_entries:
         raise ValueError("evaluate needs either an entry's NAME or --all.")
     import_tensorflow()
     from tfgen import evaluation, training, zoo
 
+    if check and num_samples is not None:
+        raise ValueError("--num-samples and --check exclude each other: a card has its own number.")
     training.tune_allocator()
-    missed = 0
+    missed, measured = 0, {}
     for entry in zoo.list_models(kind=None) if all_entries else [name]:
-        figures = evaluation.evaluate(entry, data_name, check, verbose=int(verbose))
-        typer.echo(str(entry))
-        for figure in figures:
-            verdict = ""
-            if check:
-                reproduced = "reproduced" if figure.reproduced else "NOT REPRODUCED"
-                verdict = f"  {reproduced}, recorded {figure.recorded}"
-                missed += not figure.reproduced
-            typer.echo(f"  {figure.name}: {figure.value:.5g} {figure.unit}{verdict}")
+        results = evaluation.evaluate(entry, data_name, check, int(verbose), num_samples)
+        missed += sum(check and not result.reproduced for result in results.values())
+        measured[str(entry)] = {label: vars(result) for label, result in results.items()}
+        if not as_json:
+            typer.echo(str(entry))
+            for label, result in results.items():
+                typer.echo(f"  {label}: {_line(result, check)}")
+    if as_json:
+        typer.echo(json.dumps(measured, indent=2))
+    elif missed:
+        typer.echo(f"{missed} results were not reproduced.")
     if missed:
-        typer.echo(f"{missed} figures were not reproduced.")
         raise typer.Exit(1)
+
+
+def _line(result: "Result", check: bool) -> str:
+    """Returns a result, that of real images, and with --check what is on the card."""
+    parts = [f"{result.value:.5g} {result.unit}"]
+    if result.real is not None:
+        parts.append(f"real images {result.real:.5g}")
+    if check:
+        parts.append("reproduced" if result.reproduced else "NOT REPRODUCED")
+        parts.append(f"recorded {result.recorded}")
+    return ", ".join(parts)
+
+
+def _list_metrics() -> None:
+    from tfgen.evaluation import METRICS
+
+    for name, metric in METRICS.items():
+        typer.echo(f"{name:<28}{metric.__doc__.strip().splitlines()[0]}")

@@ -1,5 +1,6 @@
-"""Figures of a model, each a function of (model, data name) to named numbers."""
+"""Measuring a model: each metric is a function of (model, data name) to results by name."""
 
-from tfgen.evaluation.entry import METRICS, Figure, evaluate
+from tfgen.evaluation.evaluate import METRICS, evaluate
+from tfgen.evaluation.result import Result
 
-__all__ = ["METRICS", "Figure", "evaluate"]
+__all__ = ["METRICS", "Result", "evaluate"]

@@ -100,7 +100,7 @@ class FrechetDistance(keras.metrics.Metric):
 
     def _side(self, name: str) -> list[keras.Variable]:
         size = self.num_features
-        # The dtype must be said again: Keras gives a metric's variables its own default.
+        # The dtype must be passed again: Keras gives a metric's variables its own default.
         return [
             self.add_weight(shape, "zeros", "float64", f"{name}_{part}")
             for part, shape in (("count", ()), ("mean", (size,)), ("squares", (size, size)))

@@ -18,7 +18,7 @@ def kernel_distance(
         MMD^2   = E k(x, x') + E k(y, y') - 2 E k(x, y),   x != x', y != y' independent
 
     The estimate is the mean over random subsets of m rows of each side. It is unbiased: 0 on
-    average where both sides have one distribution, so that it may be negative.
+    average where both sides have the same distribution, so it may be negative.
 
     Subsets overlap, so their spread s over the root of their number K would be too small a
     standard error. A subset is a share m / n of the n rows, and the variance that all subsets
@@ -34,7 +34,7 @@ def kernel_distance(
 
     Args:
         real: Float (rows, features).
-        generated: Float (rows, features); the number of rows may be another one.
+        generated: Float (rows, features); the number of rows may differ.
         subset_size: Rows of a subset, at least 2 and fewer than either side has.
         num_subsets: How many subsets, at least 2.
         seed: Of the choice of subsets, the only chance in it.
@@ -59,7 +59,8 @@ def kernel_distance(
         )
     if num_subsets < 2:
         raise ValueError(
-            f"num_subsets must be at least 2, for a spread; received {num_subsets}. Use 100."
+            "num_subsets must be at least 2, to estimate the standard error; "
+            f"received {num_subsets}. Use 100."
         )
     rng = np.random.default_rng(seed)
     estimates = [

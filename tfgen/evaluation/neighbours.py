@@ -10,11 +10,11 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
-from tfgen.evaluation.features import nearest_neighbour
+from tfgen.evaluation.latents import nearest_neighbour
 
 __all__ = ["density_coverage", "nearest_distances", "precision_recall"]
 
-BLOCK = 500  # queries at a time: beside 10,000 references, 40 MB of distances
+BLOCK = 500  # queries at a time: next to 10,000 references, 40 MB of distances
 
 
 def precision_recall(real: np.ndarray, generated: np.ndarray, k: int = 3) -> tuple[float, float]:
@@ -112,7 +112,7 @@ def _check(real: np.ndarray, generated: np.ndarray, k: int) -> tuple[tf.Tensor, 
     if not 1 <= k < rows:
         raise ValueError(
             f"k must be at least 1 and below {rows}, the rows of the smaller side; received {k}. "
-            "Give more rows or take a nearer neighbour."
+            "Use more rows or a smaller k."
         )
     return tf.constant(real), tf.constant(generated)
 
@@ -145,5 +145,7 @@ def _squared_distances(queries: tf.Tensor, references: tf.Tensor) -> Iterator[tf
     norms = tf.reduce_sum(tf.square(references), 1)
     for start in range(0, queries.shape[0], BLOCK):
         part = queries[start : start + BLOCK]
-        own = tf.reduce_sum(tf.square(part), 1)[:, None]
-        yield tf.maximum(own - 2.0 * tf.matmul(part, references, transpose_b=True) + norms, 0.0)
+        part_norms = tf.reduce_sum(tf.square(part), 1)[:, None]
+        yield tf.maximum(
+            part_norms - 2.0 * tf.matmul(part, references, transpose_b=True) + norms, 0.0
+        )

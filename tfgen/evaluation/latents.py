@@ -1,11 +1,14 @@
-"""What latents and samples are worth, judged by nearest neighbours beside raw pixels."""
+"""Nearest-neighbour metrics of latents and samples, next to the same on raw pixels."""
 
 import numpy as np
 import tensorflow as tf
 
 from tfgen import data
+from tfgen.evaluation.result import Result, Results
+from tfgen.models.generative import GenerativeModel
 
 __all__ = [
+    "flat",
     "label_agreement",
     "labelled",
     "nearest_neighbour",
@@ -30,12 +33,17 @@ def nearest_neighbour(queries: np.ndarray, references: np.ndarray) -> np.ndarray
     return tf.concat(nearest, 0).numpy()
 
 
+def flat(images: np.ndarray) -> np.ndarray:
+    """Returns images as rows of pixels in [0, 1], float32 (batch, height width channels)."""
+    return images.reshape(len(images), -1) / np.float32(255.0)
+
+
 def labelled(data_name: str, split: str) -> tuple[np.ndarray, np.ndarray]:
     """Returns images and labels of a split; raises ValueError if the data set has no labels."""
     images, labels = data.arrays(data_name, split)
     if labels is None:
         raise ValueError(
-            f"data must have labels for this figure; {data_name!r} has none. Use e.g. 'mnist'."
+            f"data must have labels for this metric; {data_name!r} has none. Use e.g. 'mnist'."
         )
     return images, labels
 
@@ -47,35 +55,30 @@ def _references(data_name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def nearest_neighbour_accuracy(
-    model, data_name: str, split: str = "test", verbose: int = 1
-) -> dict[str, tuple[float, str]]:
-    """Measures 1-nearest-neighbour accuracy on `model.encode`, and on raw pixels beside it.
+    model: GenerativeModel, data_name: str, split: str = "test", verbose: int = 1
+) -> Results:
+    """1-nearest-neighbour accuracy on `model.encode`, and on raw pixels for comparison.
 
     References are the train and validation splits; distances are Euclidean.
     """
     references, reference_labels = _references(data_name)
     queries, labels = labelled(data_name, split)
-    flat = nearest_neighbour(
-        queries.reshape(len(queries), -1) / 255.0,
-        references.reshape(len(references), -1) / np.float32(255.0),
-    )
-    latent = nearest_neighbour(model.encode(queries).numpy(), model.encode(references).numpy())
+    nearest = {
+        "latents": nearest_neighbour(np.array(model.encode(queries)), model.encode(references)),
+        "raw pixels": nearest_neighbour(flat(queries), flat(references)),
+    }
     return {
-        f"{split} 1-nearest-neighbour accuracy on latents": (
-            100.0 * float(np.mean(reference_labels[latent] == labels)),
-            "%",
-        ),
-        f"{split} 1-nearest-neighbour accuracy on raw pixels": (
-            100.0 * float(np.mean(reference_labels[flat] == labels)),
-            "%",
-        ),
+        f"{split} 1-nearest-neighbour accuracy on {space}": Result(
+            100.0 * float(np.mean(reference_labels[found] == labels)), "%"
+        )
+        for space, found in nearest.items()
     }
 
 
 def squared_error(
-    model, data_name: str, split: str = "test", verbose: int = 1
-) -> dict[str, tuple[float, str]]:
-    """Measures the mean over images of the squared error of `reconstruct`, summed over pixels.
+    model: GenerativeModel, data_name: str, split: str = "test", verbose: int = 1
+) -> Results:
+    """Mean over images of the squared error of `reconstruct`, summed over pixels.
 
     Pixels in [0, 1]; the same for the mean training image, which needs no latents.
     """
@@ -90,32 +93,30 @@ def squared_error(
 
     unit = "per image, pixels in [0, 1]"
     return {
-        f"{split} squared error of reconstructions": (error(rebuilt), unit),
-        f"{split} squared error of the mean training image": (error(mean_image), unit),
+        f"{split} squared error of reconstructions": Result(error(rebuilt), unit),
+        f"{split} squared error of the mean training image": Result(error(mean_image), unit),
     }
 
 
 def label_agreement(
-    model, data_name: str, num_samples: int = 1000, verbose: int = 1
-) -> dict[str, tuple[float, str]]:
-    """Measures how often a sample of class c has a nearest training image of class c.
+    model: GenerativeModel, data_name: str, num_samples: int = 1000, verbose: int = 1
+) -> Results:
+    """How often a sample of class c has a nearest training image of class c.
 
-    Raw pixels, Euclidean; the same rule on real test images is stated beside it, as the ceiling.
+    Raw pixels, Euclidean; the same rule on real test images is the ceiling.
     """
     references, reference_labels = _references(data_name)
-    references = references.reshape(len(references), -1) / np.float32(255.0)
+    references = flat(references)
     asked = np.arange(num_samples) % model.num_classes
     samples = model.sample(num_samples, labels=asked, seed=0)
     test, test_labels = labelled(data_name, "test")
 
     def agreement(images, labels):
-        found = nearest_neighbour(images.reshape(len(images), -1) / 255.0, references)
+        found = nearest_neighbour(flat(images), references)
         return 100.0 * float(np.mean(reference_labels[found] == labels))
 
     return {
-        f"{num_samples} samples classified as asked by 1-nearest-neighbour": (
-            agreement(samples, asked),
-            "%",
-        ),
-        "real test images classified correctly by the same": (agreement(test, test_labels), "%"),
+        f"{num_samples} samples classified as asked by 1-nearest-neighbour": Result(
+            agreement(samples, asked), "%", real=agreement(test, test_labels)
+        )
     }

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfgen.evaluation import METRICS, generated, kernel
-from tfgen.evaluation.classes import ClassBalance, ClassifierScore
+from tfgen import data, zoo
+from tfgen.evaluation import METRICS, kernel, samples
+from tfgen.evaluation.class_metrics import ClassBalance, ClassifierScore
 from tfgen.evaluation.frechet import FrechetDistance, frechet_distance
 from tfgen.evaluation.kernel import kernel_distance
 from tfgen.evaluation.neighbours import density_coverage, nearest_distances, precision_recall
@@ -404,6 +405,7 @@ def made_up_images(count, seed):
     return images.astype(np.uint8), labels
 
 
+JUDGED = {"evaluator": "judge", "verbose": 0}
 SPLITS = {"train": made_up_images(300, 0), "test": made_up_images(120, 1)}
 
 
@@ -426,6 +428,9 @@ class Model:
     def __init__(self, images):
         self.images = images
 
+    def nearest_level(self, images):
+        return images
+
     def sample(self, count, labels=None, seed=None, batch_size=None, verbose=0):
         self.asked = {"seed": seed, "labels": labels}
         return self.images[:count]
@@ -442,96 +447,104 @@ class Conditional(Model):
 
 @pytest.fixture
 def made_up(monkeypatch):
-    monkeypatch.setattr(generated.data, "arrays", lambda name, split: SPLITS[split])
-    monkeypatch.setattr(generated.zoo, "load", lambda name: Evaluator())
+    monkeypatch.setattr(data, "arrays", lambda name, split: SPLITS[split])
+    monkeypatch.setattr(zoo, "load_evaluator", lambda name: Evaluator())
 
 
 def test_registered():
-    assert METRICS["sample_quality"] is generated.sample_quality
-    assert METRICS["conditional_accuracy"] is generated.conditional_accuracy
+    assert METRICS["sample_quality"] is samples.sample_quality
+    assert METRICS["conditional_accuracy"] is samples.conditional_accuracy
 
 
-def values(figures, start):
-    return [value for name, (value, *_) in figures.items() if name.startswith(start)]
+def values(results, start):
+    """Of each result with such a name: the model's value, and real images' if there is one."""
+    found = [result for name, result in results.items() if name.startswith(start)]
+    assert found
+    return [value for r in found for value in (r.value, r.real) if value is not None]
 
 
 def test_sample_quality_of_real_images_is_the_floors(made_up):
     """A model that draws other real images has the floor's figures, to chance."""
     model = Model(made_up_images(120, 2)[0])
-    figures = generated.sample_quality(model, "made_up", 120, verbose=0)
+    figures = samples.sample_quality(model, "made_up", 120, **JUDGED)
     assert model.asked == {"seed": 0, "labels": None}
-    assert all(np.isfinite(value) and isinstance(value, float) for value, *_ in figures.values())
-    samples, floor, ratio = values(figures, "Frechet classifier distance")
-    assert samples / floor == pytest.approx(ratio)
+    assert all(np.isfinite(value) and isinstance(value, float) for value in values(figures, ""))
+    drawn, floor, ratio = values(figures, "Frechet distance")
+    assert drawn / floor == pytest.approx(ratio)
     assert 0.5 < ratio < 2.0
     for share in ("precision", "recall"):
-        samples, floor, ratio = values(figures, share)
-        assert min(samples, floor) > 0.8
+        drawn, floor, ratio = values(figures, share)
+        assert min(drawn, floor) > 0.8
         assert 0.9 < ratio < 1.1
     kernel_values = values(figures, "kernel distance, ")
-    kernel_errors = values(figures, "kernel distance's standard error, ")
+    kernel_errors = values(figures, "standard error of the kernel distance, ")
     assert all(abs(v) < 4 * e for v, e in zip(kernel_values, kernel_errors, strict=True))
     assert values(figures, "classes present") == [3.0, 3.0]
-    assert values(figures, "rarest class") == pytest.approx([100 / 3, 100 / 3])
+    assert values(figures, "share of the rarest class") == pytest.approx([100 / 3, 100 / 3])
     assert all(2.9 < score < 3.0 for score in values(figures, "classifier score"))
-    samples, test = values(figures, "median distance to the nearest of 300 train images")
-    assert samples == pytest.approx(test, rel=0.05)
-    assert any("120 samples against 120 test images" in name for name in figures)
-    assert any("120 real train images against 120 test images" in name for name in figures)
+    drawn, test = values(figures, "median distance to the nearest of 300 train images")
+    assert drawn == pytest.approx(test, rel=0.05)
+    assert any("120 images against 120 test images" in name for name in figures)
+    assert figures["Frechet distance, samples / real images"].judge == "judge"
 
 
 def test_sample_quality_of_copies_of_noise_and_of_one_class(made_up, rng):
-    copies = generated.sample_quality(Model(SPLITS["train"][0]), "made_up", 100, verbose=0)
+    copies = samples.sample_quality(
+        Model(SPLITS["train"][0]), "made_up", 100, evaluator="judge", verbose=0
+    )
     assert values(copies, "median distance")[0] == 0.0 < values(copies, "median distance")[1]
     assert values(copies, "1st percentile")[0] == 0.0 < values(copies, "1st percentile")[1]
-    assert values(copies, "Frechet classifier distance")[2] == 1.0
+    assert values(copies, "Frechet distance")[2] == 1.0
 
     noise = rng.integers(0, 256, size=(100, 6, 4, 1)).astype(np.uint8)
-    bad = generated.sample_quality(Model(noise), "made_up", 100, verbose=0)
-    assert values(bad, "Frechet classifier distance")[2] > 3.0
+    bad = samples.sample_quality(Model(noise), "made_up", 100, **JUDGED)
+    assert values(bad, "Frechet distance")[2] > 3.0
     assert values(bad, "precision")[2] < 0.7
 
     images, labels = made_up_images(300, 3)
-    one = generated.sample_quality(Model(images[labels == 1]), "made_up", 100, verbose=0)
+    one = samples.sample_quality(
+        Model(images[labels == 1]), "made_up", 100, evaluator="judge", verbose=0
+    )
     assert values(one, "classes present") == [1.0, 3.0]
-    assert values(one, "rarest class")[0] == 0.0
+    assert values(one, "share of the rarest class")[0] == 0.0
     assert values(one, "recall")[2] < 0.6
     assert values(one, "classifier score")[0] < 1.1
 
 
 def test_sample_quality_asks_a_conditional_model_for_every_class(made_up):
-    figures = generated.sample_quality(Conditional(None), "made_up", 90, verbose=0)
-    assert values(figures, "rarest class")[0] == pytest.approx(100 / 3)
+    figures = samples.sample_quality(Conditional(None), "made_up", 90, **JUDGED)
+    assert values(figures, "share of the rarest class")[0] == pytest.approx(100 / 3)
 
 
 def test_sample_quality_needs_enough_images(made_up):
     with pytest.raises(ValueError, match="num_samples must be at most 120"):
-        generated.sample_quality(Model(None), "made_up", 121, verbose=0)
+        samples.sample_quality(Model(None), "made_up", 121, verbose=0)
 
 
 def test_conditional_accuracy_of_real_images_and_of_ignored_labels(made_up):
-    figures = generated.conditional_accuracy(Conditional(None), "made_up", 90, verbose=0)
-    assert len(figures) == 6
+    figures = samples.conditional_accuracy(
+        Conditional(None), "made_up", 90, evaluator="judge", verbose=0
+    )
+    assert len(figures) == 4
     assert all(value > 95.0 for value in values(figures, "90 samples classified as asked"))
-    assert all(value > 95.0 for value in values(figures, "120 test images"))
-    assert all(abs(value) < 5.0 for value in values(figures, "samples' rate less"))
+    assert all(abs(value) < 5.0 for value in values(figures, "gap to real test images"))
 
     class Ignoring(Model):
         num_classes = CLASSES
 
     blind = Ignoring(SPLITS["test"][0])
-    figures = generated.conditional_accuracy(blind, "made_up", 90, verbose=0)
+    figures = samples.conditional_accuracy(blind, "made_up", 90, **JUDGED)
     np.testing.assert_array_equal(blind.asked["labels"], np.arange(90) % 3)
-    assert all(value < 60.0 for value in values(figures, "90 samples classified as asked"))
-    assert all(value < -40.0 for value in values(figures, "samples' rate less"))
+    assert all(value < 60.0 for value in values(figures, "90 samples classified as asked")[::2])
+    assert all(value < -40.0 for value in values(figures, "gap to real test images"))
 
 
 def test_conditional_accuracy_refusals(made_up, monkeypatch):
     with pytest.raises(ValueError, match="class-conditional"):
-        generated.conditional_accuracy(Model(None), "made_up", verbose=0)
-    monkeypatch.setattr(generated.data, "arrays", lambda name, split: (SPLITS[split][0], None))
+        samples.conditional_accuracy(Model(None), "made_up", **JUDGED)
+    monkeypatch.setattr(data, "arrays", lambda name, split: (SPLITS[split][0], None))
     with pytest.raises(ValueError, match="labels"):
-        generated.conditional_accuracy(Conditional(None), "made_up", verbose=0)
+        samples.conditional_accuracy(Conditional(None), "made_up", **JUDGED)
     monkeypatch.setitem(sys.modules, "sklearn.svm", None)
     with pytest.raises(ImportError, match=r"pip install tfgen\[data\]"):
-        generated.conditional_accuracy(Conditional(None), "made_up", verbose=0)
+        samples.conditional_accuracy(Conditional(None), "made_up", **JUDGED)

@@ -1,4 +1,4 @@
-"""What a classifier makes of samples: how sure it is, and which classes it finds."""
+"""Classifier-based metrics of samples: how sure it is, and which classes it finds."""
 
 import keras
 import numpy as np
@@ -31,7 +31,7 @@ class ClassifierScore(keras.metrics.Metric):
     def __init__(self, num_classes: int, name: str = "classifier_score"):
         super().__init__(dtype="float64", name=name)
         self.num_classes = num_classes
-        # The dtype must be said again: Keras gives a metric's variables its own default.
+        # The dtype must be passed again: Keras gives a metric's variables its own default.
         self.count = self.add_weight((), "zeros", "float64", "count")
         self.total = self.add_weight((num_classes,), "zeros", "float64", "total")
         self.entropies = self.add_weight((), "zeros", "float64", "entropies")
@@ -43,7 +43,7 @@ class ClassifierScore(keras.metrics.Metric):
             probabilities: Float (batch, num_classes), rows of sum 1.
 
         Raises:
-            ValueError: Another shape; outside graphs also values that are no probabilities.
+            ValueError: Another shape; outside graphs also values that are not probabilities.
         """
         probabilities = tf.cast(probabilities, tf.float64)
         if not probabilities.shape.is_compatible_with((None, self.num_classes)):
@@ -104,7 +104,7 @@ class ClassBalance(keras.metrics.Metric):
         """Adds a batch.
 
         Args:
-            labels: Whole numbers in [0, num_classes), shape (batch,).
+            labels: Integers in [0, num_classes), shape (batch,).
 
         Raises:
             ValueError: Labels that are not so. Graphs leave out labels outside the range.

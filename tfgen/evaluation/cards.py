@@ -1,0 +1,102 @@
+"""The card of a model: what is known about it, as Markdown. Pure: details in, text out."""
+
+from collections.abc import Collection
+from typing import Any
+
+from tfgen.recipe import Recipe
+
+__all__ = ["PICTURES", "card"]
+
+# The pictures of an entry's folder, in their order on the card.
+PICTURES = {
+    "samples.png": "what it draws",
+    "interpolation.png": "walks between latents",
+    "completions.png": "the upper half, six completions of it, the image",
+    "progress.png": "the same seeds during training, time to the right",
+}
+TWO_COLUMNS = """
+Real images are train images where something is compared with test images, and test images
+elsewhere: what perfect samples would get.
+"""
+
+
+def card(details: dict[str, Any], pictures: Collection[str], source: str) -> str:
+    """Returns the text of card.md.
+
+    Args:
+        details: As `tfgen.zoo.info` returns them.
+        pictures: Names of the files among `PICTURES` that the folder has.
+        source: What `tfgen.load` takes: an entry's name, or the path of a user's own folder.
+    """
+    recipe = Recipe.from_dict(details["recipe"])
+    shown = "".join(f"![{PICTURES[file]}]({file})\n\n" for file in PICTURES if file in pictures)
+    return f"""# {details["name"]}
+
+{recipe.description}
+
+{shown}```python
+import tfgen
+
+model = tfgen.load("{source}")
+```
+
+## Results
+
+{_table(details["results"])}
+All from `tfgen evaluate {source}`; `tfgen evaluate {source} --check` re-measures them and
+fails if one differs by more than 0.1 %. The test split was used only for this table.
+
+## What it is
+
+{_facts(details, recipe, source)}"""
+
+
+def _table(results: dict[str, dict[str, Any]]) -> str:
+    """Returns the table of results; a second column if some have a value of real images."""
+    if not any("real" in result for result in results.values()):
+        rows = [
+            f"| {name} | {result['value']:.4g} | {result['unit']} |"
+            for name, result in results.items()
+        ]
+        return "\n".join(["| result | value | unit |", "|---|---|---|", *rows, ""])
+    rows = [
+        f"| {name} | {result['value']:.4g} | "
+        f"{format(result['real'], '.4g') if 'real' in result else ''} | {result['unit']} |"
+        for name, result in results.items()
+    ]
+    judges = dict.fromkeys(result["judge"] for result in results.values() if "judge" in result)
+    judged = f"Features and classes are those of {', '.join(judges)}.\n" if judges else ""
+    head = ["| result | model | real images | unit |", "|---|---|---|---|"]
+    return "\n".join([*head, *rows, ""]) + TWO_COLUMNS + judged
+
+
+def _facts(details: dict[str, Any], recipe: Recipe, source: str) -> str:
+    """Returns the list of what the model is and where it comes from."""
+    state = details.get("training", {})
+    arguments = ", ".join(f"{key}={value!r}" for key, value in recipe.model.items())
+    epochs, best = state.get("epoch", 0), state.get("best_epoch", -1) + 1
+    kept = (
+        f"The epoch with the lowest validation loss was kept: {best} of {epochs} epochs"
+        if best
+        else f"{epochs} epochs, of which the last was kept"
+    )
+    momentum = recipe.ema_momentum
+    averaged = f", averaged over steps (momentum {momentum})" if momentum else ""
+    minutes = state.get("seconds", 0.0) / 60.0
+    licence = details.get("licence", {})
+    # Weights that a user trained are the user's: no licence stands on their card.
+    terms = f", licence {licence['weights']}" if source == details["name"] else ""
+    facts = [
+        f"Family `{recipe.family}`: {arguments}; {details['parameters']:,} weights.",
+        f"Trained on the train split of `{recipe.data}` (sha256 `{details['data']['digest']}`).\n"
+        f"  {kept} ({state.get('step', 0):,} steps of {recipe.batch_size} images, "
+        f"{minutes:.0f} minutes on {details['device']}).",
+        f"Recipe: `recipe.json`; `tfgen train {source} --out DIR` trains it again "
+        f"(seed {recipe.seed}).",
+        f"Weights: `model.weights.h5`{averaged}, sha256\n  `{details['sha256']}`"
+        f"{terms}.\n  Data: {licence.get('data') or 'see its source'}",
+        f"Versions: {', '.join(f'{key} {value}' for key, value in details['versions'].items())}.",
+    ]
+    if details["kind"] == "model":
+        facts.insert(1, f"Likelihood: {details['likelihood']}.")
+    return "".join(f"- {fact}\n" for fact in facts)

@@ -1,0 +1,154 @@
+"""Measuring an entry of the zoo: its results, and the card and pictures that show them."""
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any
+
+from tfgen import checks, data, plots, presets, training, zoo
+from tfgen.evaluation import accuracy, cards, latents, likelihood, samples
+from tfgen.evaluation.result import Result, Results
+from tfgen.files import replacing
+from tfgen.models.base import ImageModel
+from tfgen.models.generative import GenerativeModel
+from tfgen.recipe import Recipe
+
+__all__ = ["METRICS", "card_of", "evaluate", "write_card"]
+
+METRICS = {
+    "accuracy": accuracy.accuracy,
+    "conditional_accuracy": samples.conditional_accuracy,
+    "label_agreement": latents.label_agreement,
+    "log_likelihood": likelihood.log_likelihood,
+    "nearest_neighbour_accuracy": latents.nearest_neighbour_accuracy,
+    "sample_quality": samples.sample_quality,
+    "squared_error": latents.squared_error,
+}
+# Those that draw samples, whose number `evaluate` can lower for a quick look.
+SAMPLING = ("conditional_accuracy", "label_agreement", "sample_quality")
+COMPLETED = 8  # images of completions.png
+
+
+def evaluate(
+    name: str | Path,
+    data_name: str | None = None,
+    check: bool = False,
+    verbose: int = 1,
+    num_samples: int | None = None,
+) -> Results:
+    """Measures what an entry's recipe lists, and the quality of samples of all that can draw.
+
+    Without `check`, with the recipe's own data and numbers of samples, the results go into
+    metadata.json, and card.md and the pictures are written again.
+
+    Args:
+        name: An entry's name or folder.
+        data_name: Another data set to measure on; nothing is written then.
+        check: Only compare with the recorded results; nothing is written.
+        verbose: 1 shows progress.
+        num_samples: How many samples to draw instead of the recipe's number, for a quick look;
+            nothing is written then.
+
+    Returns:
+        The results by name, in the order of the card.
+
+    Raises:
+        ValueError: Unknown entry or metric, or data of another digest than the card's.
+        FileNotFoundError: The data set is not available.
+    """
+    if check and num_samples is not None:
+        raise ValueError("num_samples must be None with check: recorded results have their own.")
+    path = zoo.folder(name)
+    model, recipe = zoo.load(path), zoo.load_recipe(path)
+    details = zoo.info(path)
+    if data_name is None:
+        _check_digest(details.get("data"))
+    results, seconds = {}, {}
+    for wanted in _wanted(model, recipe):
+        arguments = dict(wanted)
+        metric = arguments.pop("metric")
+        checks.one_of("recipe: metric", metric, METRICS)
+        if num_samples is not None and metric in SAMPLING:
+            arguments["num_samples"] = num_samples
+        start = time.monotonic()
+        measured = METRICS[metric](model, data_name or recipe.data, **arguments, verbose=verbose)
+        results |= measured
+        seconds |= dict.fromkeys(measured, time.monotonic() - start)
+    if not check and data_name is None and num_samples is None:
+        presets.update_metadata(
+            path,
+            results={
+                label: _record(result, seconds[label], path) for label, result in results.items()
+            },
+        )
+        if isinstance(model, GenerativeModel):
+            _draw(model, recipe, path)
+        write_card(path)
+    return {label: _beside(details["results"], label, result) for label, result in results.items()}
+
+
+def _wanted(model: ImageModel, recipe: Recipe) -> list[dict[str, Any]]:
+    """Returns what to measure: the recipe's list, and the one metric that all samplers share."""
+    listed = {wanted["metric"] for wanted in recipe.figures}
+    draws = isinstance(model, GenerativeModel) and "sample" in model.endpoints()
+    if draws and "sample_quality" not in listed:
+        return [*recipe.figures, {"metric": "sample_quality"}]
+    return recipe.figures
+
+
+def _record(result: Result, seconds: float, path: Path) -> dict[str, Any]:
+    """Returns a result as metadata.json holds it."""
+    record = {"value": result.value, "unit": result.unit}
+    if result.real is not None:
+        record["real"] = result.real
+    if result.judge is not None:
+        record["judge"] = result.judge
+    return record | {"command": f"tfgen evaluate {path.name}", "seconds": round(seconds, 1)}
+
+
+def _beside(recorded: dict[str, dict[str, Any]], label: str, result: Result) -> Result:
+    """Returns a result with what the card has recorded."""
+    record = recorded.get(label, {})
+    return dataclasses.replace(
+        result, recorded=record.get("value"), recorded_real=record.get("real")
+    )
+
+
+def _draw(model: GenerativeModel, recipe: Recipe, path: Path) -> None:
+    """Writes the pictures of a card."""
+    images, labels = data.arrays(recipe.data, "validation")
+    plots.save(training.fixed_picture(model, images), path / "samples.png", scale=2)
+    endpoints = model.endpoints()
+    if "decode" in endpoints and "encode" not in endpoints:
+        plots.save(training.latent_walks(model), path / "interpolation.png", scale=2)
+    if "complete" in endpoints:
+        labels = labels[:COMPLETED] if model.num_classes is not None else None
+        picture = training.completions(model, images[:COMPLETED], labels)
+        plots.save(picture, path / "completions.png", scale=2)
+
+
+def _check_digest(recorded: dict[str, str] | None) -> None:
+    """Raises ValueError if the data set is not the one that the entry was trained on."""
+    if recorded is None:
+        return
+    images, _ = data.arrays(recorded["name"], recorded["split"])
+    found = data.digest(images)
+    if found != recorded["digest"]:
+        raise ValueError(
+            f"data {recorded['name']!r} is not what the entry was trained on: the "
+            f"{recorded['split']} split's sha256 is {found[:16]}..., recorded is "
+            f"{recorded['digest'][:16]}... Restore the original, or name another set with --data."
+        )
+
+
+def write_card(path: Path) -> None:
+    """Writes card.md from the folder's own files."""
+    with replacing(path / "card.md") as temporary:
+        temporary.write_text(card_of(path))
+
+
+def card_of(path: Path) -> str:
+    """Returns the text of card.md from the folder's own files."""
+    pictures = {file.name for file in path.glob("*.png")}
+    in_zoo = path.resolve().parent == presets.zoo_root().resolve()
+    return cards.card(zoo.info(path), pictures, path.name if in_zoo else str(path.resolve()))

@@ -1,0 +1,234 @@
+"""Metrics of samples, each next to the same metric of real images.
+
+Features and classes come from a judge that was trained on real images before any model was judged
+by it (see `judges`). Both sides have equally many images, because most of these metrics move with
+the number, which stands in their names.
+"""
+
+import math
+
+import numpy as np
+import tensorflow as tf
+
+from tfgen import data
+from tfgen.evaluation import judges
+from tfgen.evaluation.class_metrics import ClassBalance, ClassifierScore
+from tfgen.evaluation.frechet import FrechetDistance
+from tfgen.evaluation.kernel import kernel_distance
+from tfgen.evaluation.latents import flat, labelled
+from tfgen.evaluation.neighbours import density_coverage, nearest_distances, precision_recall
+from tfgen.evaluation.result import Result, Results
+from tfgen.models.generative import GenerativeModel
+
+__all__ = ["conditional_accuracy", "sample_quality"]
+
+MAX_SAMPLES = 10_000  # unless the recipe asks for more
+MAX_QUERIES = 10_000  # of the pixel-space search, whose time grows with them
+NUM_FITTED = 10_000  # training images of the second classifier
+
+
+def sample_quality(
+    model: GenerativeModel,
+    data_name: str,
+    num_samples: int | None = None,
+    split: str = "test",
+    evaluator: str | None = None,
+    verbose: int = 1,
+) -> Results:
+    """Samples against a held-out split; train images against it show what is attainable.
+
+    Fidelity and coverage are taken on the judge's features: Frechet distance, kernel distance,
+    precision, recall, density, coverage. Where the judge is a classifier, its probabilities give
+    the classifier score and the balance of classes. Copying would show in the pixels: the
+    distances of samples to their nearest training images would be smaller than those of held-out
+    images. Real images are taken on the model's grey levels, so a binary model is compared with
+    binary images.
+
+    Args:
+        model: A model that can be sampled from; sample i has seed i, and class i modulo
+            `num_classes` if it is conditional.
+        data_name: For `tfgen.data`.
+        num_samples: Samples, held-out images and train images (the first ones of each split).
+            None: as many as both splits have, up to 10,000.
+        split: "test", or "validation" to choose by.
+        evaluator: Name or folder of a classifier with `features` and `probabilities`. None: the
+            judge of the data set.
+        verbose: 1 shows a progress bar.
+
+    Raises:
+        ValueError: A split has fewer than `num_samples` images.
+        NotImplementedError: The family cannot be sampled from.
+    """
+    train = _on_levels(model, data.arrays(data_name, "train")[0])
+    held_out = _on_levels(model, data.arrays(data_name, split)[0])
+    smaller = min(len(train), len(held_out))
+    if num_samples is None:
+        num_samples = min(MAX_SAMPLES, smaller)
+    if num_samples > smaller:
+        raise ValueError(
+            f"num_samples must be at most {smaller}, the images in the smaller of the train and "
+            f"{split} splits of {data_name!r}; received {num_samples}. Lower num_samples."
+        )
+    judge = judges.judge(data_name, train, evaluator)
+    samples, _ = _draw(model, num_samples, verbose)
+    held_out = held_out[:num_samples]
+    real = judge.features(held_out)
+    results = _with_baseline(
+        _compare(real, judge.features(samples)),
+        _compare(real, judge.features(train[:num_samples])),
+        f"{num_samples} images against {num_samples} {split} images",
+    )
+    if judge.probabilities is not None:
+        results |= _classes(judge.probabilities(samples), judge.probabilities(held_out))
+    results = {name: _judged(result, judge.name) for name, result in results.items()}
+    return results | _diversity(samples[:MAX_QUERIES], held_out[:MAX_QUERIES], train)
+
+
+def _on_levels(model: GenerativeModel, images: np.ndarray) -> np.ndarray:
+    """Returns images on the grey levels that the model can draw, uint8."""
+    return model.nearest_level(tf.constant(images)).numpy()
+
+
+def _draw(
+    model: GenerativeModel, num_samples: int, verbose: int
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Returns samples, and the labels that were asked for if the model is conditional."""
+    labels = None
+    if model.num_classes is not None:
+        labels = np.arange(num_samples) % model.num_classes
+    samples = model.sample(num_samples, labels=labels, seed=0, batch_size=500, verbose=verbose)
+    return samples, labels
+
+
+def _judged(result: Result, judge: str) -> Result:
+    return Result(result.value, result.unit, result.real, result.tolerance, judge)
+
+
+def _compare(real: np.ndarray, other: np.ndarray) -> Results:
+    """Compares the features of some images, (rows, features), with those of real ones."""
+    frechet = FrechetDistance(real.shape[1])
+    frechet.update_state(real, other)
+    kernel, error = kernel_distance(real, other, min(1000, len(real) // 2))
+    precision, recall = precision_recall(real, other)
+    density, coverage = density_coverage(real, other)
+    return {
+        "Frechet distance": Result(float(frechet.result()), "squared feature units"),
+        "kernel distance": Result(kernel, "squared MMD", tolerance=error),
+        "standard error of the kernel distance": Result(
+            error, "squared MMD", tolerance=0.1 * error
+        ),
+        "precision (k = 3)": Result(precision, "share"),
+        "recall (k = 3)": Result(recall, "share"),
+        "density (k = 5)": Result(density, "1 for real images"),
+        "coverage (k = 5)": Result(coverage, "share"),
+    }
+
+
+def _with_baseline(samples: Results, baseline: Results, how: str) -> Results:
+    """Returns the samples' results with those of real images, then their ratios."""
+    results = {
+        f"{name}, {how}": Result(result.value, result.unit, baseline[name].value, result.tolerance)
+        for name, result in samples.items()
+    }
+    for name in ("Frechet distance", "precision (k = 3)", "recall (k = 3)"):
+        real = baseline[name].value
+        ratio = samples[name].value / real if real > 0.0 else math.inf
+        results[f"{name}, samples / real images"] = Result(ratio, "ratio")
+    return results
+
+
+def _classes(samples: np.ndarray, real: np.ndarray) -> Results:
+    """Judges classes from the probabilities of samples and of real images, (rows, classes)."""
+    of_samples, of_real = _class_metrics(samples), _class_metrics(real)
+    return {
+        f"{name} in {len(samples)} images": Result(value, unit, of_real[name][0], tolerance)
+        for name, (value, unit, tolerance) in of_samples.items()
+    }
+
+
+def _class_metrics(probabilities: np.ndarray) -> dict[str, tuple[float, str, float]]:
+    """Returns (value, unit, tolerance) of each metric of classes."""
+    num_classes = probabilities.shape[1]
+    score, balance = ClassifierScore(num_classes), ClassBalance(num_classes)
+    score.update_state(probabilities)
+    balance.update_state(probabilities.argmax(1))
+    found = balance.result()
+    return {
+        "classifier score": (float(score.result()), f"1 to {num_classes}", 0.0),
+        "classes present": (float(found["classes_present"]), f"of {num_classes}", 0.0),
+        "share of the rarest class": (100.0 * float(found["rarest_class"]), "%", 0.05),
+    }
+
+
+def _diversity(samples: np.ndarray, held_out: np.ndarray, train: np.ndarray) -> Results:
+    """Distances to the nearest training image, of samples and of held-out images."""
+    distances = [nearest_distances(flat(images), flat(train)) for images in (samples, held_out)]
+    where = f"distance to the nearest of {len(train)} train images, {len(samples)} images"
+    unit = "Euclidean, pixels in [0, 1]"
+    median = [float(np.median(found)) for found in distances]
+    low = [float(np.percentile(found, 1.0)) for found in distances]
+    return {
+        f"median {where}": Result(median[0], unit, median[1]),
+        f"1st percentile of {where}": Result(low[0], unit, low[1]),
+    }
+
+
+def conditional_accuracy(
+    model: GenerativeModel,
+    data_name: str,
+    num_samples: int = 10_000,
+    evaluator: str | None = None,
+    verbose: int = 1,
+) -> Results:
+    """Share of a conditional model's samples that two classifiers take for what was asked.
+
+    One is the evaluator of the data set. The other is of another kind, and no model was chosen by
+    it: a support vector machine (RBF kernel, C = 5) on the raw pixels of 10,000 training images.
+    Next to each stands its accuracy on real test images: the rate that perfect samples would have.
+
+    Args:
+        model: A class-conditional model; sample i has seed i and class i modulo `num_classes`.
+        data_name: For `tfgen.data`; it must have labels.
+        num_samples: How many samples.
+        evaluator: Name or folder of a classifier with `probabilities`. None: the evaluator of the
+            data set, if the zoo has one.
+        verbose: 1 shows a progress bar.
+
+    Raises:
+        ValueError: The model is not conditional, or the data has no labels.
+        ImportError: scikit-learn is not installed.
+    """
+    try:
+        from sklearn.svm import SVC
+    except ImportError as error:
+        raise ImportError(
+            "conditional_accuracy needs scikit-learn, which is not installed. "
+            "Install it with: pip install tfgen[data]"
+        ) from error
+    if model.num_classes is None:
+        raise ValueError(
+            "model must be class-conditional for this metric; received one with num_classes=None. "
+            "Load a conditional one, or measure sample_quality."
+        )
+    train, train_labels = (part[:NUM_FITTED] for part in labelled(data_name, "train"))
+    test, labels = labelled(data_name, "test")
+    train, test = _on_levels(model, train), _on_levels(model, test)
+    samples, asked = _draw(model, num_samples, verbose)
+    svm = SVC(C=5.0, gamma="scale").fit(flat(train), train_labels)
+    classifiers = {
+        f"an SVC on {len(train)} images' pixels": lambda images: svm.predict(flat(images))
+    }
+    judge = judges.judge(data_name, train, evaluator)
+    if judge.probabilities is not None:
+        classifiers = {
+            judge.name: lambda images: judge.probabilities(images).argmax(1)
+        } | classifiers
+    results = {}
+    for name, classify in classifiers.items():
+        rate = 100.0 * float(np.mean(classify(samples) == asked))
+        accuracy = 100.0 * float(np.mean(classify(test) == labels))
+        results |= {
+            f"{num_samples} samples classified as asked by {name}": Result(rate, "%", accuracy),
+            f"gap to real test images, {name}": Result(rate - accuracy, "points", tolerance=0.05),
+        }
+    return results
