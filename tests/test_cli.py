@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 import tfgen_command
-from tfgen import cli, data, presets, zoo
+from tfgen import PixelCNN, cli, data, presets, zoo
+from tfgen.recipe import Recipe
 from tfgen_command import entries
 
 RECIPE = {
@@ -226,6 +227,101 @@ def test_a_pixel_model_is_trained_measured_and_completes(tmp_path, monkeypatch, 
     assert [float(line.split()[1]) for line in lines] == pytest.approx(own, abs=1e-2)
 
 
+def test_samples_as_pictures_folders_and_arrays(entry, gan, tmp_path, monkeypatch, capsys):
+    one, many, arrays, grid = (tmp_path / name for name in ("1.png", "many", "x.npz", "grid.png"))
+    for out in (one, many, arrays):
+        options = ("--num", 1 if out == one else 3, "--scale", 1, "--out", out)
+        assert run(monkeypatch, "sample", entry, *options) == 0
+    assert Image.open(one).size == (8, 8)  # no frame
+    assert [path.name for path in sorted(many.iterdir())] == ["0000.png", "0001.png", "0002.png"]
+    with np.load(arrays) as stored:
+        assert stored["images"].shape == (3, 8, 8, 1)
+        np.testing.assert_array_equal(stored["images"][1, ..., 0], Image.open(many / "0001.png"))
+        np.testing.assert_array_equal(stored["images"][0, ..., 0], Image.open(one))
+    assert run(monkeypatch, "sample", gan, "--label", "3,7", "--scale", 1, "--out", grid) == 0
+    assert Image.open(grid).size == (8 * 9 + 1, 2 * 9 + 1)  # a row of 8 for each class
+    assert run(monkeypatch, "sample", gan, "--num", 4, "--label", "3,7", "--out", arrays) == 2
+    assert "--force" in capsys.readouterr().err
+    options = ("--num", 4, "--label", "3,7", "--out", arrays, "--force")
+    assert run(monkeypatch, "sample", gan, *options) == 0
+    with np.load(arrays) as stored:
+        np.testing.assert_array_equal(stored["labels"], [3, 3, 7, 7])
+    for out in (one, many):
+        before = {path: path.read_bytes() for path in tmp_path.rglob("*.png")}
+        assert run(monkeypatch, "sample", entry, "--num", 1, "--seed", 9, "--out", out) == 2
+        assert {path: path.read_bytes() for path in tmp_path.rglob("*.png")} == before
+
+
+def test_own_files_of_any_size_mode_and_turn(entry, gan, tmp_path, monkeypatch, capsys):
+    rng = np.random.default_rng(0)
+    files = []
+    for name, mode, size in (("a.png", "RGBA", (30, 20)), ("b.jpg", "RGB", (9, 40)),
+                             ("c.png", "P", (8, 8)), ("d.png", "L", (8, 8))):  # fmt: skip
+        image = Image.fromarray(rng.integers(0, 256, (*size[::-1], 3)).astype(np.uint8))
+        files.append(tmp_path / name)
+        image.convert(mode).save(files[-1])
+    for command in ("reconstruct", "interpolate"):
+        out = tmp_path / f"{command}.png"
+        assert run(monkeypatch, command, entry, *files, "--out", out) == 0
+        assert out.is_file()
+    capsys.readouterr()
+    assert run(monkeypatch, "score", gan, *files, "--label", "3,7", "--json") == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["image"] for row in rows] == list(map(str, files))
+    assert all(row["verdict"] == ("real" if row["value"] > 0 else "fake") for row in rows)
+    exact = cli._read_own(files[3], (8, 8, 1))
+    np.testing.assert_array_equal(exact[..., 0], Image.open(files[3]))
+    half = Image.new("RGBA", (8, 8), (0, 0, 0, 0))  # nothing of it covers the white page
+    half.save(tmp_path / "clear.png")
+    assert (cli._read_own(tmp_path / "clear.png", (4, 4, 3)) == 255).all()
+    turned = Image.fromarray(np.eye(8, dtype=np.uint8) * 255)
+    exif = turned.getexif()
+    exif[0x0112] = 2  # mirrored
+    turned.save(tmp_path / "turned.png", exif=exif)
+    mirrored = cli._read_own(tmp_path / "turned.png", (8, 8, 1))
+    np.testing.assert_array_equal(mirrored[..., 0], np.eye(8, dtype=np.uint8)[:, ::-1] * 255)
+
+
+def test_evaluate_measures_one_metric_and_writes_nothing(entry, monkeypatch, capsys):
+    before = {path: path.read_bytes() for path in entry.iterdir() if path.is_file()}
+    options = ("--metric", "sample_quality", "--num-samples", 40, "--json", "--no-verbose")
+    assert run(monkeypatch, "evaluate", entry, *options) == 0
+    (results,) = json.loads(capsys.readouterr().out).values()
+    assert results["Frechet distance, samples / real images"]["judge"]
+    assert any("40 images against 40 test images" in name for name in results)
+    assert {path: path.read_bytes() for path in entry.iterdir() if path.is_file()} == before
+    assert run(monkeypatch, "evaluate", "--list") == 0
+    assert "sample_quality" in capsys.readouterr().out
+
+
+def test_binary_models_take_other_images_when_asked(tmp_path, monkeypatch, capsys):
+    model = PixelCNN((8, 8, 1), filters=4, num_blocks=1, head_units=4, num_levels=2)
+    zoo.save(model, tmp_path / "binary", Recipe("PixelCNN", {}, "digits"))
+    assert run(monkeypatch, "score", tmp_path / "binary", "--num", 2) == 2
+    assert "2 grey levels, and these have others. Pass --binarize" in capsys.readouterr().err
+    assert run(monkeypatch, "score", tmp_path / "binary", "--num", 2, "--binarize") == 0
+    pictures = []
+    Image.fromarray(np.eye(8, dtype=np.uint8) * 255).save(tmp_path / "mask.png")
+    for options in (("--keep", "upper"), ("--keep", "left"), ("--mask", tmp_path / "mask.png")):
+        out = tmp_path / f"{len(pictures)}.png"
+        more = ("--num", 2, "--binarize", "--out", out)
+        assert run(monkeypatch, "complete", tmp_path / "binary", *options, *more) == 0
+        pictures.append(out.read_bytes())
+    assert len(set(pictures)) == 3
+
+
+@pytest.mark.parametrize("keep", ["upper", "lower", "left", "right"])
+def test_halves_are_kept(keep):
+    class Model:
+        image_shape = (4, 6, 1)
+
+    kept = cli.kept_half(Model, keep)
+    assert kept.shape == (4, 6, 1)
+    assert kept.sum() == 12
+    inside = {"upper": kept[0], "lower": kept[-1], "left": kept[:, 0], "right": kept[:, -1]}
+    assert inside[keep].all()
+
+
 def test_what_cannot_complete_or_score_says_so(entry, gan, monkeypatch, capsys):
     assert run(monkeypatch, "complete", gan) == 2
     assert "cannot complete images. Use a PixelCNN" in capsys.readouterr().err
@@ -342,8 +438,17 @@ def test_prior_plane_is_ordered_like_a_map():
         (("sample", "{entry}", "--num", "0"), "--num"),
         (("sample", "{entry}", "--temperature", "-1"), "--temperature"),
         (("sample", "{entry}", "--label", "3"), "--label"),
-        (("sample", "{entry}", "--out", "picture.gif"), ".png"),
-        (("sample", "{entry}", "--out", "{entry}/config.json/x.png"), "path"),
+        (("sample", "{entry}", "--out", "picture.gif"), "--out must end in .png or .npz"),
+        (("reconstruct", "{entry}", "--out", "picture.gif"), "--out must end in .png"),
+        (("sample", "{gan}", "--label", "3,x"), "--label must be"),
+        (("score", "{gan}", "{entry}/config.json"), "is not an image"),
+        (("score", "{gan}", "nothing.png"), "nothing.png"),
+        (("score", "{gan}", "{gan}/samples.png"), "Pass --label"),
+        (("interpolate", "{entry}", "{entry}/samples.png"), "even number"),
+        (("complete", "{entry}", "--keep", "top"), "--keep"),
+        (("evaluate", "{entry}", "--check", "--num-samples", "50"), "--num-samples"),
+        (("evaluate", "{entry}", "--metric", "sampel_quality"), "Did you mean 'sample_quality'"),
+        (("sample", "{entry}", "--out", "{entry}/config.json/x.png"), "--out must lie"),
         (("manifold", "{entry}", "--side", "1"), "side"),
         (("interpolate", "{entry}", "--steps", "1"), "--steps"),
         (("reconstruct", "{entry}", "--data", "no_such_set"), "no_such_set"),

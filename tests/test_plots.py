@@ -56,6 +56,21 @@ def test_a_saved_picture_reads_back(tmp_path, channels, scale):
         assert os.listdir(path.parent) == ["a.png"]
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_captions_stand_beside_a_picture_that_they_leave_alone(channels):
+    picture = plots.grid(made_up(4, channels, 30, 40), columns=2)
+    page = plots.captioned(picture, ["one", "two"], ["left", "right"])
+    height, width, _ = picture.shape
+    np.testing.assert_array_equal(page[-height:, -width:], picture)
+    margins = [page[:-height, -width:][:, : width // 2], page[:-height, -width // 2 :]]
+    margins += [page[-height:][: height // 2, :-width], page[-height // 2 :, :-width]]
+    assert all(margin.min() < 128 < margin.max() for margin in margins)  # ink on white
+    assert (page[:-height, :-width] == 255).all()
+    np.testing.assert_array_equal(plots.captioned(picture), picture)
+    narrow = plots.captioned(picture, columns=["much too wide for its column", ""])
+    assert (narrow[:-height] == 255).all()
+
+
 def test_tensors_are_images_too(tmp_path):
     import tensorflow as tf
 

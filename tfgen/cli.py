@@ -4,21 +4,36 @@ The commands themselves stand in `tfgen_command`, which answers without TensorFl
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import tensorflow as tf
 
 from tfgen import data, plots, zoo
+from tfgen.files import replacing
 from tfgen.models.generative import GenerativeModel
 
 __all__ = [
-    "check_label",
+    "check_labels",
+    "completions",
     "generative",
+    "images_for",
+    "kept_half",
     "prior_plane",
+    "read_mask",
+    "rows_of_labels",
     "save",
-    "validation_images",
+    "save_rows",
+    "save_samples",
+    "walks_between_seeds",
     "with_latents",
 ]
+
+HIDDEN_GREY = 96  # of pixels that are to be completed
+PADDING = 1  # of the frames
+
+# Models and labels ----------------------------------------------------------------------------
 
 
 def generative(name: str) -> GenerativeModel:
@@ -37,44 +52,183 @@ def with_latents(name: str) -> GenerativeModel:
     return model
 
 
-def check_label(model: GenerativeModel, label: int | None) -> None:
+def check_labels(model: GenerativeModel, labels: Sequence[int]) -> None:
     """Raises ValueError, naming --label, if the model has no such class."""
-    if label is None:
-        return
-    if model.num_classes is None:
+    if labels and model.num_classes is None:
         raise ValueError(
-            f"--label is for class-conditional models, which this one is not; received {label}. "
-            "Leave it out, or use a model such as cgan_mnist."
+            f"--label is for class-conditional models, which this one is not; received "
+            f"{','.join(map(str, labels))}. Leave it out, or use a model such as cgan_mnist."
         )
-    if label >= model.num_classes:
-        raise ValueError(
-            f"--label must lie in [0, {model.num_classes}), the model's classes; received {label}."
-        )
+    for label in labels:
+        if label >= model.num_classes:
+            raise ValueError(
+                f"--label must lie in [0, {model.num_classes}), the model's classes; "
+                f"received {label}."
+            )
 
 
-def validation_images(
-    model: GenerativeModel, name: str, data_name: str | None, num: int, option: str = "--num"
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Returns the first images of the validation split, with labels if the model wants them.
+def rows_of_labels(
+    model: GenerativeModel, labels: Sequence[int], num: int | None
+) -> tuple[np.ndarray | None, int | None]:
+    """Returns the label of each sample and the columns of their grid: one class per row.
 
     Args:
-        model: Decides whether labels are returned.
-        name: The entry, whose recipe names the data.
-        data_name: Another data set; None for the recipe's.
-        num: How many images.
-        option: The option that asked for that many, which an error names.
+        model: A model; (None, None) if it is not conditional.
+        labels: The classes that were asked for; all if empty.
+        num: How many samples; None for 8 of each class.
     """
-    images, labels = data.arrays(data_name or zoo.load_recipe(name).data, "validation")
+    check_labels(model, labels)
+    if model.num_classes is None:
+        return None, None
+    classes = np.array(labels or range(model.num_classes))
+    columns = 8 if num is None else -(-num // len(classes))
+    return np.repeat(classes, columns)[:num], columns
+
+
+# Images ---------------------------------------------------------------------------------------
+
+
+def images_for(
+    model: GenerativeModel,
+    name: str,
+    files: Sequence[Path] | None,
+    data_name: str | None,
+    num: int,
+    labels: Sequence[int] = (),
+    binarize: bool = False,
+    option: str = "--num",
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Returns images that the model takes, with labels if it wants them.
+
+    Args:
+        model: Decides shape, levels and whether labels are returned.
+        name: The entry, whose recipe names the data.
+        files: The user's own images; None or empty for those of the validation split.
+        data_name: Another data set; None for the recipe's.
+        num: How many images of the validation split.
+        labels: Classes of the images, in turn; those of the data if empty.
+        binarize: Round pixels to the nearest of the model's levels.
+        option: The option that asked for `num` images, which an error names.
+
+    Raises:
+        ValueError: Images or labels that do not fit the model; the message names the option.
+    """
+    check_labels(model, labels)
+    if files:
+        images = np.stack([_read_own(path, model.image_shape) for path in files])
+        found = None
+    else:
+        images, found = _of_validation(model, data_name or zoo.load_recipe(name).data, num, option)
+    nearest = model.nearest_level(tf.constant(images)).numpy()
+    if not binarize and (nearest != images).any():
+        raise ValueError(
+            f"{name!r} takes images of {model.num_levels} grey levels, and these have others. "
+            "Pass --binarize to round each pixel to the nearest level."
+        )
+    if model.num_classes is None:
+        return nearest, None
+    if labels:
+        return nearest, np.resize(np.array(labels), len(images))
+    if found is None:
+        raise ValueError(
+            f"{name!r} is class-conditional, and the images have no labels. Pass --label."
+        )
+    return nearest, found
+
+
+def _of_validation(
+    model: GenerativeModel, data_name: str, num: int, option: str
+) -> tuple[np.ndarray, np.ndarray | None]:
+    images, labels = data.arrays(data_name, "validation")
+    if images.shape[1:] != tuple(model.image_shape):
+        raise ValueError(
+            f"--data must have images of shape {tuple(model.image_shape)} for this model; "
+            f"{data_name!r} has {images.shape[1:]}."
+        )
     if num > len(images):
         raise ValueError(
             f"{option} asks for {num} images, and the validation split has {len(images)}."
         )
-    return images[:num], labels[:num] if model.num_classes is not None else None
+    return images[:num], None if labels is None else labels[:num]
 
 
-def save(images: np.ndarray, out: str | os.PathLike[str], **options) -> str:
-    """Writes a picture as `plots.save` does and returns the line that says so."""
-    return f"Wrote {Path(plots.save(images, out, **options)).resolve()}"
+def _read_own(path: Path, image_shape: Sequence[int]) -> np.ndarray:
+    """Reads an image file: upright, over white, centre-cropped and resized, uint8 (H, W, C)."""
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    height, width, channels = image_shape
+    try:
+        with Image.open(path) as image:
+            upright = ImageOps.exif_transpose(image).convert("RGBA")
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} is not an image that can be read: {error}.") from error
+    white = Image.new("RGBA", upright.size, "white")
+    flat = Image.alpha_composite(white, upright).convert("L" if channels == 1 else "RGB")
+    fitted = ImageOps.fit(flat, (width, height), Image.Resampling.LANCZOS)
+    return np.asarray(fitted, np.uint8).reshape(height, width, channels)
+
+
+def kept_half(model: GenerativeModel, keep: str) -> np.ndarray:
+    """Returns the mask of the "upper", "lower", "left" or "right" half, bool (H, W, 1)."""
+    height, width, _ = model.image_shape
+    rows, columns = np.mgrid[:height, :width]
+    kept = {
+        "upper": rows < height // 2,
+        "lower": rows >= height // 2,
+        "left": columns < width // 2,
+        "right": columns >= width // 2,
+    }[keep]
+    return kept[..., None]
+
+
+def read_mask(model: GenerativeModel, path: Path) -> np.ndarray:
+    """Reads an image whose white pixels are kept, bool (H, W, 1)."""
+    mask = _read_own(path, (*model.image_shape[:2], 1)) >= 128
+    if mask.all() or not mask.any():
+        raise ValueError(f"--mask must have white pixels to keep and black ones; {path} has not.")
+    return mask
+
+
+# Pictures -------------------------------------------------------------------------------------
+
+
+def completions(
+    model: GenerativeModel,
+    images: np.ndarray,
+    labels: np.ndarray | None,
+    kept: np.ndarray,
+    ways: int,
+    seed: int,
+) -> np.ndarray:
+    """Returns a row for each image: what is kept, `ways` completions, and the image.
+
+    uint8 (batch, ways + 2, height, width, channels).
+    """
+    mask = np.broadcast_to(kept, (len(images), *kept.shape))
+    drawn = model.complete(
+        np.repeat(images, ways, 0),
+        np.repeat(mask, ways, 0),
+        labels=None if labels is None else np.repeat(labels, ways),
+        seed=seed,
+    ).reshape(len(images), ways, *model.image_shape)
+    seen = np.where(mask, images, np.uint8(HIDDEN_GREY))
+    return np.concatenate([seen[:, None], drawn, images[:, None]], 1)
+
+
+def walks_between_seeds(
+    model: GenerativeModel, rows: int, steps: int, seed: int, labels: Sequence[int]
+) -> np.ndarray:
+    """Returns walks between the latents of seeds, uint8 (rows, steps, H, W, C).
+
+    A conditional model walks within a class, the rows taking the classes in turn.
+    """
+    check_labels(model, labels)
+    classes = None
+    if model.num_classes is not None:
+        classes = np.resize(np.array(labels or range(model.num_classes)), rows)
+    both = None if classes is None else np.tile(classes, 2)
+    ends = model.latents(2 * rows, labels=both, seed=seed)
+    return model.interpolate(ends[:rows], ends[rows:], steps, labels=classes)
 
 
 def prior_plane(side: int) -> np.ndarray:
@@ -87,3 +241,51 @@ def prior_plane(side: int) -> np.ndarray:
     at = norm.ppf((np.arange(side) + 0.5) / side)
     right, up = np.meshgrid(at, at[::-1])
     return np.stack([right, up], -1).reshape(-1, 2).astype(np.float32)
+
+
+# Files ----------------------------------------------------------------------------------------
+
+
+def save(picture: np.ndarray, out: str | os.PathLike[str], scale: int = 1) -> str:
+    """Writes a picture as `plots.save` does and returns the line that says so."""
+    return f"Wrote {_written(picture, Path(out), scale).resolve()}"
+
+
+def _written(picture: np.ndarray, out: Path, scale: int) -> Path:
+    try:
+        return plots.save(picture, out, scale=scale)
+    except OSError as error:
+        raise OSError(
+            f"--out must lie in a folder that can be written; {out} failed with "
+            f"{type(error).__name__}. Choose another folder."
+        ) from error
+
+
+def save_rows(
+    batches: Sequence[np.ndarray],
+    out: Path,
+    scale: int,
+    rows: Sequence[str] = (),
+    columns: Sequence[str] = (),
+) -> str:
+    """Writes batches as the rows of a picture, with captions, and returns the line to print."""
+    picture = plots.rows(*batches, padding=PADDING).repeat(scale, 0).repeat(scale, 1)
+    return save(plots.captioned(picture, rows, columns), out)
+
+
+def save_samples(
+    images: np.ndarray, labels: np.ndarray | None, out: Path, columns: int | None, scale: int
+) -> str:
+    """Writes samples as one picture, a folder of pictures or arrays; returns the line to print."""
+    if out.suffix.lower() == ".png":
+        one = len(images) == 1
+        return save(images[0] if one else plots.grid(images, columns, PADDING), out, scale)
+    if out.suffix.lower() == ".npz":
+        arrays = {"images": images} | ({} if labels is None else {"labels": labels})
+        with replacing(out) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+        return f"Wrote {out.resolve()}: {', '.join(arrays)}"
+    width = max(4, len(str(len(images) - 1)))
+    for index, image in enumerate(images):
+        _written(image, out / f"{index:0{width}d}.png", scale)
+    return f"Wrote {len(images)} images to {out.resolve()}"

@@ -8,14 +8,16 @@ import contextlib
 import csv
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from tfgen.files import replacing
 
-__all__ = ["grid", "history", "progress", "rows", "save"]
+__all__ = ["captioned", "grid", "history", "progress", "rows", "save"]
+
+CAPTION_HEIGHT = 18  # pixels
 
 
 def grid(
@@ -86,6 +88,46 @@ def rows(*batches: np.ndarray, padding: int = 2, background: int = 128) -> np.nd
             "Cut them to the same number of images."
         )
     return grid(np.concatenate(checked), len(checked[0]), padding, background)
+
+
+def captioned(
+    picture: np.ndarray, rows: Sequence[str] = (), columns: Sequence[str] = ()
+) -> np.ndarray:
+    """Writes captions to the left of rows and above columns of a picture, black on white.
+
+    >>> captioned(np.zeros((40, 60, 1), np.uint8), columns=["a", "b"]).shape
+    (58, 60, 1)
+
+    Args:
+        picture: uint8 (height, width, channels).
+        rows: The captions of equally high rows, from the top; none if empty.
+        columns: The captions of equally wide columns, from the left; none if empty. One that is
+            wider than its column is left out.
+
+    Returns:
+        uint8 (height, width, channels), larger by the margins.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    picture = _checked(picture, "picture", 3)
+    if not rows and not columns:
+        return picture
+    font = ImageFont.load_default(12)
+    height, width, channels = picture.shape
+    left = max((math.ceil(font.getlength(text)) + 8 for text in rows), default=0)
+    top = CAPTION_HEIGHT if columns else 0
+    page = Image.new("L" if channels == 1 else "RGB", (left + width, top + height), "white")
+    page.paste(Image.fromarray(picture[..., 0] if channels == 1 else picture), (left, top))
+    draw = ImageDraw.Draw(page)
+    for index, text in enumerate(rows):
+        middle = top + (index + 0.5) * height / len(rows)
+        draw.text((left - 4, middle), text, "black", font, "rm")
+    for index, text in enumerate(columns):
+        if font.getlength(text) > width / len(columns):
+            continue  # it would run into the next one
+        middle = left + (index + 0.5) * width / len(columns)
+        draw.text((middle, top / 2), text, "black", font, "mm")
+    return np.asarray(page).reshape(top + height, left + width, channels)
 
 
 def save(

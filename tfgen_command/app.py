@@ -7,18 +7,19 @@ line; anything else that goes wrong is a bug and shows its traceback.
 import functools
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, NoReturn, TypeVar
+from typing import Annotated, NoReturn
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from tfgen_command import entries
-from tfgen_command.quiet import import_tensorflow
 
 __all__ = [
+    "Binarize",
     "DataName",
+    "Files",
+    "Force",
     "Json",
     "Label",
     "Name",
@@ -30,12 +31,11 @@ __all__ = [
     "command",
     "data_app",
     "data_command",
-    "heavy",
+    "output",
+    "parse_labels",
     "run",
     "say",
 ]
-
-Command = TypeVar("Command", bound=Callable[..., None])
 
 
 class _AsTyped:
@@ -109,15 +109,47 @@ def _options(
     """Generative image models for Keras 3 and TensorFlow, trained and ready to load."""
 
 
-def heavy(command: Command) -> Command:
-    """Marks a command that needs the library: TensorFlow is imported quietly before it runs."""
+def output(
+    out: Path | None, default: str, force: bool, endings: tuple[str, ...] = (".png",)
+) -> Path:
+    """Returns the path to write: `default`, which may be overwritten, or what --out names.
 
-    @functools.wraps(command)
-    def run(*arguments, **options) -> None:
-        import_tensorflow()
-        command(*arguments, **options)
+    Args:
+        out: The value of --out.
+        default: What to write without it.
+        force: Whether --out may be overwritten.
+        endings: How its name may end; "" stands for a folder.
 
-    return run
+    Raises:
+        ValueError: --out has another ending, or it exists and `force` is false.
+    """
+    if out is None:
+        return Path(default)
+    out = out.expanduser()
+    if out.suffix.lower() not in endings:
+        kinds = " or ".join(filter(None, endings))
+        folder = ", or name a folder" if "" in endings else ""
+        raise ValueError(f"--out must end in {kinds}{folder}; received {out}.")
+    if not force and (any(out.iterdir()) if out.is_dir() else out.exists()):
+        raise ValueError(f"--out {out} exists. Pass --force to overwrite it, or another name.")
+    return out
+
+
+def parse_labels(text: str | None) -> list[int]:
+    """Returns the classes that --label names, [] for None.
+
+    >>> parse_labels("3,7")
+    [3, 7]
+
+    Raises:
+        ValueError: Something else than integers of at least 0, separated by commas.
+    """
+    parts = [] if text is None else text.split(",")
+    if not all(part.strip().isdecimal() for part in parts):
+        raise ValueError(
+            f"--label must be a class such as 3, or several as 3,7; received {text!r}."
+        )
+    return [int(part) for part in parts]
 
 
 def say(line: str) -> None:
@@ -136,9 +168,25 @@ _NAME = typer.Argument(
 )
 Name = Annotated[str, _NAME]
 OptionalName = Annotated[str | None, _NAME]
+Files = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        exists=True,
+        dir_okay=False,
+        help="Your own PNG or JPEG files, cropped and resized to fit the model; by default the "
+        "first images of the validation split.",
+    ),
+]
 Seed = Annotated[int, typer.Option(help="Image i is drawn from seed + i.")]
-Label = Annotated[int | None, typer.Option(min=0, help="Class, for a conditional model.")]
-Out = Annotated[Path, typer.Option(help="PNG file to write.")]
+Label = Annotated[
+    str | None, typer.Option(help="Class, for a conditional model; several as 3,7 (in turn).")
+]
+Binarize = Annotated[
+    bool,
+    typer.Option("--binarize", help="Round pixels to the model's grey levels, e.g. 0 and 255."),
+]
+Out = Annotated[Path | None, typer.Option(help="PNG file to write.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite what --out names.")]
 DataName = Annotated[
     str | None,
     typer.Option(

@@ -1,100 +1,155 @@
 """`tfgen sample`, `reconstruct`, `interpolate`, `complete` and `manifold`: pictures of a model."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from tfgen_command.app import DataName, Label, Name, Out, Scale, Seed, command, heavy, say
+from tfgen_command.app import (
+    Binarize,
+    DataName,
+    Files,
+    Force,
+    Label,
+    Name,
+    Out,
+    Scale,
+    Seed,
+    command,
+    output,
+    parse_labels,
+    say,
+)
+from tfgen_command.quiet import import_tensorflow
 
 __all__ = ["complete", "interpolate", "manifold", "reconstruct", "sample"]
 
 
 @command()
-@heavy
 def sample(
     name: Name,
-    num: Annotated[int, typer.Option(min=1, help="How many images.")] = 64,
+    num: Annotated[
+        int | None,
+        typer.Option(min=1, help="How many images; by default 64, or 8 of each class."),
+    ] = None,
     seed: Seed = 0,
     label: Label = None,
     temperature: Annotated[float, typer.Option(min=0.0, help="Scale of the noise.")] = 1.0,
-    out: Out = Path("samples.png"),
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="FILE.png for one picture, a folder for a PNG file per image, FILE.npz for arrays."
+        ),
+    ] = None,
     scale: Scale = 2,
+    force: Force = False,
 ) -> None:
-    """Draws images and writes them to a PNG."""
-    import numpy as np
-
+    """Draws images. A conditional model draws one row per class, or per --label."""
+    out = output(out, "samples.png", force, (".png", ".npz", ""))
+    labels = parse_labels(label)
+    import_tensorflow()
     from tfgen import cli
 
     model = cli.generative(name)
-    cli.check_label(model, label)
-    if label is None and model.num_classes is not None:
-        labels = np.arange(num) * model.num_classes // num  # a block for each class
-    else:
-        labels = label
+    labels, columns = cli.rows_of_labels(model, labels, num)
+    num = num or (64 if labels is None else len(labels))
     images = model.sample(num, labels=labels, seed=seed, temperature=temperature)
-    say(cli.save(images, out, scale=scale))
+    say(cli.save_samples(images, labels, out, columns, scale))
 
 
 @command()
-@heavy
 def reconstruct(
     name: Name,
-    num: Annotated[int, typer.Option(min=1, help="How many images.")] = 16,
+    files: Files = None,
+    num: Annotated[int, typer.Option(min=1, help="How many validation images.")] = 16,
     data_name: DataName = None,
-    out: Out = Path("reconstructions.png"),
+    label: Label = None,
+    binarize: Binarize = False,
+    out: Out = None,
     scale: Scale = 2,
+    force: Force = False,
 ) -> None:
-    """Draws validation images above their reconstructions."""
-    from tfgen import cli, plots
+    """Draws images above their reconstructions."""
+    out, labels = output(out, "reconstructions.png", force), parse_labels(label)
+    import_tensorflow()
+    from tfgen import cli
 
     model = cli.with_latents(name)
     if "reconstruct" not in model.endpoints():
         raise ValueError(f"{name!r} cannot reconstruct: {model.why_not('reconstruct')}")
-    images, labels = cli.validation_images(model, name, data_name, num)
-    say(cli.save(plots.rows(images, model.reconstruct(images, labels=labels)), out, scale=scale))
+    images, labels = cli.images_for(model, name, files, data_name, num, labels, binarize)
+    rebuilt = model.reconstruct(images, labels=labels)
+    say(cli.save_rows([images, rebuilt], out, scale, rows=["original", "reconstruction"]))
 
 
 @command()
-@heavy
 def interpolate(
     name: Name,
+    files: Files = None,
     rows: Annotated[int, typer.Option(min=1, help="Pairs of images.")] = 6,
     steps: Annotated[int, typer.Option(min=2, help="Images from one end to the other.")] = 10,
     data_name: DataName = None,
     seed: Seed = 0,
     label: Label = None,
-    out: Out = Path("interpolation.png"),
+    binarize: Binarize = False,
+    out: Out = None,
     scale: Scale = 2,
+    force: Force = False,
 ) -> None:
-    """Walks in latent space between pairs of validation images, or of seeds for a GAN."""
-    from tfgen import cli, plots, training
+    """Walks in latent space between pairs of images, or of seeds for a GAN.
+
+    Of your own files the first half are the starts and the second half the ends.
+    """
+    out, labels = output(out, "interpolation.png", force), parse_labels(label)
+    if files and len(files) % 2:
+        raise ValueError(f"FILES must be an even number, for pairs; received {len(files)}.")
+    import_tensorflow()
+    from tfgen import cli
 
     model = cli.with_latents(name)
-    cli.check_label(model, label)
     if "encode" not in model.endpoints():
-        say(cli.save(training.latent_walks(model, rows, steps, seed, label), out, scale=scale))
+        if files:
+            raise ValueError(f"{name!r} walks between seeds, not files: {model.why_not('encode')}")
+        say(cli.save_rows(cli.walks_between_seeds(model, rows, steps, seed, labels), out, scale))
         return
-    images, labels = cli.validation_images(model, name, data_name, 2 * rows, "--rows")
-    first, second = images[:rows], images[rows:]
-    labels = None if labels is None else labels[:rows]
-    walks = model.interpolate(first, second, steps, labels=labels)
-    say(cli.save(plots.rows(*walks), out, scale=scale))
+    wanted = 2 * rows
+    images, labels = cli.images_for(
+        model, name, files, data_name, wanted, labels, binarize, "--rows"
+    )
+    half = len(images) // 2
+    labels = None if labels is None else labels[:half]
+    walks = model.interpolate(images[:half], images[half:], steps, labels=labels)
+    say(cli.save_rows(walks, out, scale))
 
 
 @command()
-@heavy
 def complete(
     name: Name,
-    num: Annotated[int, typer.Option(min=1, help="How many images.")] = 8,
+    files: Files = None,
+    num: Annotated[int, typer.Option(min=1, help="How many validation images.")] = 8,
     ways: Annotated[int, typer.Option(min=1, help="Completions of each.")] = 6,
+    keep: Annotated[
+        Literal["upper", "lower", "left", "right"], typer.Option(help="The half that is kept.")
+    ] = "upper",
+    mask: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="Image that is white where to keep pixels."),
+    ] = None,
     data_name: DataName = None,
     seed: Seed = 0,
-    out: Out = Path("completions.png"),
+    label: Label = None,
+    binarize: Binarize = False,
+    out: Out = None,
     scale: Scale = 2,
+    force: Force = False,
 ) -> None:
-    """Inpaints the lower half of validation images several times, given the upper half."""
-    from tfgen import cli, training
+    """Inpaints a part of images several times, given the rest.
+
+    The model draws pixels in its own order: those kept that come later in it are not looked at.
+    """
+    out, labels = output(out, "completions.png", force), parse_labels(label)
+    import_tensorflow()
+    from tfgen import cli
 
     model = cli.generative(name)
     if "complete" not in model.endpoints():
@@ -102,28 +157,35 @@ def complete(
             f"{name!r} is a {type(model).__name__}, which cannot complete images. Use a PixelCNN "
             "or a PixelRNN."
         )
-    images, labels = cli.validation_images(model, name, data_name, num)
-    say(cli.save(training.completions(model, images, labels, ways, seed), out, scale=scale))
+    images, labels = cli.images_for(model, name, files, data_name, num, labels, binarize)
+    kept = cli.kept_half(model, keep) if mask is None else cli.read_mask(model, mask)
+    shown = cli.completions(model, images, labels, kept, ways, seed)
+    captions = ["kept", *(str(way + 1) for way in range(ways)), "original"]
+    say(cli.save_rows(shown, out, scale, columns=captions))
 
 
 @command()
-@heavy
 def manifold(
     name: Name = "vae_2d_mnist",
     side: Annotated[int, typer.Option(min=2, help="Images along each axis.")] = 20,
     label: Label = None,
-    out: Out = Path("manifold.png"),
+    out: Out = None,
     scale: Scale = 1,
+    force: Force = False,
 ) -> None:
     """Draws the plane of a model with two latents, at equal steps of the prior's probability."""
+    out, labels = output(out, "manifold.png", force), parse_labels(label)
+    if len(labels) > 1:
+        raise ValueError(f"--label must be one class for a manifold; received {label!r}.")
+    import_tensorflow()
     from tfgen import cli, plots
 
     model = cli.with_latents(name)
-    cli.check_label(model, label)
     if model.latent_dim != 2:
         raise ValueError(
             f"manifold needs a model with two latents; {name!r} has {model.latent_dim}. "
             "Use vae_2d_mnist."
         )
-    images = model.decode(cli.prior_plane(side), labels=label)
-    say(cli.save(plots.grid(images, side, padding=0), out, scale=scale))
+    cli.check_labels(model, labels)
+    images = model.decode(cli.prior_plane(side), labels=labels[0] if labels else None)
+    say(cli.save(plots.grid(images, side, padding=0), out, scale))

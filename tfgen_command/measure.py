@@ -5,7 +5,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tfgen_command.app import DataName, Json, Name, OptionalName, command, heavy
+from tfgen_command.app import (
+    Binarize,
+    DataName,
+    Files,
+    Json,
+    Label,
+    Name,
+    OptionalName,
+    command,
+    parse_labels,
+)
 from tfgen_command.quiet import import_tensorflow
 
 if TYPE_CHECKING:
@@ -15,32 +25,44 @@ __all__ = ["evaluate", "score"]
 
 
 @command()
-@heavy
 def score(
     name: Name,
-    num: Annotated[int, typer.Option(min=1, help="How many images.")] = 16,
+    files: Files = None,
+    num: Annotated[int, typer.Option(min=1, help="How many validation images.")] = 16,
     data_name: DataName = None,
+    label: Label = None,
+    binarize: Binarize = False,
+    as_json: Json = False,
 ) -> None:
-    """Prints what a model says about single validation images.
+    """Prints what a model says about single images.
 
-    A model with a likelihood prints nats, log p(x) or a lower bound of it. A GAN prints its
+    A model with a likelihood prints nats: log p(x), or a lower bound of it. A GAN prints its
     discriminator's logit, which is above 0 for images that it takes for real.
     """
+    labels = parse_labels(label)
+    import_tensorflow()
     from tfgen import cli
 
     model = cli.generative(name)
     if model.likelihood == "none" and "score" not in model.endpoints():
         raise ValueError(f"{name!r} scores no images: {model.why_not('log_likelihood')}")
-    images, labels = cli.validation_images(model, name, data_name, num)
+    images, labels = cli.images_for(model, name, files, data_name, num, labels, binarize)
     if model.likelihood != "none":
-        lines = [f"{value:.3f} nats" for value in model.log_likelihood(images, labels=labels)]
+        values, unit = model.log_likelihood(images, labels=labels), "nats"
     else:
-        lines = [
-            f"{value:.3f} logit, {'real' if value > 0.0 else 'fake'}"
-            for value in model.score(images, labels=labels)
-        ]
-    for index, line in enumerate(lines):
-        typer.echo(f"{index}  {line}")
+        values, unit = model.score(images, labels=labels), "logit"
+    rows = []
+    for image, value in zip(files or range(num), values, strict=True):
+        row = {"image": str(image) if files else image, "value": float(value), "unit": unit}
+        if unit == "logit":
+            row["verdict"] = "real" if value > 0.0 else "fake"
+        rows.append(row)
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    for row in rows:
+        verdict = f", {row['verdict']}" if "verdict" in row else ""
+        typer.echo(f"{row['image']}  {row['value']:.3f} {unit}{verdict}")
 
 
 @command()
@@ -51,9 +73,12 @@ def evaluate(
     check: Annotated[
         bool, typer.Option("--check", help="Fail when a recorded result is not reproduced.")
     ] = False,
+    metric: Annotated[
+        list[str] | None, typer.Option(help="Measure this metric alone; writes nothing.")
+    ] = None,
     num_samples: Annotated[
         int | None,
-        typer.Option(min=2, help="Draw so many samples instead, for a quick look; writes nothing."),
+        typer.Option(min=8, help="Draw so many samples instead, for a quick look; writes nothing."),
     ] = None,
     verbose: Annotated[bool, typer.Option(help="Show progress.")] = True,
     as_json: Json = False,
@@ -68,15 +93,17 @@ def evaluate(
         return
     if (name is None) != all_entries:
         raise ValueError("evaluate needs either an entry's NAME or --all.")
+    if check and num_samples is not None:
+        raise ValueError("--num-samples and --check exclude each other: a card has its own number.")
     import_tensorflow()
     from tfgen import evaluation, training, zoo
 
-    if check and num_samples is not None:
-        raise ValueError("--num-samples and --check exclude each other: a card has its own number.")
     training.tune_allocator()
     missed, measured = 0, {}
     for entry in zoo.list_models(kind=None) if all_entries else [name]:
-        results = evaluation.evaluate(entry, data_name, check, int(verbose), num_samples)
+        results = evaluation.evaluate(
+            entry, data_name, check, int(verbose), num_samples, metric or None
+        )
         missed += sum(check and not result.reproduced for result in results.values())
         measured[str(entry)] = {label: vars(result) for label, result in results.items()}
         if not as_json:

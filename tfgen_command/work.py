@@ -5,14 +5,13 @@ from typing import Annotated
 
 import typer
 
-from tfgen_command.app import OptionalName, app, command, data_app, data_command, heavy, say
+from tfgen_command.app import OptionalName, app, command, data_app, data_command, say
 from tfgen_command.quiet import import_tensorflow
 
 __all__ = ["export", "prepare", "train"]
 
 
 @command()
-@heavy
 def train(
     recipe: Annotated[str, typer.Argument(help="A recipe's JSON file, or an entry's name.")],
     out: Annotated[Path, typer.Option(help="Folder of the run.")],
@@ -34,6 +33,7 @@ def train(
     Makes glibc keep freed memory (see `tfgen.training.tune_allocator`), worth up to a third of
     the speed.
     """
+    import_tensorflow()
     import tensorflow as tf
 
     from tfgen import devices, plots, training, zoo
@@ -102,7 +102,6 @@ def export(
 
 
 @data_command()
-@heavy
 def prepare(
     name: Annotated[str, typer.Argument(help="A data set's name, an .npz file or a folder.")],
     out: Annotated[Path, typer.Option(help="Folder of the shards; a recipe's `data` may name it.")],
@@ -111,6 +110,7 @@ def prepare(
     verbose: Annotated[bool, typer.Option(help="Show progress.")] = True,
 ) -> None:
     """Writes TFRecord shards, from which a data set larger than memory is trained on."""
+    import_tensorflow()
     from tfgen import streams
 
     say(f"Wrote {streams.prepare(name, out, shard_mib * 2**20, seed, int(verbose)).resolve()}")

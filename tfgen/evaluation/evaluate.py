@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ def evaluate(
     check: bool = False,
     verbose: int = 1,
     num_samples: int | None = None,
+    metrics: Sequence[str] | None = None,
 ) -> Results:
     """Measures what an entry's recipe lists, and the quality of samples of all that can draw.
 
@@ -48,6 +50,8 @@ def evaluate(
         verbose: 1 shows progress.
         num_samples: How many samples to draw instead of the recipe's number, for a quick look;
             nothing is written then.
+        metrics: The metrics to measure, with the recipe's arguments if it lists them; nothing is
+            written then. None: all that the recipe lists.
 
     Returns:
         The results by name, in the order of the card.
@@ -64,7 +68,7 @@ def evaluate(
     if data_name is None:
         _check_digest(details.get("data"))
     results, seconds = {}, {}
-    for wanted in _wanted(model, recipe):
+    for wanted in _wanted(model, recipe, metrics):
         arguments = dict(wanted)
         metric = arguments.pop("metric")
         checks.one_of("recipe: metric", metric, METRICS)
@@ -74,7 +78,7 @@ def evaluate(
         measured = METRICS[metric](model, data_name or recipe.data, **arguments, verbose=verbose)
         results |= measured
         seconds |= dict.fromkeys(measured, time.monotonic() - start)
-    if not check and data_name is None and num_samples is None:
+    if not check and data_name is None and num_samples is None and metrics is None:
         presets.update_metadata(
             path,
             results={
@@ -87,8 +91,16 @@ def evaluate(
     return {label: _beside(details["results"], label, result) for label, result in results.items()}
 
 
-def _wanted(model: ImageModel, recipe: Recipe) -> list[dict[str, Any]]:
+def _wanted(
+    model: ImageModel, recipe: Recipe, metrics: Sequence[str] | None
+) -> list[dict[str, Any]]:
     """Returns what to measure: the recipe's list, and the one metric that all samplers share."""
+    if metrics is not None:
+        for metric in metrics:
+            checks.one_of("metric", metric, METRICS)
+        listed = [wanted for wanted in recipe.figures if wanted["metric"] in metrics]
+        named = [wanted["metric"] for wanted in listed]
+        return listed + [{"metric": metric} for metric in metrics if metric not in named]
     listed = {wanted["metric"] for wanted in recipe.figures}
     draws = isinstance(model, GenerativeModel) and "sample" in model.endpoints()
     if draws and "sample_quality" not in listed:
