@@ -47,6 +47,8 @@ def entry(tmp_path_factory):
     """A folder that `tfgen train` and `tfgen evaluate` have filled."""
     folder = tmp_path_factory.mktemp("cli")
     (folder / "recipe.json").write_text(json.dumps(RECIPE))
+    wrong = RECIPE | {"figures": [{"metric": "log_likelihod"}]}
+    (folder / "wrong.json").write_text(json.dumps(wrong))
     with pytest.MonkeyPatch.context() as patch:
         trained = folder / "tiny_digits"
         arguments = ("train", folder / "recipe.json", "--out", trained, "--verbose", 0)
@@ -458,7 +460,8 @@ def test_prior_plane_is_ordered_like_a_map():
         (("interpolate", "{classifier}"), "cannot generate images"),
         (("evaluate",), "--all"),
         (("evaluate", "{entry}", "--all"), "--all"),
-        (("train", "no_such_recipe.json", "--out", "run"), "no_such_recipe"),
+        (("train", "no_such_recipe.json", "--out", "run"), "there is no file no_such_recipe"),
+        (("train", "{folder}/wrong.json", "--out", "run"), "Did you mean 'log_likelihood'"),
         (("train", "{entry}", "--out", "{entry}"), "--resume"),
         (("train", "{entry}", "--out", "{entry}/config.json/run"), "config.json"),
         (("export",), "--all"),
@@ -484,7 +487,8 @@ def test_bad_input_gives_exit_code_2_and_no_traceback(
     monkeypatch.chdir(tmp_path)
     classifier = gan.parent / "tiny_classifier"
     filled = [
-        argument.format(entry=entry, gan=gan, classifier=classifier) for argument in arguments
+        argument.format(entry=entry, gan=gan, classifier=classifier, folder=entry.parent)
+        for argument in arguments
     ]
     assert run(monkeypatch, *filled) == 2
     error = capfd.readouterr().err

@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from tfgen import data, plots, zoo
+from tfgen import checks, data, plots, zoo
 from tfgen.files import replacing
 from tfgen.models.generative import GenerativeModel
+from tfgen.recipe import Recipe
 
 __all__ = [
     "check_labels",
+    "check_metrics",
     "completions",
     "generative",
     "images_for",
@@ -83,6 +85,14 @@ def rows_of_labels(
     classes = np.array(labels or range(model.num_classes))
     columns = 8 if num is None else -(-num // len(classes))
     return np.repeat(classes, columns)[:num], columns
+
+
+def check_metrics(recipe: Recipe) -> None:
+    """Raises ValueError if the recipe names a metric that `tfgen evaluate` does not know."""
+    from tfgen.evaluation import METRICS  # SciPy, which only training and evaluation need
+
+    for wanted in recipe.figures:
+        checks.one_of("recipe: metric", wanted.get("metric"), METRICS)
 
 
 # Images ---------------------------------------------------------------------------------------

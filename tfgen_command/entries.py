@@ -12,7 +12,17 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["DATA_SETS", "check_data", "details", "find", "names", "nearest", "package", "root"]
+__all__ = [
+    "DATA_SETS",
+    "check_data",
+    "details",
+    "find",
+    "find_recipe",
+    "names",
+    "nearest",
+    "package",
+    "root",
+]
 
 # The names that `tfgen.data` knows, here so that a typo is reported without importing it.
 DATA_SETS = ("binarized_mnist", "cifar10", "digits", "fashion_mnist", "mnist")
@@ -59,6 +69,22 @@ def find(name: str) -> Path:
         f"NAME must be an entry of the zoo or a folder with a config.json; received {name!r}."
         f"{nearest(name, known)} Entries: {', '.join(known) or 'none'}."
     )
+
+
+def find_recipe(name: str) -> str:
+    """Returns the argument RECIPE if it is a JSON file or an entry with a recipe.
+
+    Raises:
+        ValueError: There is no such file or entry.
+    """
+    path = Path(name).expanduser()
+    if path.suffix == ".json" and not path.is_file():
+        raise ValueError(f"RECIPE must be a JSON file or an entry's name; there is no file {name}.")
+    if path.suffix != ".json" and not (find(name) / "recipe.json").is_file():
+        raise ValueError(
+            f"RECIPE must be a JSON file or an entry's name; {name} has no recipe.json."
+        )
+    return name
 
 
 def details(name: str) -> dict[str, Any]:

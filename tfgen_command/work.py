@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from tfgen_command import entries
 from tfgen_command.app import OptionalName, app, command, data_app, data_command, say
 from tfgen_command.quiet import import_tensorflow
 
@@ -13,7 +14,12 @@ __all__ = ["export", "prepare", "train"]
 
 @command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="A recipe's JSON file, or an entry's name.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            callback=entries.find_recipe, help="A recipe's JSON file, or an entry's name."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Folder of the run.")],
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write its logs.")] = False,
@@ -36,10 +42,11 @@ def train(
     import_tensorflow()
     import tensorflow as tf
 
-    from tfgen import devices, plots, training, zoo
+    from tfgen import cli, devices, plots, training, zoo
     from tfgen.models.generative import GenerativeModel
 
     chosen = zoo.load_recipe(recipe)
+    cli.check_metrics(chosen)
     training.tune_allocator()
     if deterministic:
         tf.config.experimental.enable_op_determinism()
