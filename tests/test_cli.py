@@ -426,13 +426,6 @@ def test_the_names_of_data_sets_are_the_librarys():
     assert entries.names(evaluators=True) == zoo.list_models(kind=None)
 
 
-def test_prior_plane_is_ordered_like_a_map():
-    plane = cli.prior_plane(3).reshape(3, 3, 2)
-    assert np.all(np.diff(plane[..., 0], axis=1) > 0)  # grows to the right
-    assert np.all(np.diff(plane[..., 1], axis=0) < 0)  # and upwards
-    np.testing.assert_allclose(plane[1, 1], 0.0, atol=1e-7)
-
-
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -22,7 +22,6 @@ __all__ = [
     "generative",
     "images_for",
     "kept_half",
-    "prior_plane",
     "read_mask",
     "rows_of_labels",
     "save",
@@ -239,18 +238,6 @@ def walks_between_seeds(
     both = None if classes is None else np.tile(classes, 2)
     ends = model.latents(2 * rows, labels=both, seed=seed)
     return model.interpolate(ends[:rows], ends[rows:], steps, labels=classes)
-
-
-def prior_plane(side: int) -> np.ndarray:
-    """Returns latents (side^2, 2) at the standard normal's quantiles (i + 1/2) / side.
-
-    The first axis grows to the right, the second one upwards.
-    """
-    from scipy.stats import norm
-
-    at = norm.ppf((np.arange(side) + 0.5) / side)
-    right, up = np.meshgrid(at, at[::-1])
-    return np.stack([right, up], -1).reshape(-1, 2).astype(np.float32)
 
 
 # Files ----------------------------------------------------------------------------------------

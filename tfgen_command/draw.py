@@ -187,5 +187,5 @@ def manifold(
             "Use vae_2d_mnist."
         )
     cli.check_labels(model, labels)
-    images = model.decode(cli.prior_plane(side), labels=labels[0] if labels else None)
+    images = model.decode(plots.prior_plane(side), labels=labels[0] if labels else None)
     say(cli.save(plots.grid(images, side, padding=0), out, scale))

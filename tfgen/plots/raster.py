@@ -1,4 +1,4 @@
-"""Pictures for people: grids of images, originals over reconstructions, training curves.
+"""Pictures as arrays and files: grids and rows of images, captions, strips of a training.
 
 Every file is written under a temporary name in its own folder and then renamed, so a picture is
 either whole or not there.
@@ -12,10 +12,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from tfgen.files import replacing
 
-__all__ = ["captioned", "grid", "history", "progress", "rows", "save"]
+__all__ = ["captioned", "grid", "progress", "read_log", "rows", "save", "save_figure"]
 
 CAPTION_HEIGHT = 18  # pixels
 
@@ -194,58 +195,28 @@ def progress(
     return save(whole[..., None] if whole.ndim == 2 else whole, out_path)
 
 
-def history(csv_path: str | os.PathLike[str], out_path: str | os.PathLike[str]) -> Path:
-    """Draws the training curves in a file of `keras.callbacks.CSVLogger`.
-
-    Each quantity has axes of its own, which it shares with its `val_` twin.
-
-    Args:
-        csv_path: The log. Its first column is `epoch`.
-        out_path: The picture to write. Its name must end in `.png`.
-
-    Returns:
-        The path of the picture.
+def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
+    """Writes a matplotlib figure to a PNG file; returns its path.
 
     Raises:
-        ValueError: The log holds no epoch or is no such log, or `out_path` breaks its rule.
-        OSError: The log cannot be read, or the picture cannot be written.
+        ValueError: The name does not end in `.png`.
+        OSError: The file cannot be written.
     """
-    # The figure is drawn without pyplot, which keeps global state and may open a display.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    curves = _read_log(Path(csv_path))
-    epochs = curves.pop("epoch")
-    panels = [
-        name
-        for name in curves
-        if not (name.startswith("val_") and name.removeprefix("val_") in curves)
-    ]
-    columns = min(3, len(panels))
-    num_rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(4.5 * columns, 3.2 * num_rows), layout="constrained")
-    FigureCanvasAgg(figure)
-    for i, name in enumerate(panels):
-        axes = figure.add_subplot(num_rows, columns, i + 1, title=name, xlabel="epoch")
-        axes.plot(epochs, curves[name], label=name)
-        if f"val_{name}" in curves:
-            axes.plot(epochs, curves[f"val_{name}"], label=f"val_{name}")
-            axes.legend()
-        axes.grid(alpha=0.3)
-    with _written(out_path) as (out_path, temporary):
+    with _written(path) as (path, temporary):
         figure.savefig(temporary, format="png", dpi=120)
-    return out_path
+    return path
 
 
-def _read_log(path: Path) -> dict[str, list[float]]:
-    """Returns the columns of a CSVLogger file; what is not a number becomes nan."""
+def read_log(path: Path) -> dict[str, list[float]]:
+    """Returns the columns of a log of training by epoch; what is not a number becomes nan."""
     with path.open(newline="") as file:
         header, *lines = [line for line in csv.reader(file) if line] or [[]]
     if header[:1] != ["epoch"] or len(header) < 2 or not lines:
         raise ValueError(
-            f"csv_path must be a file of keras.callbacks.CSVLogger with at least one epoch and "
-            f"the first column 'epoch'; received {path} with {len(lines)} epochs and the columns "
-            f"{', '.join(header) or '(none)'}. Train for an epoch first, or pass another file."
+            "csv_path must be a log of training, such as a run's log.csv, with at least one epoch "
+            f"and the first column 'epoch'; received {path} with {len(lines)} epochs and the "
+            f"columns {', '.join(header) or '(none)'}. Train for an epoch first, or pass another "
+            "file."
         )
     # A run that was cut off may have left a part of a line.
     lines = [line + [""] * (len(header) - len(line)) for line in lines]

@@ -1,0 +1,116 @@
+"""Figures: what they show is what the model gives, and each can be drawn during a training."""
+
+import os
+
+import laws
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from tfgen import GAN, VAE, PixelCNN, data, plots
+
+SHAPE = (8, 8, 1)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return data.arrays("digits", "validation")[0]
+
+
+@pytest.fixture(scope="module")
+def vae():
+    return laws.randomised(VAE(SHAPE, latent_dim=2, filters=(4,), num_blocks=0, dense_units=8))
+
+
+@pytest.fixture(scope="module")
+def pixel_cnn():
+    return laws.randomised(PixelCNN(SHAPE, filters=4, num_blocks=1, head_units=4, num_mixtures=2))
+
+
+def shown(figure):
+    """The images of a figure, in the order of its axes."""
+    assert isinstance(figure, Figure)
+    assert figure._repr_png_().startswith(b"\x89PNG")
+    return [np.asarray(ax.images[0].get_array()) for ax in figure.axes if ax.images]
+
+
+def test_show(images):
+    for given, found in zip(images[:5], shown(plots.show(images[:5], columns=3)), strict=True):
+        np.testing.assert_array_equal(given[..., 0], found)
+    colour = np.repeat(images[:1], 3, -1)
+    np.testing.assert_array_equal(shown(plots.show(colour[0]))[0], colour[0])
+    figure = plots.show(images[:2], captions=["a", "b"])
+    assert [ax.get_title() for ax in figure.axes] == ["a", "b"]
+    with pytest.raises(ValueError, match="captions must be one per image, 2"):
+        plots.show(images[:2], captions=["a"])
+    with pytest.raises(ValueError, match="uint8"):
+        plots.show(images[:2] / 255.0)
+
+
+def test_samples_reconstructions_and_walks(vae, images):
+    drawn = shown(plots.samples(vae, 4, seed=3))
+    np.testing.assert_array_equal(drawn, vae.sample(4, seed=3)[..., 0])
+    drawn = shown(plots.reconstructions(vae, images[:3]))
+    np.testing.assert_array_equal(drawn[:3], images[:3, ..., 0])
+    np.testing.assert_array_equal(drawn[3:], vae.reconstruct(images[:3])[..., 0])
+    drawn = shown(plots.interpolations(vae, images[:2], images[2:4], steps=3))
+    expected = vae.interpolate(images[:2], images[2:4], 3)
+    np.testing.assert_array_equal(drawn, expected.reshape(6, 8, 8))
+
+
+def test_manifold_lies_like_a_map(vae):
+    (drawn,) = shown(plots.manifold(vae, side=3))
+    centre = vae.decode(np.zeros((1, 2), np.float32))[0, ..., 0]
+    np.testing.assert_array_equal(drawn[8:16, 8:16], centre)
+    top_right = vae.decode(plots.prior_plane(3))[2, ..., 0]
+    np.testing.assert_array_equal(drawn[:8, 16:], top_right)
+    plane = plots.prior_plane(3).reshape(3, 3, 2)
+    assert np.all(np.diff(plane[..., 0], axis=1) > 0)  # grows to the right
+    assert np.all(np.diff(plane[..., 1], axis=0) < 0)  # and upwards
+    np.testing.assert_allclose(plane[1, 1], 0.0, atol=1e-7)
+
+
+def test_completions_and_surprise(pixel_cnn, images):
+    drawn = shown(plots.completions(pixel_cnn, images[:2], ways=2))
+    assert len(drawn) == 8
+    for row in (drawn[:4], drawn[4:]):
+        for image in row[:3]:
+            np.testing.assert_array_equal(image[:4], row[3][:4])
+    drawn = shown(plots.surprise(pixel_cnn, images[:2]))
+    bits = -pixel_cnn.log_likelihood(images[:2]) / np.log(2.0)
+    np.testing.assert_allclose([drawn[2].sum(), drawn[3].sum()], bits, rtol=1e-4)
+
+
+def test_neighbours_of_copies_are_themselves(images):
+    class Copying:
+        num_classes = None
+
+        def sample(self, count, **options):
+            return images[5 : 5 + count]
+
+    drawn = shown(plots.neighbours(Copying(), images, 4))
+    np.testing.assert_array_equal(drawn[:4], drawn[4:])
+
+
+def test_a_conditional_model_draws_its_classes(images):
+    model = GAN(SHAPE, latent_dim=2, filters=(4,), dense_units=8, num_classes=3)
+    drawn = shown(plots.samples(model, 4))
+    np.testing.assert_array_equal(drawn, model.sample(4, labels=[0, 1, 2, 0], seed=0)[..., 0])
+
+
+def test_figures_of_a_training(vae, images, tmp_path):
+    model = VAE(SHAPE, latent_dim=2, filters=(4,), num_blocks=0, dense_units=8)
+    model.compile(jit_compile=False)
+    callbacks = [
+        plots.Draw(plots.samples, tmp_path / "samples", num_samples=4),
+        plots.Draw(plots.reconstructions, tmp_path / "rebuilt", every=2, images=images[:3]),
+        plots.Draw(plots.curves, tmp_path / "curves"),
+    ]
+    log = model.fit(images[:20], epochs=2, verbose=0, callbacks=callbacks)
+    assert sorted(os.listdir(tmp_path / "samples")) == ["epoch_0001.png", "epoch_0002.png"]
+    assert os.listdir(tmp_path / "rebuilt") == ["epoch_0002.png"]
+    assert len(os.listdir(tmp_path / "curves")) == 2
+    (axes, *_) = plots.curves(log).axes
+    np.testing.assert_allclose(axes.lines[0].get_ydata(), log.history[axes.get_title()])
+    with pytest.raises(ValueError, match="at least one epoch"):
+        plots.curves({})

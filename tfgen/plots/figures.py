@@ -1,0 +1,365 @@
+"""Figures of a model for notebooks, papers and the progress of a training.
+
+Each function returns a matplotlib figure, which a notebook shows and `figure.savefig("a.pdf")`
+writes. Each that takes a model first can be drawn after every epoch by `Draw`, a Keras callback:
+
+    model.fit(images, epochs=10, callbacks=[plots.Draw(plots.samples, "progress", seed=3)])
+"""
+
+import io
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from tfgen.plots.raster import read_log, save_figure
+
+if TYPE_CHECKING:
+    from tfgen.models.autoregressive import AutoregressiveModel
+    from tfgen.models.generative import GenerativeModel
+
+__all__ = [
+    "Draw",
+    "completions",
+    "curves",
+    "history",
+    "interpolations",
+    "manifold",
+    "neighbours",
+    "prior_plane",
+    "reconstructions",
+    "samples",
+    "show",
+    "surprise",
+]
+
+INCHES = 0.8  # of an image
+
+
+class NotebookFigure(Figure):
+    """A figure outside pyplot, which keeps global state, that notebooks show all the same."""
+
+    def __init__(self, width: float, height: float):
+        super().__init__(figsize=(width, height), layout="constrained")
+        FigureCanvasAgg(self)
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png")
+        return buffer.getvalue()
+
+
+def show(
+    images: np.ndarray,
+    columns: int | None = None,
+    captions: Sequence[str] = (),
+    rows: Sequence[str] = (),
+) -> Figure:
+    """Shows images in a grid.
+
+    >>> len(show(np.zeros((5, 8, 8, 1), np.uint8), columns=3).axes)
+    6
+
+    Args:
+        images: uint8 (batch, height, width, channels) in [0, 255], 1 or 3 channels; or one image.
+        columns: Images per row. None: the square root of their number, rounded up.
+        captions: One above each image; none if empty.
+        rows: One left of each row; none if empty.
+
+    Raises:
+        ValueError: Another dtype or shape, or another number of captions than images.
+    """
+    images = np.asarray(images)
+    images = images[None] if images.ndim == 3 else images
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
+        raise ValueError(
+            "images must be uint8 of shape (batch, height, width, channels) with 1 or 3 channels; "
+            f"received {images.dtype} of shape {images.shape}."
+        )
+    if captions and len(captions) != len(images):
+        raise ValueError(
+            f"captions must be one per image, {len(images)}; received {len(captions)}."
+        )
+    columns = columns or int(np.ceil(np.sqrt(len(images))))
+    num_rows = -(-len(images) // columns)
+    extra = 0.3 * bool(captions)  # inches of a caption
+    figure = NotebookFigure(INCHES * columns + 0.8 * bool(rows), (INCHES + extra) * num_rows)
+    axes = figure.subplots(num_rows, columns, squeeze=False)
+    for index, ax in enumerate(axes.flat):
+        ax.set(xticks=[], yticks=[])
+        ax.set_frame_on(False)
+        if index < len(images):
+            ax.imshow(_pixels(images[index]), cmap="gray", vmin=0, vmax=255)
+            if captions:
+                ax.set_title(captions[index], fontsize=8)
+    for row, text in enumerate(rows):
+        axes[row, 0].set_ylabel(text, rotation=0, ha="right", va="center", fontsize=8)
+    return figure
+
+
+def _pixels(image: np.ndarray) -> np.ndarray:
+    """Returns an image as imshow takes it: grey without the axis of channels."""
+    return image[..., 0] if image.shape[-1] == 1 else image
+
+
+def samples(
+    model: "GenerativeModel",
+    num_samples: int = 36,
+    labels: Sequence[int] | int | None = None,
+    seed: int = 0,
+    temperature: float = 1.0,
+) -> Figure:
+    """Shows samples; a conditional model without `labels` draws its classes in turn.
+
+    Args:
+        model: A model that can be sampled from.
+        num_samples: How many.
+        labels: Classes, for a conditional model.
+        seed: Image i is drawn from seed + i.
+        temperature: Scale of the noise.
+    """
+    if labels is None and model.num_classes is not None:
+        labels = np.arange(num_samples) % model.num_classes
+    return show(model.sample(num_samples, labels=labels, seed=seed, temperature=temperature))
+
+
+def reconstructions(
+    model: "GenerativeModel", images: np.ndarray, labels: Sequence[int] | None = None
+) -> Figure:
+    """Shows images above their reconstructions.
+
+    Args:
+        model: A model with an encoder.
+        images: uint8 (batch, height, width, channels).
+        labels: Classes, for a conditional model.
+    """
+    rebuilt = model.reconstruct(images, labels=labels)
+    both = np.concatenate([images, rebuilt])
+    return show(both, len(images), rows=["original", "reconstruction"])
+
+
+def interpolations(
+    model: "GenerativeModel",
+    a: np.ndarray,
+    b: np.ndarray,
+    steps: int = 8,
+    labels: Sequence[int] | None = None,
+) -> Figure:
+    """Shows walks in latent space, a row for each pair.
+
+    Args:
+        model: A model with latents.
+        a: What `model.interpolate` takes: images, or latents for a GAN.
+        b: As `a`.
+        steps: Images from one end to the other, both included.
+        labels: Classes of the pairs, for a conditional model.
+    """
+    walks = model.interpolate(a, b, steps, labels=labels)
+    return show(walks.reshape(-1, *walks.shape[2:]), steps)
+
+
+def manifold(model: "GenerativeModel", side: int = 20, label: int | None = None) -> Figure:
+    """Shows the plane of two latents at equal steps of the prior's probability.
+
+    Args:
+        model: A model with `latent_dim=2`.
+        side: Images along each axis.
+        label: Class, for a conditional model.
+
+    Raises:
+        ValueError: The model has another number of latents.
+    """
+    if model.latent_dim != 2:
+        raise ValueError(f"model must have two latents; received one with {model.latent_dim}.")
+    images = model.decode(prior_plane(side), labels=label)
+    height, width, channels = images.shape[1:]
+    tiles = images.reshape(side, side, height, width, channels).transpose(0, 2, 1, 3, 4)
+    figure = show(tiles.reshape(side * height, side * width, channels))
+    figure.set_size_inches(6, 6 * height / width)
+    return figure
+
+
+def prior_plane(side: int) -> np.ndarray:
+    """Returns latents (side^2, 2) at the standard normal's quantiles (i + 1/2) / side.
+
+    The first axis grows to the right, the second one upwards.
+    """
+    from scipy.stats import norm
+
+    at = norm.ppf((np.arange(side) + 0.5) / side)
+    right, up = np.meshgrid(at, at[::-1])
+    return np.stack([right, up], -1).reshape(-1, 2).astype(np.float32)
+
+
+def completions(
+    model: "GenerativeModel",
+    images: np.ndarray,
+    mask: np.ndarray | None = None,
+    ways: int = 4,
+    labels: Sequence[int] | None = None,
+    seed: int = 0,
+) -> Figure:
+    """Shows what is kept of images, completions of it, and the images.
+
+    Args:
+        model: A model that can complete images.
+        images: uint8 (batch, height, width, channels).
+        mask: bool (height, width, 1), True where a pixel is kept. None: the upper half.
+        ways: Completions of each image.
+        labels: Classes, for a conditional model.
+        seed: Completion j of image i is drawn from seed + i ways + j.
+    """
+    height, width, _ = model.image_shape
+    if mask is None:
+        mask = np.broadcast_to(np.arange(height)[:, None, None] < height // 2, (height, width, 1))
+    masks = np.broadcast_to(mask, (len(images), height, width, 1))
+    drawn = model.complete(
+        np.repeat(images, ways, 0),
+        np.repeat(masks, ways, 0),
+        labels=None if labels is None else np.repeat(labels, ways),
+        seed=seed,
+    ).reshape(len(images), ways, *model.image_shape)
+    kept = np.where(masks, images, np.uint8(96))[:, None]
+    shown = np.concatenate([kept, drawn, images[:, None]], 1)
+    captions = ["kept", *[""] * ways, "original"] * len(images)
+    return show(shown.reshape(-1, *model.image_shape), ways + 2, captions)
+
+
+def surprise(
+    model: "AutoregressiveModel", images: np.ndarray, labels: Sequence[int] | None = None
+) -> Figure:
+    """Shows images above the information of each pixel given those before it, in bits.
+
+        surprise = -log2 p(x_i | x_<i),   summed over channels
+
+    Args:
+        model: A PixelCNN or a PixelRNN.
+        images: uint8 (batch, height, width, channels).
+        labels: Classes, for a conditional model.
+    """
+    bits = -model.log_likelihood_map(images, labels=labels).sum(-1) / np.log(2.0)
+    count = len(images)
+    figure = NotebookFigure(1.2 * count + 0.8, 2.6)
+    axes = figure.subplots(2, count, squeeze=False)
+    for column in range(count):
+        axes[0, column].imshow(_pixels(images[column]), cmap="gray", vmin=0, vmax=255)
+        drawn = axes[1, column].imshow(bits[column], cmap="magma", vmin=0, vmax=bits.max())
+        axes[1, column].set_xlabel(f"{bits[column].sum():.0f} bits", fontsize=8)
+    for ax in axes.flat:
+        ax.set(xticks=[], yticks=[])
+    figure.colorbar(drawn, ax=list(axes[1]), label="bits per pixel")
+    return figure
+
+
+def neighbours(
+    model: "GenerativeModel",
+    real: np.ndarray,
+    num_samples: int = 8,
+    labels: Sequence[int] | int | None = None,
+    seed: int = 0,
+) -> Figure:
+    """Shows samples above their nearest real images: copies of training images would show.
+
+    Args:
+        model: A model that can be sampled from.
+        real: uint8 (count, height, width, channels), e.g. the training images.
+        num_samples: How many samples.
+        labels: Classes, for a conditional model.
+        seed: Image i is drawn from seed + i.
+    """
+    if labels is None and model.num_classes is not None:
+        labels = np.arange(num_samples) % model.num_classes
+    drawn = model.sample(num_samples, labels=labels, seed=seed)
+    queries, references = (x.reshape(len(x), -1).astype(np.float32) / 255 for x in (drawn, real))
+    # |q - r|^2 = |q|^2 - 2 q r + |r|^2, of which |q|^2 does not matter
+    nearest = np.argmin(np.square(references).sum(1) - 2.0 * queries @ references.T, 1)
+    both = np.concatenate([drawn, real[nearest]])
+    return show(both, num_samples, rows=["sample", "nearest real image"])
+
+
+def curves(log: str | Path | Mapping[str, Sequence[float]] | keras.callbacks.History) -> Figure:
+    """Shows training curves: axes for each quantity, which it shares with its `val_` twin.
+
+    >>> len(curves({"loss": [2.0, 1.0], "val_loss": [2.5, 1.5]}).axes)
+    1
+
+    Args:
+        log: The path of a run's log.csv, what `fit` returns, or its `history`.
+
+    Raises:
+        ValueError: There is no epoch in it.
+    """
+    if isinstance(log, (str, Path)):
+        values = dict(read_log(Path(log)))
+    else:
+        values = dict(log.history if isinstance(log, keras.callbacks.History) else log)
+    if not values:
+        raise ValueError("log must hold at least one epoch; received an empty one.")
+    epochs = values.pop("epoch", range(len(next(iter(values.values())))))
+    panels = [
+        name
+        for name in values
+        if not (name.startswith("val_") and name.removeprefix("val_") in values)
+    ]
+    columns = min(3, len(panels))
+    num_rows = -(-len(panels) // columns)
+    figure = NotebookFigure(4.5 * columns, 3.2 * num_rows)
+    for index, name in enumerate(panels):
+        axes = figure.add_subplot(num_rows, columns, index + 1, title=name, xlabel="epoch")
+        axes.plot(epochs, values[name], label=name)
+        if f"val_{name}" in values:
+            axes.plot(epochs, values[f"val_{name}"], label=f"val_{name}")
+            axes.legend()
+        axes.grid(alpha=0.3)
+    return figure
+
+
+def history(csv_path: str | os.PathLike[str], out_path: str | os.PathLike[str]) -> Path:
+    """Draws the training curves in a run's log.csv to a PNG file; see `curves`.
+
+    Args:
+        csv_path: The log, of `tfgen.training.CSVLog` or of Keras' CSVLogger.
+        out_path: The picture to write. Its name must end in `.png`.
+
+    Returns:
+        The path of the picture.
+
+    Raises:
+        ValueError: The log holds no epoch or is no such log, or `out_path` breaks its rule.
+        OSError: The log cannot be read, or the picture cannot be written.
+    """
+    return save_figure(curves(Path(csv_path)), out_path)
+
+
+class Draw(keras.callbacks.Callback):
+    """Draws a figure of the model after each epoch, from the same arguments every time.
+
+    Args:
+        figure: A function of this module that takes a model first, a function of your own that
+            returns a figure, or `curves`, which is given the log so far.
+        folder: PNG files epoch_0001.png, epoch_0002.png, ... go here.
+        every: Epochs between two figures.
+        **arguments: Further arguments of `figure`.
+    """
+
+    def __init__(
+        self, figure: Callable[..., Figure], folder: str | Path, every: int = 1, **arguments: Any
+    ):
+        super().__init__()
+        self.figure, self.folder, self.every = figure, Path(folder), every
+        self.arguments = arguments
+        self.log: dict[str, list[float]] = {}
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        """Writes the epoch's figure."""
+        for name, value in {"epoch": epoch, **(logs or {})}.items():
+            self.log.setdefault(name, []).append(float(value))
+        if (epoch + 1) % self.every == 0:
+            source = self.log if self.figure is curves else self.model
+            figure = self.figure(source, **self.arguments)
+            save_figure(figure, self.folder / f"epoch_{epoch + 1:04d}.png")
