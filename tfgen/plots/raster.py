@@ -103,7 +103,7 @@ def captioned(
         picture: uint8 (height, width, channels).
         rows: The captions of equally high rows, from the top; none if empty.
         columns: The captions of equally wide columns, from the left; none if empty. One that is
-            wider than its column is left out.
+            wider than its column is left out, since it would run into the next.
 
     Returns:
         uint8 (height, width, channels), larger by the margins.
@@ -111,21 +111,18 @@ def captioned(
     from PIL import Image, ImageDraw, ImageFont
 
     picture = _checked(picture, "picture", 3)
-    if not rows and not columns:
-        return picture
     font = ImageFont.load_default(12)
     height, width, channels = picture.shape
     left = max((math.ceil(font.getlength(text)) + 8 for text in rows), default=0)
-    top = CAPTION_HEIGHT if columns else 0
+    fitting = [text if font.getlength(text) <= width / len(columns) else "" for text in columns]
+    top = CAPTION_HEIGHT if any(fitting) else 0
     page = Image.new("L" if channels == 1 else "RGB", (left + width, top + height), "white")
     page.paste(Image.fromarray(picture[..., 0] if channels == 1 else picture), (left, top))
     draw = ImageDraw.Draw(page)
     for index, text in enumerate(rows):
         middle = top + (index + 0.5) * height / len(rows)
         draw.text((left - 4, middle), text, "black", font, "rm")
-    for index, text in enumerate(columns):
-        if font.getlength(text) > width / len(columns):
-            continue  # it would run into the next one
+    for index, text in enumerate(fitting):
         middle = left + (index + 0.5) * width / len(columns)
         draw.text((middle, top / 2), text, "black", font, "mm")
     return np.asarray(page).reshape(top + height, left + width, channels)
@@ -166,7 +163,7 @@ def save(
 def progress(
     folder: str | os.PathLike[str], out_path: str | os.PathLike[str], width: int, columns: int = 12
 ) -> Path:
-    """Draws a training over time: the left strip of each epoch's picture, time to the right.
+    """Draws a training over time: the left strip of each epoch's picture under its number.
 
     Args:
         folder: Holds pictures of one size, epoch_0001.png, epoch_0002.png, ...
@@ -188,11 +185,15 @@ def progress(
         raise ValueError(f"folder must hold pictures epoch_0001.png, ...; {folder} holds none.")
     shown = np.geomspace(1, len(paths), min(_whole(columns, "columns", 1), len(paths)))
     strips = []
-    for index in sorted({round(number) - 1 for number in shown}):
+    indices = sorted({round(number) - 1 for number in shown})
+    for index in indices:
         with Image.open(paths[index]) as picture:
             strips.append(np.asarray(picture)[:, : _whole(width, "width", 1)])
     whole = np.concatenate(strips, 1)
-    return save(whole[..., None] if whole.ndim == 2 else whole, out_path)
+    captions = [f"{index + 1}" for index in indices]
+    return save(
+        captioned(whole[..., None] if whole.ndim == 2 else whole, columns=captions), out_path
+    )
 
 
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
