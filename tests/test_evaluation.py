@@ -75,6 +75,12 @@ def test_label_agreement_of_real_images_is_the_ceilings_rule():
     assert agreement.real >= 90.0
 
 
+def test_only_conditional_models_are_asked_for_classes(vae):
+    for metric in ("label_agreement", "conditional_accuracy"):
+        with pytest.raises(ValueError, match="class-conditional"):
+            evaluation.METRICS[metric](vae, "digits", verbose=0)
+
+
 def test_unlabelled_data_is_refused(tmp_path, vae):
     path = tmp_path / "plain.npz"
     np.savez(path, images=np.zeros((20, 8, 8, 1), np.uint8))

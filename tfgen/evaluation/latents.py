@@ -8,6 +8,7 @@ from tfgen.evaluation.result import Result, Results
 from tfgen.models.generative import GenerativeModel
 
 __all__ = [
+    "check_conditional",
     "flat",
     "label_agreement",
     "labelled",
@@ -46,6 +47,15 @@ def labelled(data_name: str, split: str) -> tuple[np.ndarray, np.ndarray]:
             f"data must have labels for this metric; {data_name!r} has none. Use e.g. 'mnist'."
         )
     return images, labels
+
+
+def check_conditional(model: GenerativeModel) -> None:
+    """Raises ValueError if a model has no classes to ask for."""
+    if model.num_classes is None:
+        raise ValueError(
+            "model must be class-conditional for this metric; received one with num_classes=None. "
+            "Load a conditional one, or measure sample_quality."
+        )
 
 
 def _references(data_name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -104,7 +114,11 @@ def label_agreement(
     """How often a sample of class c has a nearest training image of class c.
 
     Raw pixels, Euclidean; the same rule on real test images is the ceiling.
+
+    Raises:
+        ValueError: The model is not conditional, or the data has no labels.
     """
+    check_conditional(model)
     references, reference_labels = _references(data_name)
     references = flat(references)
     asked = np.arange(num_samples) % model.num_classes

@@ -15,7 +15,7 @@ from tfgen.evaluation import judges
 from tfgen.evaluation.class_metrics import ClassBalance, ClassifierScore
 from tfgen.evaluation.frechet import FrechetDistance
 from tfgen.evaluation.kernel import kernel_distance
-from tfgen.evaluation.latents import flat, labelled
+from tfgen.evaluation.latents import check_conditional, flat, labelled
 from tfgen.evaluation.neighbours import density_coverage, nearest_distances, precision_recall
 from tfgen.evaluation.result import Result, Results
 from tfgen.models.generative import GenerativeModel
@@ -205,11 +205,7 @@ def conditional_accuracy(
             "conditional_accuracy needs scikit-learn, which is not installed. "
             "Install it with: pip install tfgen[data]"
         ) from error
-    if model.num_classes is None:
-        raise ValueError(
-            "model must be class-conditional for this metric; received one with num_classes=None. "
-            "Load a conditional one, or measure sample_quality."
-        )
+    check_conditional(model)
     train, train_labels = (part[:NUM_FITTED] for part in labelled(data_name, "train"))
     test, labels = labelled(data_name, "test")
     train, test = _on_levels(model, train), _on_levels(model, test)
