@@ -49,8 +49,6 @@ MOST = {"file": 400, "class": 300, "function": 60}
 REASON = "Longer than 400 lines"
 # Rooms that are still too large, with the size that they may not exceed: numbers only shrink.
 STILL_LARGE: dict[str, int] = {
-    "tfgen/evaluation/entry.py: evaluate": 63,
-    "tfgen/evaluation/kernel.py: kernel_distance": 68,
     "tfgen/layers.py": 503,
     "tfgen/models/autoregressive.py": 762,
     "tfgen/models/autoregressive.py: AutoregressiveModel": 581,
@@ -60,7 +58,6 @@ STILL_LARGE: dict[str, int] = {
     "tfgen/models/gan.py: __init__": 73,
     "tfgen/models/pixel_rnn.py": 439,
     "tfgen/models/vae.py: VAE": 313,
-    "tfgen/serving/cli.py: serve": 85,
     "tfgen/serving/server.py: _serve": 63,
     "tfgen/training.py": 905,
 }

@@ -51,17 +51,7 @@ def kernel_distance(
             "real and generated must have shape (rows, features) with the same features; "
             f"received {real.shape} and {generated.shape}. Take both from the same network."
         )
-    rows = min(len(real), len(generated))
-    if not 2 <= subset_size < rows:
-        raise ValueError(
-            f"subset_size must be at least 2 and below {rows}, the rows of the smaller side; "
-            f"received {subset_size}. Give more rows or take smaller subsets."
-        )
-    if num_subsets < 2:
-        raise ValueError(
-            "num_subsets must be at least 2, to estimate the standard error; "
-            f"received {num_subsets}. Use 100."
-        )
+    rows = _check_subsets(real, generated, subset_size, num_subsets)
     rng = np.random.default_rng(seed)
     estimates = [
         _discrepancy(
@@ -74,6 +64,24 @@ def kernel_distance(
         1.0 / num_subsets + subset_size / (rows - subset_size)
     )
     return float(np.mean(estimates)), float(error)
+
+
+def _check_subsets(
+    real: np.ndarray, generated: np.ndarray, subset_size: int, num_subsets: int
+) -> int:
+    """Returns the rows of the smaller side, or raises ValueError if the subsets do not fit."""
+    rows = min(len(real), len(generated))
+    if not 2 <= subset_size < rows:
+        raise ValueError(
+            f"subset_size must be at least 2 and below {rows}, the rows of the smaller side; "
+            f"received {subset_size}. Give more rows or take smaller subsets."
+        )
+    if num_subsets < 2:
+        raise ValueError(
+            "num_subsets must be at least 2, to estimate the standard error; "
+            f"received {num_subsets}. Use 100."
+        )
+    return rows
 
 
 def _discrepancy(x: np.ndarray, y: np.ndarray) -> float:
