@@ -39,7 +39,7 @@ def entries(kind: str | None = "model") -> list[dict[str, Any]]:
 
 def result(entry: dict[str, Any], pattern: str) -> float | None:
     """Returns the first result whose name matches a pattern, or None."""
-    for name, value in entry["figures"].items():
+    for name, value in entry["results"].items():
         if re.search(pattern, name):
             return value["value"]
     return None
@@ -58,7 +58,7 @@ def likelihood(entry: dict[str, Any]) -> str:
 
 def frechet_ratio(entry: dict[str, Any]) -> str:
     """Returns the Frechet ratio, or an empty string where it was not measured."""
-    ratio = result(entry, "^Frechet classifier distance, samples / real train images")
+    ratio = result(entry, "^Frechet distance, samples / real images")
     return "" if ratio is None else f"{ratio:.2f}"
 
 

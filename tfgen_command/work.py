@@ -118,9 +118,9 @@ def prepare(
 ) -> None:
     """Writes TFRecord shards, from which a data set larger than memory is trained on."""
     import_tensorflow()
-    from tfgen import streams
+    from tfgen import data
 
-    say(f"Wrote {streams.prepare(name, out, shard_mib * 2**20, seed, int(verbose)).resolve()}")
+    say(f"Wrote {data.prepare(name, out, shard_mib * 2**20, seed, int(verbose)).resolve()}")
 
 
 app.add_typer(data_app, name="data")
