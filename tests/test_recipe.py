@@ -153,3 +153,16 @@ def test_values_out_of_range(key, wrong):
     message = rf"recipe: {key} must .*; received {re.escape(repr(wrong))}\."
     with pytest.raises(ValueError, match=message):
         Recipe.from_dict({**MINIMAL, key: wrong})
+
+
+def test_a_byte_order_mark_is_no_error(tmp_path):
+    """Editors on Windows write one."""
+    path = tmp_path / "recipe.json"
+    path.write_text(Recipe("VAE", {}, "digits", size=[4, 8]).to_json(), encoding="utf-8-sig")
+    assert Recipe.load(path).size == (4, 8)
+
+
+@pytest.mark.parametrize("size", [0, 2.5, True, "64", [4], [4, 0], [4, 4, 1]])
+def test_a_size_that_is_not_valid(size):
+    with pytest.raises(ValueError, match="recipe: size must be a positive integer, a list of two"):
+        Recipe("VAE", {}, "digits", size=size)

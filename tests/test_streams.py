@@ -9,8 +9,8 @@ import tensorflow as tf
 from PIL import Image
 
 from tfgen import data, training
+from tfgen.data import folders, sources, writing
 from tfgen.data import shards as shards_module
-from tfgen.data import sources, writing
 from tfgen.recipe import Recipe
 
 RECIPE = Recipe(
@@ -131,7 +131,7 @@ def test_preparation_that_was_cut_off_is_no_data_set(tmp_path, monkeypatch):
     monkeypatch.setattr(writing, "_digest_of_files", fail)
     with pytest.raises(OSError, match="no space"):
         data.prepare("digits", tmp_path / "out", verbose=0)
-    with pytest.raises(ValueError, match="must hold PNG or JPEG images; it holds none"):
+    with pytest.raises(ValueError, match="it holds none"):
         data.arrays(tmp_path / "out")
 
 
@@ -217,7 +217,7 @@ def test_a_folder_gives_the_same_batches_in_memory_and_not(folder, monkeypatch):
 
 
 def test_a_folder_becomes_shards_without_being_held(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "_read_images", lambda *args: pytest.fail("held in memory"))
+    monkeypatch.setattr(folders.ImageFolder, "read", lambda *args: pytest.fail("held in memory"))
     path = data.prepare(folder, tmp_path / "out", verbose=0)
     monkeypatch.undo()
     for part in ("validation", "test"):
@@ -229,6 +229,6 @@ def test_an_image_of_another_size_is_named(folder, tmp_path, monkeypatch):
     for index, width in enumerate([6] * 20 + [7]):
         Image.new("L", (width, 4)).save(tmp_path / f"{index:02d}.png")
     monkeypatch.setattr(sources, "MEMORY_BYTES", 0)
-    with pytest.raises(ValueError, match=r"20\.png must have the shape of the first image"):
+    with pytest.raises(ValueError, match=r"20\.png is 4 x 7"):
         data.prepare(tmp_path, tmp_path / "out", verbose=0)
     assert not (tmp_path / "out" / "dataset.json").exists()

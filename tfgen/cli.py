@@ -127,7 +127,9 @@ def images_for(
         images = np.stack([_read_own(path, model.image_shape) for path in files])
         found = None
     else:
-        images, found = _of_validation(model, data_name or zoo.load_recipe(name).data, num, option)
+        images, found = _of_validation(
+            model, data_name or data.of_recipe(zoo.load_recipe(name)), num, option
+        )
     nearest = model.nearest_level(tf.constant(images)).numpy()
     if not binarize and (nearest != images).any():
         raise ValueError(

@@ -33,6 +33,15 @@ _RULES = {
     "family": ("be a string", lambda v: isinstance(v, str)),
     "model": ("be an object of constructor arguments", lambda v: isinstance(v, dict)),
     "data": ("be a string", lambda v: isinstance(v, str)),
+    "size": (
+        "be a positive integer, a list of two, or null",
+        lambda v: (
+            v is None
+            or _whole(v, 1)
+            or (isinstance(v, (list, tuple)) and len(v) == 2 and all(_whole(x, 1) for x in v))
+        ),
+    ),
+    "skip_bad": ("be true or false", lambda v: isinstance(v, bool)),
     "description": ("be a string", lambda v: isinstance(v, str)),
     "batch_size": ("be a whole number, at least 1", lambda v: _whole(v, 1)),
     "epochs": ("be a whole number, at least 1", lambda v: _whole(v, 1)),
@@ -97,6 +106,9 @@ class Recipe:
         family: Name of the model class, e.g. "VAE".
         model: Constructor arguments of the family.
         data: Name or path for `tfgen.data`.
+        size: Height and width, or one number for both, that every image is scaled to cover and
+            cropped to; None reads images as they are.
+        skip_bad: Leave out files of a folder that cannot be read, instead of stopping.
         description: One sentence for the card.
         batch_size: Images per step, over all replicas.
         epochs: Passes over the train split.
@@ -132,6 +144,8 @@ class Recipe:
     family: str
     model: dict[str, Any]
     data: str
+    size: int | tuple[int, int] | None = None
+    skip_bad: bool = False
     description: str = ""
     batch_size: int = 100
     epochs: int = 10
@@ -164,6 +178,8 @@ class Recipe:
                 object.__setattr__(self, name, json.loads(json.dumps(getattr(self, name))))
             except (TypeError, ValueError) as error:
                 raise ValueError(f"recipe: {name} must be plain data ({error}).") from error
+        if isinstance(self.size, list):
+            object.__setattr__(self, "size", tuple(self.size))
         for name in ("betas", "restarts", "freeze"):
             object.__setattr__(self, name, tuple(getattr(self, name)))  # JSON has lists only
         if "dtype" in self.model:
@@ -204,7 +220,7 @@ class Recipe:
         """Reads a recipe from a JSON file; raises ValueError if it is none."""
         path = Path(path)
         try:
-            values = json.loads(path.read_text())
+            values = json.loads(path.read_text(encoding="utf-8-sig"))
         except NOT_JSON as error:
             raise ValueError(f"recipe {path} is not valid JSON: {error}.") from error
         return cls.from_dict(values)

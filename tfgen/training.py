@@ -91,7 +91,7 @@ def build(recipe: Recipe) -> keras.Model:
         model = family(**{"seed": recipe.seed, "dtype": recipe.precision, **recipe.model})
     except TypeError as error:
         raise ValueError(f"recipe: model does not fit {recipe.family}: {error}.") from error
-    steps_per_epoch = data.open_split(recipe.data, "train").count // recipe.batch_size
+    steps_per_epoch = data.open_split(data.of_recipe(recipe), "train").count // recipe.batch_size
     unknown = set(recipe.learning_rates) - set(model.updates_per_step)
     if unknown:
         raise ValueError(
@@ -726,8 +726,8 @@ def _train(recipe, folder, resume, verbose, tensorboard, checkpoint_seconds) -> 
     if chief:
         _check_folder(folder, recipe, resume)
     model = build(recipe)
-    split = data.open_split(recipe.data, "train")
-    validation = data.open_split(recipe.data, "validation")
+    split = data.open_split(data.of_recipe(recipe), "train")
+    validation = data.open_split(data.of_recipe(recipe), "validation")
     labelled = model.num_classes is not None
     if labelled and split.num_classes is None:
         raise ValueError(
@@ -847,7 +847,7 @@ def _claim(folder: Path, recipe: Recipe, resume: bool) -> None:
 
 def provenance(recipe: Recipe, folder: str | Path) -> dict[str, Any]:
     """Returns what an entry's metadata says of how it was trained."""
-    split = data.open_split(recipe.data, "train")
+    split = data.open_split(data.of_recipe(recipe), "train")
     gpus = tf.config.list_physical_devices("GPU")
     return {
         "data": {"name": recipe.data, "split": "train", "digest": split.digest()},

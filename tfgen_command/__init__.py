@@ -11,7 +11,8 @@ the errors of wrong arguments. A command that computes imports the library when 
     look      list, info
     draw      sample, reconstruct, interpolate, complete, manifold
     measure   score, evaluate
-    work      train, export, data prepare
+    work      train, export
+    data_sets data check, data prepare
     serve     serve, with its settings
     quiet     importing TensorFlow without its messages
 """

@@ -210,7 +210,7 @@ def run() -> NoReturn:
     Raises:
         SystemExit: Always.
     """
-    from tfgen_command import draw, look, measure, serve, work  # noqa: F401  they add commands
+    from tfgen_command import data_sets, draw, look, measure, serve, work  # noqa: F401  add commands
 
     try:
         code = app(prog_name="tfgen", standalone_mode=False)

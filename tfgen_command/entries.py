@@ -25,7 +25,16 @@ __all__ = [
 ]
 
 # The names that `tfgen.data` knows, here so that a typo is reported without importing it.
-DATA_SETS = ("binarized_mnist", "cifar10", "digits", "fashion_mnist", "mnist")
+DATA_SETS = (
+    "binarized_mnist",
+    "cifar10",
+    "cifar10_jpeg",
+    "clothing64",
+    "digits",
+    "fashion_mnist",
+    "mnist",
+    "noto_emoji64",
+)
 
 
 def package() -> Path:

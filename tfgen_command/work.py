@@ -1,4 +1,4 @@
-"""`tfgen train`, `tfgen export` and `tfgen data prepare`: commands that write folders."""
+"""`tfgen train` and `tfgen export`: commands that write folders."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,10 +6,10 @@ from typing import Annotated
 import typer
 
 from tfgen_command import entries
-from tfgen_command.app import OptionalName, app, command, data_app, data_command, say
+from tfgen_command.app import OptionalName, command, say
 from tfgen_command.quiet import import_tensorflow
 
-__all__ = ["export", "prepare", "train"]
+__all__ = ["export", "train"]
 
 
 @command()
@@ -106,21 +106,3 @@ def export(
             jit_compile=jit,
         )
         say(f"Exported {written.resolve()}")
-
-
-@data_command()
-def prepare(
-    name: Annotated[str, typer.Argument(help="A data set's name, an .npz file or a folder.")],
-    out: Annotated[Path, typer.Option(help="Folder of the shards; a recipe's `data` may name it.")],
-    shard_mib: Annotated[int, typer.Option(min=1, help="Pixels in a shard, in MiB.")] = 64,
-    seed: Annotated[int, typer.Option(help="Order of the training images.")] = 0,
-    verbose: Annotated[bool, typer.Option(help="Show progress.")] = True,
-) -> None:
-    """Writes TFRecord shards, from which a data set larger than memory is trained on."""
-    import_tensorflow()
-    from tfgen import data
-
-    say(f"Wrote {data.prepare(name, out, shard_mib * 2**20, seed, int(verbose)).resolve()}")
-
-
-app.add_typer(data_app, name="data")

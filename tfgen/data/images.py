@@ -1,131 +1,146 @@
-"""Folders of image files: which files there are, and what one file holds."""
+"""One image file: what its header says, and its pixels as uint8.
 
-from collections.abc import Iterable
+What is converted, and into what:
+
+    EXIF orientation     turned upright; cameras store which way up they were held
+    palette, CMYK        RGB
+    transparency         drawn over white
+    16 bits              level v becomes round(v / 257)
+    size (h, w)          scaled until it covers h x w, then cropped around the centre (Lanczos)
+"""
+
+import contextlib
+import dataclasses
+import struct
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tfgen.data.pairs import check_split, with_every_split
+if TYPE_CHECKING:
+    from PIL import Image
 
-__all__ = ["folder_shape", "image_files", "list_folder", "read_image", "read_images"]
+__all__ = ["READABLE", "Header", "fitted", "read_header", "read_image"]
 
-SUFFIXES = (".png", ".jpg", ".jpeg")
-# What an image's mode becomes. 1: black and white, L: grey, P: palette, YCbCr and CMYK: JPEG.
-MODES = {"1": "L", "L": "L", "P": "RGB", "RGB": "RGB", "YCbCr": "RGB", "CMYK": "RGB"}
-
-
-def image_files(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """Returns the files (N,) and labels (N,) of a split of an image folder, none of them read."""
-    check_split(split)
-    paths, labels = list_folder(folder)
-    files = np.array([str(path) for path in paths])
-    return with_every_split(str(folder), {"train": (files, labels)})[split]
+READABLE = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+GREY = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L")
+DEEP = ("I", "I;16", "I;16B", "I;16L")  # 16 bits, which Pillow may hold in 32
+# What Pillow raises on damaged files.
+DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
+WHITE = (255, 255, 255, 255)
 
 
-def folder_shape(folder: Path, paths: np.ndarray) -> tuple[int, int, int]:
-    """Returns the shape of a folder's images from the first file and every file's header."""
-    from PIL import Image, UnidentifiedImageError
+@dataclasses.dataclass(frozen=True)
+class Header:
+    """What the header of an image file says.
 
-    height, width = _decoded(Path(paths[0])).shape[:2]
-    colour = False
-    for path in paths:
-        try:
-            with Image.open(path) as image:
-                colour = colour or MODES.get(image.mode) == "RGB"
-        except (UnidentifiedImageError, OSError, SyntaxError) as error:
-            raise _unreadable(path, error) from error
-    return height, width, 3 if colour else 1
+    Attributes:
+        size: (height, width) when upright.
+        mode: Pillow's mode, such as "L", "RGB" or "P".
+        colour: Whether its pixels have three channels.
+        transparent: Whether it has transparent pixels, as far as the header tells.
+        deep: Whether it is grey with 16 bits.
+    """
+
+    size: tuple[int, int]
+    mode: str
+    colour: bool
+    transparent: bool
+    deep: bool
 
 
-def read_images(folder: Path, paths: Iterable[Path]) -> np.ndarray:
-    """Returns uint8 (N, H, W, 1) if every image is grey, and (N, H, W, 3) otherwise.
+def read_header(path: str | Path) -> Header:
+    """Returns what a file's header says.
 
     Raises:
-        ValueError: A file holds another size than the first, or no image.
+        ValueError: It is not an image, or of a mode that is not read.
     """
-    paths, images = list(paths), []
-    for path in paths:
-        images.append(_decoded(path))
-        if images[-1].shape[:2] != images[0].shape[:2]:
-            raise ValueError(
-                f"{folder} must hold images of one size; {paths[0].name} has height and "
-                f"width {images[0].shape[:2]}, {path.name} has {images[-1].shape[:2]}. "
-                "Resize or crop them."
-            )
-    if all(image.ndim == 2 for image in images):
-        return np.stack(images)[..., None]
-    # Grey as three equal channels is exact, so mixed folders become colour.
-    return np.stack([image if image.ndim == 3 else np.dstack([image] * 3) for image in images])
+    with _opened(path) as image:
+        height, width = image.height, image.width
+        # Asked for its EXIF data, Pillow decodes a whole PNG file that has none before its pixels.
+        exif = image.getexif() if image.format != "PNG" or "exif" in image.info else {}
+        if exif.get(0x0112, 1) in (5, 6, 7, 8):  # Orientation: lying on its side
+            height, width = width, height
+        mode = image.mode
+        if mode == "F":
+            raise ValueError("it holds floating-point numbers")
+        return Header(
+            (height, width), mode, mode not in GREY, image.has_transparency_data, mode in DEEP
+        )
 
 
-def read_image(path: str | Path, image_shape: tuple[int, int, int]) -> np.ndarray:
-    """Returns one file's image, uint8 of that shape; grey becomes colour where that is asked.
+def read_image(
+    path: str | Path, image_shape: tuple[int, int, int], fit: bool = False
+) -> np.ndarray:
+    """Returns the pixels of a file, uint8 of that shape.
+
+    Args:
+        path: The file.
+        image_shape: (height, width, channels). Grey becomes three equal channels where three are
+            asked for, which is exact.
+        fit: Whether an image of another size is scaled and cropped.
 
     Raises:
-        ValueError: The file holds another size, or no image.
+        ValueError: The file cannot be read, has another size, or colour where one channel is
+            asked for.
     """
-    image = _decoded(Path(path))
-    if image.ndim == 2:
-        image = np.dstack([image] * image_shape[2])
-    if image.shape != tuple(image_shape):
+    from PIL import ImageOps
+
+    height, width, channels = image_shape
+    with _opened(path) as image:
+        image = _eight_bits(ImageOps.exif_transpose(image))
+        if fit:
+            image = fitted(image, (height, width))
+        pixels = np.asarray(image)
+    if pixels.ndim == 2:
+        pixels = np.dstack([pixels] * channels)
+    if pixels.shape != tuple(image_shape):
         raise ValueError(
-            f"{path} must have the shape of the first image of its folder, {tuple(image_shape)}; "
-            f"received {image.shape}. Resize or crop it."
+            f"{path} must have the shape of the other images of its folder, "
+            f"{tuple(image_shape)}; received {pixels.shape}. Replace it, or pass a size to read "
+            "all images with (--size)."
         )
-    return image
+    return pixels
 
 
-def list_folder(folder: Path) -> tuple[list[Path], np.ndarray | None]:
-    """Returns all images of a folder and their labels, in the order that splits are cut from."""
-    classes = sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
-    files = [_image_files(path) for path in classes]
-    own = _image_files(folder)
-    if own and any(files):
-        raise ValueError(
-            f"{folder} must hold either images or subfolders of images, one for each class; it "
-            "holds both. Move the images into subfolders."
-        )
-    if not own and not any(files):
-        raise ValueError(f"{folder} must hold PNG or JPEG images; it holds none. Add some.")
-    if own:
-        return own, None
-    # An image goes to its relative place within its class, so every class is spread evenly over
-    # the whole set and none is missing from the splits that are cut off its end.
-    order = sorted(
-        ((place + 0.5) / len(paths), label, path)
-        for label, paths in enumerate(files)
-        for place, path in enumerate(paths)
-    )
-    labels = np.array([label for _, label, _ in order], np.int64)
-    return [path for _, _, path in order], labels
+def fitted(image: "Image.Image", size: tuple[int, int]) -> "Image.Image":
+    """Returns an image scaled to cover (height, width) and cropped around its centre."""
+    from PIL import Image, ImageOps
+
+    height, width = size
+    if (image.height, image.width) == (height, width):
+        return image
+    return ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
 
 
-def _image_files(folder: Path) -> list[Path]:
-    found = [path for path in folder.iterdir() if path.is_file() and path.name[0] != "."]
-    return sorted(path for path in found if path.suffix.lower() in SUFFIXES)
+def _eight_bits(image: "Image.Image") -> "Image.Image":
+    """Returns an image of any mode as "L" or "RGB", over white where it is transparent."""
+    from PIL import Image
+
+    if image.mode in DEEP:
+        levels = np.asarray(image).astype(np.int64)
+        if levels.min() < 0 or levels.max() > 65535:
+            raise ValueError("it holds levels outside [0, 65535]")
+        return Image.fromarray(((levels + 128) // 257).astype(np.uint8))
+    grey = image.mode in GREY
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, WHITE), image)
+    return image.convert("L" if grey else "RGB")
 
 
-def _decoded(path: Path) -> np.ndarray:
-    """Returns a file's image, uint8 (H, W) or (H, W, 3)."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
+@contextlib.contextmanager
+def _opened(path: str | Path) -> "Iterator[Image.Image]":
+    """Opens an image file; whatever Pillow raises becomes one ValueError that names the file."""
+    from PIL import Image
 
     try:
         with Image.open(path) as image:
-            if image.has_transparency_data or image.mode not in MODES:
-                raise ValueError(
-                    f"{path} must be an 8-bit grey or colour image without transparency; "
-                    f"received mode {image.mode}. "
-                    "Convert it: Image.open(path).convert('RGB').save(path)."
-                )
-            # Cameras store which way up they were held instead of turning the pixels.
-            upright = ImageOps.exif_transpose(image)
-            return np.asarray(upright.convert(MODES[image.mode]))
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: str | Path, error: Exception) -> ValueError:
-    return ValueError(
-        f"{path} must be a whole PNG or JPEG file; it cannot be read: {error}. "
-        "Replace or delete it."
-    )
+            yield image
+    except (*DAMAGED, Image.DecompressionBombError) as error:
+        raise ValueError(
+            f"{path} must be a whole image file ({', '.join(READABLE)}); it cannot be read: "
+            f"{error}. Replace or delete it, or skip all such files with skip_bad (--skip-bad)."
+        ) from error

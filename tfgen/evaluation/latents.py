@@ -39,7 +39,7 @@ def flat(images: np.ndarray) -> np.ndarray:
     return images.reshape(len(images), -1) / np.float32(255.0)
 
 
-def labelled(data_name: str, split: str) -> tuple[np.ndarray, np.ndarray]:
+def labelled(data_name: data.Data, split: str) -> tuple[np.ndarray, np.ndarray]:
     """Returns images and labels of a split; raises ValueError if the data set has no labels."""
     images, labels = data.arrays(data_name, split)
     if labels is None:
@@ -58,14 +58,14 @@ def check_conditional(model: GenerativeModel) -> None:
         )
 
 
-def _references(data_name: str) -> tuple[np.ndarray, np.ndarray]:
+def _references(data_name: data.Data) -> tuple[np.ndarray, np.ndarray]:
     """The train and validation splits together: all that is not test."""
     parts = [labelled(data_name, split) for split in ("train", "validation")]
     return tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
 
 
 def nearest_neighbour_accuracy(
-    model: GenerativeModel, data_name: str, split: str = "test", verbose: int = 1
+    model: GenerativeModel, data_name: data.Data, split: str = "test", verbose: int = 1
 ) -> Results:
     """1-nearest-neighbour accuracy on `model.encode`, and on raw pixels for comparison.
 
@@ -86,7 +86,7 @@ def nearest_neighbour_accuracy(
 
 
 def squared_error(
-    model: GenerativeModel, data_name: str, split: str = "test", verbose: int = 1
+    model: GenerativeModel, data_name: data.Data, split: str = "test", verbose: int = 1
 ) -> Results:
     """Mean over images of the squared error of `reconstruct`, summed over pixels.
 
@@ -109,7 +109,7 @@ def squared_error(
 
 
 def label_agreement(
-    model: GenerativeModel, data_name: str, num_samples: int = 1000, verbose: int = 1
+    model: GenerativeModel, data_name: data.Data, num_samples: int = 1000, verbose: int = 1
 ) -> Results:
     """How often a sample of class c has a nearest training image of class c.
 

@@ -11,7 +11,7 @@ __all__ = ["log_likelihood"]
 
 def log_likelihood(
     model: GenerativeModel,
-    data_name: str,
+    data_name: data.Data,
     split: str = "test",
     num_samples: int = 1,
     verbose: int = 1,

@@ -29,7 +29,7 @@ NUM_FITTED = 10_000  # training images of the second classifier
 
 def sample_quality(
     model: GenerativeModel,
-    data_name: str,
+    data_name: data.Data,
     num_samples: int | None = None,
     split: str = "test",
     evaluator: str | None = None,
@@ -175,7 +175,7 @@ def _diversity(samples: np.ndarray, held_out: np.ndarray, train: np.ndarray) -> 
 
 def conditional_accuracy(
     model: GenerativeModel,
-    data_name: str,
+    data_name: data.Data,
     num_samples: int = 10_000,
     evaluator: str | None = None,
     verbose: int = 1,

@@ -1,0 +1,380 @@
+"""Folders of images: what is read, how it is split, what is converted, and every bad input."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tfgen import data
+from tfgen.data import folders, notes, sources
+
+
+@pytest.fixture(autouse=True)
+def nothing_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notes, "_told", set())
+
+
+@pytest.fixture(params=["held in memory", "read while used"])
+def opened(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
+    """Opens a split each of the two ways; returns its images and labels."""
+    if request.param == "read while used":
+        monkeypatch.setattr(sources, "MEMORY_BYTES", 0)
+
+    def read(source: data.Data, split: str) -> tuple[np.ndarray, np.ndarray | None]:
+        found = data.open_split(source, split)
+        assert isinstance(found, data.Arrays if "held" in request.param else data.Files)
+        images, labels = data.head(found, found.count)
+        assert images.shape == (found.count, *found.image_shape)
+        return images, labels
+
+    return read
+
+
+def noise(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+
+
+def save(path: Path, seed: int = 0, shape: tuple[int, ...] = (4, 6, 3), **options) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(noise(shape, seed)).save(path, **options)
+
+
+def fill(folder: Path, count: int, start: int = 0, shape: tuple[int, ...] = (4, 6, 3)) -> None:
+    for index in range(start, start + count):
+        save(folder / f"{index:03d}.png", index, shape)
+
+
+def contents(source: data.Data, split: str) -> set[bytes]:
+    return {image.tobytes() for image in data.arrays(source, split)[0]}
+
+
+# Splits
+
+
+def test_a_subject_is_in_every_split(tmp_path, capsys):
+    """Photos named by subject: the order of names would put one subject into validation alone."""
+    for subject in range(5):
+        for index in range(20):
+            shade = np.full((4, 4), 40 * subject + index, np.uint8)
+            Image.fromarray(shade).save(tmp_path / f"subject{subject}_{index:02d}.png")
+    for split, count in zip(data.SPLITS, (64, 16, 20), strict=True):
+        subjects = data.arrays(tmp_path, split)[0][:, 0, 0, 0] // 40
+        assert len(subjects) == count
+        assert set(subjects) == set(range(5))
+    told = capsys.readouterr().err
+    assert told.count("100 images, 4 x 4 x 1: 64 train, 16 validation, 20 test") == 1
+    assert "validation and test held out by a hash of the file names" in told
+
+
+def test_the_split_is_a_function_of_the_names(tmp_path):
+    fill(tmp_path / "a", 30)
+    first = [contents(tmp_path / "a", split) for split in data.SPLITS]
+    (tmp_path / "a").rename(tmp_path / "b")
+    assert [contents(tmp_path / "b", split) for split in data.SPLITS] == first
+
+
+def test_split_folders_are_splits(tmp_path, opened, capsys):
+    fill(tmp_path / "train", 10)
+    fill(tmp_path / "Val", 3, 10)
+    fill(tmp_path / "test", 4, 13)
+    (tmp_path / "__MACOSX").mkdir()
+    for split, count in zip(data.SPLITS, (10, 3, 4), strict=True):
+        images, labels = opened(tmp_path, split)
+        assert len(images) == count
+        assert labels is None
+    expected = {noise((4, 6, 3), seed).tobytes() for seed in range(13, 17)}
+    assert contents(tmp_path, "test") == expected
+    assert "held out" not in capsys.readouterr().err
+
+
+def test_split_folders_with_classes(tmp_path, opened):
+    for split, start in (("train", 0), ("test", 20)):
+        fill(tmp_path / split / "dog", 6, start)
+        if split == "train":
+            fill(tmp_path / split / "cat", 5, start + 10)
+    images, labels = opened(tmp_path, "test")
+    assert len(images) == 6
+    assert set(labels) == {1}  # by the classes of train
+    assert data.open_split(tmp_path, "test").num_classes == 2
+    kept = [opened(tmp_path, split)[1] for split in ("train", "validation")]
+    assert len(kept[1]) == 2  # the last fifth of train
+    assert set(kept[0]) == {0, 1}
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    for name in ("bus", "car", "train"):
+        fill(tmp_path / name, 5)
+    assert data.open_split(tmp_path, "train").num_classes == 3
+
+
+@pytest.mark.parametrize(
+    ("folders", "match"),
+    [
+        (("train", "test", "more"), "either splits or classes; .* train.* next to more"),
+        (("test", "val"), "must hold a folder train"),
+        (("train", "val", "valid"), "at most one for validation"),
+        (("train/cat", "test/dog"), "classes of .*train; received dog"),
+        (("train/cat", "test"), "received images without classes"),
+        (("cat/young", "cat/old", "dog"), "images in a folder of its own, old/. Move"),
+        (("photos/cat", "photos/dog"), r"its own, cat/\. Name .*photos instead"),
+        ((".", "cat"), "either images or subfolders"),
+        (("train", "train/cat"), "either images or subfolders"),
+    ],
+)
+def test_arrangements_that_are_not_understood(tmp_path, folders, match):
+    for folder in folders:
+        fill(tmp_path / folder, 3)
+    with pytest.raises(ValueError, match=match):
+        data.arrays(tmp_path)
+
+
+# What is read
+
+
+def test_empty_and_hidden_folders_are_no_classes(tmp_path, capsys):
+    fill(tmp_path / "b", 5)
+    fill(tmp_path / "d", 5)
+    for empty in ("a", "c/deep", "__MACOSX", ".git"):
+        (tmp_path / empty).mkdir(parents=True)
+    (tmp_path / "__MACOSX" / "._000.png").write_bytes(b"x")
+    (tmp_path / "b" / ".hidden.png").write_bytes(b"x")
+    split = data.open_split(tmp_path, "train")
+    assert split.num_classes == 2
+    told = capsys.readouterr().err
+    assert "10 images of 2 classes" in told
+    assert "Not images, so not read: a/, c/." in told
+
+
+def test_every_format_is_read(tmp_path, opened):
+    names = ["a.png", "b.PNG", "c.bmp", "d.webp", "e.png"]
+    for seed, name in enumerate(names):
+        save(tmp_path / name, seed, **({"lossless": True} if name.endswith("webp") else {}))
+    found = [image.tobytes() for split in data.SPLITS for image in opened(tmp_path, split)[0]]
+    assert sorted(found) == sorted(noise((4, 6, 3), seed).tobytes() for seed in range(5))
+
+
+def test_other_files_are_named(tmp_path, capsys):
+    fill(tmp_path, 5)
+    for name in ("labels.csv", "a.gif", "b.tiff", "notes.txt", ".DS_Store", "Thumbs.db"):
+        (tmp_path / name).write_bytes(b"x")
+    data.arrays(tmp_path)
+    assert "so not read: a.gif, b.tiff, labels.csv and 1 more." in capsys.readouterr().err
+
+
+def test_colour_in_one_split_is_colour_in_all(tmp_path, opened):
+    fill(tmp_path / "train", 5, shape=(4, 6))
+    fill(tmp_path / "test", 2)
+    assert [opened(tmp_path, split)[0].shape[1:] for split in data.SPLITS] == [(4, 6, 3)] * 3
+
+
+# Conversions
+
+SHADES = np.arange(0, 256, 5, np.uint8)[:48].reshape(6, 8)
+
+
+def one(tmp_path: Path, image: Image.Image, **options) -> np.ndarray:
+    """Returns what an image is read as."""
+    for index in range(3):
+        image.save(tmp_path / f"{index}.png", **options)
+    return data.arrays(tmp_path)[0][0]
+
+
+def test_sixteen_bits_keep_their_shades(tmp_path, capsys):
+    deep = Image.fromarray(SHADES.astype(np.uint16) * 257)
+    np.testing.assert_array_equal(one(tmp_path, deep)[..., 0], SHADES)
+    assert "3 have 16 bits and are reduced to 8." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA", "P"])
+def test_transparent_pixels_are_white(tmp_path, mode, capsys):
+    if mode == "P":
+        image = Image.fromarray(SHADES).convert("P")
+        at = image.getpixel((0, 0))
+        found = one(tmp_path, image, transparency=at)
+        clear = np.asarray(image) == at
+    else:
+        alpha = np.where(SHADES < 100, 0, 255).astype(np.uint8)
+        bands = [SHADES] * (len(mode) - 1) + [alpha]
+        image = Image.merge(mode, [Image.fromarray(band) for band in bands])
+        found, clear = one(tmp_path, image), alpha == 0
+    assert found.shape[2] == (1 if mode == "LA" else 3)
+    assert (found[clear] == 255).all()
+    np.testing.assert_array_equal(found[~clear][:, 0], SHADES[~clear])
+    assert "3 are transparent and are drawn over white." in capsys.readouterr().err
+
+
+def test_half_transparent_pixels_are_mixed_with_white(tmp_path):
+    found = one(tmp_path, Image.new("RGBA", (4, 4), (0, 100, 200, 51)))
+    np.testing.assert_allclose(found[0, 0], [204, 224, 244], atol=1)
+
+
+def test_palette_and_cmyk_are_colour(tmp_path):
+    red = Image.new("RGB", (4, 4), (255, 0, 0))
+    np.testing.assert_array_equal(one(tmp_path, red.quantize(4))[0, 0], [255, 0, 0])
+    for index in range(3):
+        (tmp_path / f"{index}.png").unlink()
+        red.convert("CMYK").save(tmp_path / f"{index}.jpg")
+    assert data.arrays(tmp_path)[0].shape[1:] == (4, 4, 3)
+
+
+def test_orientation_is_honoured(tmp_path, opened):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 90 degrees
+    for index in range(3):
+        Image.fromarray(SHADES).save(tmp_path / f"{index}.png", exif=exif)
+    np.testing.assert_array_equal(opened(tmp_path, "train")[0][0, ..., 0], np.rot90(SHADES, -1))
+
+
+# Size
+
+
+def test_a_size_scales_and_crops(tmp_path, opened, capsys):
+    """A wide and a tall image with a white square in the middle of black."""
+    for index, (height, width) in enumerate([(32, 64), (80, 40), (16, 16), (8, 8), (16, 24)]):
+        image = np.zeros((height, width), np.uint8)
+        side = min(height, width) // 2
+        top, left = (height - side) // 2, (width - side) // 2
+        image[top : top + side, left : left + side] = 255
+        Image.fromarray(image).save(tmp_path / f"{index}.png")
+    expected = np.zeros((16, 16), bool)
+    expected[4:12, 4:12] = True
+    for split in data.SPLITS:
+        images, _ = opened(data.Source(tmp_path, size=16), split)
+        assert images.shape[1:] == (16, 16, 1)
+        for image in images[..., 0]:
+            assert np.mean((image > 127) == expected) > 0.9
+    assert "4 are scaled and cropped, 1 of them enlarged." in capsys.readouterr().err
+
+
+def test_a_size_for_arrays(tmp_path):
+    np.savez(tmp_path / "mine.npz", images=noise((9, 20, 30, 3)))
+    path = data.Source(tmp_path / "mine.npz", size=(8, 10))
+    assert data.arrays(path)[0].shape[1:] == (8, 10, 3)
+    assert data.open_split(path, "test").image_shape == (8, 10, 3)
+    same, _ = data.arrays(data.Source("digits", size=8))
+    np.testing.assert_array_equal(same, data.arrays("digits")[0])
+
+
+@pytest.mark.parametrize("size", [0, -1, (4,), (4, 0), (4, 4, 1), 2.5, "64"])
+def test_a_size_that_is_not_valid(size):
+    with pytest.raises(ValueError, match="size must be a positive integer, or two"):
+        data.Source("digits", size=size)
+
+
+def test_images_of_several_sizes_need_a_size(tmp_path):
+    fill(tmp_path, 3)
+    save(tmp_path / "odd.png", 9, (6, 4, 3))
+    with pytest.raises(ValueError, match=r"one size unless.* size=64 \(--size 64\)") as info:
+        data.open_split(tmp_path, "train")
+    assert "odd.png is 6 x 4" in str(info.value)
+
+
+# Files that cannot be read
+
+
+@pytest.fixture
+def damaged(tmp_path: Path) -> Path:
+    """Ten good files, one with a good header and half its pixels, and one that is text."""
+    folder = tmp_path / "damaged"
+    fill(folder, 11, shape=(64, 64, 3))
+    content = (folder / "003.png").read_bytes()
+    (folder / "003.png").write_bytes(content[: len(content) // 2])
+    (folder / "text.png").write_text("no image")
+    return folder
+
+
+def test_a_file_that_cannot_be_read_is_named(damaged, opened):
+    with pytest.raises(ValueError, match=r"text\.png must be a whole image.*--skip-bad"):
+        opened(damaged, "train")
+    (damaged / "text.png").unlink()
+    parts = folders.open_folder(damaged).splits
+    split = next(split for split in data.SPLITS if str(damaged / "003.png") in parts[split][0])
+    with pytest.raises(Exception, match=r"003\.png must be a whole image"):
+        opened(damaged, split)
+
+
+def test_files_that_cannot_be_read_are_skipped_when_asked(damaged, opened, capsys):
+    source = data.Source(damaged, skip_bad=True)
+    assert [len(opened(source, split)[0]) for split in data.SPLITS] == [7, 1, 2]
+    assert "2 files that cannot be read are skipped: " in capsys.readouterr().err
+
+
+def test_a_folder_without_one_image_that_can_be_read(tmp_path):
+    (tmp_path / "a.png").write_text("no image")
+    with pytest.raises(ValueError, match="must hold images that can be read"):
+        data.arrays(data.Source(tmp_path, skip_bad=True))
+
+
+def test_an_image_that_would_fill_the_memory(tmp_path, monkeypatch):
+    fill(tmp_path, 3)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(ValueError, match=r"00.\.png must be a whole image file"):
+        data.arrays(tmp_path)
+
+
+def test_skipping_is_for_folders():
+    with pytest.raises(ValueError, match="skip_bad must be False for 'digits'"):
+        data.arrays(data.Source("digits", skip_bad=True))
+
+
+def test_shards_have_their_size(tmp_path):
+    fill(tmp_path / "a", 6)
+    shards = data.prepare(data.Source(tmp_path / "a", size=4), tmp_path / "shards", verbose=0)
+    assert data.open_split(shards, "train").image_shape == (4, 4, 3)
+    with pytest.raises(ValueError, match="left out for shards; received size=\\(8, 8\\)"):
+        data.open_split(data.Source(shards, size=8), "train")
+
+
+@pytest.mark.parametrize("name", ["", Path()])
+def test_nothing_is_not_the_working_directory(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError):  # noqa: PT011  two rules
+        data.arrays(name)
+
+
+# Checking
+
+
+def test_a_report_of_a_good_folder(tmp_path):
+    fill(tmp_path / "cat", 6)
+    fill(tmp_path / "dog", 4, 10)
+    report = data.check(tmp_path)
+    assert report.count == 10
+    assert report.sizes == {(4, 6): 10}
+    assert report.classes == {"cat": 6, "dog": 4}
+    assert sum(report.splits.values()) == 10
+    assert report.problems == ()
+    assert report.size is None
+    assert "cat (6), dog (4)" in str(report)
+
+
+def test_a_report_of_a_bad_folder(damaged):
+    save(damaged / "wide.png", 3, (64, 90, 3))
+    (damaged / "copy.png").write_bytes((damaged / "000.png").read_bytes())
+    (damaged / "labels.csv").write_text("x")
+    report = data.check(damaged)
+    assert {name for name, _ in report.unreadable} == {"003.png", "text.png"}
+    assert len(report.duplicates) == 1
+    assert report.skipped == ("labels.csv",)
+    assert report.size == (64, 64)
+    assert len(report.problems) == 2
+    assert "--skip-bad" in str(report)
+    assert "--size 64" in str(report)
+    fine = data.check(data.Source(damaged, size=32, skip_bad=True))
+    assert fine.problems == ()
+    assert sum(fine.splits.values()) == fine.count == 12
+
+
+@pytest.mark.parametrize("kind", ["digits", "npz", "shards"])
+def test_a_report_of_what_is_no_folder(tmp_path, kind):
+    path = "digits"
+    if kind == "npz":
+        path = tmp_path / "mine.npz"
+        np.savez(path, images=noise((9, 4, 4)), labels=np.arange(9) % 3)
+    if kind == "shards":
+        path = data.prepare("digits", tmp_path / "shards", verbose=0)
+    report = data.check(path)
+    assert len(report.sizes) == 1
+    assert sum(report.classes.values()) == report.count == sum(report.splits.values())
+    assert list(report.classes) == [str(label) for label in range(len(report.classes))]

@@ -1,0 +1,174 @@
+"""What a data set holds, before anything trains on it: `tfgen data check`."""
+
+import dataclasses
+import hashlib
+import statistics
+from collections import Counter
+from collections.abc import Iterable
+
+import numpy as np
+
+from tfgen.data.folders import ImageFolder, Listing, list_folder, open_folder
+from tfgen.data.images import read_header, read_image
+from tfgen.data.notes import listed
+from tfgen.data.pairs import SPLITS
+from tfgen.data.shards import INDEX
+from tfgen.data.sources import Data, Source, open_split
+from tfgen.data.splits import Split
+
+__all__ = ["Report", "check"]
+
+LARGEST = 64  # the size to propose where images differ, since small models train on two cores
+MULTIPLE = 8  # of the size to propose: models halve an image several times
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What a data set holds.
+
+    Attributes:
+        data: What was checked.
+        count: Images that can be read.
+        sizes: How many images there are of each (height, width), the most common first.
+        modes: The same for Pillow's modes, such as "L" (grey), "RGB" and "P" (palette).
+        classes: Images of each class by its name, or None.
+        splits: Images of each split.
+        held_out: Splits that are cut off train.
+        unreadable: Files that cannot be read, relative to the folder, and why.
+        duplicates: Names of files with the same bytes as one before.
+        skipped: Files and folders that are not images.
+        problems: What a training would refuse, and how to mend it.
+        size: A size to read all images with, or None where they are fine as they are.
+    """
+
+    data: str
+    count: int
+    sizes: dict[tuple[int, int], int]
+    modes: dict[str, int]
+    classes: dict[str, int] | None
+    splits: dict[str, int]
+    held_out: tuple[str, ...] = ()
+    unreadable: tuple[tuple[str, str], ...] = ()
+    duplicates: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    size: tuple[int, int] | None = None
+
+    def __str__(self) -> str:
+        def counted(counts: dict[str, int], most: int = 5) -> str:
+            return listed([f"{key} ({count:,})" for key, count in counts.items()], most)
+
+        held = f"; {' and '.join(self.held_out)} held out of train" if self.held_out else ""
+        facts = {
+            "images": f"{self.count:,}",
+            "height x width": counted({f"{h} x {w}": n for (h, w), n in self.sizes.items()}),
+            "modes": counted(self.modes),
+            "classes": "none" if self.classes is None else counted(self.classes, 20),
+            "splits": ", ".join(f"{split} {n:,}" for split, n in self.splits.items()) + held,
+            "unreadable": listed([f"{name} ({why})" for name, why in self.unreadable]),
+            "duplicates": listed(list(self.duplicates)),
+            "not images": listed(list(self.skipped)),
+        }
+        lines = [self.data, *(f"  {name:<16}{text}" for name, text in facts.items() if text)]
+        lines += [f"  to mend         {problem}" for problem in self.problems]
+        return "\n".join(lines)
+
+
+def check(data: Data) -> Report:
+    """Returns what a data set holds; of a folder every file is read once.
+
+    Args:
+        data: As for `arrays`. A `Source` checks that its size and skip_bad are enough.
+
+    Raises:
+        ValueError: There are no images, or they are arranged in a way that is not understood.
+        DataNotFoundError: The set is neither on this disk nor reachable.
+    """
+    source = data if isinstance(data, Source) else Source(data)
+    path = source.path
+    if path is None or not path.is_dir() or (path / INDEX).is_file():
+        return _check_arrays(source)
+    return _check_folder(source, list_folder(path))
+
+
+def _check_arrays(source: Source) -> Report:
+    """Reports on a named set, an .npz file or shards, which are checked when they are opened."""
+    splits = {split: open_split(source, split) for split in SPLITS}
+    height, width, channels = splits["train"].image_shape
+    counts = {split: opened.count for split, opened in splits.items()}
+    count, classes = sum(counts.values()), splits["train"].num_classes
+    return Report(
+        str(source.data),
+        count,
+        {(height, width): count},
+        {"L" if channels == 1 else "RGB": count},
+        None if classes is None else _class_counts(splits.values(), classes),
+        counts,
+    )
+
+
+def _class_counts(splits: Iterable[Split], num_classes: int) -> dict[str, int]:
+    counts = np.zeros(num_classes, np.int64)
+    for split in splits:
+        for keys in split.keys_in_order().batch(1000):
+            counts += np.bincount(split.read(keys)[1], minlength=num_classes)
+    return {str(label): int(count) for label, count in enumerate(counts)}
+
+
+def _check_folder(source: Source, listing: Listing) -> Report:
+    sizes: Counter[tuple[int, int]] = Counter()
+    modes: Counter[str] = Counter()
+    unreadable, duplicates, seen = [], [], set()
+    for path in listing.files:
+        name = str(path.relative_to(listing.path))
+        try:
+            header = read_header(path)
+            read_image(path, (*header.size, 3 if header.colour else 1))
+        except ValueError as error:
+            unreadable.append((name, str(error.__cause__ or error)))
+            continue
+        sizes[header.size] += 1
+        modes[header.mode + (", transparent" if header.transparent else "")] += 1
+        content = hashlib.sha256(path.read_bytes()).digest()
+        if content in seen:
+            duplicates.append(name)
+        seen.add(content)
+    size = source.size or _proposed(sizes)
+    problems = []
+    if unreadable and not source.skip_bad:
+        problems.append("Replace or delete what is unreadable, or skip it with --skip-bad.")
+    if len(sizes) > 1 and source.size is None:
+        problems.append(
+            f"The images differ in size: scale and crop them with --size {size[0]}, say."
+        )
+    folder = None
+    if sizes:
+        folder = open_folder(listing.path, size, skip_bad=bool(unreadable))
+    return Report(
+        str(source.data),
+        sum(sizes.values()),
+        dict(sizes.most_common()),
+        dict(modes.most_common()),
+        None if listing.classes is None or folder is None else _by_name(listing, folder),
+        {} if folder is None else {split: len(folder.splits[split][0]) for split in SPLITS},
+        tuple(split for split in SPLITS if split not in listing.splits),
+        tuple(unreadable),
+        tuple(duplicates),
+        tuple(listing.skipped),
+        tuple(problems),
+        size,
+    )
+
+
+def _by_name(listing: Listing, folder: ImageFolder) -> dict[str, int]:
+    labels = Counter(int(label) for _, labels in folder.splits.values() for label in labels)
+    return {name: labels[label] for label, name in enumerate(listing.classes)}
+
+
+def _proposed(sizes: Counter[tuple[int, int]]) -> tuple[int, int] | None:
+    """Returns a size for images that differ; None where all have one size."""
+    if len(sizes) < 2:
+        return None
+    side = statistics.median_low(min(size) for size in sizes.elements())
+    side = max(MULTIPLE, min(LARGEST, side // MULTIPLE * MULTIPLE))
+    return side, side
