@@ -28,10 +28,8 @@ def test_endpoints_after_adapters_have_trained(first_case, tmp_path):
     images, given = laws.images_for(model, 4), laws.given(model, laws.labels_for(model, 4))
 
     def call(model):
-        name = "log_likelihood" if model.likelihood != "none" else "reconstruct"
-        if name in model.capabilities:
-            return getattr(model, name)(images, **given).astype(np.float64)
-        return model.score(images, **given)
+        name = next(n for n in ("log_likelihood", "encode", "score") if n in model.capabilities)
+        return np.asarray(getattr(model, name)(images, **given))
 
     before = call(model)
     model.enable_lora(2, "*")

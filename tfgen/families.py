@@ -25,11 +25,11 @@ def known(kind: Literal["model", "evaluator"] | None = "model") -> dict[str, typ
     True
     """
     found = {}
-    for registered, cls in sorted(keras.saving.get_custom_objects().items()):
+    for registered, cls in keras.saving.get_custom_objects().items():
         its_kind = getattr(cls, "kind", None) if isinstance(cls, type) else None
         if its_kind in ("model", "evaluator") and kind in (None, its_kind):
             found[registered.removeprefix(f"{PACKAGE}>")] = cls
-    return found
+    return dict(sorted(found.items()))
 
 
 def find(name: str) -> type:

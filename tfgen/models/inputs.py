@@ -135,7 +135,8 @@ def _dataset(model, data: tf.data.Dataset) -> tf.data.Dataset:
             wanted = ", ".join(map(str, model.image_shape))
             rule = f"images must have shape (batch, {wanted}); received"
             size = tf.shape(images)[1:]
-            same = tf.equal(tf.size(size), 3) and tf.reduce_all(size == model.image_shape)
+            same = tf.reduce_all(tf.equal(size, model.image_shape))
+            tf.debugging.Assert(tf.equal(tf.size(size), 3), [rule, tf.shape(images)])
             tf.debugging.Assert(same, [rule, tf.shape(images)])
             images = tf.ensure_shape(images, (None, *model.image_shape))
         tf.debugging.Assert(tf.reduce_max(images) != 1, [pixels.ZERO_ONE])
