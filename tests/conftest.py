@@ -98,7 +98,6 @@ CONFIGURATIONS = {
     },
     "GAN": {
         "dcgan": {"image_shape": GREY, "r1": 0.1, **TINY},
-        "modes": {"image_shape": GREY, **TINY, "latent_dim": 4, "latent_modes": 3},
         "residual_spectral": {
             "image_shape": COLOUR,
             "num_levels": 4,
@@ -251,7 +250,6 @@ VARIED = {
         {
             "image_shape": (8, 4, 3),
             "latent_dim": 3,
-            "latent_modes": 2,
             "filters": (4, 6),
             "generator_filters": (5, 3),
             "network": "residual",

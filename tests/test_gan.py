@@ -473,9 +473,15 @@ def test_each_optimizer_has_its_rate():
     ("wrong", "message"),
     [
         ({"objective": "gan"}, "objective must be one of minimax, .*'gan'"),
-        ({"discriminator_steps": 0}, "discriminator_steps must be at least 1; received 0"),
-        ({"r1": -1.0}, "r1 must be at least 0"),
-        ({"gradient_penalty": float("nan")}, "gradient_penalty must be at least 0; received nan"),
+        (
+            {"discriminator_steps": 0},
+            "discriminator_steps must be an integer of at least 1; received 0",
+        ),
+        ({"r1": -1.0}, "r1 must be a finite number of at least 0"),
+        (
+            {"gradient_penalty": float("nan")},
+            "gradient_penalty must be a finite number of at least 0; received nan",
+        ),
         ({"ema_momentum": 1.0}, r"ema_momentum must lie in \[0, 1\)"),
         ({"generator_filters": (4, 4)}, "generator_filters must have as many stages.* 1;"),
         ({"image_shape": (7, 8, 1)}, "image_shape must be divisible by 2"),
@@ -557,3 +563,8 @@ def test_both_updates_see_the_live_generator():
     np.testing.assert_allclose(
         model.generator_losses(None, seeds)["generator_loss"], g_loss, rtol=1e-5
     )
+
+
+def test_float64_is_refused():
+    with pytest.raises(ValueError, match=r"dtype must be float32, .*received float64"):
+        GAN(**TINY, dtype="float64")

@@ -48,7 +48,6 @@ VALUES = {
     "r1": st.sampled_from([0.0, 0.5]),
     "discriminator_steps": st.integers(1, 2),
     "ema_momentum": st.sampled_from([0.0, 0.9]),
-    "latent_modes": st.integers(0, 1),
     "candidates": st.integers(1, 3),
     "selectivity": st.sampled_from([0.0, 1.0, 8.0]),
     "fourier_features": st.integers(0, 3),

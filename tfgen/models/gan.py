@@ -5,14 +5,15 @@ representation learning with deep convolutional generative adversarial networks"
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from tfgen import devices, layers, noise, pixels, tuning
+from tfgen import checks, devices, layers, noise, pixels, tuning
 from tfgen.models import gan_networks
-from tfgen.models.generative import GenerativeModel, with_labels
+from tfgen.models.generative import GenerativeModel, Labels, Seed, with_labels
 
 __all__ = [
     "GAN",
@@ -25,8 +26,6 @@ __all__ = [
 ]
 
 NETWORKS = ("dcgan", "residual")
-SLOPE = 0.2  # of the leaky ReLUs, as in DCGAN
-MODE_SHARPNESS = 15.0  # of the choice between modes: the largest of 16 weighs 0.92 on average
 # Streams of a seed beside 0, that of the latents.
 # Of the gradient penalty; of the choice between candidates; of the augmentation.
 MIX_STREAM, CHOICE_STREAM, AUGMENT_STREAM = 1, 2, 3
@@ -89,9 +88,6 @@ class GAN(GenerativeModel):
     Args:
         image_shape: (height, width, channels), 1 or 3 channels, divisible by 2^len(filters).
         latent_dim: Latent dimensions.
-        latent_modes: How many of the latents choose a mode: the generator sees the softmax of
-            `MODE_SHARPNESS` times them, nearly one-hot, so that it can cover data that falls into
-            clusters without drawing the bridges between them, and walks stay continuous. 0: none.
         filters: Channels of the discriminator's stages, each with stride 2.
         generator_filters: Channels of the generator's stages, the coarsest first, as many as
             `filters`; None mirrors `filters`.
@@ -135,7 +131,6 @@ class GAN(GenerativeModel):
         self,
         image_shape: tuple[int, int, int] = (28, 28, 1),
         latent_dim: int = 64,
-        latent_modes: int = 0,
         filters: tuple[int, ...] = (32, 64),
         generator_filters: tuple[int, ...] | None = None,
         network: str = "dcgan",
@@ -156,53 +151,30 @@ class GAN(GenerativeModel):
         **kwargs,
     ):
         super().__init__(image_shape, num_levels, num_classes, seed, **kwargs)
-        if objective not in OBJECTIVES:
-            raise ValueError(
-                f"objective must be one of {', '.join(OBJECTIVES)}; received {objective!r}."
-            )
-        if network not in NETWORKS:
-            raise ValueError(f"network must be one of {', '.join(NETWORKS)}; received {network!r}.")
-        for name, value, least in (
-            ("latent_dim", latent_dim, 1),
-            ("latent_modes", latent_modes, 0),
-            ("num_blocks", num_blocks, 1 if network == "residual" else 0),
-            ("dense_units", dense_units, 1),
-            ("gradient_penalty", gradient_penalty, 0),
-            ("r1", r1, 0),
-            ("discriminator_steps", discriminator_steps, 1),
-            ("candidates", candidates, 1),
-            ("selectivity", selectivity, 0),
-        ):
-            if not value >= least:
-                raise ValueError(f"{name} must be at least {least}; received {value!r}.")
-        if latent_modes > latent_dim:
-            raise ValueError(
-                f"latent_modes must be at most latent_dim={latent_dim}; received {latent_modes}."
-            )
-        if not 0 <= ema_momentum < 1:
-            raise ValueError(f"ema_momentum must lie in [0, 1); received {ema_momentum!r}.")
+        self.keep(locals())
+        checks.one_of("objective", objective, OBJECTIVES)
+        checks.one_of("network", network, NETWORKS)
+        checks.at_least(1 if network == "residual" else 0, num_blocks=num_blocks)
+        checks.at_least(
+            1,
+            latent_dim=latent_dim,
+            dense_units=dense_units,
+            discriminator_steps=discriminator_steps,
+            candidates=candidates,
+        )
+        checks.finite(0, gradient_penalty=gradient_penalty, r1=r1, selectivity=selectivity)
+        checks.fraction(ema_momentum=ema_momentum)
         if generator_filters is not None and len(generator_filters) != len(filters):
             raise ValueError(
                 f"generator_filters must have as many stages as filters, {len(filters)}; "
                 f"received {tuple(generator_filters)}."
             )
         layers.check_strides(self.image_shape, filters)
-        self.latent_dim = latent_dim
-        self.latent_modes = latent_modes
-        self.filters = tuple(filters)
-        self.generator_filters = None if generator_filters is None else tuple(generator_filters)
-        self.network = network
-        self.num_blocks = num_blocks
-        self.dense_units = dense_units
-        self.spectral_normalization = spectral_normalization
-        self.objective = objective
-        self.gradient_penalty = gradient_penalty
-        self.r1 = r1
-        self.augment = augment
-        self.discriminator_steps = discriminator_steps
-        self.ema_momentum = ema_momentum
-        self.candidates = candidates
-        self.selectivity = selectivity
+        if self.compute_dtype == "float64":
+            raise ValueError(
+                "dtype must be float32, mixed_bfloat16 or mixed_float16 for a GAN; received "
+                "float64."
+            )
         with self.own_dtype_policy():
             self.generator = self._generator_network("generator")
             self.averaged_generator = self._generator_network("averaged_generator")
@@ -215,74 +187,52 @@ class GAN(GenerativeModel):
 
     def _generator_network(self, name: str) -> keras.Model:
         """latents (batch, latent_dim) [and labels] -> pixels (batch, *image_shape) in [-1, 1]."""
-        filters = self.generator_filters or self.filters[::-1]
-        height, width = (side // 2 ** len(filters) for side in self.image_shape[:2])
-        given, x = self._inputs((self.latent_dim,), "latents")
-        if self.network == "residual":
-            return gan_networks.residual_generator(
-                given, self.image_shape, filters, self.num_blocks, self.num_classes, name
-            )
-        if self.latent_modes:
-            choice, rest = x[:, : self.latent_modes], x[:, self.latent_modes :]
-            choice = keras.layers.Rescaling(MODE_SHARPNESS, name="sharper")(choice)
-            choice = keras.layers.Softmax(name="mode")(choice)
-            x = keras.layers.Concatenate(name="modes_and_latents")([choice, rest])
-        if self.num_classes is not None:
-            rows = layers.one_hot(given[1], self.num_classes)
-            x = keras.layers.Concatenate(name="with_labels")([x, rows])
-        x = keras.layers.Dense(height * width * filters[0], name="to_grid")(x)
-        x = keras.layers.Reshape((height, width, filters[0]), name="grid")(x)
-        for stage, width in enumerate((*filters[1:], None)):
-            for block in range(self.num_blocks):
-                x = layers.residual_block(x, filters[stage], f"stage_{stage}_block_{block}")
-            x = keras.layers.LeakyReLU(SLOPE, name=f"stage_{stage}_activation")(x)
-            x = keras.layers.Conv2DTranspose(
-                width or filters[-1], 4, 2, "same", name=f"grow_{stage}"
-            )(x)
-        x = keras.layers.LeakyReLU(SLOPE, name="last_activation")(x)
-        x = keras.layers.Conv2D(self.image_shape[2], 3, padding="same", name="to_pixels")(x)
-        x = keras.layers.Activation("tanh", dtype="float32", name="pixels")(x)
-        return keras.Model(given, x, name=name)
+        build = {
+            "dcgan": gan_networks.dcgan_generator,
+            "residual": gan_networks.residual_generator,
+        }[self.network]
+        return build(
+            self._inputs((self.latent_dim,), "latents"),
+            self.image_shape,
+            self.generator_filters or self.filters[::-1],
+            self.num_blocks,
+            self.num_classes,
+            name,
+        )
 
     def _discriminator_network(self) -> keras.Model:
         """pixels (batch, *image_shape) in [-1, 1] [and labels] -> logit (batch, 1)."""
+        build = {
+            "dcgan": gan_networks.dcgan_discriminator,
+            "residual": gan_networks.residual_discriminator,
+        }[self.network]
         normalized = self.spectral_normalization
-        wrap = layers.SpectralNormalization if normalized else lambda layer: layer
-        given, x = self._inputs(self.image_shape, "pixels")
-        # The Wasserstein objective is a difference of logits, in which a bias would cancel.
-        biased = self.objective != "wasserstein_gp"
-        if self.network == "residual":
-            return gan_networks.residual_discriminator(
-                given,
-                self.filters,
-                self.num_blocks,
-                self.dense_units,
-                self.num_classes,
-                biased,
-                wrap,
-            )
-        for stage, width in enumerate(self.filters):
-            x = wrap(keras.layers.Conv2D(width, 4, 2, "same", name=f"stage_{stage}_conv"))(x)
-            for block in range(self.num_blocks):
-                x = layers.residual_block(x, width, f"stage_{stage}_block_{block}", wrap)
-            x = keras.layers.LeakyReLU(SLOPE, name=f"stage_{stage}_activation")(x)
-        x = keras.layers.Flatten(name="flatten")(x)
-        x = wrap(keras.layers.Dense(self.dense_units, name="dense"))(x)
-        x = keras.layers.LeakyReLU(SLOPE, name="features")(x)
-        logit = wrap(keras.layers.Dense(1, use_bias=biased, dtype="float32", name="logit"))(x)
-        logit = gan_networks.with_projection(logit, x, given, self.dense_units, self.num_classes)
-        return keras.Model(given, logit, name="discriminator")
+        return build(
+            self._inputs(self.image_shape, "pixels"),
+            self.filters,
+            self.num_blocks,
+            self.dense_units,
+            self.num_classes,
+            # The Wasserstein objective is a difference of logits, in which a bias would cancel.
+            self.objective != "wasserstein_gp",
+            layers.SpectralNormalization if normalized else lambda layer: layer,
+        )
 
     def _inputs(self, shape: tuple[int, ...], name: str):
-        """The symbolic inputs of a network, and the first of them."""
+        """The symbolic inputs of a network: one, or that and labels."""
         x = keras.Input(shape, name=name)
         if self.num_classes is None:
-            return x, x
-        return [x, keras.Input((), dtype="int64", name="labels")], x
+            return x
+        return [x, keras.Input((), dtype="int64", name="labels")]
 
     # Training --------------------------------------------------------------------------------
 
-    def compile(self, generator_optimizer=None, discriminator_optimizer=None, **kwargs) -> None:
+    def compile(
+        self,
+        generator_optimizer: str | keras.optimizers.Optimizer | None = None,
+        discriminator_optimizer: str | keras.optimizers.Optimizer | None = None,
+        **kwargs: Any,
+    ) -> None:
         """Prepares for `fit`.
 
         Args:
@@ -389,7 +339,9 @@ class GAN(GenerativeModel):
         devices.apply_gradients(optimizer, gradients, variables)
         return losses
 
-    def discriminator_losses(self, images, labels, seeds, training) -> dict[str, tf.Tensor]:
+    def discriminator_losses(
+        self, images: tf.Tensor, labels: tf.Tensor | None, seeds: tf.Tensor, training: bool
+    ) -> dict[str, tf.Tensor]:
         """Returns discriminator_loss (with its penalties) and the two accuracies, (batch,)."""
         real = pixels.images_to_pixels(images)
         fake = tf.stop_gradient(self._generate(self.generator, seeds, labels))
@@ -413,7 +365,9 @@ class GAN(GenerativeModel):
             "fake_accuracy": tf.cast(fake_logits < 0, tf.float32),
         }
 
-    def generator_losses(self, labels, seeds, training=False) -> dict[str, tf.Tensor]:
+    def generator_losses(
+        self, labels: tf.Tensor | None, seeds: tf.Tensor, training: bool = False
+    ) -> dict[str, tf.Tensor]:
         """Returns generator_loss, (batch,)."""
         fake = self._generate(self.generator, seeds, labels)
         if self.augment and training:
@@ -506,7 +460,7 @@ class GAN(GenerativeModel):
             return "a GAN has no encoder; it maps latents to images and not back."
         return super().why_not(name)
 
-    def score(self, images: np.ndarray, *, labels=None) -> np.ndarray:
+    def score(self, images: np.ndarray, *, labels: Labels = None) -> np.ndarray:
         """Returns the discriminator's logit of each image, float32 (batch,); above 0: real.
 
         Raises:
@@ -515,7 +469,7 @@ class GAN(GenerativeModel):
         images, labels = self.check(images, labels)
         return self._run("score", {"images": images, "labels": labels})
 
-    def interpolate(self, a, b, steps: int = 8, *, labels=None) -> np.ndarray:
+    def interpolate(self, a: Any, b: Any, steps: int = 8, *, labels: Labels = None) -> np.ndarray:
         """Walks the straight line from each of the latents `a` to that of `b`.
 
         Args:
@@ -529,7 +483,9 @@ class GAN(GenerativeModel):
         """
         return self._walk(self.check_latents(a), self.check_latents(b), steps, labels)
 
-    def latents(self, num_samples: int = 1, *, labels=None, seed=None) -> tf.Tensor:
+    def latents(
+        self, num_samples: int = 1, *, labels: Labels = None, seed: Seed = None
+    ) -> tf.Tensor:
         """Returns the latents that `sample` decodes, float32 (num_samples, latent_dim).
 
         Args:

@@ -1,4 +1,7 @@
-"""The residual networks of a GAN, for images that a DCGAN is too small for.
+"""The networks of a GAN: DCGAN's, and residual ones for images that a DCGAN is too small for.
+
+DCGAN (Radford et al., 2016) is strided convolutions: each stage doubles or halves the size. The
+residual networks are
 
     generator       w = MLP([z, class]);  grid of features -> blocks that double the size -> pixels
     discriminator   blocks that halve the size -> dense -> logit [+ <embedding(class), features>]
@@ -16,9 +19,14 @@ import keras
 
 from tfgen import layers
 
-__all__ = ["residual_discriminator", "residual_generator"]
+__all__ = [
+    "dcgan_discriminator",
+    "dcgan_generator",
+    "residual_discriminator",
+    "residual_generator",
+]
 
-SLOPE = 0.2  # of the leaky ReLUs
+SLOPE = 0.2  # of the leaky ReLUs, as in DCGAN
 STYLE_UNITS = 128  # width of w
 
 
@@ -42,6 +50,58 @@ class Modulation(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape):
         return input_shape[0]
+
+
+def dcgan_generator(
+    given: Any,
+    image_shape: tuple[int, int, int],
+    filters: Sequence[int],
+    num_blocks: int,
+    num_classes: int | None,
+    name: str,
+) -> keras.Model:
+    """As `residual_generator`, but that each stage ends with a transposed convolution."""
+    height, width = (side // 2 ** len(filters) for side in image_shape[:2])
+    x = given if num_classes is None else given[0]
+    if num_classes is not None:
+        rows = layers.one_hot(given[1], num_classes)
+        x = keras.layers.Concatenate(name="with_labels")([x, rows])
+    x = keras.layers.Dense(height * width * filters[0], name="to_grid")(x)
+    x = keras.layers.Reshape((height, width, filters[0]), name="grid")(x)
+    for stage, channels in enumerate((*filters[1:], filters[-1])):
+        for block in range(num_blocks):
+            x = layers.residual_block(x, filters[stage], f"stage_{stage}_block_{block}")
+        x = keras.layers.LeakyReLU(SLOPE, name=f"stage_{stage}_activation")(x)
+        x = keras.layers.Conv2DTranspose(channels, 4, 2, "same", name=f"grow_{stage}")(x)
+    x = keras.layers.LeakyReLU(SLOPE, name="last_activation")(x)
+    x = keras.layers.Conv2D(image_shape[2], 3, padding="same", name="to_pixels")(x)
+    x = keras.layers.Activation("tanh", dtype="float32", name="pixels")(x)
+    return keras.Model(given, x, name=name)
+
+
+def dcgan_discriminator(
+    given: Any,
+    filters: Sequence[int],
+    num_blocks: int,
+    dense_units: int,
+    num_classes: int | None,
+    biased: bool,
+    wrap: Callable[[keras.layers.Layer], keras.layers.Layer],
+) -> keras.Model:
+    """As `residual_discriminator`, but that each stage begins with a strided convolution."""
+    x = given if num_classes is None else given[0]
+    for stage, channels in enumerate(filters):
+        x = wrap(keras.layers.Conv2D(channels, 4, 2, "same", name=f"stage_{stage}_conv"))(x)
+        for block in range(num_blocks):
+            x = layers.residual_block(x, channels, f"stage_{stage}_block_{block}", wrap)
+        x = keras.layers.LeakyReLU(SLOPE, name=f"stage_{stage}_activation")(x)
+    x = keras.layers.Flatten(name="flatten")(x)
+    x = wrap(keras.layers.Dense(dense_units, name="dense"))(x)
+    x = keras.layers.LeakyReLU(SLOPE, name="features")(x)
+    logit = wrap(keras.layers.Dense(1, use_bias=biased, dtype="float32", name="logit"))(x)
+    return keras.Model(
+        given, with_projection(logit, x, given, dense_units, num_classes), name="discriminator"
+    )
 
 
 def residual_generator(

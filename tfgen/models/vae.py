@@ -4,12 +4,14 @@ Kingma & Welling, "Auto-encoding variational Bayes", 2014.
 """
 
 import math
+from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tfgen import checks, layers, noise, pixels
-from tfgen.models.generative import GenerativeModel, check_pixel_distribution, with_labels
+from tfgen.models.generative import GenerativeModel, Labels, check_pixel_distribution, with_labels
 
 __all__ = ["VAE"]
 
@@ -153,11 +155,11 @@ class VAE(GenerativeModel):
 
     # Distributions ---------------------------------------------------------------------------
 
-    def posterior(self, images, *, labels=None):
+    def posterior(self, images: np.ndarray, *, labels: Labels = None) -> Any:
         """Returns q(z | images), a TFP distribution with event shape (latent_dim,)."""
         return self._posterior(*self.check(images, labels))
 
-    def prior_distribution(self):
+    def prior_distribution(self) -> Any:
         """Returns p(z), a TFP distribution with event shape (latent_dim,)."""
         import tensorflow_probability as tfp
 
