@@ -100,6 +100,23 @@ def write_tiny(path: Path, bias: int = 0) -> Path:
     return path
 
 
+def write_labelled(path: Path, num_classes: int | None) -> Path:
+    """Writes a class-conditional version, with what `tfgen export` records about it."""
+    import tensorflow as tf
+
+    spec = [tf.TensorSpec((None,), tf.int64, name) for name in ("labels", "seed")]
+    module = tf.Module()
+    module.run = tf.function(
+        lambda labels, seed: {"score": tf.cast(10 * labels + seed, tf.float32)},
+        input_signature=spec,
+    )
+    tf.saved_model.save(module, str(path), {"serving_default": module.run})
+    (path / "assets.extra").mkdir()
+    details = {"name": path.parent.name, "num_classes": num_classes}
+    (path / "assets.extra" / "tfgen.json").write_text(json.dumps(details))
+    return path
+
+
 @pytest.fixture(scope="session")
 def repository(tmp_path_factory) -> Path:
     """Folder with `tiny`, versions 3 and 5, whose images differ by 2; 3 has the label "old"."""

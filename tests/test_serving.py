@@ -440,7 +440,12 @@ RPC_FAULTS = {
     ),
     "too_many_values": ({"seed": int64([1], int64_val=[1, 2])}, {}, "INVALID_ARGUMENT", "seed"),
     "negative_size": ({"seed": int64([-1])}, {}, "INVALID_ARGUMENT", "fully specified shape"),
-    "huge_shape": ({"seed": int64([2**62], int64_val=[1])}, {}, "INVALID_ARGUMENT", "limit"),
+    "huge_shape": (
+        {"seed": int64([2**62], int64_val=[1])},
+        {},
+        "INVALID_ARGUMENT",
+        "maximum input batch size 16",
+    ),
     "missing_text": (
         {"text_bytes": int64([3], dtype=7, string_val=[b"a"])},
         {"signature": "echo"},

@@ -82,7 +82,8 @@ class Page:
         self.browser, self.wait = browser, WebDriverWait(browser, 60)
         browser.get("about:blank")  # else only the hash would change
         browser.get(f"http://127.0.0.1:{server.port}/#{name}")
-        self.until(lambda: self.run("return document.body.dataset.model") == name)
+        chosen = "return document.body.dataset.model"
+        self.until(lambda: self.run(chosen) == name if name else self.run(chosen))
 
     def run(self, script: str, *arguments):
         return self.browser.execute_script(script, *arguments)
@@ -254,14 +255,68 @@ def test_sliding_between_two_seeds(page, models):
 
 def test_classes_of_a_conditional_model(page, models):
     shown = page("cgan_mnist")
-    assert shown.run("return document.getElementById('class').hidden") is False
-    shown.set("labels", 7)
+    buttons = "return [...document.querySelectorAll('#class button')].map((b) => b.textContent)"
+    assert shown.run(buttons) == [str(label) for label in range(10)]
+    shown.run("document.querySelectorAll('#class button')[7].click()")
+    pressed = "return document.querySelector('#class [aria-pressed=true]').textContent"
+    assert shown.run(pressed) == "7"
     shown.shows("#ends-a", models["cgan_mnist"].sample(1, seed=1, labels=7)[0])
     assert page("gan_mnist").run("return document.getElementById('class').hidden") is True
 
 
+def test_it_opens_on_the_best_model(page):
+    """The one whose samples were measured to be closest to real images."""
+    shown = page("")
+    assert shown.run("return document.body.dataset.model") == "cgan_mnist"
+
+
+def test_the_address_holds_the_state(page, browser, served):
+    shown = page("cgan_mnist")
+    shown.set("first", 48)
+    shown.set("labels", 4)
+    address = browser.current_url
+    assert address.endswith("#cgan_mnist&first=48&labels=4")
+    browser.get("about:blank")
+    browser.get(address)
+    shown.until(lambda: shown.run("return document.body.dataset.model") == "cgan_mnist")
+    assert shown.run("return [first.value, labels.value]") == ["48", "4"]
+
+
+def test_an_image_of_ones_own(page):
+    """A file of another size and in colour is fitted into the model's size."""
+    shown = page("vae_2d_mnist")
+    shown.until(lambda: shown.run("return rebuildPad.image.flat(2).some((value) => value > 0)"))
+    shown.browser.execute_async_script(
+        """
+        const done = arguments[0], canvas = document.createElement("canvas");
+        canvas.width = 60; canvas.height = 30;
+        const context = canvas.getContext("2d");
+        context.fillStyle = "#fff";
+        context.fillRect(20, 0, 20, 30);
+        canvas.toBlob((file) => rebuildPad.load(file).then(done));
+        """
+    )
+    grey = shown.grey("#reconstruct-pad canvas")
+    assert (grey[9:19, 11:17] == 255).all()  # the bright third in the middle
+    assert not grey[:6].any()  # black above and below
+    assert not grey[:, :8].any()
+
+
+def test_nothing_overflows_a_phone(page):
+    for name in ("cgan_mnist", "vae_2d_mnist", "pixelcnn_binarized_mnist"):
+        shown = page(name)
+        size = {"width": 390, "height": 900, "deviceScaleFactor": 1, "mobile": True}
+        shown.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        assert shown.run("return document.documentElement.scrollWidth") <= 390
+        shown.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
 def test_painting_and_reconstructing(page, models):
     shown, model = page("vae_2d_mnist"), models["vae_2d_mnist"]
+    example = model.sample(1, seed=1)
+    shown.shows("#reconstruct-pad canvas", example[0])  # it opens with something to look at
+    shown.shows("#rebuilt", model.reconstruct(example)[0])
+    shown.press("reconstruct", "clear")
     shown.shows("#rebuilt", model.reconstruct(np.zeros((1, 28, 28, 1), np.uint8))[0])
     shown.drag("reconstruct-pad", (0.5, 0.2), (0.5, 0.5), (0.5, 0.8))
     painted = shown.grey("#reconstruct-pad canvas")
@@ -277,6 +332,9 @@ def test_painting_and_reconstructing(page, models):
 
 def test_hiding_and_completing(page):
     shown = page("completer")
+    hidden = "return completePad.keep.flat().filter((kept) => !kept).length"
+    assert shown.run(hidden) == 14 * 28  # it opens with half of an image hidden
+    assert shown.grey("#complete-pad canvas").any()
     shown.drag("complete-pad", (0.3, 0.2), (0.7, 0.2))
     shown.press("complete", "hide half")
     shown.press("complete", "Complete 8 ways")
@@ -292,8 +350,7 @@ def test_hiding_and_completing(page):
     shown.press("complete", "clear")
     shown.press("complete", "hide")
     shown.drag("complete-pad", (0.1, 0.1), (0.12, 0.12))
-    hidden = shown.run("return completePad.keep.flat().filter((kept) => !kept).length")
-    assert 4 <= hidden <= 60
+    assert 4 <= shown.run(hidden) <= 60
 
 
 def test_a_pixel_model_completes_half_a_digit(page, models):

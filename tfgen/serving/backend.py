@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import numpy as np
 import prometheus_client as prometheus
@@ -11,12 +13,15 @@ from tensorflow_serving.apis import get_model_metadata_pb2
 
 from tfgen.serving.batching import Batcher
 from tfgen.serving.errors import ServingError
+from tfgen.serving.pieces import PIECE
 from tfgen.serving.repository import Repository
 from tfgen.serving.servable import Servable, Signature
 
 __all__ = ["Backend", "Metrics", "RequestRecord"]
 
 OVERDUE = "overdue"
+READERS = 2  # threads that read and write large bodies
+_Result = TypeVar("_Result")
 LONGEST_MESSAGE = 1000  # gRPC sends messages in a header, which is small
 
 
@@ -109,6 +114,7 @@ class Backend:
         self.max_bytes = max_bytes
         self.timeout = timeout
         self.draining = False
+        self._readers = ThreadPoolExecutor(READERS, "reader")
 
     @contextlib.contextmanager
     def counted(self, api: str) -> Iterator[RequestRecord]:
@@ -128,6 +134,16 @@ class Backend:
             metrics, model = self.metrics, request.model
             metrics.requests.labels(model, request.signature, api, code).inc()
             metrics.seconds.labels(model, api).observe(time.perf_counter() - request.began)
+
+    async def in_thread(self, work: Callable[..., _Result], *arguments: Any) -> _Result:
+        """Calls `work` in a thread, so the event loop goes on answering."""
+        return await asyncio.get_running_loop().run_in_executor(self._readers, work, *arguments)
+
+    async def by_size(self, size: int, work: Callable[..., _Result], *arguments: Any) -> _Result:
+        """Calls `work` in a thread if it is about many bytes; a few are done sooner here."""
+        if size > PIECE:
+            return await self.in_thread(work, *arguments)
+        return work(*arguments)
 
     async def run(
         self,

@@ -94,12 +94,7 @@ class Batcher:
                 or too many requests are already waiting.
         """
         rows = signature.check(arrays)
-        if rows > self.max_rows:
-            raise ServingError(
-                "INVALID_ARGUMENT",
-                f"Task size {rows} is larger than maximum input batch size {self.max_rows}. "
-                "Send fewer rows per request.",
-            )
+        self.check_rows(rows)
         now = time.monotonic()
         task = _Task(signature, arrays, rows, now, now + timeout, Future())
         shapes = tuple((name, array.shape[1:]) for name, array in sorted(arrays.items()))
@@ -118,6 +113,15 @@ class Batcher:
             self._waiting += 1
             self._changed.notify()
         return task.future
+
+    def check_rows(self, rows: int) -> None:
+        """Raises INVALID_ARGUMENT if a request has more than `max_rows` rows."""
+        if rows > self.max_rows:
+            raise ServingError(
+                "INVALID_ARGUMENT",
+                f"Task size {rows} is larger than maximum input batch size {self.max_rows}. "
+                "Send fewer rows per request.",
+            )
 
     def stop(self) -> None:
         """Accepts no more requests; those waiting still run, then the threads end."""

@@ -5,6 +5,8 @@
 const $ = (id) => document.getElementById(id);
 let model = { name: "", endpoints: {}, height: 0, width: 0, channels: 0 }; // the chosen one
 
+const listed = new Map(); // {name: what /models tells about it}
+
 // The server --------------------------------------------------------------------------------
 
 async function ask(path, body) {
@@ -52,6 +54,23 @@ function latest(work) {
     } while (again);
     running = false;
   };
+}
+
+// The address holds the state, so that it can be kept and sent: #model&first=24&labels=3.
+const FIELDS = ["first", "labels", "seedA", "seedB", "slide"];
+
+function readAddress() {
+  const [name, ...fields] = location.hash.slice(1).split("&");
+  for (const [field, value] of new URLSearchParams(fields.join("&"))) {
+    if (FIELDS.includes(field)) $(field).value = value;
+  }
+  return decodeURIComponent(name);
+}
+
+function writeAddress() {
+  const changed = FIELDS.filter((field) => $(field).value !== $(field).defaultValue);
+  const fields = changed.map((field) => `&${field}=${encodeURIComponent($(field).value)}`);
+  history.replaceState(null, "", `#${encodeURIComponent(model.name)}${fields.join("")}`);
 }
 
 const whole = (input) => Math.max(0, Math.trunc(Number(input.value)) || 0);
@@ -107,6 +126,22 @@ const draw = latest(async (of) => {
     return image;
   }));
 });
+
+// Saves the samples as one PNG file, each pixel once.
+function download() {
+  const images = [...$("samples").children], columns = 8, { width, height } = model;
+  const sheet = document.createElement("canvas");
+  sheet.width = columns * width;
+  sheet.height = Math.ceil(images.length / columns) * height;
+  const context = sheet.getContext("2d");
+  images.forEach((image, i) => {
+    context.drawImage(image, (i % columns) * width, Math.floor(i / columns) * height);
+  });
+  const link = document.createElement("a");
+  link.href = sheet.toDataURL("image/png");
+  link.download = `${model.name}-${whole($("first"))}.png`;
+  link.click();
+}
 
 // Latent map --------------------------------------------------------------------------------
 
@@ -210,7 +245,8 @@ class Pad {
     this.box.replaceChildren(this.canvas, this.cover);
     this.changed = changed;
     this.tool = tools[0];
-    this.buttons = [...tools, ...(tools.includes("hide") ? ["hide half"] : []), "sample", "clear"]
+    const half = tools.includes("hide") ? ["hide half"] : [];
+    this.buttons = [...tools, ...half, "sample", "upload", "clear"]
       .map((tool) => this.button(tool, tools.includes(tool)));
     $(`${name}-tools`).replaceChildren(...this.buttons);
     dragging(this.box, (x, y, starts) => this.stroke(x, y, starts));
@@ -237,7 +273,13 @@ class Pad {
   }
 
   async act(name) {
+    this.touched = true;
     if (name === "clear") this.clear();
+    if (name === "upload") {
+      const file = await chosenFile();
+      if (file) await this.load(file);
+      return;
+    }
     if (name === "hide half") {
       this.keep.forEach((line, y) => line.fill(y < this.keep.length / 2));
     }
@@ -251,6 +293,55 @@ class Pad {
     this.changed();
   }
 
+  // Opens with an image to work on, half of it hidden where that is what the card is about.
+  async example(samples) {
+    this.clear();
+    this.touched = false;
+    const of = model;
+    if (samples) {
+      const [image] = await predict(of, "sample", { seed: [1] });
+      if (of !== model || this.touched) return;
+      this.image = image;
+    } else {
+      const tool = this.tool, corners = [[0.3, 0.25], [0.7, 0.25], [0.45, 0.8]];
+      this.tool = "paint";
+      corners.slice(1).forEach(([x, y], i) => this.line(...corners[i], x, y));
+      this.tool = tool;
+    }
+    if (this.buttons.some((button) => button.textContent === "hide half")) {
+      this.keep.forEach((line, y) => line.fill(y < this.keep.length / 2));
+    }
+    this.refresh();
+    this.changed();
+  }
+
+  // Fits an image file into the model's size.
+  async load(file) {
+    const of = model, { height, width, channels } = of;
+    const bitmap = await createImageBitmap(file);
+    if (of !== model) return;
+    const canvas = document.createElement("canvas");
+    canvas.width = width;
+    canvas.height = height;
+    const context = canvas.getContext("2d");
+    const scale = Math.min(width / bitmap.width, height / bitmap.height);
+    const [w, h] = [bitmap.width * scale, bitmap.height * scale];
+    context.imageSmoothingQuality = "high";
+    context.fillRect(0, 0, width, height);
+    context.drawImage(bitmap, (width - w) / 2, (height - h) / 2, w, h);
+    const { data } = context.getImageData(0, 0, width, height);
+    const pixel = (at) => {
+      const colour = [...data.slice(at, at + 3)];
+      const grey = Math.round(0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]);
+      return channels === 3 ? colour : [grey];
+    };
+    this.touched = true;
+    this.clear();
+    this.image = range(height).map((y) => range(width).map((x) => pixel(4 * (y * width + x))));
+    this.refresh();
+    this.changed();
+  }
+
   clear() {
     const { height, width, channels } = model;
     this.image = range(height).map(() => range(width).map(() => Array(channels).fill(0)));
@@ -259,14 +350,18 @@ class Pad {
 
   // Goes in a straight line from where the stroke was last; a fast pointer tells few places.
   stroke(x, y, starts) {
-    const [fromX, fromY] = starts ? [x, y] : this.last;
+    this.touched = true;
+    this.line(...(starts ? [x, y] : this.last), x, y);
+    this.last = [x, y];
+    this.refresh();
+    this.changed();
+  }
+
+  line(fromX, fromY, x, y) {
     const steps = Math.ceil(Math.hypot(x - fromX, y - fromY) * 2 * model.width) || 1;
     for (let i = 1; i <= steps; i++) {
       this.dab(fromX + (x - fromX) * i / steps, fromY + (y - fromY) * i / steps);
     }
-    this.last = [x, y];
-    this.refresh();
-    this.changed();
   }
 
   dab(x, y) {
@@ -294,6 +389,26 @@ class Pad {
     }));
   }
 }
+
+function chosenFile() {
+  const input = document.createElement("input");
+  Object.assign(input, { type: "file", accept: "image/*" });
+  return new Promise((resolve) => {
+    input.addEventListener("change", () => resolve(input.files[0]));
+    input.addEventListener("cancel", () => resolve(null));
+    input.click();
+  });
+}
+
+// A pasted image goes to every pad that is shown.
+document.addEventListener("paste", (event) => {
+  const item = [...event.clipboardData.items].find(({ type }) => type.startsWith("image/"));
+  if (!item) return;
+  const file = item.getAsFile();
+  for (const [name, pad] of [["reconstruct", rebuildPad], ["complete", completePad]]) {
+    if (!$(name).hidden) pad.load(file).catch((error) => report(pad, error.message));
+  }
+});
 
 const rebuild = latest(async (of) => {
   const [image] = await predict(of, "reconstruct", { images: [rebuildPad.image] });
@@ -334,9 +449,9 @@ const choose = latest(async () => {
   model = { name, endpoints, height, width, channels };
   problems.clear();
   report(choose, "");
-  const names = all.map(([key]) => key).filter((key) => key !== "serving_default").sort();
-  $("about").value = `version ${found.model_spec.version}: ${names.join(", ")}`;
-  $("class").hidden = !all.some(([, endpoint]) => "labels" in endpoint.inputs);
+  const colour = channels === 3 ? "colour" : "grey";
+  $("about").value = pictures ? `${height} × ${width} pixels, ${colour}` : "no images";
+  showClasses(all.some(([, endpoint]) => "labels" in endpoint.inputs) ? classesOf(name) : 0);
 
   const samples = Boolean(pictures) && takes("sample", "seed");
   const decodes = Boolean(pictures) && takes("decode", "latents");
@@ -353,11 +468,39 @@ const choose = latest(async () => {
       if (button.textContent === "sample") button.hidden = !samples;
     }
     if (pictures) { pad.clear(); pad.refresh(); }
+    if (demos[pad === rebuildPad ? "reconstruct" : "complete"]) {
+      pad.example(samples).catch((error) => report(pad, error.message));
+    }
   }
   $("completions").replaceChildren();
   document.body.dataset.model = name;
+  writeAddress();
   refreshDemos(demos);
 });
+
+const classesOf = (name) => listed.get(name).num_classes ?? 10;
+
+// One button per class; the chosen one stays pressed.
+function showClasses(count) {
+  $("class").hidden = !count;
+  $("labels").value = Math.min(whole($("labels")), Math.max(count - 1, 0));
+  $("class").replaceChildren(...range(count).map((label) => {
+    const button = document.createElement("button");
+    button.textContent = label;
+    button.addEventListener("click", () => {
+      $("labels").value = label;
+      $("labels").dispatchEvent(new Event("input"));
+    });
+    return button;
+  }));
+  markClass();
+}
+
+function markClass() {
+  for (const button of $("class").children) {
+    button.setAttribute("aria-pressed", String(button.textContent === $("labels").value));
+  }
+}
 
 function refreshDemos(demos) {
   const refresh = { draw: [draw], map: [drawMap, decodePoint], morph: [morph], reconstruct: [rebuild] };
@@ -367,9 +510,14 @@ function refreshDemos(demos) {
 }
 
 $("model").addEventListener("change", choose);
-$("labels").addEventListener("input", () => refreshDemos());
+$("labels").addEventListener("input", () => { markClass(); refreshDemos(); });
 $("first").addEventListener("input", draw);
-$("more").addEventListener("click", () => { $("first").value = whole($("first")) + 24; draw(); });
+$("more").addEventListener("click", () => {
+  $("first").value = whole($("first")) + 24;
+  $("first").dispatchEvent(new Event("input"));
+});
+$("download").addEventListener("click", download);
+for (const id of FIELDS) $(id).addEventListener("input", writeAddress);
 for (const id of ["seedA", "seedB", "slide"]) $(id).addEventListener("input", morph);
 $("run-complete").addEventListener("click", complete);
 
@@ -378,8 +526,11 @@ ask("/models").then(({ models }) => {
     $("about").value = "The repository is empty: tfgen export NAME --out DIR.";
     return;
   }
+  for (const found of models) listed.set(found.name, found);
   $("model").replaceChildren(...models.map(({ name }) => new Option(name)));
-  const wish = decodeURIComponent(location.hash.slice(1));
-  if (models.some(({ name }) => name === wish)) $("model").value = wish;
+  const wish = readAddress();
+  const [best] = models.filter(({ quality }) => quality)
+    .sort((a, b) => a.quality - b.quality).concat(models);
+  $("model").value = listed.has(wish) ? wish : best.name;
   choose();
 }).catch((error) => report("models", error.message));

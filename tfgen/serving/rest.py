@@ -13,23 +13,20 @@ Every error is {"error": message} with the HTTP status that TF Serving gives its
 import json
 import logging
 import re
-import zlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import fastapi
-import numpy as np
-import orjson
 from fastapi.responses import Response
 from google.protobuf import json_format
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from tfgen.serving.backend import Backend, shorten, signature_map
+from tfgen.serving.bodies import Reader, too_large, unzip, write_outputs
+from tfgen.serving.catalogue import catalogue
 from tfgen.serving.errors import ServingError
-from tfgen.serving.servable import Signature
-from tfgen.serving.tensors import from_json, to_json
 
 __all__ = ["build_app"]
 
@@ -160,17 +157,20 @@ class _Handler:
 
     async def predict(self, request: fastapi.Request) -> Response:
         backend = self._backend
-        body = await _read(request, backend.max_bytes)
-        with backend.counted("rest") as counted:
+        body = await _body(request, backend.max_bytes)
+        zipped = request.headers.get("content-encoding", "") == "gzip"
+        with backend.counted("rest") as record:
             name, version, label = _model_spec(request)
             with backend.repository.use(name, version, label) as servable:
-                counted.model = name
-                given = parse_body(body)
-                signature = servable.signature(given.get("signature_name", ""))
-                counted.signature = signature.name
-                arrays, by_rows = read_inputs(given, signature)
+                record.model = name
+                if zipped:
+                    body = await backend.in_thread(unzip, body, backend.max_bytes)
+                read = Reader(servable, backend.batcher, record)
+                arrays, by_rows = await backend.by_size(len(body), read, body)
+                signature = servable.signatures[record.signature]
                 outputs = await backend.run(servable, signature, arrays, backend.timeout)
-            content = write_outputs(outputs, by_rows)
+            size = sum(array.nbytes for array in outputs.values())
+            content = await backend.by_size(size, write_outputs, outputs, by_rows)
         return Response(content, media_type="application/json")
 
     async def other_method(self, request: fastapi.Request) -> Response:
@@ -199,9 +199,8 @@ class _Handler:
 
     async def models(self, request: fastapi.Request) -> Response:
         """Lists the models, which the page needs and TF Serving's API does not offer."""
-        found = self._backend.repository.models().items()
-        listed = [{"name": name, "versions": versions} for name, versions in found]
-        return Response(json.dumps({"models": listed}), media_type="application/json")
+        models = catalogue(self._backend.repository)
+        return Response(json.dumps({"models": models}), media_type="application/json")
 
     async def health(self, request: fastapi.Request) -> Response:
         if self._backend.draining:
@@ -225,141 +224,19 @@ def _proto(message) -> Response:
 # Bodies --------------------------------------------------------------------------------------
 
 
-async def _read(request: fastapi.Request, limit: int) -> bytes:
-    """Returns a request's body, unzipped.
+async def _body(request: fastapi.Request, limit: int) -> bytes:
+    """Returns a request's body as it was sent.
 
     Raises:
-        ServingError: It is larger than `limit`, or is not valid gzip although declared as gzip.
+        ServingError: It is larger than `limit` bytes.
     """
     length = request.headers.get("content-length", "0")
     if length.isdecimal() and int(length) > limit:
-        raise _too_large(limit)
+        raise too_large(limit)
     parts, size = [], 0
     async for part in request.stream():
         size += len(part)
         if size > limit:
-            raise _too_large(limit)
+            raise too_large(limit)
         parts.append(part)
-    body = b"".join(parts)
-    if request.headers.get("content-encoding", "") != "gzip":
-        return body
-    unzip = zlib.decompressobj(wbits=31)
-    try:
-        plain = unzip.decompress(body, limit + 1)
-    except zlib.error as error:
-        raise ServingError("INVALID_ARGUMENT", f"the body is not valid gzip: {error}.") from None
-    if len(plain) > limit:
-        raise _too_large(limit)
-    if not unzip.eof:
-        raise ServingError("INVALID_ARGUMENT", "the body is not valid gzip: it ends too early.")
-    return plain
-
-
-def _too_large(limit: int) -> ServingError:
-    message = f"the body is larger than the limit of {limit} bytes; send fewer rows per request."
-    return ServingError("RESOURCE_EXHAUSTED", message, http=413)
-
-
-def parse_body(body: bytes) -> dict[str, Any]:
-    """Returns the JSON object of a predict request.
-
-    Raises:
-        ServingError: It is not a JSON object, or its `signature_name` is not a string.
-    """
-    if not body:
-        raise ServingError("INVALID_ARGUMENT", "JSON Parse error: The document is empty")
-    try:
-        # orjson is faster, but only Python's parser accepts NaN and Infinity, as TF Serving does.
-        slow = b"NaN" in body or b"Infinity" in body
-        given = json.loads(body) if slow else orjson.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise ServingError("INVALID_ARGUMENT", f"JSON Parse error: {error}") from None
-    if not isinstance(given, dict):
-        raise ServingError(
-            "INVALID_ARGUMENT",
-            f"JSON Value: the body must be an object; received {type(given).__name__}.",
-        )
-    if not isinstance(given.get("signature_name", ""), str):
-        raise ServingError(
-            "INVALID_ARGUMENT",
-            "JSON Value: not formatted correctly. 'signature_name' key must be a string value.",
-        )
-    return given
-
-
-def read_inputs(given: dict[str, Any], signature: Signature) -> tuple[dict[str, np.ndarray], bool]:
-    """Returns the inputs of a predict request, and whether they are in row format.
-
-    Raises:
-        ServingError: Both or neither of `instances` and `inputs`, or values that do not fit.
-    """
-    if ("instances" in given) == ("inputs" in given):
-        found = "both" if "inputs" in given else f"{sorted(given)[:5]}"
-        raise ServingError(
-            "INVALID_ARGUMENT",
-            f"the body must have either an 'instances' or an 'inputs' key; received {found}.",
-        )
-    if "instances" in given:
-        columns = _columns(given["instances"], signature)
-    else:
-        columns = given["inputs"]
-        if not isinstance(columns, dict) or columns.keys() == {"b64"}:
-            if len(signature.inputs) != 1:
-                raise ServingError(
-                    "INVALID_ARGUMENT",
-                    "inputs is a plain value/list, but expecting an object as multiple input "
-                    f"tensors are required: {', '.join(signature.inputs)}.",
-                )
-            columns = dict.fromkeys(signature.inputs, columns)
-    if columns.keys() != signature.inputs.keys():
-        raise signature.wrong_names(columns)
-    arrays = {name: from_json(columns[name], spec) for name, spec in signature.inputs.items()}
-    return arrays, "instances" in given
-
-
-def _columns(instances: Any, signature: Signature) -> dict[str, list]:
-    """Turns a list of {name: value}, or of values for a single input, into {name: values}."""
-    if not isinstance(instances, list) or not instances:
-        raise ServingError(
-            "INVALID_ARGUMENT", "'instances' must be a list/array of at least one element."
-        )
-    plain = [not isinstance(row, dict) or row.keys() == {"b64"} for row in instances]
-    if all(plain):
-        if len(signature.inputs) != 1:
-            raise ServingError(
-                "INVALID_ARGUMENT",
-                "instances is a plain list, but expecting list of objects as multiple input "
-                f"tensors are required: {', '.join(signature.inputs)}.",
-            )
-        return dict.fromkeys(signature.inputs, instances)
-    for index, row in enumerate(instances):
-        if plain[index] or row.keys() != signature.inputs.keys():
-            keys = "" if plain[index] else ",".join(sorted(row))
-            raise ServingError(
-                "INVALID_ARGUMENT",
-                f"Failed to process element: {index} of 'instances' list. JSON object keys must "
-                f"be equal to: {','.join(signature.inputs)}; received: {keys or 'a plain value'}.",
-            )
-    return {name: [row[name] for row in instances] for name in signature.inputs}
-
-
-def write_outputs(outputs: dict[str, np.ndarray], by_rows: bool) -> bytes:
-    """Returns the JSON of a predict response, in the format of the request."""
-    finite = all(v.dtype.kind != "f" or np.isfinite(v).all() for v in outputs.values())
-    values = {name: to_json(value, name) for name, value in outputs.items()}
-    if not finite:  # orjson writes null where TF Serving writes NaN
-        values = {n: v.tolist() if isinstance(v, np.ndarray) else v for n, v in values.items()}
-    if len(values) == 1:
-        (shown,) = values.values()
-    elif by_rows:
-        sizes = {name: len(value) for name, value in values.items()}
-        if len(set(sizes.values())) != 1:
-            raise ServingError("INTERNAL", f"the outputs have unequal batch sizes: {sizes}.")
-        rows = zip(*values.values(), strict=True)
-        shown = [dict(zip(values, row, strict=True)) for row in rows]
-    else:
-        shown = values
-    answer = {"predictions" if by_rows else "outputs": shown}
-    if not finite:
-        return json.dumps(answer).encode()
-    return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+    return b"".join(parts)

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 import grpc
+import numpy as np
 from google.protobuf.message import DecodeError, Message
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
@@ -14,7 +15,7 @@ from tensorflow_serving.apis import (
 
 from tfgen.serving.backend import Backend, shorten, signature_map
 from tfgen.serving.errors import ServingError
-from tfgen.serving.servable import DEFAULT_SIGNATURE
+from tfgen.serving.servable import DEFAULT_SIGNATURE, Signature
 from tfgen.serving.tensors import from_proto, to_proto
 
 __all__ = ["handlers"]
@@ -105,10 +106,7 @@ class _Service:
                 if request.inputs.keys() != signature.inputs.keys():
                     raise signature.wrong_names(request.inputs)
                 wanted = _filtered(request, signature.outputs)
-                arrays = {
-                    key: from_proto(request.inputs[key], spec, backend.max_bytes)
-                    for key, spec in signature.inputs.items()
-                }
+                arrays = await backend.by_size(request.ByteSize(), self._read, request, signature)
                 outputs = await backend.run(servable, signature, arrays, timeout)
             response = predict_pb2.PredictResponse()
             response.model_spec.name = name
@@ -117,6 +115,18 @@ class _Service:
             for key in wanted:
                 response.outputs[key].CopyFrom(to_proto(outputs[key]))
             return response
+
+    def _read(
+        self, request: predict_pb2.PredictRequest, signature: Signature
+    ) -> dict[str, np.ndarray]:
+        """Returns the inputs of a request."""
+        backend, arrays = self._backend, {}
+        for name, spec in signature.inputs.items():
+            proto = request.inputs[name]
+            if signature.batched and proto.tensor_shape.dim:
+                backend.batcher.check_rows(proto.tensor_shape.dim[0].size)
+            arrays[name] = from_proto(proto, spec, backend.max_bytes)
+        return arrays
 
     async def metadata(
         self, request: get_model_metadata_pb2.GetModelMetadataRequest, context: Context

@@ -5,8 +5,12 @@ and frees its memory when closed.
 """
 
 import itertools
+import json
+import math
 import threading
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -20,6 +24,7 @@ __all__ = ["Servable", "Signature"]
 
 DEFAULT_SIGNATURE = "serving_default"
 WARMUP_FILE = Path("assets.extra") / "tf_serving_warmup_requests"
+DETAILS_FILE = Path("assets.extra") / "tfgen.json"  # what `tfgen export` recorded
 MOST_WARMUP_BYTES = 2**28
 _NAMES = {number: name for name, (number, _) in CODES.items()}
 
@@ -32,14 +37,21 @@ class Signature:
         definition: Its definition in the SavedModel.
         session: The session it runs in.
         compiled: Whether XLA compiles the graph, once for each batch size.
+        num_classes: The number of classes, of which `labels` must be; None if it is unknown.
     """
 
     def __init__(
-        self, name: str, definition: meta_graph_pb2.SignatureDef, session, compiled: bool = False
+        self,
+        name: str,
+        definition: meta_graph_pb2.SignatureDef,
+        session: tf.compat.v1.Session,
+        compiled: bool = False,
+        num_classes: int | None = None,
     ):
         self.name = name
         self.definition = definition
         self.compiled = compiled
+        self.num_classes = num_classes
         self.inputs = {n: Spec.from_info(n, i) for n, i in sorted(definition.inputs.items())}
         self.outputs = {n: Spec.from_info(n, i) for n, i in sorted(definition.outputs.items())}
         self.batched = all(spec.batched for spec in (*self.inputs.values(), *self.outputs.values()))
@@ -47,6 +59,15 @@ class Signature:
             [spec.tensor for spec in self.outputs.values()],
             [spec.tensor for spec in self.inputs.values()],
         )
+
+    @property
+    def values_per_row(self) -> int | None:
+        """How many numbers a row of the inputs holds; None if that is not declared."""
+        shapes = [spec.shape for spec in self.inputs.values() if spec.dtype != tf.string]
+        if not self.batched or len(shapes) < len(self.inputs):
+            return None
+        sizes = [size for shape in shapes for size in shape[1:]]
+        return None if None in sizes else sum(math.prod(shape[1:]) for shape in shapes)
 
     def check(self, arrays: dict[str, np.ndarray]) -> int:
         """Returns the number of rows; 1 if the signature has no batch axis.
@@ -65,6 +86,7 @@ class Signature:
                     "INVALID_ARGUMENT",
                     f"input {name!r} must be finite; received NaN or infinity.",
                 )
+        self._check_labels(arrays.get("labels"))
         if not self.batched:
             return 1
         rows = {len(array) for array in arrays.values()}
@@ -79,7 +101,18 @@ class Signature:
             raise ServingError("INVALID_ARGUMENT", "the batch has no rows; send at least one.")
         return count
 
-    def wrong_names(self, given) -> ServingError:
+    def _check_labels(self, labels: np.ndarray | None) -> None:
+        """A graph would draw an image of no class for a label that is out of range."""
+        if labels is None or self.num_classes is None or labels.dtype.kind not in "iu":
+            return
+        outside = labels[(labels < 0) | (labels >= self.num_classes)]
+        if outside.size:
+            raise ServingError(
+                "INVALID_ARGUMENT",
+                f"input 'labels' must be in [0, {self.num_classes - 1}]; received {outside[0]}.",
+            )
+
+    def wrong_names(self, given: Iterable[str]) -> ServingError:
         """Returns TF Serving's error for missing or unknown inputs."""
         given, wanted = sorted(given), sorted(self.inputs)
         extra, missing = sorted(set(given) - set(wanted)), sorted(set(wanted) - set(given))
@@ -106,6 +139,8 @@ class Signature:
 class Servable:
     """A loaded SavedModel.
 
+    `details` is what the export recorded in `assets.extra/tfgen.json`.
+
     Args:
         model: Its name.
         version: Its number.
@@ -121,6 +156,7 @@ class Servable:
         self.version = version
         self._changed = threading.Condition()
         self._users = 0
+        self.details = _details(path / DETAILS_FILE)
         self._session = None
         graph = tf.Graph()
         # Restoring and warm-up are calls too, and may take longer.
@@ -132,8 +168,9 @@ class Servable:
                     self._session, [tf.saved_model.SERVING], str(path)
                 )
                 compiled = _is_compiled(loaded.graph_def)
+                num_classes = self.details.get("num_classes")
                 self.signatures = {
-                    name: Signature(name, definition, self._session, compiled)
+                    name: Signature(name, definition, self._session, compiled, num_classes)
                     for name, definition in loaded.signature_def.items()
                     if definition.method_name == tf.saved_model.PREDICT_METHOD_NAME
                 }
@@ -208,6 +245,17 @@ class Servable:
         if session is not None:
             self.signatures = {}
             session.close()
+
+
+def _details(path: Path) -> dict[str, Any]:
+    """Returns what the export recorded about a model; nothing for models from elsewhere."""
+    try:
+        details = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(details, dict) or not isinstance(details.get("num_classes"), int | None):
+        return {}
+    return details
 
 
 def _reason(error: tf.errors.OpError) -> str:

@@ -16,6 +16,7 @@ import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
 
 from tfgen.serving.errors import ServingError
+from tfgen.serving.pieces import array_of
 
 __all__ = ["Spec", "from_json", "from_proto", "read_proto", "to_json", "to_proto"]
 
@@ -74,6 +75,13 @@ def _invalid(message: str) -> ServingError:
 # TensorProto ---------------------------------------------------------------------------------
 
 
+# The fields of a TensorProto with one number per element, for each dtype.
+_VALUES = (
+    *("half_val", "float_val", "double_val", "int_val", "int64_val"),
+    *("bool_val", "uint32_val", "uint64_val"),
+)
+
+
 def from_proto(proto: tensor_pb2.TensorProto, spec: Spec, limit: int) -> np.ndarray:
     """Returns the array of a TensorProto.
 
@@ -106,6 +114,9 @@ def from_proto(proto: tensor_pb2.TensorProto, spec: Spec, limit: int) -> np.ndar
     size = count * dtype.as_numpy_dtype().itemsize
     if size > limit:
         raise _invalid(f"input {spec.name!r} takes {size} bytes; the limit is {limit}.")
+    values = max(len(getattr(proto, name)) for name in _VALUES)
+    if values > count:
+        raise _wrong_count(spec, count, values)
     if proto.tensor_content:
         if len(proto.tensor_content) != size:
             raise _wrong_count(spec, count, f"{len(proto.tensor_content)} bytes instead of {size}")
@@ -149,7 +160,7 @@ def from_json(value: Any, spec: Spec) -> np.ndarray:
     if spec.dtype == tf.string:
         return _strings(value, spec)
     try:
-        array = np.array(value)
+        array = array_of(value, math.prod(size or 1 for size in (spec.shape or ())[1:]))
     except (ValueError, TypeError, OverflowError):
         raise _invalid(
             f"input {spec.name!r} must be lists of equal lengths of {spec.dtype.name}."

@@ -1,0 +1,47 @@
+"""What the page needs to know about the models and TF Serving's API does not tell."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tfgen.serving.errors import ServingError
+from tfgen.serving.repository import Repository
+
+__all__ = ["catalogue"]
+
+PACKAGE = Path(__file__).resolve().parents[1]
+ZOOS = (PACKAGE / "_zoo", PACKAGE.parent / "zoo")  # installed; in a clone
+QUALITY = "Frechet classifier distance, samples / real train images"
+
+
+def catalogue(repository: Repository) -> list[dict[str, Any]]:
+    """Returns name and versions of each model, and num_classes and quality where they are known.
+
+    `quality` is how far samples are from real images, as a ratio: 1 for real ones.
+    """
+    models = []
+    for name, versions in repository.models().items():
+        model: dict[str, Any] = {"name": name, "versions": versions}
+        try:
+            with repository.use(name) as servable:
+                details = servable.details
+        except ServingError:  # it was unloaded meanwhile
+            continue
+        if details.get("num_classes") is not None:
+            model["num_classes"] = details["num_classes"]
+        if (quality := _quality(details)) is not None:
+            model["quality"] = quality
+        models.append(model)
+    return models
+
+
+def _quality(details: dict[str, Any]) -> float | None:
+    """Returns the measured quality of the zoo's entry that a model was exported from."""
+    try:
+        entry = str(details["zoo"]["name"])
+        folder = next(zoo / entry for zoo in ZOOS if (zoo / entry).is_dir())
+        measured = json.loads((folder / "metadata.json").read_text())
+        results = measured.get("results") or measured.get("figures") or {}
+        return float(results[QUALITY]["value"])
+    except (KeyError, TypeError, ValueError, OSError, StopIteration):
+        return None
