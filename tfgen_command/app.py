@@ -7,6 +7,7 @@ line; anything else that goes wrong is a bug and shows its traceback.
 import functools
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -28,6 +29,7 @@ __all__ = [
     "Scale",
     "Seed",
     "app",
+    "checked",
     "command",
     "data_app",
     "data_command",
@@ -157,14 +159,23 @@ def say(line: str) -> None:
     typer.echo(line)
 
 
-def _existing(name: str | None) -> str | None:
-    if name is not None:
-        entries.find(name)
-    return name
+def checked(check: Callable[[str], object]) -> Callable[..., str | None]:
+    """Returns a callback that passes a value on after `check`, which raises ValueError.
+
+    Where typer only parses, e.g. to complete words in a shell, nothing is looked up.
+    """
+
+    def callback(ctx: typer.Context, value: str | None) -> str | None:
+        if value is not None and not ctx.resilient_parsing:
+            check(value)
+        return value
+
+    return callback
 
 
 _NAME = typer.Argument(
-    callback=_existing, help="An entry of the zoo (see `tfgen list`) or a model's folder."
+    callback=checked(entries.find),
+    help="An entry of the zoo (see `tfgen list`) or a model's folder.",
 )
 Name = Annotated[str, _NAME]
 OptionalName = Annotated[str | None, _NAME]
@@ -191,7 +202,7 @@ DataName = Annotated[
     str | None,
     typer.Option(
         "--data",
-        callback=entries.check_data,
+        callback=checked(entries.check_data),
         help="Data set; by default the one that the model was trained on.",
     ),
 ]

@@ -80,8 +80,8 @@ def find(name: str) -> Path:
     )
 
 
-def find_recipe(name: str) -> str:
-    """Returns the argument RECIPE if it is a JSON file or an entry with a recipe.
+def find_recipe(name: str) -> None:
+    """Checks that the argument RECIPE is a JSON file or an entry with a recipe.
 
     Raises:
         ValueError: There is no such file or entry.
@@ -93,7 +93,6 @@ def find_recipe(name: str) -> str:
         raise ValueError(
             f"RECIPE must be a JSON file or an entry's name; {name} has no recipe.json."
         )
-    return name
 
 
 def details(name: str) -> dict[str, Any]:
@@ -116,18 +115,17 @@ def details(name: str) -> dict[str, Any]:
     return found
 
 
-def check_data(name: str | None) -> str | None:
-    """Returns the value of --data if it is a known data set or a path that exists.
+def check_data(name: str) -> None:
+    """Checks that the value of --data is a known data set or a path that exists.
 
     Raises:
         ValueError: It is neither; the message gives the nearest name.
     """
-    if name is None or name in DATA_SETS or Path(name).expanduser().exists():
-        return name
-    raise ValueError(
-        f"--data must be the name of a data set, or the path of an .npz file or of a folder; "
-        f"received {name!r}.{nearest(name, DATA_SETS)} Data sets: {', '.join(DATA_SETS)}."
-    )
+    if name not in DATA_SETS and not Path(name).expanduser().exists():
+        raise ValueError(
+            "--data must be the name of a data set, or the path of an .npz file or of a folder; "
+            f"received {name!r}.{nearest(name, DATA_SETS)} Data sets: {', '.join(DATA_SETS)}."
+        )
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

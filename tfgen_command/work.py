@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from tfgen_command import entries
-from tfgen_command.app import OptionalName, command, say
+from tfgen_command.app import OptionalName, checked, command, say
 from tfgen_command.quiet import import_tensorflow
 
 __all__ = ["export", "train"]
@@ -17,7 +17,7 @@ def train(
     recipe: Annotated[
         str,
         typer.Argument(
-            callback=entries.find_recipe, help="A recipe's JSON file, or an entry's name."
+            callback=checked(entries.find_recipe), help="A recipe's JSON file, or an entry's name."
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder of the run.")],
