@@ -16,7 +16,15 @@ from serving_support import running
 
 from tfgen import families, zoo
 from tfgen.recipe import Recipe
-from tfgen_command import data_sets, draw, look, measure, serve, work  # noqa: F401  add commands
+from tfgen_command import (  # noqa: F401  they add commands
+    data_sets,
+    draw,
+    look,
+    measure,
+    recipes,
+    serve,
+    work,
+)
 from tfgen_command.app import app
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -12,6 +12,8 @@ from tfgen.recipe import Recipe
 MINIMAL = {"family": "VAE", "model": {"latent_dim": 2}, "data": "digits"}
 FULL = {
     **MINIMAL,
+    "size": (8, 16),
+    "skip_bad": True,
     "description": "A test.",
     "batch_size": 7,
     "epochs": 3,

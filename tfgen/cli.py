@@ -148,7 +148,7 @@ def images_for(
 
 
 def _of_validation(
-    model: GenerativeModel, data_name: str, num: int, option: str
+    model: GenerativeModel, data_name: data.Data, num: int, option: str
 ) -> tuple[np.ndarray, np.ndarray | None]:
     images, labels = data.arrays(data_name, "validation")
     if images.shape[1:] != tuple(model.image_shape):

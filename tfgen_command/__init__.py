@@ -13,6 +13,7 @@ the errors of wrong arguments. A command that computes imports the library when 
     measure   score, evaluate
     work      train, export
     data_sets data check, data prepare
+    recipes   recipe new
     serve     serve, with its settings
     quiet     importing TensorFlow without its messages
 """

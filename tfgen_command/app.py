@@ -35,6 +35,8 @@ __all__ = [
     "data_command",
     "output",
     "parse_labels",
+    "recipe_app",
+    "recipe_command",
     "run",
     "say",
 ]
@@ -86,9 +88,11 @@ class _Group(_Light, TyperGroup):
 # Without rich's markup: drawing the help with it takes longer than everything else together.
 _look = {"cls": _Group, "rich_markup_mode": None, "add_completion": False}
 app = typer.Typer(pretty_exceptions_enable=False, **_look)
-data_app = typer.Typer(help="Prepare data sets on disk.", **_look)
+data_app = typer.Typer(help="Check data sets, and prepare them on disk.", **_look)
+recipe_app = typer.Typer(help="Write recipes for images of your own.", **_look)
 command = functools.partial(app.command, cls=_Command)
 data_command = functools.partial(data_app.command, cls=_Command)
+recipe_command = functools.partial(recipe_app.command, cls=_Command)
 
 
 def _print_version(wanted: bool) -> None:
@@ -221,7 +225,15 @@ def run() -> NoReturn:
     Raises:
         SystemExit: Always.
     """
-    from tfgen_command import data_sets, draw, look, measure, serve, work  # noqa: F401  add commands
+    from tfgen_command import (  # noqa: F401  they add commands
+        data_sets,
+        draw,
+        look,
+        measure,
+        recipes,
+        serve,
+        work,
+    )
 
     try:
         code = app(prog_name="tfgen", standalone_mode=False)

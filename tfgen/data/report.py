@@ -138,9 +138,7 @@ def _check_folder(source: Source, listing: Listing) -> Report:
     if unreadable and not source.skip_bad:
         problems.append("Replace or delete what is unreadable, or skip it with --skip-bad.")
     if len(sizes) > 1 and source.size is None:
-        problems.append(
-            f"The images differ in size: scale and crop them with --size {size[0]}, say."
-        )
+        problems.append(f"Images differ in size; scale and crop them, e.g. with --size {size[0]}.")
     folder = None
     if sizes:
         folder = open_folder(listing.path, size, skip_bad=bool(unreadable))

@@ -1,0 +1,128 @@
+"""Recipes for a reader's own images: what is chosen, and that training on it works at once."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import tfgen_command
+from tfgen import data, drafts, training
+from tfgen.recipe import Recipe
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 images of two classes and many sizes, none of which fits a network."""
+    folder, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
+    for index in range(60):
+        height, width = rng.integers(9, 14, 2)
+        path = folder / "ab"[index % 2] / f"{index:02d}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8)).save(path)
+    return folder
+
+
+@pytest.fixture
+def fast(monkeypatch: pytest.MonkeyPatch) -> list[Recipe]:
+    """A machine that trains 100 images per second at the narrowest; returns what it measured."""
+    measured = []
+
+    def rate(recipe: Recipe, split: data.Split) -> float:
+        measured.append(recipe)
+        width = np.ravel(recipe.model["filters"])[0] / (2 if recipe.family == "PixelCNN" else 1)
+        return 100.0 * (drafts.WIDTHS[-1] / width) ** 2
+
+    monkeypatch.setattr(drafts, "_images_per_second", rate)
+    return measured
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", drafts.FAMILIES)
+def test_a_draft_trains_at_once(photos, tmp_path, family):
+    drafted = drafts.draft(photos, family, minutes=0.01, conditional=True)
+    assert drafted.recipe.model["num_classes"] == 2
+    path = tmp_path / "my.json"
+    path.write_text(drafted.recipe.to_json())
+    model = training.train(Recipe.load(path), tmp_path / "run", verbose=0)
+    assert model.image_shape == (8, 8, 3)
+    assert list((tmp_path / "run" / "samples").iterdir())
+
+
+@pytest.mark.parametrize("family", drafts.FAMILIES)
+def test_more_minutes_give_a_wider_network(photos, fast, family):
+    found = [drafts.draft(photos, family, minutes).recipe for minutes in (1e-6, 0.1, 1.0, 1e6)]
+    assert (found[0].epochs, found[-1].epochs) == (1, drafts.MOST_EPOCHS)
+    widths = [np.ravel(recipe.model["filters"])[0] for recipe in found]
+    assert widths == sorted(widths)
+    assert widths[0] < widths[-1]
+
+
+def test_the_minutes_are_kept(photos, fast):
+    drafted = drafts.draft(photos, minutes=2.0)
+    assert 0.5 * 2.0 < drafted.minutes <= 2.0
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [
+        ((28, 28), None),
+        ((32, 64), None),
+        ((64, 64), None),
+        ((50, 50), 48),
+        ((400, 400), 64),
+        ((400, 300), (80, 64)),
+        ((9, 14), (8, 12)),
+    ],
+)
+def test_the_size_fits_the_strides(tmp_path, fast, shape, size):
+    for index in range(9):
+        Image.new("RGB", shape[::-1], (index, 0, 0)).save(tmp_path / f"{index}.png")
+    recipe = drafts.draft(tmp_path).recipe
+    assert recipe.size == size
+    height, width, channels = recipe.model["image_shape"]
+    factor = 2 ** len(recipe.model["filters"])
+    assert (height % factor, width % factor, channels) == (0, 0, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ({"family": "Flow"}, "family must be one of VAE, GAN, PixelCNN; received 'Flow'"),
+        ({"minutes": 0}, "minutes must be positive; received 0"),
+        ({"minutes": float("nan")}, "minutes must be positive"),
+    ],
+)
+def test_arguments_out_of_range(arguments, match):
+    with pytest.raises(ValueError, match=match):
+        drafts.draft("digits", **arguments)
+
+
+def test_a_conditional_model_of_one_class(tmp_path, fast):
+    for index in range(9):
+        (tmp_path / "all").mkdir(exist_ok=True)
+        Image.new("L", (8, 8), index).save(tmp_path / "all" / f"{index}.png")
+    with pytest.raises(ValueError, match=r"conditional must be False for .* no two classes"):
+        drafts.draft(tmp_path, conditional=True)
+
+
+def test_the_commands(photos, tmp_path, fast, monkeypatch, capsys):
+    """README's way: check, recipe new; the recipe holds what the options said."""
+
+    def run(*arguments) -> int:
+        monkeypatch.setattr("sys.argv", ["tfgen", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            tfgen_command.main()
+        return stop.value.code or 0
+
+    monkeypatch.chdir(tmp_path)
+    assert run("data", "check", photos) == 1
+    assert "scale and crop them, e.g. with --size 8" in capsys.readouterr().out
+    assert run("data", "check", photos, "--size", 8) == 0
+    command = ("recipe", "new", "--data", photos, "--out", "my.json", "--size", 8)
+    assert run(*command) == 0
+    assert "tfgen train my.json --out my" in capsys.readouterr().out
+    assert json.loads(Path("my.json").read_text())["size"] == 8
+    assert run(*command) == 2
+    assert "--out must be a new file" in capsys.readouterr().err

@@ -1,0 +1,211 @@
+"""A recipe for images of the user's own, and for the minutes that training may take.
+
+The network's depth follows from the size of the images, its width and the epochs from the speed of
+this machine, which is measured on a few steps of the very network.
+"""
+
+import dataclasses
+import time
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfgen import data, training
+from tfgen.recipe import Recipe
+
+__all__ = ["FAMILIES", "Draft", "draft"]
+
+FAMILIES = ("VAE", "GAN", "PixelCNN")
+LARGEST_SIDE = 64  # of images that small models learn within minutes
+SMALLEST_MAP = 4  # height and width of the last feature map
+MOST_STAGES = 4
+WIDTHS = (32, 24, 16, 8)  # channels of the first stage, the widest first
+FEWEST_EPOCHS = 5  # fewer than that ask for a narrower network
+MOST_EPOCHS = 500
+BATCH_SIZE = 64
+TIMED_STEPS = 5
+SHARE_OF_STEPS = 0.85  # of a training's time; the rest goes into validation and pictures
+
+
+@dataclasses.dataclass(frozen=True)
+class Draft:
+    """A recipe, and what it was chosen by.
+
+    Attributes:
+        recipe: The recipe.
+        images_per_second: Speed of its training, measured on this machine.
+        num_images: Training images.
+    """
+
+    recipe: Recipe
+    images_per_second: float
+    num_images: int
+
+    @property
+    def minutes(self) -> float:
+        """How long the training will take here, about."""
+        seconds = self.recipe.epochs * self.num_images / self.images_per_second
+        return seconds / SHARE_OF_STEPS / 60.0
+
+
+def draft(
+    source: data.Data,
+    family: str = "VAE",
+    minutes: float = 10.0,
+    conditional: bool = False,
+) -> Draft:
+    """Returns a recipe that fits the images of a data set and the minutes that there are.
+
+    Args:
+        source: As for `data.arrays`. Without a size, larger images are scaled so that the shorter
+            side is 64, and sides are cropped to multiples of 8, which the strides of a network
+            need.
+        family: "VAE", "GAN" or "PixelCNN".
+        minutes: How long the training may take on this machine. At least one epoch is trained.
+        conditional: Whether the model learns the classes of the set.
+
+    Raises:
+        ValueError: An argument out of its range, data that cannot be read, or `conditional` for
+            data without two classes.
+        DataNotFoundError: As for `data.arrays`.
+    """
+    if family not in FAMILIES:
+        raise ValueError(f"family must be one of {', '.join(FAMILIES)}; received {family!r}.")
+    if not 0 < minutes < float("inf"):
+        raise ValueError(f"minutes must be positive; received {minutes!r}.")
+    source = source if isinstance(source, data.Source) else data.Source(source)
+    if source.size is None:
+        source = dataclasses.replace(source, size=_size(data.check(source)))
+    split = data.open_split(source, "train")
+    if conditional and (split.num_classes or 0) < 2:
+        raise ValueError(
+            f"conditional must be False for {source.data!r}, which has no two classes. Leave "
+            "--conditional out, or make a subfolder for each class."
+        )
+    num_classes = split.num_classes if conditional else None
+    chosen, speed = None, 0.0
+    for width in WIDTHS:
+        expected = speed * (chosen.width / width) ** 2 if chosen else np.inf
+        if chosen and expected * minutes * 60 < FEWEST_EPOCHS * split.count and width > WIDTHS[-1]:
+            continue  # still too slow: not worth measuring
+        chosen = _Choice(family, source, split.image_shape, split.count, num_classes, width)
+        speed = _images_per_second(chosen.recipe(1), split)
+        epochs = SHARE_OF_STEPS * minutes * 60 * speed / split.count
+        if epochs >= FEWEST_EPOCHS:
+            break
+    return Draft(chosen.recipe(int(np.clip(epochs, 1, MOST_EPOCHS))), speed, split.count)
+
+
+def _size(report: data.Report) -> tuple[int, int] | None:
+    """Returns what to scale and crop the images of a set to; None where they are fine."""
+    height, width = report.size or next(iter(report.sizes))
+    scale = min(1.0, LARGEST_SIDE / min(height, width))
+    sides = tuple(int(side * scale) for side in (height, width))
+    multiple = 8 if min(sides) >= 32 else 4
+    fitted = tuple(max(SMALLEST_MAP, side // multiple * multiple) for side in sides)
+    return None if len(report.sizes) == 1 and fitted == (height, width) else fitted
+
+
+@dataclasses.dataclass(frozen=True)
+class _Choice:
+    """A network for a data set, up to the epochs."""
+
+    family: str
+    source: data.Source
+    image_shape: tuple[int, int, int]
+    num_images: int
+    num_classes: int | None
+    width: int
+
+    @property
+    def stages(self) -> int:
+        """Strides of 2: as many as divide both sides and leave a map of at least 4 x 4."""
+        sides = self.image_shape[:2]
+        return max(
+            (
+                stages
+                for stages in range(1, MOST_STAGES + 1)
+                if all(side % 2**stages == 0 for side in sides)
+                and min(sides) // 2**stages >= SMALLEST_MAP
+            ),
+            default=1,
+        )
+
+    @property
+    def batch_size(self) -> int:
+        """64, or less where a set is so small that an epoch would be less than eight steps."""
+        return int(np.clip(self.num_images // 8, 1, BATCH_SIZE))
+
+    def recipe(self, epochs: int) -> Recipe:
+        """Returns the recipe of a training of so many epochs."""
+        steps = epochs * (self.num_images // self.batch_size)
+        options = {"VAE": self._vae, "GAN": self._gan, "PixelCNN": self._pixel_cnn}[self.family]
+        model: dict[str, Any] = {"image_shape": list(self.image_shape)}
+        values = options(model, steps)
+        if self.num_classes is not None:
+            model["num_classes"] = self.num_classes
+        size = self.source.size
+        return Recipe(
+            family=self.family,
+            model=model,
+            data=str(self.source.data),
+            size=size[0] if size and size[0] == size[1] else size,
+            skip_bad=self.source.skip_bad,
+            description=f"{self.family} of {self.source.data}.",
+            batch_size=self.batch_size,
+            epochs=epochs,
+            warmup_steps=min(200, steps // 10),
+            jit_compile=False,
+            **values,
+        )
+
+    def _filters(self) -> list[int]:
+        return [self.width * 2 ** min(stage, 3) for stage in range(self.stages)]
+
+    def _vae(self, model: dict[str, Any], steps: int) -> dict[str, Any]:
+        model |= {
+            "latent_dim": 32 if min(self.image_shape[:2]) < 32 else 64,
+            "filters": self._filters(),
+            "dense_units": 8 * self.width,
+            "kl_warmup_steps": steps // 10,
+        }
+        # The loss is in nats per image, so its gradient grows with the number of values.
+        return {
+            "clip_norm": 0.5 * float(np.prod(self.image_shape)),
+            "figures": [{"metric": "log_likelihood"}, {"metric": "squared_error"}],
+        }
+
+    def _gan(self, model: dict[str, Any], steps: int) -> dict[str, Any]:
+        model |= {"latent_dim": 64, "filters": self._filters(), "dense_units": 128, "r1": 5.0}
+        return {
+            "learning_rate": 5e-4,
+            "betas": (0.5, 0.99),
+            "final_learning_rate": 0.05,
+            "ema_momentum": 0.0,  # the generator has an average of its own
+        }
+
+    def _pixel_cnn(self, model: dict[str, Any], steps: int) -> dict[str, Any]:
+        height, width, _ = self.image_shape
+        token = 4 if height * width > 32 * 32 else 2
+        tokens = [token if side % token == 0 else 1 for side in (height, width)]
+        model |= {
+            "filters": 2 * self.width,
+            "num_blocks": 5,
+            "head_units": 64,
+            "token_shape": tokens,
+            "dropout": 0.1,
+        }
+        return {"clip_norm": 20.0, "figures": [{"metric": "log_likelihood"}]}
+
+
+def _images_per_second(recipe: Recipe, split: data.Split) -> float:
+    """Trains a few steps on one batch, without the first, which builds the graph."""
+    model = training.build(recipe)
+    images, labels = data.head(split, recipe.batch_size)
+    batch = images if model.num_classes is None else (images, labels)
+    batches = tf.data.Dataset.from_tensors(batch).repeat()
+    model.fit(batches, steps_per_epoch=1, shuffle=False, verbose=0)
+    start = time.perf_counter()
+    model.fit(batches, steps_per_epoch=TIMED_STEPS, shuffle=False, verbose=0)
+    return TIMED_STEPS * recipe.batch_size / (time.perf_counter() - start)

@@ -1,0 +1,48 @@
+"""`tfgen recipe new`: a recipe for images of the user's own."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tfgen_command.app import app, recipe_app, recipe_command, say
+from tfgen_command.data_sets import Size, SkipBad
+from tfgen_command.quiet import import_tensorflow
+
+__all__ = ["new"]
+
+
+@recipe_command()
+def new(
+    data_name: Annotated[
+        str, typer.Option("--data", help="A folder of images, an .npz file or a set's name.")
+    ],
+    out: Annotated[Path, typer.Option(help="The JSON file to write.")],
+    family: Annotated[str, typer.Option(help="VAE, GAN or PixelCNN.")] = "VAE",
+    minutes: Annotated[float, typer.Option(help="How long the training may take here.")] = 10.0,
+    conditional: Annotated[
+        bool, typer.Option("--conditional", help="Learn the classes, one for each subfolder.")
+    ] = False,
+    size: Size = None,
+    skip_bad: SkipBad = False,
+) -> None:
+    """Writes a recipe that fits your images and your minutes, from the measured speed of steps."""
+    if out.exists():
+        raise ValueError(f"--out must be a new file; {out} exists. Name another file.")
+    import_tensorflow()
+    from tfgen import data, drafts
+    from tfgen.files import replacing
+
+    drafted = drafts.draft(data.Source(data_name, size, skip_bad), family, minutes, conditional)
+    with replacing(out) as path:
+        path.write_text(drafted.recipe.to_json())
+    shape = " x ".join(map(str, drafted.recipe.model["image_shape"]))
+    say(
+        f"Wrote {out}: {family} of {shape}, {drafted.recipe.epochs} epochs of "
+        f"{drafted.num_images:,} images at {drafted.images_per_second:,.0f} images per second "
+        f"(measured here), about {drafted.minutes:.0f} minutes."
+    )
+    say(f"Train it: tfgen train {out} --out {out.with_suffix('')}")
+
+
+app.add_typer(recipe_app, name="recipe")
