@@ -4,6 +4,7 @@ import keras
 import laws
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import FAMILIES
 
 from tfgen import families, zoo
@@ -115,3 +116,12 @@ def test_bad_images_and_labels(fitted):
         fitted.fit(images, labels + 2, verbose=0)
     with pytest.raises(ValueError, match="labels are required"):
         fitted.fit(images, verbose=0)
+
+
+def test_predict_needs_no_labels():
+    model = Classifier((8, 8, 1), num_classes=3, filters=(4,), feature_units=5)
+    images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1), np.uint8)
+    expected = np.asarray(model(images))
+    rows = tf.data.Dataset.from_tensor_slices((images, np.arange(5) % 3)).batch(2)
+    for data in (images, rows, rows.map(lambda image, _: image)):
+        np.testing.assert_allclose(model.predict(data, verbose=0), expected, rtol=1e-5, atol=1e-6)

@@ -29,7 +29,6 @@ STILL_UNTYPED: dict[str, int] = {
     "tfgen/models/pixel_cnn.py": 67,
     "tfgen/models/pixel_rnn.py": 80,
     "tfgen/models/vae.py": 3,
-    "tfgen/serving/servable.py": 2,
     "tfgen/serving/tensors.py": 1,
     "tfgen/training.py": 8,
 }

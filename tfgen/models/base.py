@@ -170,10 +170,10 @@ class ImageModel(ConfiguredModel):
         Raises:
             ValueError: As `fit`.
         """
-        if self.num_classes is not None and isinstance(x, (list, tuple)) and len(x) == 2:
+        if self._call_takes_labels and isinstance(x, (list, tuple)) and len(x) == 2:
             x = inputs.checked(self, *x)
         else:
-            x, _ = inputs.checked(self, x)
+            x, _ = inputs.checked(self, x, with_labels=self._call_takes_labels)
         with inputs.explained():
             return super().predict(x, *args, **kwargs)
 
@@ -251,8 +251,15 @@ class ImageModel(ConfiguredModel):
     def predict_step(self, data) -> Any:
         """The outputs of `call` for images, or for (images, labels)."""
         x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
+        if not self._call_takes_labels:
+            return self(self._images(x))
         images, labels, _ = self._unpack(x if isinstance(x, (list, tuple)) else (x, y))
-        return self(images) if labels is None else self(images, labels)
+        return self(images, labels)
+
+    @property
+    def _call_takes_labels(self) -> bool:
+        """Whether `call` needs classes: that of a conditional model does, a classifier's not."""
+        return self.num_classes is not None and "labels" in inspect.signature(self.call).parameters
 
     def step_seeds(self, batch: tf.Tensor) -> tf.Tensor:
         """Folds (seed, step, index in the global batch) into one seed per image, int64 (batch,).
@@ -265,9 +272,7 @@ class ImageModel(ConfiguredModel):
 
     def _unpack(self, data):
         images, labels, weight = keras.utils.unpack_x_y_sample_weight(data)
-        images = tf.convert_to_tensor(images)  # run_eagerly hands numpy arrays through
-        if images.dtype != tf.uint8 or images.shape[1:] != self.image_shape:
-            pixels.check_images(images, self.image_shape, 256)
+        images = self._images(images)
         if self.num_classes is None:
             if weight is None:  # Keras takes weights only behind targets, so those may stand
                 pixels.check_labels(labels, None, 0)
@@ -276,7 +281,14 @@ class ImageModel(ConfiguredModel):
             pixels.check_labels(None, self.num_classes, 0)
         else:
             labels = tf.reshape(tf.cast(labels, tf.int64), (-1,))  # `inputs` has checked values
-        return self.nearest_level(images), labels, weight
+        return images, labels, weight
+
+    def _images(self, images) -> tf.Tensor:
+        """Images of the right dtype and shape, on the nearest levels."""
+        images = tf.convert_to_tensor(images)  # run_eagerly hands numpy arrays through
+        if images.dtype != tf.uint8 or images.shape[1:] != self.image_shape:
+            pixels.check_images(images, self.image_shape, 256)
+        return self.nearest_level(images)
 
     def _report(self, losses, weight) -> dict[str, tf.Tensor]:
         for name, value in losses.items():

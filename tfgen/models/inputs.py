@@ -21,7 +21,11 @@ __all__ = ["checked", "checked_validation", "explained"]
 
 
 def checked(
-    model: ConfiguredModel, x: Any, y: Any = None, weighted: bool = False
+    model: ConfiguredModel,
+    x: Any,
+    y: Any = None,
+    weighted: bool = False,
+    with_labels: bool = True,
 ) -> tuple[Any, Any]:
     """Returns images and labels as `keras.Model.fit` takes them, or raises ValueError.
 
@@ -32,9 +36,10 @@ def checked(
         y: Labels for images in an array.
         weighted: Whether weights come with them. Keras takes weights only behind labels, which
             are then allowed, and ignored, for an unconditional model.
+        with_labels: False to look at images alone, e.g. to predict classes.
     """
     if isinstance(x, tf.data.Dataset):
-        return _dataset(model, x), y
+        return _dataset(model, x, with_labels), y
     if isinstance(x, keras.utils.PyDataset):
         return _Checked(model, x), y
     if isinstance(x, Iterator):
@@ -44,7 +49,7 @@ def checked(
     x = x if hasattr(x, "dtype") else np.asarray(x)
     pixels.check_format(x, model.image_shape)
     pixels.check_range(x)
-    return x, _labels(model, y, len(x), weighted)
+    return x, _labels(model, y, len(x), weighted) if with_labels else y
 
 
 def checked_validation(model: ConfiguredModel, data: Any) -> Any:
@@ -112,7 +117,7 @@ class _Checked(keras.utils.PyDataset):
 # tf.data -------------------------------------------------------------------------------------
 
 
-def _dataset(model, data: tf.data.Dataset) -> tf.data.Dataset:
+def _dataset(model, data: tf.data.Dataset, with_labels: bool) -> tf.data.Dataset:
     spec = data.element_spec
     specs = spec if isinstance(spec, tuple) else (spec,)
     if not 1 <= len(specs) <= 3 or not all(isinstance(s, tf.TensorSpec) for s in specs):
@@ -122,12 +127,12 @@ def _dataset(model, data: tf.data.Dataset) -> tf.data.Dataset:
             "dataset.map(lambda row: (row['image'], row['label']))."
         )
     _check_images(model, specs[0])
-    conditional = model.num_classes is not None
+    conditional = model.num_classes is not None and with_labels
     if conditional and len(specs) == 1:
         pixels.check_labels(None, model.num_classes, 0)
     if conditional:
         _check_labels(model, specs[1])
-    if not conditional and len(specs) == 2:
+    if model.num_classes is None and len(specs) == 2:
         pixels.check_labels((), None, 0)
 
     def check(images, *rest):
