@@ -23,7 +23,7 @@ from tensorflow.python.tools import saved_model_cli
 from tensorflow_serving.apis import prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
-from tfgen import VAE, export, zoo
+from tfgen import VAE, export, model_repository, zoo
 
 BATCH = 5
 TINY = {str(case): case for case in CASES}
@@ -396,7 +396,7 @@ def test_an_entry_trained_further_is_no_longer_that_entry(tmp_path):
 
 def test_warm_up_requests(tiny):
     """TensorFlow Serving's own message, one for each signature, and each can be run."""
-    records = tf.data.TFRecordDataset(str(tiny.path / export.WARMUP))
+    records = tf.data.TFRecordDataset(str(tiny.path / model_repository.WARMUP))
     asked = []
     for record in records.as_numpy_iterator():
         log = prediction_log_pb2.PredictionLog.FromString(record)
@@ -457,7 +457,7 @@ def assert_xla_agrees(plain: Artifact, c_program: Path, folder: Path) -> None:
     jobs = [(path, compiled.calls())]
     (from_c,) = exported.run_in_c(c_program, jobs, folder, verbatim=True)
     assert_same_bytes(from_c, compiled.answers)
-    requests = len(list(tf.data.TFRecordDataset(str(path / export.WARMUP))))
+    requests = len(list(tf.data.TFRecordDataset(str(path / model_repository.WARMUP))))
     assert requests == len(export.BATCHES) * len(plain.details["signatures"])
 
 
@@ -489,20 +489,44 @@ def test_each_export_is_the_next_version(small, tmp_path):
     assert small.export(folder) == folder / "8"
     (folder / "012").mkdir()  # broken, but a server that counts on would never look below it
     assert small.export(folder) == folder / "13"
-    assert export.versions(folder) == [1, 7, 8, 13]
-    assert export.versions(tmp_path / "nothing") == []
+    assert list(model_repository.versions(folder)) == [1, 7, 8, 13]
+    assert list(model_repository.versions(tmp_path / "nothing")) == []
     assert tf.saved_model.contains_saved_model(str(folder / "13"))
 
 
+def test_server_and_exports_agree_on_what_a_version_is(small, tmp_path):
+    """TensorFlow Serving takes any digits, and a SavedModel as text too."""
+    folder = tmp_path / "small"
+    for name, file in {
+        "0": "saved_model.pb",
+        "007": "saved_model.pb",
+        "8": "saved_model.pbtxt",
+        "9": "nothing",
+        "-1": "saved_model.pb",
+        "1.5": "saved_model.pb",
+        str(2**63): "saved_model.pb",
+    }.items():
+        (folder / name).mkdir(parents=True)
+        (folder / name / file).touch()
+    assert {n: path.name for n, path in model_repository.versions(folder).items()} == {
+        0: "0",
+        7: "007",
+        8: "8",
+    }
+    with pytest.raises(ValueError, match=r"version 7 of 'small' already exists.*next one, 10"):
+        small.export(folder, version=7)
+    assert small.export(folder).name == "10"
+
+
 def test_exports_at_the_same_time_become_versions_each(small, tmp_path, monkeypatch):
-    number, seen = export._next, []
+    number, seen = export.next_version, []
 
     def seen_too_early(folder):
         """The second one looked before the first one was there."""
         seen.append(1 if len(seen) < 2 else number(folder))
         return seen[-1]
 
-    monkeypatch.setattr(export, "_next", seen_too_early)
+    monkeypatch.setattr(export, "next_version", seen_too_early)
     assert [small.export(tmp_path / "small").name for _ in range(2)] == ["1", "2"]
     assert seen == [1, 1, 2]
 
@@ -532,7 +556,7 @@ def test_bad_arguments(small, tmp_path):
     for wrong in (0, -1, 1.0, True, "2", 2**63):
         with pytest.raises(ValueError, match="version must be a whole number"):
             small.export(tmp_path / "small", version=wrong)
-    with pytest.raises(ValueError, match=r"version 3 of 'small' is there already.*next one, 4"):
+    with pytest.raises(ValueError, match=r"version 3 of 'small' already exists.*next one, 4"):
         small.export(tmp_path / "small", version=3)
     with pytest.raises(ValueError, match="temperature must be a finite number"):
         small.export(tmp_path / "small", temperature=-1.0)
@@ -544,7 +568,7 @@ def test_bad_arguments(small, tmp_path):
         with pytest.raises(ValueError, match="folder's name is the model's name"):
             small.export(tmp_path / name)
     assert sorted(path.name for path in tmp_path.rglob("*") if path.parent == tmp_path) == ["small"]
-    assert export.versions(tmp_path / "small") == [3]
+    assert list(model_repository.versions(tmp_path / "small")) == [3]
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file"):
         small.export(tmp_path / "file" / "small")
@@ -597,13 +621,13 @@ def test_models_config(small, tmp_path):
     for name in ("b", "a"):
         small.export(tmp_path / name)
     (tmp_path / "c").mkdir()  # without a version, it is no model
-    path = export.update_config(tmp_path)
+    path = model_repository.update_config(tmp_path)
     assert served(path.read_text()) == {"a": "/models/a", "b": "/models/b"}
-    assert path.read_text() == export.model_config(["a", "b"])
+    assert path.read_text() == model_repository.model_config(["a", "b"])
     small.export(tmp_path / "c")
-    export.update_config(tmp_path)
-    assert path.read_text() == export.model_config(["a", "b", "c"])
-    assert served(export.model_config(["a"], "/srv")) == {"a": "/srv/a"}
+    model_repository.update_config(tmp_path)
+    assert path.read_text() == model_repository.model_config(["a", "b", "c"])
+    assert served(model_repository.model_config(["a"], "/srv")) == {"a": "/srv/a"}
 
 
 def test_models_config_keeps_what_its_user_wrote(small, tmp_path):
@@ -620,18 +644,20 @@ model_config_list: { config { name: 'a' base_path: "/models/a" model_platform: "
         "model_config_list {\n}",
     ):
         path.write_text(mine)
-        export.update_config(tmp_path)
+        model_repository.update_config(tmp_path)
         assert served(path.read_text()) == {"a": "/models/a", "b": "/models/b"}
         if "stable" in mine:
             config = text_format.Parse(
                 path.read_text(), model_server_config_pb2.ModelServerConfig()
             )
             assert dict(config.model_config_list.config[0].version_labels) == {"stable": 1}
-            added = "".join(export.model_config(["b"]).split())[len("model_config_list{") : -1]
+            added = "".join(model_repository.model_config(["b"]).split())[
+                len("model_config_list{") : -1
+            ]
             assert "".join(path.read_text().split()).replace(added, "") == "".join(mine.split())
     path.write_text("nothing")
     with pytest.raises(ValueError, match=r"must hold a model_config_list"):
-        export.update_config(tmp_path)
+        model_repository.update_config(tmp_path)
     assert path.read_text() == "nothing"
 
 
@@ -645,7 +671,7 @@ def test_adding_entries(tmp_path):
     assert served((tmp_path / "models" / "models.config").read_text()) == {"mine": "/models/mine"}
     with pytest.raises(ValueError, match=r"classifier_mnist.*no endpoints to serve"):
         export.add(tmp_path / "models", "classifier_mnist")
-    with pytest.raises(ValueError, match="version 2 of 'mine' is there already"):
+    with pytest.raises(ValueError, match="version 2 of 'mine' already exists"):
         export.add(tmp_path / "models", entry, version=2)
     with pytest.raises(ValueError, match="name must be an entry"):
         export.add(tmp_path / "models", "nothing")

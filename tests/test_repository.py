@@ -16,7 +16,7 @@ import yaml
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
-from tfgen import export, zoo
+from tfgen import export, model_repository, zoo
 
 FOLDER = Path(__file__).resolve().parents[1] / "saved_models"
 FLAGS = {
@@ -48,7 +48,7 @@ def test_models_config_lists_what_is_committed():
     served = {config.name: config for config in message.model_config_list.config}
     assert served["vae_mnist"].base_path == "/models/vae_mnist"
     assert served["vae_mnist"].model_platform == "tensorflow"
-    assert export.versions(FOLDER / "vae_mnist")[0] == 1
+    assert next(iter(model_repository.versions(FOLDER / "vae_mnist"))) == 1
 
 
 def test_the_committed_version_is_the_shipped_entry():

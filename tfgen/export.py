@@ -24,16 +24,19 @@ from typing import Any
 import tensorflow as tf
 
 from tfgen import presets
-from tfgen.files import replacing, scratch
+from tfgen.files import scratch
+from tfgen.model_repository import (
+    LAST_VERSION,
+    METADATA,
+    WARMUP,
+    next_version,
+    numbered,
+    update_config,
+)
 
-__all__ = ["METADATA", "WARMUP", "add", "model_config", "save", "update_config", "versions"]
+__all__ = ["add", "save"]
 
-METADATA = "assets.extra/tfgen.json"
-WARMUP = "assets.extra/tf_serving_warmup_requests"
-CONFIG = "models.config"
-SERVED_FROM = "/models"  # where TensorFlow Serving's images expect a repository
 BATCHES = (1, 2, 4, 8, 16, 32)  # those of saved_models/batching.config; XLA compiles each
-LAST_VERSION = 2**63 - 1  # TensorFlow Serving counts in int64
 
 
 def save(
@@ -50,16 +53,16 @@ def save(
     Args:
         model: A `GenerativeModel`.
         folder: The servable's folder; its name is the model's name in TensorFlow Serving.
-        version: A whole number, at least 1; None is one more than the last one there.
+        version: At least 1; None is one more than the highest one there.
         temperature: Fixed in `sample`, at least 0.
         num_samples: Importance samples, fixed in `log_likelihood`.
-        jit_compile: Whether XLA compiles every endpoint, anew for each batch size.
+        jit_compile: Whether XLA compiles every endpoint, again for each batch size.
 
     Returns:
         The folder of the version, `folder/<version>`, for `tf.saved_model.load`.
 
     Raises:
-        ValueError: An argument out of range, or a version that is there already.
+        ValueError: An argument out of range, or a version that already exists.
         OSError: The folder cannot be written.
     """
     folder = Path(os.path.abspath(Path(folder).expanduser()))
@@ -125,78 +128,13 @@ def add(repository: str | Path, name: str | Path, **options) -> Path:
     return written
 
 
-def versions(folder: str | Path) -> list[int]:
-    """Returns the versions of a servable, ascending; none if there is no such folder."""
-    folder = Path(folder)
-    return [n for n in _numbers(folder) if (folder / str(n) / "saved_model.pb").is_file()]
-
-
-# models.config -------------------------------------------------------------------------------
-
-
-def model_config(names: list[str], root: str = SERVED_FROM) -> str:
-    """Returns a ModelServerConfig in protobuf's text format that serves `names` from `root`."""
-    return "model_config_list {\n" + "".join(_config(name, root) for name in names) + "}\n"
-
-
-def update_config(repository: str | Path) -> Path:
-    """Adds to models.config the models of a repository that it lacks.
-
-    What is there stays as it is: version policies and labels are for their user to set.
-
-    Raises:
-        ValueError: The file holds no model_config_list that one could add to.
-    """
-    repository = Path(repository)
-    path = repository / CONFIG
-    names = sorted(path.name for path in repository.iterdir() if versions(path))
-    text = path.read_text() if path.is_file() else model_config([])
-    code = re.sub(r"#.*", "", text)
-    listed = re.findall(r"""\bname\s*:\s*["']([^"']+)["']""", code)
-    end = re.search(r"\}(?:\s|#.*)*\Z", text)
-    if "model_config_list" not in code or end is None:
-        raise ValueError(
-            f"{path} must hold a model_config_list {{ ... }}; it holds none. "
-            "Restore it, or remove it to have it written anew."
-        )
-    head = text[: end.start()].rstrip() + "\n"
-    added = "".join(_config(name, SERVED_FROM) for name in names if name not in listed)
-    text = head + added + text[end.start() :]
-    with replacing(path) as temporary:
-        temporary.write_text(text)
-    return path
-
-
-def _config(name: str, root: str) -> str:
-    return (
-        "  config {\n"
-        f'    name: "{name}"\n'
-        f'    base_path: "{root}/{name}"\n'
-        '    model_platform: "tensorflow"\n'
-        "  }\n"
-    )
-
-
 # Versions ------------------------------------------------------------------------------------
-
-
-def _numbers(folder: Path) -> list[int]:
-    """The numbers that TensorFlow Serving would take for versions, whole or broken, ascending."""
-    if not folder.is_dir():
-        return []
-    names = (path.name for path in folder.iterdir())
-    return sorted(int(name) for name in names if re.fullmatch(r"[0-9]+", name))
-
-
-def _next(folder: Path) -> int:
-    """Beyond every number there, since TensorFlow Serving serves the highest one."""
-    return max(_numbers(folder), default=0) + 1
 
 
 def _publish(built: Path, folder: Path, version: int | None) -> Path:
     """Renames a finished version into its place, the next one also when others export too."""
     while True:
-        target = folder / str(_next(folder) if version is None else version)
+        target = folder / str(next_version(folder) if version is None else version)
         try:
             return built.rename(target)
         except OSError:
@@ -221,12 +159,12 @@ def _check_version(folder: Path, version: int | None) -> None:
     whole = isinstance(version, int) and not isinstance(version, bool)
     if not whole or not 1 <= version <= LAST_VERSION:
         raise ValueError(
-            f"version must be a whole number from 1 to {LAST_VERSION}; received {version!r}."
+            f"version must be an integer from 1 to {LAST_VERSION}; received {version!r}."
         )
-    if (folder / str(version)).exists():
+    if version in numbered(folder):
         raise ValueError(
-            f"version {version} of {folder.name!r} is there already; versions are never changed. "
-            f"Leave version out for the next one, {_next(folder)}."
+            f"version {version} of {folder.name!r} already exists; versions are never changed. "
+            f"Leave version out for the next one, {next_version(folder)}."
         )
 
 
@@ -258,7 +196,7 @@ def _specs(function) -> dict[str, dict[str, Any]]:
 def _write_warmup(path: Path, signatures: dict[str, Any], jit_compile: bool) -> None:
     """Writes requests of zeros for each signature, a TFRecord of PredictionLog messages.
 
-    One image is enough to load every kernel; under XLA each batch size is compiled anew.
+    One image is enough to load every kernel; XLA compiles each batch size separately.
     """
     with tf.io.TFRecordWriter(str(path)) as writer:
         for name, specs in signatures.items():

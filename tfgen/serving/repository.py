@@ -21,15 +21,14 @@ from google.protobuf import text_format
 from tensorflow_serving.apis import get_model_status_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
+from tfgen.model_repository import CONFIG, versions
 from tfgen.serving.errors import CODES, ServingError
 from tfgen.serving.servable import Servable
 
-__all__ = ["CONFIG", "Repository", "read_config"]
+__all__ = ["Repository", "read_config"]
 
-CONFIG = "models.config"
 UNLOAD_SECONDS = 60.0  # how long running requests may delay an unload
 _STATES = get_model_status_pb2.ModelVersionStatus
-_VERSION = re.compile(r"0|[1-9][0-9]{0,18}")
 _NAME = re.compile(r"[^./:][^/:]*")
 _log = logging.getLogger("tfgen.serving")
 
@@ -64,23 +63,11 @@ def read_config(root: Path) -> model_server_config_pb2.ModelServerConfig:
         model.base_path = str(path.resolve())
     named = {model.name for model in models}
     for folder in sorted(root.iterdir()):
-        if folder.name not in named and _NAME.fullmatch(folder.name) and _versions(folder):
+        if folder.name not in named and _NAME.fullmatch(folder.name) and versions(folder):
             models.add(name=folder.name, base_path=str(folder.resolve()))
     for model in models:
         model.model_platform = "tensorflow"
     return config
-
-
-def _versions(folder: Path) -> dict[int, Path]:
-    """Returns {version: path} of the folders that hold a saved_model.pb."""
-    paths = folder.iterdir() if folder.is_dir() else ()
-    return {
-        int(path.name): path
-        for path in paths
-        if _VERSION.fullmatch(path.name)
-        and int(path.name) < 2**63
-        and ((path / "saved_model.pb").is_file() or (path / "saved_model.pbtxt").is_file())
-    }
 
 
 def _fingerprint(path: Path) -> tuple:
@@ -262,7 +249,7 @@ class Repository:
             with self._lock:
                 model = self._models.setdefault(name, _Model())
                 model.labels = dict(chosen.version_labels)
-            self._update(name, model, _versions(Path(chosen.base_path)), chosen)
+            self._update(name, model, versions(Path(chosen.base_path)), chosen)
         for name in set(self._models) - set(configs):
             self._update(name, self._models[name], {}, model_server_config_pb2.ModelConfig())
 

@@ -17,14 +17,13 @@ import tensorflow as tf
 from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
+from tfgen.model_repository import METADATA, WARMUP
 from tfgen.serving.errors import CODES, ServingError
 from tfgen.serving.tensors import Spec, from_proto
 
 __all__ = ["Servable", "Signature"]
 
 DEFAULT_SIGNATURE = "serving_default"
-WARMUP_FILE = Path("assets.extra") / "tf_serving_warmup_requests"
-DETAILS_FILE = Path("assets.extra") / "tfgen.json"  # what `tfgen export` recorded
 MOST_WARMUP_BYTES = 2**28
 _NAMES = {number: name for name, (number, _) in CODES.items()}
 
@@ -156,7 +155,7 @@ class Servable:
         self.version = version
         self._changed = threading.Condition()
         self._users = 0
-        self.details = _details(path / DETAILS_FILE)
+        self.details = _details(path / METADATA)
         self._session = None
         graph = tf.Graph()
         # Restoring and warm-up are calls too, and may take longer.
@@ -174,7 +173,7 @@ class Servable:
                     for name, definition in loaded.signature_def.items()
                     if definition.method_name == tf.saved_model.PREDICT_METHOD_NAME
                 }
-            self._warm_up(path / WARMUP_FILE)
+            self._warm_up(path / WARMUP)
         except Exception as error:  # damaged files make TensorFlow raise various errors
             self._session.close()
             code, reason = "INVALID_ARGUMENT", str(error)
