@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from scipy import special, stats
 
-from tfgen import noise
+from tfgen import narrow_noise, noise
 
 SEEDS = np.array([0, 1, -1, 42, -(2**63), 2**63 - 1, 1 << 33], np.int64)
 
@@ -35,6 +35,18 @@ def test_eager_graph_and_xla_agree(draw):
 def test_fold_agrees_under_xla():
     fold = tf.function(lambda seeds: noise.fold(seeds, 7), jit_compile=True)
     np.testing.assert_array_equal(fold(tf.constant(SEEDS)), noise.fold(SEEDS, 7))
+
+
+def test_portable_noise_has_the_same_bits():
+    """From 32-bit integers below 2^31 alone; the stream as a tensor, as a loop gives it, too."""
+    words = noise.bits(tf.constant(SEEDS), 101, 70_000) // 2**9
+    seeds = tf.concat([SEEDS, tf.cast(np.arange(-300, 300) * 10**13 + 7, tf.int64)], 0)
+    for stream in (0, 70_000, tf.constant(70_000)):
+        wanted = noise.uniform(seeds, (5, 21), stream)
+        with noise.portable():
+            found = tf.function(lambda: noise.uniform(seeds, (5, 21), stream))()  # noqa: B023
+        np.testing.assert_array_equal(found, wanted)
+    np.testing.assert_array_equal(narrow_noise.upper_bits(SEEDS, 101, 70_000), words)
 
 
 @pytest.mark.parametrize("draw", [noise.bits, noise.uniform, noise.normal])

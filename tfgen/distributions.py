@@ -81,7 +81,9 @@ class DiscretizedLogistic(tfd.Distribution):
         centred = level - self._loc
         below = -tf.nn.softplus((centred - 0.5) * inverse)  # log P(above the lower edge)
         above = -tf.nn.softplus(-(centred + 0.5) * inverse)  # log P(below the upper edge)
-        width = tf.math.log(-tf.math.expm1(-inverse))
+        # 1 - exp(-x) = 2 t / (1 + t) with t = tanh(x / 2), exact for small x; ONNX has no expm1.
+        half = tf.tanh(0.5 * inverse)
+        width = tf.math.log(2.0 * half / (1.0 + half))
         lowest, highest = level < 0.5, level > self._num_levels - 1.5
         return tf.where(lowest, above, tf.where(highest, below, below + above + width))
 
@@ -191,6 +193,10 @@ def images_mean(distribution: tfd.Distribution, num_levels: int) -> tf.Tensor:
     if isinstance(base, tfd.Categorical):
         levels = tf.range(num_levels, dtype=tf.float32)
         mean = tf.reduce_sum(base.probs_parameter() * levels, -1)
+    elif hasattr(base, "components_distribution"):
+        # TFP asks for shapes as tensors here, by an operation that ONNX lacks.
+        weights = tf.nn.softmax(base.mixture_distribution.logits_parameter())
+        mean = tf.reduce_sum(weights * base.components_distribution.mean(), -1)
     else:
         mean = base.mean()
     return tf.clip_by_value(mean, 0.0, num_levels - 1.0) * (255.0 / (num_levels - 1))

@@ -23,7 +23,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfgen import presets
+from tfgen import checks, formats, presets
 from tfgen.files import scratch
 from tfgen.model_repository import (
     LAST_VERSION,
@@ -98,31 +98,39 @@ def save(
         return _publish(built, folder, version)
 
 
-def add(repository: str | Path, name: str | Path, **options) -> Path:
+def add(
+    repository: str | Path, name: str | Path, format: str = "tf_saved_model", **options: Any
+) -> Path:
     """Exports an entry of the zoo, or a preset's folder, into a model repository.
 
     Args:
         repository: Its folder; made if missing. models.config there is brought up to date.
         name: An entry's name or a folder, as `tfgen.load` takes it.
-        **options: Those of `save`.
+        format: "tf_saved_model"; or one of `formats.FORMATS`, which goes to the folder
+            `repository/<entry>.<format>` and is no part of models.config.
+        **options: Those of `save`, or of `formats.save`.
 
     Returns:
-        The folder of the new version.
+        The folder of the new version, or of the other format.
 
     Raises:
         ValueError: Unknown name, an entry that is no generative model, a bad option.
         OSError: The repository cannot be written.
     """
     repository = Path(repository).expanduser()
+    checks.one_of("format", format, formats.FORMATS)
     entry = presets.folder(name).resolve().name
     _check_name(entry)
-    _check_version(repository / entry, options.get("version"))
+    if format == "tf_saved_model":
+        _check_version(repository / entry, options.get("version"))
     model = presets.load(name)
     if model.kind != "model":
         raise ValueError(
             f"{str(name)!r} is a {type(model).__name__}, which has no endpoints to serve. "
             "Export a generative model; `tfgen list` names them."
         )
+    if format != "tf_saved_model":
+        return formats.save(model, repository / f"{entry}.{format}", format, **options)
     written = save(model, repository / entry, **options)
     update_config(repository)
     return written

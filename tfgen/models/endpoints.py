@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfgen import checks, export
+from tfgen import checks, export, formats
 from tfgen.models.base import ImageModel
 
 __all__ = ["EndpointModel", "Endpoints"]
@@ -132,30 +132,33 @@ class EndpointModel(ImageModel):
         verbose: bool | None = None,
         **options: Any,
     ) -> Path:
-        """Writes the SavedModel `filepath/<version>`, the next version that does not exist yet.
+        """Writes the model for TensorFlow Serving or for another runtime.
 
         Args:
-            filepath: Folder of the versions; its name is the model's in TensorFlow Serving.
-            format: "tf_saved_model".
+            filepath: For "tf_saved_model" the folder of the versions, whose name is the model's in
+                TensorFlow Serving: the next version that does not exist yet is written. For the
+                other formats a folder that does not exist yet.
+            format: "tf_saved_model", "onnx", "litert" or "stablehlo"; see docs/exports.md.
             verbose: True prints where it went.
             **options: `version`, `temperature`, `num_samples` and `jit_compile` of
-                `tfgen.export.save`.
+                `tfgen.export.save`; or the options of `tfgen.formats.save`.
 
         Returns:
-            The folder of the version, for `tf.saved_model.load`.
+            The folder that was written.
 
         Raises:
-            ValueError: An argument out of range, or a version that already exists.
+            ValueError: An argument out of range, something that already exists, or an endpoint
+                that the format cannot hold.
+            ImportError: The format's packages are not installed.
             OSError: The folder cannot be written.
         """
-        if format != "tf_saved_model":
-            raise ValueError(
-                f"format must be 'tf_saved_model', the one that holds every endpoint; received "
-                f"{format!r}."
-            )
-        written = export.save(self, filepath, **options)
+        checks.one_of("format", format, formats.FORMATS)
+        if format == "tf_saved_model":
+            written = export.save(self, filepath, **options)
+        else:
+            written = formats.save(self, filepath, format, **options)
         if verbose:
-            print(f"Exported to {written}: {', '.join(self.signatures())}")
+            print(f"Exported to {written}")
         return written
 
     # Running ---------------------------------------------------------------------------------

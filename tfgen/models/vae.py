@@ -331,9 +331,12 @@ class VAE(GenerativeModel):
             )
 
         start = (tf.constant(0), tf.fill((rows,), -math.inf))
-        _, total = tf.while_loop(
-            lambda index, _: index < passes, one_pass, start, parallel_iterations=1
-        )
+        if passes == 1:
+            _, total = one_pass(*start)
+        else:
+            _, total = tf.while_loop(
+                lambda index, _: index < passes, one_pass, start, parallel_iterations=1
+            )
         return total - math.log(num_samples)
 
 

@@ -1,0 +1,101 @@
+"""Exports to ONNX, LiteRT and StableHLO: what is written, what is refused, and who can run it."""
+
+import json
+import sys
+
+import laws
+import pytest
+import runtimes
+import tensorflow as tf
+
+from tfgen import AutoEncoder
+
+
+@pytest.fixture(scope="module")
+def small() -> AutoEncoder:
+    return AutoEncoder((4, 4, 1), latent_dim=2, filters=(2,), dense_units=3)
+
+
+def test_litert_gives_the_models_own_images(small, tmp_path):
+    folder = small.export(tmp_path / "small", format="litert", endpoints=["reconstruct"])
+    described = json.loads((folder / "signatures.json").read_text())
+    assert {path.name for path in folder.iterdir()} == {"signatures.json", "reconstruct.tflite"}
+    assert described["endpoints"]["reconstruct"]["inputs"] == {
+        "images": {"dtype": "uint8", "shape": [None, 4, 4, 1]}
+    }
+    interpreter = tf.lite.Interpreter(str(folder / "reconstruct.tflite"))
+    images = laws.images_for(small, 3)
+    found = interpreter.get_signature_runner("serving_default")(images=images)["output_images"]
+    laws.assert_close_images(found, small.reconstruct(images), 256)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"format": "onx"}, r"format must be one of .*received 'onx'\. Did you mean 'onnx'\?"),
+        ({"format": "litert", "endpoints": ["encod"]}, "Did you mean 'encode'"),
+        ({"format": "litert", "endpoints": ["sample"]}, "endpoints must be one of encode, decode"),
+        ({"format": "onnx", "opset": 17}, "opset must be an integer of at least 18; received 17"),
+        ({"format": "litert", "batch": 0}, "batch must be an integer of at least 1"),
+        ({"format": "litert", "temperature": float("nan")}, "temperature must be a finite"),
+        ({"format": "litert", "version": 3}, "options of format 'tf_saved_model'"),
+        ({"format": "onnx", "jit_compile": True}, "options of format 'tf_saved_model'"),
+    ],
+)
+def test_bad_input_writes_nothing(small, tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        small.export(tmp_path / "small", **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_exists_is_left_alone(small, tmp_path):
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(ValueError, match="filepath must not exist yet"):
+        small.export(tmp_path / "mine", format="litert")
+    assert not list((tmp_path / "mine").iterdir())
+
+
+def test_a_missing_package_is_told_in_one_line(small, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tf2onnx", None)
+    with pytest.raises(ImportError, match=r'needs tf2onnx.*pip install "tfgen\[onnx\]"'):
+        small.export(tmp_path / "small", format="onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_format_cannot_hold_is_left_out_or_refused(small, tmp_path, monkeypatch):
+    def endpoints(*_):
+        spec = {"images": tf.TensorSpec((None, 4, 4, 1), tf.uint8, "images")}
+        return {
+            "encode": AutoEncoder.endpoints(small)["encode"],
+            "png": (lambda images: {"n": tf.strings.length(tf.strings.as_string(images))}, spec),
+        }
+
+    monkeypatch.setattr(small, "endpoints", endpoints)
+    folder = small.export(tmp_path / "small", format="litert")
+    described = json.loads((folder / "signatures.json").read_text())
+    assert list(described["endpoints"]) == ["encode"]
+    assert "AsString" in described["left_out"]["png"]
+    with pytest.raises(ValueError, match=r"litert cannot hold 'png': .*AsString"):
+        small.export(tmp_path / "other", format="litert", endpoints=["encode", "png"])
+    assert [path.name for path in tmp_path.iterdir()] == ["small"]
+
+
+# Their loops collect results in lists of tensors, which these two lack.
+DRAWS = {"sample", "complete"}
+LEFT_OUT = {(f, to): DRAWS for f in ("PixelCNN", "PixelRNN") for to in ("litert", "onnx")}
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("format", sorted(runtimes.RUNTIMES))
+def test_other_runtimes_give_the_same(first_case, format, tmp_path):
+    """In a process without TensorFlow; what docs/exports.md promises is what passes here."""
+    model = laws.randomised(first_case())
+    folder = tmp_path / "export"
+    described = runtimes.export(model, folder, format)
+    assert described["left_out"].keys() <= LEFT_OUT.get((first_case.family, format), set())
+    python = runtimes.environment(tmp_path / "environment")
+    for runtime in runtimes.RUNTIMES[format]:
+        rows = runtimes.run(python, runtime, [folder])
+        assert {row["endpoint"] for row in rows} == set(described["endpoints"])
+        for row in rows:
+            assert runtimes.agrees(row), row

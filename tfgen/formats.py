@@ -1,0 +1,290 @@
+"""Exports to runtimes other than TensorFlow: ONNX, LiteRT and StableHLO.
+
+    <folder>/signatures.json    format, endpoints with their inputs and outputs, what was left out
+    <folder>/sample.onnx, ...   one file per endpoint; its weights are inside
+    <folder>/weights.npz        StableHLO only: the weights that its programs take as arguments
+
+The files hold the functions that the model's own methods run, and the seed is an input, so every
+runtime draws the same images. An endpoint that a format cannot hold is left out, and
+signatures.json says why; if it was asked for by name, nothing is written.
+"""
+
+import importlib
+import json
+import re
+from collections.abc import Callable, Sequence
+from importlib.metadata import version as version_of
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import tensorflow as tf
+
+from tfgen import checks, noise, presets
+from tfgen.files import scratch
+
+__all__ = ["FORMATS", "SIGNATURES", "save"]
+
+SIGNATURES = "signatures.json"
+FORMATS = ("tf_saved_model", "onnx", "litert", "stablehlo")
+SUFFIXES = {"onnx": ".onnx", "litert": ".tflite", "stablehlo": ".stablehlo"}
+NEEDS = {"onnx": ("tf2onnx", "onnx"), "litert": (), "stablehlo": ("jaxlib",)}
+OLDEST_OPSET, OPSET = 18, 18  # the first with bitwise xor, which the noise needs
+
+
+class Unsupported(Exception):
+    """An endpoint that a format cannot hold; the message is the reason."""
+
+
+def save(
+    model,
+    folder: str | Path,
+    format: str,
+    *,
+    endpoints: Sequence[str] | None = None,
+    temperature: float = 1.0,
+    num_samples: int = 1,
+    batch: int | None = None,
+    opset: int = OPSET,
+    version: int | None = None,
+    jit_compile: bool = False,
+) -> Path:
+    """Writes the endpoints of a model in a format of another runtime.
+
+    Args:
+        model: A generative model.
+        folder: A folder that does not exist yet.
+        format: "onnx", "litert" or "stablehlo".
+        endpoints: Which ones; None means every one that the format can hold.
+        temperature: Fixed in `sample`, at least 0.
+        num_samples: Importance samples, fixed in `log_likelihood`.
+        batch: Images per call. None leaves it open; StableHLO needs a number, by default 16.
+        opset: ONNX only: the version of its operations, at least 18.
+        version: Of a SavedModel; refused.
+        jit_compile: Of a SavedModel; refused.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: An argument out of range, or an endpoint asked for that cannot be exported.
+        ImportError: The format's packages are not installed.
+        OSError: The folder cannot be written.
+    """
+    folder = Path(folder).expanduser().absolute()
+    checks.one_of("format", format, FORMATS[1:])
+    if version is not None or jit_compile:
+        raise ValueError(
+            f"version and jit_compile are options of format 'tf_saved_model'; received format "
+            f"{format!r}. Leave them out."
+        )
+    checks.finite(0, temperature=temperature)
+    checks.at_least(1, num_samples=num_samples)
+    checks.at_least(1, **({} if batch is None else {"batch": batch}))
+    checks.at_least(OLDEST_OPSET, opset=opset)
+    if folder.exists():
+        raise ValueError(f"filepath must not exist yet; {folder} does. Name another folder.")
+    _check_installed(format)
+    if format == "stablehlo" and batch is None:
+        batch = 16
+    held = model.endpoints(float(temperature), num_samples)
+    for name in endpoints or ():
+        checks.one_of("endpoints", name, list(held))
+    details = {
+        "format": format,
+        "family": type(model).__name__,
+        "num_classes": model.num_classes,
+        "zoo": presets.origin(model),
+        "weights_sha256": presets.weights_digest(model),
+        "temperature": temperature,
+        "num_samples": num_samples,
+        "batch": batch,
+        "versions": {name: version_of(name) for name in ("tfgen", "tensorflow", *NEEDS[format])},
+    }
+    with scratch(folder.parent) as temporary:
+        built = temporary / "export"
+        built.mkdir()
+        writer = _WRITERS[format](model, built, batch, opset)
+        written, refused = {}, {}
+        for name in endpoints or held:
+            try:
+                written[name] = writer.write(name, *held[name])
+            except Unsupported as reason:
+                if endpoints:
+                    raise ValueError(f"{format} cannot hold {name!r}: {reason}") from reason
+                refused[name] = str(reason)
+        if not written:
+            raise ValueError(f"{format} can hold no endpoint of this model: {refused}")
+        writer.finish()
+        details |= {"endpoints": written, "left_out": refused}
+        (built / SIGNATURES).write_text(json.dumps(details, indent=2) + "\n")
+        built.rename(folder)
+    return folder
+
+
+def _check_installed(format: str) -> None:
+    for package in NEEDS[format]:
+        try:
+            importlib.import_module(package)
+        except ImportError:
+            raise ImportError(
+                f"format {format!r} needs {package}, which is not installed. "
+                f'Run: pip install "tfgen[{format}]".'
+            ) from None
+
+
+class _Writer:
+    """Writes one endpoint after the other into a folder.
+
+    Args:
+        model: Whose endpoints they are.
+        folder: Where to.
+        batch: Images per call, or None.
+        opset: ONNX's.
+    """
+
+    suffix: str
+    options: ClassVar[dict[str, Any]] = {}  # of the tf.function
+
+    def __init__(self, model, folder: Path, batch: int | None, opset: int):
+        self.model, self.folder, self.batch, self.opset = model, folder, batch, opset
+
+    def write(self, name: str, function: Callable, specs: dict[str, tf.TensorSpec]) -> dict:
+        """Writes an endpoint and returns its description, or raises `Unsupported`."""
+        fixed = [tf.TensorSpec((self.batch, *s.shape[1:]), s.dtype, s.name) for s in specs.values()]
+
+        def by_name(*tensors):
+            outputs = function(**dict(zip(specs, tensors, strict=True)))
+            # No two tensors of a file may share a name: `reconstruct` takes and returns images.
+            return {f"output_{k}" if k in specs else k: v for k, v in outputs.items()}
+
+        graph = tf.function(by_name, input_signature=fixed, autograph=False, **self.options)
+        path = self.folder / (name + self.suffix)
+        held = self.convert(graph, fixed, path)
+        outputs = graph.get_concrete_function().structured_outputs
+        inputs = _listed({spec.name: spec for spec in fixed})
+        return {"file": path.name, "inputs": inputs, "outputs": _listed(outputs), **held}
+
+    def convert(self, graph, specs: list[tf.TensorSpec], path: Path) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def finish(self) -> None:
+        """Writes what the endpoints share."""
+
+
+def _listed(specs: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {k: {"dtype": s.dtype.name, "shape": s.shape.as_list()} for k, s in specs.items()}
+
+
+class _Onnx(_Writer):
+    suffix = SUFFIXES["onnx"]
+
+    def convert(self, graph, specs, path):
+        import logging
+
+        import onnx
+        import tf2onnx
+
+        logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)
+        try:
+            with noise.portable():
+                proto, _ = tf2onnx.convert.from_function(
+                    graph, input_signature=specs, opset=self.opset
+                )
+        except Exception as error:  # the converter raises whatever it stumbles over
+            raise Unsupported(_first_line(error)) from error
+        unknown = sorted(
+            {
+                node.op_type
+                for node in _nodes(proto.graph)
+                if node.domain in ("", "ai.onnx")
+                and not onnx.defs.has(node.op_type, self.opset, "")
+            }
+        )
+        if unknown:
+            raise Unsupported(f"ONNX has no {', '.join(unknown)}.")
+        try:
+            onnx.checker.check_model(proto, full_check=True)
+        except Exception as error:
+            raise Unsupported(_first_line(error)) from error
+        path.write_bytes(proto.SerializeToString())
+        return {"opset": self.opset}
+
+
+def _nodes(graph):
+    """The nodes of an ONNX graph and of the graphs inside them, the bodies of loops."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _nodes(inner)
+
+
+class _LiteRT(_Writer):
+    suffix = SUFFIXES["litert"]
+
+    def convert(self, graph, specs, path):
+        try:
+            with noise.portable():
+                concrete = graph.get_concrete_function()
+            module = tf.Module()
+            module.held = [v.value for v in self.model.variables]
+            saved = path.with_suffix(".saved")
+            tf.saved_model.save(module, str(saved), signatures={"serving_default": concrete})
+            converter = tf.lite.TFLiteConverter.from_saved_model(str(saved))
+            converter.experimental_enable_resource_variables = False
+            content = converter.convert()
+        except Exception as error:  # the converter raises whatever it stumbles over
+            raise Unsupported(_first_line(error)) from error
+        finally:
+            if (path.with_suffix(".saved")).exists():
+                tf.io.gfile.rmtree(str(path.with_suffix(".saved")))
+        path.write_bytes(content)
+        return {}
+
+
+class _StableHLO(_Writer):
+    suffix = SUFFIXES["stablehlo"]
+    options: ClassVar[dict[str, Any]] = {"jit_compile": True}
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.weights: dict[str, np.ndarray] = {}
+
+    def convert(self, graph, specs, path):
+        from jaxlib.mlir.dialects import stablehlo
+
+        concrete = graph.get_concrete_function()
+        paths = {id(v.value.handle): v.path for v in self.model.variables}
+        variables = {id(v.handle): v for v in concrete.graph.variables}
+        taken = []
+        for index, tensor in enumerate(concrete.captured_inputs):
+            name = paths.get(id(tensor), f"{path.stem}/constant_{index}")
+            self.weights[name] = variables.get(id(tensor), tensor).numpy()
+            taken.append(name)
+        try:
+            examples = [tf.zeros(spec.shape, spec.dtype) for spec in specs]
+            text = graph.experimental_get_compiler_ir(*examples)(stage="stablehlo")
+            # XLA's own identity, which no other dialect knows.
+            text = text.replace("mhlo.copy", "stablehlo.optimization_barrier")
+            version = stablehlo.get_minimum_version()
+            content = stablehlo.serialize_portable_artifact_str(text, version)
+        except Exception as error:  # the compiler raises whatever it stumbles over
+            raise Unsupported(_first_line(error)) from error
+        path.write_bytes(content)
+        return {"weights": taken, "stablehlo": version}
+
+    def finish(self):
+        np.savez(self.folder / "weights.npz", **self.weights)
+
+
+_WRITERS = {"onnx": _Onnx, "litert": _LiteRT, "stablehlo": _StableHLO}
+
+
+def _first_line(error: Exception) -> str:
+    """The operations that a converter's message names, or its first line."""
+    missing = set(re.findall(r"'tf\.(\w+)' op (?:is neither|requires)", str(error)))
+    if missing:
+        return f"it has no {', '.join(sorted(missing))}."
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines or [type(error).__name__])[0][:300]
