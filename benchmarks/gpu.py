@@ -1,0 +1,71 @@
+"""Prepares a measurement on a machine with a GPU that has JAX and no TensorFlow.
+
+    python benchmarks/gpu.py OUT [--entries vae_mnist gan_mnist ...] [--batches 1 16 256 1024]
+    python benchmarks/gpu/measure.py OUT        # on the GPU's machine: needs numpy and jax alone
+
+For each entry and batch size OUT receives a StableHLO export and, next to it, inputs and the
+answers of this machine's CPU. measure.py compares the GPU's answers with them and times each call.
+"""
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+
+import tfgen
+
+ENDPOINTS = ("sample", "decode", "log_likelihood")
+ENTRIES = ("ae_mnist", "vae_mnist", "gan_mnist", "pixelcnn_mnist", "pixelrnn_binarized_mnist")
+
+
+def inputs(specs: dict, batch: int, num_classes: int | None) -> dict[str, np.ndarray]:
+    """Made-up inputs of an endpoint: seeds 0, 1, ..., normal latents, uniform pixels."""
+    draw = np.random.default_rng(0)
+    made = {}
+    for name, spec in specs.items():
+        shape = (batch, *spec["shape"][1:])
+        if name == "seed":
+            value = np.arange(batch)
+        elif name == "labels":
+            value = np.arange(batch) % num_classes
+        elif name == "latents":
+            value = draw.standard_normal(shape)
+        else:
+            value = draw.integers(0, 2, shape) * 255  # levels that every model has
+        made[name] = value.astype(spec["dtype"])
+    return made
+
+
+def prepare(model, folder: Path, batch: int, endpoints: list[str]) -> None:
+    model.export(folder, format="stablehlo", batch=batch, endpoints=endpoints)
+    described = json.loads((folder / "signatures.json").read_text())
+    graphs, answers = model.signatures(), {}
+    for name, endpoint in described["endpoints"].items():
+        given = inputs(endpoint["inputs"], batch, model.num_classes)
+        answers |= {f"{name}.in.{key}": value for key, value in given.items()}
+        (output,) = graphs[name](*given.values()).values()
+        answers[f"{name}.out"] = output.numpy()
+    np.savez(folder / "answers.npz", **answers)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--entries", nargs="+", default=ENTRIES)
+    parser.add_argument("--batches", nargs="+", type=int, default=[1, 16, 256, 1024])
+    options = parser.parse_args()
+    for entry in options.entries:
+        model = tfgen.load(entry)
+        endpoints = [name for name in ENDPOINTS if name in model.endpoints()]
+        for batch in options.batches:
+            folder = options.out / f"{entry}.{batch}"
+            prepare(model, folder, batch, endpoints)
+            print(f"{folder}: {', '.join(endpoints)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
