@@ -255,7 +255,8 @@ class _StableHLO(_Writer):
         from jaxlib.mlir.dialects import stablehlo
 
         concrete = graph.get_concrete_function()
-        paths = {id(v.value.handle): v.path for v in self.model.variables}
+        # Numbered, since an encoder and a decoder may both have a "dense/kernel".
+        paths = {id(v.value.handle): f"{i}/{v.path}" for i, v in enumerate(self.model.variables)}
         variables = {id(v.handle): v for v in concrete.graph.variables}
         taken = []
         for index, tensor in enumerate(concrete.captured_inputs):
