@@ -60,8 +60,7 @@ def save(
         num_samples: Importance samples, fixed in `log_likelihood`.
         batch: Images per call. None leaves it open; StableHLO needs a number, by default 16.
         opset: ONNX only: the version of its operations, at least 18.
-        version: Of a SavedModel; refused.
-        jit_compile: Of a SavedModel; refused.
+        version, jit_compile: Options of a SavedModel; refused.
 
     Returns:
         The folder.
@@ -72,21 +71,9 @@ def save(
         OSError: The folder cannot be written.
     """
     folder = Path(folder).expanduser().absolute()
-    checks.one_of("format", format, FORMATS[1:])
-    if version is not None or jit_compile:
-        raise ValueError(
-            f"version and jit_compile are options of format 'tf_saved_model'; received format "
-            f"{format!r}. Leave them out."
-        )
-    checks.finite(0, temperature=temperature)
-    checks.at_least(1, num_samples=num_samples)
-    checks.at_least(1, **({} if batch is None else {"batch": batch}))
-    checks.at_least(OLDEST_OPSET, opset=opset)
-    if folder.exists():
-        raise ValueError(f"filepath must not exist yet; {folder} does. Name another folder.")
-    _check_installed(format)
-    if format == "stablehlo" and batch is None:
-        batch = 16
+    _check(folder, format, temperature, num_samples, batch, opset)
+    _check_foreign(format, version, jit_compile)
+    batch = 16 if format == "stablehlo" and batch is None else batch
     held = model.endpoints(float(temperature), num_samples)
     for name in endpoints or ():
         checks.one_of("endpoints", name, list(held))
@@ -105,21 +92,45 @@ def save(
         built = temporary / "export"
         built.mkdir()
         writer = _WRITERS[format](model, built, batch, opset)
-        written, refused = {}, {}
-        for name in endpoints or held:
-            try:
-                written[name] = writer.write(name, *held[name])
-            except Unsupported as reason:
-                if endpoints:
-                    raise ValueError(f"{format} cannot hold {name!r}: {reason}") from reason
-                refused[name] = str(reason)
-        if not written:
-            raise ValueError(f"{format} can hold no endpoint of this model: {refused}")
-        writer.finish()
-        details |= {"endpoints": written, "left_out": refused}
+        details |= _written(writer, held, endpoints, format)
         (built / SIGNATURES).write_text(json.dumps(details, indent=2) + "\n")
         built.rename(folder)
     return folder
+
+
+def _check(folder, format, temperature, num_samples, batch, opset) -> None:
+    checks.one_of("format", format, FORMATS[1:])
+    checks.finite(0, temperature=temperature)
+    checks.at_least(1, num_samples=num_samples)
+    checks.at_least(1, **({} if batch is None else {"batch": batch}))
+    checks.at_least(OLDEST_OPSET, opset=opset)
+    if folder.exists():
+        raise ValueError(f"filepath must not exist yet; {folder} does. Name another folder.")
+    _check_installed(format)
+
+
+def _check_foreign(format: str, version: int | None, jit_compile: bool) -> None:
+    if version is not None or jit_compile:
+        raise ValueError(
+            f"version and jit_compile are options of format 'tf_saved_model'; received format "
+            f"{format!r}. Leave them out."
+        )
+
+
+def _written(writer, held, endpoints: Sequence[str] | None, format: str) -> dict[str, Any]:
+    """Writes the endpoints; returns their descriptions, and what was left out and why."""
+    written, left_out = {}, {}
+    for name in endpoints or held:
+        try:
+            written[name] = writer.write(name, *held[name])
+        except Unsupported as reason:
+            if endpoints:
+                raise ValueError(f"{format} cannot hold {name!r}: {reason}") from reason
+            left_out[name] = str(reason)
+    if not written:
+        raise ValueError(f"{format} can hold no endpoint of this model: {left_out}")
+    writer.finish()
+    return {"endpoints": written, "left_out": left_out}
 
 
 def _check_installed(format: str) -> None:

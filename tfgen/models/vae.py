@@ -331,13 +331,15 @@ class VAE(GenerativeModel):
             )
 
         start = (tf.constant(0), tf.fill((rows,), -math.inf))
-        if passes == 1:
-            _, total = one_pass(*start)
-        else:
-            _, total = tf.while_loop(
-                lambda index, _: index < passes, one_pass, start, parallel_iterations=1
-            )
+        _, total = _repeated(one_pass, passes, start)
         return total - math.log(num_samples)
+
+
+def _repeated(body, times: int, state: tuple) -> tuple:
+    """Applies `body` to (index, value) `times` times; once without a loop, which exports like."""
+    if times == 1:
+        return body(*state)
+    return tf.while_loop(lambda index, _: index < times, body, state, parallel_iterations=1)
 
 
 def _coupling(network):
