@@ -60,7 +60,8 @@ def save(
         num_samples: Importance samples, fixed in `log_likelihood`.
         batch: Images per call. None leaves it open; StableHLO needs a number, by default 16.
         opset: ONNX only: the version of its operations, at least 18.
-        version, jit_compile: Options of a SavedModel; refused.
+        version: An option of SavedModels; refused.
+        jit_compile: An option of SavedModels; refused.
 
     Returns:
         The folder.
@@ -89,8 +90,7 @@ def save(
         "versions": {name: version_of(name) for name in ("tfgen", "tensorflow", *NEEDS[format])},
     }
     with scratch(folder.parent) as temporary:
-        built = temporary / "export"
-        built.mkdir()
+        (built := temporary / "export").mkdir()
         writer = _WRITERS[format](model, built, batch, opset)
         details |= _written(writer, held, endpoints, format)
         (built / SIGNATURES).write_text(json.dumps(details, indent=2) + "\n")

@@ -149,6 +149,7 @@ def _engine_command(
         ValueError: `host` is one address, which TF Serving does not support.
     """
     import_tensorflow()
+    from tfgen.model_repository import CONFIG
     from tfgen.serving.repository import read_config
 
     if host not in (None, "0.0.0.0"):
@@ -158,7 +159,7 @@ def _engine_command(
         )
     models = models.expanduser()
     # TF Serving needs absolute base paths, and reads the file again while it runs.
-    config = Path(tempfile.mkdtemp(prefix="tfgen-serve-")) / "models.config"
+    config = Path(tempfile.mkdtemp(prefix="tfgen-serve-")) / CONFIG
     config.write_text(str(read_config(models)))
     typer.echo(
         f"tfgen serve: starting {program}, which listens on every address of this machine; "

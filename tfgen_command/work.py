@@ -88,6 +88,9 @@ def export(
     jit: Annotated[
         bool, typer.Option("--jit", help="Compile the endpoints with XLA, for each batch size.")
     ] = False,
+    format: Annotated[
+        str, typer.Option(help="tf_saved_model, onnx, litert or stablehlo.")
+    ] = "tf_saved_model",
 ) -> None:
     """Writes SavedModels and models.config into a repository for TensorFlow Serving."""
     if (name is None) != all_entries:
@@ -96,13 +99,9 @@ def export(
     from tfgen import export as exporting
     from tfgen import zoo
 
+    options = {"temperature": temperature, "num_samples": num_samples}
+    if format == "tf_saved_model" or version is not None or jit:
+        options |= {"version": version, "jit_compile": jit}
     for entry in zoo.list_models() if all_entries else [name]:
-        written = exporting.add(
-            out,
-            entry,
-            version=version,
-            temperature=temperature,
-            num_samples=num_samples,
-            jit_compile=jit,
-        )
+        written = exporting.add(out, entry, format, **options)
         say(f"Exported {written.resolve()}")
