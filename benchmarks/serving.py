@@ -5,6 +5,8 @@ overhead    one request at a time, batch 1: the bare signature call of `tf.saved
             sides take turns. The difference is the cost of serving, client included.
 batching    requests/s of 32 clients that ask for one image each over gRPC, with batching and
             with --max-batch-size 1; the sides take turns
+health      GET /health again and again, while one client sends requests of 256 rows, which are
+            allowed, and another requests of 45 MB, which are refused
 load        32 clients for --seconds over all models, endpoints and both protocols, 1 to 4 rows per
             request. Every answer is checked against the bare call at batch 1 for the same seed, to
             one grey level: across batch shapes the noise is the same, float rounding may differ.
@@ -45,6 +47,7 @@ POOL = 64  # seeds a model, whose images are known beforehand
 GROWTH = 1.05  # resident memory after the load / after its first third, at most
 # Over the bare call at batch 1, at most; or as this share of the call, where that is more.
 OVERHEAD_MS, OVERHEAD_SHARE = {"grpc": 2.0, "rest": 2.0}, 0.2
+HEALTH_MS = 50.0  # of /health under large requests, 99th percentile, at most
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -253,6 +256,46 @@ def batching(models: Path, known: dict[str, Known], repeats: int, seconds: float
     return found
 
 
+def health(models: Path, seconds: float) -> list[float]:
+    """Returns milliseconds of /health while large requests arrive, some of them refused."""
+    refused = b'{"signature_name": "reconstruct", "inputs": [' + b"0, " * 15_000_000 + b"0]}"
+    images = np.random.default_rng(0).integers(0, 256, (256, 28, 28, 1))
+    allowed = json.dumps({"signature_name": "reconstruct", "inputs": images.tolist()}).encode()
+    stop, answers, faults = threading.Event(), {200: 0, 400: 0}, []
+
+    with serving(models) as server:
+
+        def send(body: bytes, expected: int) -> None:
+            while not stop.is_set():
+                connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+                with contextlib.closing(connection):
+                    connection.request("POST", "/v1/models/ae_mnist:predict", body)
+                    status = connection.getresponse().status
+                if status != expected:
+                    faults.append(f"status {status} instead of {expected}")
+                    return
+                answers[status] += 1
+
+        work = [threading.Thread(target=send, args=a) for a in ((refused, 400), (allowed, 200))]
+        for thread in work:
+            thread.start()
+        waits, end = [], time.perf_counter() + seconds
+        while time.perf_counter() < end and not faults:
+            start = time.perf_counter()
+            connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+            with contextlib.closing(connection):
+                connection.request("GET", "/health")
+                connection.getresponse().read()
+            waits.append(1000 * (time.perf_counter() - start))
+            time.sleep(0.01)
+        stop.set()
+        for thread in work:
+            thread.join()
+    if faults or not all(answers.values()):
+        raise RuntimeError(f"{faults or answers}")
+    return waits
+
+
 def load(models: Path, known: dict[str, Known], seconds: float):
     """Returns latencies in milliseconds, faults, and the server's memory in MB over time."""
     from PIL import Image
@@ -312,7 +355,7 @@ def main() -> int:
     parser.add_argument("--models", type=Path, help="a repository with the entries, exported")
     parser.add_argument("--seconds", type=float, default=30.0, help="of load (default %(default)s)")
     parser.add_argument("--slice", type=float, default=2.0, help="seconds per side and round")
-    parser.add_argument("--only", choices=("overhead", "batching", "load"))
+    parser.add_argument("--only", choices=("overhead", "batching", "load", "health"))
     arguments = parser.parse_args()
 
     with contextlib.ExitStack() as stack:
@@ -325,7 +368,7 @@ def main() -> int:
             name: max((models / name).glob("[0-9]*"), key=lambda p: int(p.name)) for name in NAMES
         }
         known = {name: Known(name, path) for name, path in paths.items()}
-        wanted = [arguments.only] if arguments.only else ["overhead", "batching", "load"]
+        wanted = [arguments.only] if arguments.only else ["overhead", "batching", "load", "health"]
         tables, figures, verdicts = [], {}, []
         if "overhead" in wanted:
             report_overhead(
@@ -340,6 +383,8 @@ def main() -> int:
             )
         if "load" in wanted:
             report_load(load(models, known, arguments.seconds), tables, figures, verdicts)
+        if "health" in wanted:
+            report_health(health(models, arguments.seconds), tables, figures, verdicts)
     passed = all(good for good, _ in verdicts)
     verdict = "; ".join(text for _, text in verdicts) or "for information"
     return common.finish("\n\n".join(tables), figures, passed, verdict, arguments.json)
@@ -372,6 +417,14 @@ def report_batching(found, tables, figures) -> None:
         rows.append([name, *medians, f"{gain['ratio']:.2f}", spread])
     header = (f"requests/s, {CLIENTS} clients", "batched", "one by one", "ratio", "min..max")
     tables.append(common.format_table(header, rows))
+
+
+def report_health(waits: list[float], tables, figures, verdicts) -> None:
+    p50, p99, most = np.percentile(waits, [50, 99, 100])
+    figures["health_ms"] = {"requests": len(waits), "p50": p50, "p99": p99, "max": most}
+    row = [f"{len(waits):,}", f"{p50:.1f}", f"{p99:.1f}", f"{most:.1f}"]
+    tables.append(common.format_table(("/health, ms", "p50", "p99", "max"), [row]))
+    verdicts.append((p99 <= HEALTH_MS, f"/health within {p99:.1f} ms (p99), limit {HEALTH_MS:g}"))
 
 
 def report_load(measured, tables, figures, verdicts) -> None:
