@@ -1,7 +1,7 @@
 """What glibc's allocator settings do to a training step, with and without XLA.
 
 defaults      glibc as it comes
-mallopt       tfgen.training.tune_allocator(), called by the running process as `tfgen train` does
+mallopt       tfgen.allocator.tune_allocator(), called by the running process as `tfgen train` does
 environment   MALLOC_* variables, set before Python starts
 
 Each combination with jit_compile on or off runs in a separate process. The processes stay alive,
@@ -86,7 +86,7 @@ class Worker:
 def work(arguments: argparse.Namespace) -> int:
     """The worker's side: sets the allocator first, then imports, compiles and answers."""
     if arguments.worker == "mallopt":
-        from tfgen.training import tune_allocator
+        from tfgen.allocator import tune_allocator
 
         if not tune_allocator():
             print("this C library has no mallopt; nothing was changed", file=sys.stderr)

@@ -191,13 +191,12 @@ class Training:
         recipe = zoo.load_recipe(name)
         if jit_compile is not None:
             recipe = dataclasses.replace(recipe, jit_compile=jit_compile)
-        images, labels = data.arrays(recipe.data, "train")
+        split = data.open_split(recipe.data, "train")
+        steps_per_epoch = split.count // recipe.batch_size
         self.recipe = recipe
-        self.model = training.build(recipe)
-        self.most_steps = recipe.epochs * (len(images) // recipe.batch_size)
-        if self.model.num_classes is None:
-            labels = None
-        self._batches = training.batches(recipe, images, labels, 0)
+        self.model = training.build(recipe, steps_per_epoch)
+        self.most_steps = recipe.epochs * steps_per_epoch
+        self._batches = training.train_batches(recipe, split, self.model.num_classes is not None)
 
     def batches(self, steps: int):
         """Returns a finite dataset of the first `steps` batches, of known length."""

@@ -149,7 +149,7 @@ class Network:
             def moved(step, batch):
                 images, labels = batch
                 index = step * BATCH_SIZE + tf.range(BATCH_SIZE, dtype=tf.int64)
-                return training.shifted(images, noise.fold(seed, index), shift), labels
+                return training.random_shift(images, noise.fold(seed, index), shift), labels
 
             batches = tf.data.Dataset.zip(tf.data.Dataset.counter(), batches).map(moved)
             batches = batches.take(epochs * -(-len(labels) // BATCH_SIZE))

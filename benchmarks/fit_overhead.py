@@ -154,7 +154,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=5.0, help="seconds per side and round")
     arguments = parser.parse_args()
 
-    from tfgen.training import tune_allocator
+    from tfgen.allocator import tune_allocator
 
     tune_allocator()  # as `tfgen train` does
     training = common.Training(arguments.name)

@@ -1,6 +1,6 @@
 """Our GAN against the public recipes of keras.io, trained on the same data for the same time.
 
-ours    --name's recipe through tfgen.training.build and batches, with its jit_compile. Only its
+ours    --name's recipe through tfgen.training, build and train_batches, with its jit_compile. Only its
         epochs are changed, and its restarts in proportion: as many whole epochs as fit into
         --minutes according to a short trial, so that its schedule ends with its time. Samples are
         drawn as `sample` draws them, from its averaged generator.
@@ -238,28 +238,28 @@ class Side:
 
 
 def our_side(recipe, images: tf.Tensor) -> Side:
-    from tfgen import training
+    from tfgen import data, training
 
-    model = training.build(recipe)
+    model, split = training.build(recipe), data.Arrays(images, None)
     return Side(
         model,
         [optimizer for optimizer, _ in model.optimizers.values()],
         recipe.batch_size,
-        lambda step: training.batches(recipe, images, None, step),
+        lambda step: training.train_batches(recipe, split, False, step),
     )
 
 
 def public_side(name: str, recipe, images: tf.Tensor) -> Side:
-    from tfgen import training
+    from tfgen import data, training
 
     published = PUBLISHED[name]
     # Epochs without end: the clock stops it.
     order = dataclasses.replace(recipe, batch_size=published.batch_size, epochs=10**6, shift=0)
     keras.utils.set_random_seed(recipe.seed)
-    model = PublicGAN(published, recipe.seed)
+    model, split = PublicGAN(published, recipe.seed), data.Arrays(images, None)
 
     def batches(step):
-        return training.batches(order, images, None, step).map(
+        return training.train_batches(order, split, False, step).map(
             lambda batch: tf.cast(batch, tf.float32) / 255.0
         )
 
@@ -302,7 +302,7 @@ def main() -> int:
         parser.error("--minutes and --slice must be positive")
 
     from tfgen import data, zoo
-    from tfgen.training import tune_allocator
+    from tfgen.allocator import tune_allocator
 
     tune_allocator()
     num_samples = arguments.num_samples

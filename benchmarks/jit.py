@@ -49,7 +49,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=5.0, help="seconds per side and round")
     arguments = parser.parse_args()
 
-    from tfgen.training import tune_allocator
+    from tfgen.allocator import tune_allocator
 
     tune_allocator()
     names = arguments.names or common.recipe_names()

@@ -30,7 +30,7 @@ def main() -> int:
     num, batch_size = arguments.num, arguments.batch_size
 
     from tfgen import distributions, pixels
-    from tfgen.training import tune_allocator
+    from tfgen.allocator import tune_allocator
 
     tune_allocator()
     model = common.zoo_model(arguments.name)

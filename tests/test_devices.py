@@ -47,7 +47,7 @@ MIRRORED = """
         with strategy.scope():
             model = training.build(recipe)
             split = data.open_split(recipe.data, "train")
-            batches = training.split_batches(recipe, split, False, 0)
+            batches = training.train_batches(recipe, split, False, 0)
             batches = strategy.experimental_distribute_dataset(batches)
             step = lambda images, *labels: (images, model.step_seeds(tf.shape(images)[0]))
             batch = next(iter(batches))
@@ -290,8 +290,8 @@ def test_strategies_by_name(monkeypatch, capsys):
 
 
 def test_one_process_asks_nobody():
-    assert devices.any_asks(True) is True
-    assert devices.any_asks(False) is False
+    assert devices.any_process(True) is True
+    assert devices.any_process(False) is False
     arrays = [np.arange(3)]
     assert devices.broadcast(arrays) is arrays
     assert devices.is_chief()

@@ -69,7 +69,7 @@ def test_full_disk(whole, tmp_path):
         kept = sorted((disk / "run").glob("checkpoint-*"))
         assert kept, "not even the first checkpoint fitted"
         for path in kept:
-            training._read_arrays(path)
+            training.CheckpointFiles.read(path)
         ballast.unlink()
         resumed = training.train(RECIPE, disk / "run", resume=True, verbose=0)
         for own, other in zip(resumed.get_weights(), model.get_weights(), strict=True):
@@ -193,7 +193,7 @@ def test_the_lock_is_freed(tmp_path):
 
 def test_sigterm_saves_and_ends(whole, tmp_path, monkeypatch):
     def step(self, batch, logs=None):
-        if self.state["step"] == 4:
+        if self.state.step == 4:
             os.kill(os.getpid(), signal.SIGTERM)
         original(self, batch, logs)
 

@@ -101,18 +101,18 @@ def test_a_run_with_skipped_steps_resumes(tmp_path, monkeypatch):
     )
     original = training.build
 
-    def build(recipe):
-        model = original(recipe)
+    def build(*args):
+        model = original(*args)
         model.optimizer.dynamic_scale.assign(1e38)
         return model
 
-    monkeypatch.setattr(training, "build", build)
+    monkeypatch.setattr("tfgen.training.run.build", build)
     whole = training.train(recipe, tmp_path / "whole", verbose=0)
     assert int(whole.optimizer.iterations) < 16
 
     def step(self, batch, logs=None):
         on_end(self, batch, logs)
-        if self.state["step"] == 11:
+        if self.state.step == 11:
             raise KeyboardInterrupt
 
     on_end = training.Checkpoint.on_train_batch_end

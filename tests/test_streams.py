@@ -87,11 +87,11 @@ def test_batches_can_be_skipped(request, source, monkeypatch):
     recipe = dataclasses.replace(RECIPE, data=str(request.getfixturevalue(source)))
     split = data.open_split(recipe.data, "train")
     assert not isinstance(split, data.Arrays)
-    whole = list(training.split_batches(recipe, split, True, 0).as_numpy_iterator())
+    whole = list(training.train_batches(recipe, split, True, 0).as_numpy_iterator())
     per_epoch = split.count // recipe.batch_size
     assert len(whole) == 3 * per_epoch
     for first in (1, per_epoch, per_epoch + 2):
-        rest = list(training.split_batches(recipe, split, True, first).as_numpy_iterator())
+        rest = list(training.train_batches(recipe, split, True, first).as_numpy_iterator())
         for (a, b), (c, d) in zip(rest, whole[first:], strict=True):
             np.testing.assert_array_equal(a, c)
             np.testing.assert_array_equal(b, d)
@@ -103,7 +103,7 @@ def test_a_resumed_run_on_shards_ends_as_a_whole_one(shards, tmp_path, monkeypat
 
     def step(self, batch, logs=None):
         original(self, batch, logs)
-        if self.state["step"] == 11:
+        if self.state.step == 11:
             raise KeyboardInterrupt
 
     original = training.Checkpoint.on_train_batch_end
@@ -210,7 +210,7 @@ def test_a_folder_gives_the_same_batches_in_memory_and_not(folder, monkeypatch):
         *(read.count, read.image_shape, read.num_classes),
     )
     assert held.digest() == read.digest()
-    a, b = (training.split_batches(recipe, split, True, 0) for split in (held, read))
+    a, b = (training.train_batches(recipe, split, True, 0) for split in (held, read))
     for (images, labels), (others, classes) in zip(a, b, strict=True):
         np.testing.assert_array_equal(images, others)
         np.testing.assert_array_equal(labels, classes)

@@ -15,7 +15,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfgen import AutoEncoder, data, devices, noise, plots, training
+from tfgen import (
+    AutoEncoder,
+    allocator,
+    data,
+    devices,
+    noise,
+    optimizers,
+    plots,
+    training,
+)
 from tfgen.recipe import Recipe
 
 # Everything random is on: noise, shifts, the data's order; and everything with a state.
@@ -135,6 +144,19 @@ def test_run_ends_with_the_best_averaged_weights(whole):
     assert found["loss"] == pytest.approx(min(losses), rel=1e-6)
 
 
+def test_a_trained_model_is_saved_whole(whole, tmp_path):
+    """`import tfgen` alone must bring all classes of the file, the learning rate's too."""
+    whole[1].save(tmp_path / "trained.keras")
+    script = (
+        "import sys, keras, tfgen; model = keras.models.load_model(sys.argv[1]); "
+        "print(int(model.optimizer.iterations), type(model.optimizer._learning_rate).__name__)"
+    )
+    command = [sys.executable, "-c", script, tmp_path / "trained.keras"]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert run.stdout.split() == ["24", "CosineCycles"]
+
+
 def test_build_is_a_function_of_the_recipe():
     weights = [training.build(recipe).get_weights() for recipe in (SIMPLE, SIMPLE)]
     for a, b in zip(*weights, strict=True):
@@ -173,7 +195,7 @@ def test_damaged_checkpoint_falls_back(cut, whole, tmp_path, capsys, damage):
         model = training.build(RECIPE)
         checkpoint = training.Checkpoint(folder, training.AveragedWeights(0.9))
         assert checkpoint.restore(model)
-        assert checkpoint.state["step"] == int(model.optimizer.iterations) == 10
+        assert checkpoint.state.step == int(model.optimizer.iterations) == 10
     assert "checkpoint-000000011.npz cannot be read" in capsys.readouterr().out
 
 
@@ -294,8 +316,13 @@ NUMBERED = np.arange(50, dtype=np.uint8).reshape(50, 1, 1, 1)
 ORDERED = dataclasses.replace(RECIPE, batch_size=7, epochs=3, shift=0)  # 7 steps an epoch
 
 
+def batches_of(recipe: Recipe, images, labels, first_step: int = 0) -> tf.data.Dataset:
+    split = data.Arrays(images, labels)
+    return training.train_batches(recipe, split, labels is not None, first_step)
+
+
 def order(recipe: Recipe, first_step: int = 0, labels: np.ndarray | None = None) -> np.ndarray:
-    batches = training.batches(recipe, NUMBERED, labels, first_step)
+    batches = batches_of(recipe, NUMBERED, labels, first_step)
     return np.stack([batch.numpy().ravel() for batch in batches])  # (steps, batch)
 
 
@@ -326,18 +353,15 @@ def test_order_is_a_function_of_seed_and_epoch():
 
 def test_labels_and_shifts_go_with_their_images():
     labels = np.arange(50)
-    for images, classes in training.batches(ORDERED, NUMBERED, labels, 0):
+    for images, classes in batches_of(ORDERED, NUMBERED, labels):
         np.testing.assert_array_equal(images.numpy().ravel(), classes)
     images, _ = data.arrays("digits", "train")
     recipe = dataclasses.replace(RECIPE, epochs=1)
     whole, rest = (
-        [batch.numpy() for batch in training.batches(recipe, images, None, first)]
-        for first in (0, 5)
+        [batch.numpy() for batch in batches_of(recipe, images, None, first)] for first in (0, 5)
     )
     np.testing.assert_array_equal(whole[5:], rest)
-    plain = [
-        b.numpy() for b in training.batches(dataclasses.replace(recipe, shift=0), images, None, 0)
-    ]
+    plain = [b.numpy() for b in batches_of(dataclasses.replace(recipe, shift=0), images, None)]
     moved = [(a != b).any((1, 2, 3)).mean() for a, b in zip(whole, plain, strict=True)]
     assert 0.7 < np.mean(moved) < 0.98  # one of nine shifts is none
 
@@ -346,11 +370,11 @@ def test_labels_and_shifts_go_with_their_images():
 
 
 @pytest.mark.parametrize("most", [1, 2])
-def test_shifted_moves_by_at_most_most(most):
+def test_random_shift_moves_by_at_most_most(most):
     image = np.zeros((9, 11, 1), np.uint8)
     image[4, 5], image[4, 6] = 200, 100
     images = tf.constant(np.repeat(image[None], 2000, 0))
-    moved = training.shifted(images, tf.range(2000, dtype=tf.int64), most).numpy()
+    moved = training.random_shift(images, tf.range(2000, dtype=tf.int64), most).numpy()
     assert moved.dtype == np.uint8
     assert moved.shape == images.shape
     assert (np.sort(moved.reshape(2000, -1), 1) == np.sort(image.ravel())).all()
@@ -361,12 +385,12 @@ def test_shifted_moves_by_at_most_most(most):
     assert (counts > 0.6 * 2000 / counts.size).all()
 
 
-def test_shifted_depends_on_each_images_own_seed():
+def test_random_shift_depends_on_each_images_own_seed():
     images = tf.constant(laws.images_for(AutoEncoder((8, 8, 1)), 6))
     seeds = noise.fold(5, tf.range(6, dtype=tf.int64))
-    together = training.shifted(images, seeds, 2)
+    together = training.random_shift(images, seeds, 2)
     for i in range(6):
-        alone = training.shifted(images[i : i + 1], seeds[i : i + 1], 2)
+        alone = training.random_shift(images[i : i + 1], seeds[i : i + 1], 2)
         np.testing.assert_array_equal(alone[0], together[i])
 
 
@@ -374,7 +398,7 @@ def test_shifted_depends_on_each_images_own_seed():
 
 
 def test_one_cycle_is_keras_own_cosine():
-    ours = training.CosineCycles(0.3, 0.1, 20, [120])
+    ours = optimizers.CosineCycles(0.3, 0.1, 20, [120])
     keras_own = keras.optimizers.schedules.CosineDecay(
         0.0, 100, alpha=0.1, warmup_target=0.3, warmup_steps=20
     )
@@ -383,8 +407,8 @@ def test_one_cycle_is_keras_own_cosine():
 
 
 def test_cycles_start_again_at_the_peak():
-    schedule = training.CosineCycles.from_config(
-        training.CosineCycles(2.0, 0.5, 4, [10, 16]).get_config()
+    schedule = optimizers.CosineCycles.from_config(
+        optimizers.CosineCycles(2.0, 0.5, 4, [10, 16]).get_config()
     )
     rates = [float(schedule(tf.constant(step, tf.int64))) for step in range(20)]
     assert rates[:5] == pytest.approx([0.0, 0.5, 1.0, 1.5, 2.0])
@@ -469,13 +493,13 @@ def test_patience_stops_and_the_best_epoch_is_kept(tmp_path):
 
 
 def test_tune_allocator():
-    assert training.tune_allocator() in (True, False)
-    assert isinstance(training.tune_allocator(), bool)
+    assert allocator.tune_allocator() in (True, False)
+    assert isinstance(allocator.tune_allocator(), bool)
 
 
 def test_only_linux_has_an_allocator_to_tune(monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
-    assert training.tune_allocator() is False
+    assert allocator.tune_allocator() is False
 
 
 def test_tensorboard_that_is_not_installed(tmp_path, monkeypatch):

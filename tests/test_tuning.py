@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from conftest import CONFIGURATIONS, FAMILIES
 
-from tfgen import AutoEncoder, families, training, tuning, zoo
+from tfgen import AutoEncoder, families, optimizers, training, tuning, zoo
 from tfgen.recipe import Recipe
 
 SMALL = {"image_shape": (8, 8, 1), "latent_dim": 2, "filters": (4,), "dense_units": 8}
@@ -138,8 +138,8 @@ def test_lora_refuses(first_case):
 def test_rates_by_variable():
     variables = [keras.Variable(np.ones(3, np.float32)) for _ in range(3)]
     plain = [keras.Variable(np.ones(3, np.float32)) for _ in range(3)]
-    grouped = tuning.GroupedAdam([1.0, 0.1, 10.0], learning_rate=0.01)
-    grouped = tuning.GroupedAdam.from_config(grouped.get_config())
+    grouped = optimizers.GroupedAdam([1.0, 0.1, 10.0], learning_rate=0.01)
+    grouped = optimizers.GroupedAdam.from_config(grouped.get_config())
     adam = keras.optimizers.Adam(0.01)
     gradients = [tf.constant([1.0, -2.0, 0.5])] * 3
     grouped.apply(gradients, variables)
@@ -149,7 +149,7 @@ def test_rates_by_variable():
             1 - variable.numpy(), factor * (1 - reference.numpy()), rtol=1e-3
         )
     with pytest.raises(ValueError, match="one number for each of the 2 variables"):
-        tuning.GroupedAdam([1.0]).build(variables[:2])
+        optimizers.GroupedAdam([1.0]).build(variables[:2])
 
 
 # Weights that start anew

@@ -9,6 +9,7 @@ from importlib.metadata import version as _version
 from typing import TYPE_CHECKING
 
 from tfgen import backend as _backend  # noqa: F401, the first import: it checks Keras' settings
+from tfgen import optimizers as _optimizers  # noqa: F401, part of what `load_model` has to find
 from tfgen.models.autoencoder import AutoEncoder
 from tfgen.models.classifier import Classifier
 from tfgen.models.gan import GAN

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 __all__ = [
     "STRATEGIES",
-    "any_asks",
+    "any_process",
     "apply_gradients",
     "broadcast",
     "is_chief",
@@ -99,11 +99,11 @@ def _task() -> tuple[int, int]:
     return resolver.task_id, len(resolver.cluster_spec().as_dict()["worker"])
 
 
-def any_asks(asks: bool) -> bool:
+def any_process(flag: bool) -> bool:
     """Returns whether any of the processes passes True; all have to call it at the same step."""
     if num_workers() == 1:
-        return asks
-    return bool(_total([np.float32(asks)])[0] > 0)
+        return flag
+    return bool(_total([np.float32(flag)])[0] > 0)
 
 
 def broadcast(arrays: list[np.ndarray]) -> list[np.ndarray]:

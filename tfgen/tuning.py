@@ -14,15 +14,7 @@ import numpy as np
 
 from tfgen import checks
 
-__all__ = [
-    "GroupedAdam",
-    "copy_weights",
-    "enable_lora",
-    "matching",
-    "set_trainable",
-    "values",
-    "weights",
-]
+__all__ = ["copy_weights", "enable_lora", "matching", "set_trainable", "values", "weights"]
 
 LORA_WEIGHTS = ("lora_kernel_a", "lora_kernel_b", "lora_embeddings_a", "lora_embeddings_b")
 
@@ -194,32 +186,3 @@ def copy_weights(source: keras.Model, target: keras.Model) -> list[str]:
             "initial weights must come from a model of a like configuration."
         )
     return kept
-
-
-@keras.saving.register_keras_serializable("tfgen")
-class GroupedAdam(keras.optimizers.Adam):
-    """Adam with a factor on the learning rate of each variable.
-
-    Args:
-        factors: One for each variable, in the order of `build`.
-        **kwargs: As for `keras.optimizers.Adam`.
-    """
-
-    def __init__(self, factors: list[float], **kwargs):
-        super().__init__(**kwargs)
-        self.factors = [float(factor) for factor in factors]
-
-    def build(self, variables: list[keras.Variable]) -> None:
-        if len(variables) != len(self.factors):
-            raise ValueError(
-                f"factors must hold one number for each of the {len(variables)} variables; "
-                f"received {len(self.factors)}."
-            )
-        super().build(variables)
-
-    def update_step(self, gradient, variable, learning_rate):
-        factor = self.factors[self._get_variable_index(variable)]
-        super().update_step(gradient, variable, learning_rate * factor)
-
-    def get_config(self):
-        return {**super().get_config(), "factors": list(self.factors)}

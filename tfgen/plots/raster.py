@@ -225,7 +225,7 @@ def read_log(path: Path) -> dict[str, list[float]]:
 
 
 def _number(text: str) -> float:
-    """Reads a number; CSVLogger writes NA where an epoch has none, which draws as a gap."""
+    """Reads a number; what an epoch does not have draws as a gap."""
     try:
         return float(text)
     except ValueError:

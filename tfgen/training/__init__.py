@@ -1,0 +1,33 @@
+"""From a recipe to a fitted model: data order, schedule, averaged weights, exact resume.
+
+Everything random is a pure function of numbers that a checkpoint holds: the order of the data of
+(seed, epoch), noise and shifts of (seed, step, index in the global batch). A run that was killed
+goes on from its newest checkpoint and ends with the weights of a run that was not.
+
+    run         a recipe's training from start to end
+    build       the model and its optimizers
+    batches     which images, in which order
+    callbacks   what happens after each step and epoch: averages, log, pictures
+    checkpoint  the state of a run, and its files
+"""
+
+from tfgen.training.batches import random_shift, train_batches, validation_batches
+from tfgen.training.build import build
+from tfgen.training.callbacks import AveragedWeights, CSVLog, DrawSamples
+from tfgen.training.checkpoint import Checkpoint, CheckpointFiles, RunState
+from tfgen.training.run import provenance, train
+
+__all__ = [
+    "AveragedWeights",
+    "CSVLog",
+    "Checkpoint",
+    "CheckpointFiles",
+    "DrawSamples",
+    "RunState",
+    "build",
+    "provenance",
+    "random_shift",
+    "train",
+    "train_batches",
+    "validation_batches",
+]

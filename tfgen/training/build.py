@@ -1,0 +1,100 @@
+"""From a recipe to a model with its initial weights and its optimizers."""
+
+import keras
+
+from tfgen import data, families, tuning, zoo
+from tfgen.devices import num_replicas
+from tfgen.models.base import ImageModel
+from tfgen.optimizers import CosineCycles, GroupedAdam
+from tfgen.recipe import Recipe
+
+__all__ = ["build"]
+
+
+def build(recipe: Recipe, steps_per_epoch: int | None = None) -> ImageModel:
+    """Returns the recipe's model with its initial weights, compiled with its optimizer.
+
+    The initial weights are a function of the recipe's seed.
+
+    Args:
+        recipe: What to build.
+        steps_per_epoch: Of the train split; None opens the data to find out.
+
+    Raises:
+        ValueError: An unknown family, a constructor argument that it does not have, or a recipe
+            that does not fit it.
+    """
+    if steps_per_epoch is None:
+        steps_per_epoch = data.open_split(recipe.data, "train").count // recipe.batch_size
+    family = families.find(recipe.family)
+    keras.utils.set_random_seed(recipe.seed)
+    try:
+        model = family(**{"seed": recipe.seed, "dtype": recipe.precision, **recipe.model})
+    except TypeError as error:
+        raise ValueError(f"recipe: model does not fit {recipe.family}: {error}.") from error
+    _check(recipe, model)
+    if recipe.initial is not None:
+        for kept in tuning.copy_weights(zoo.load(recipe.initial), model):
+            print(f"starts from scratch: {kept}")
+    for part, rank in recipe.lora.items():
+        model.enable_lora(rank, part)
+    model.freeze(*recipe.freeze)
+    model.compile()  # so that the model says what each optimizer trains
+    scales = _scales(recipe, model)
+    optimizers = {
+        name: _optimizer(
+            recipe,
+            recipe.learning_rates.get(name, recipe.learning_rate),
+            model.updates_per_step[name] * steps_per_epoch,
+            [scales.get(id(v), 1.0) for v in variables] if scales else None,
+        )
+        for name, (_, variables) in model.optimizers.items()
+    }
+    # XLA on a GPU or a CPU does not compile the sums over replicas.
+    model.compile(**optimizers, jit_compile=recipe.jit_compile and num_replicas() == 1)
+    model.build_optimizers()
+    return model
+
+
+def _check(recipe: Recipe, model: ImageModel) -> None:
+    """Raises ValueError where the recipe asks for what the family does not have."""
+    unknown = set(recipe.learning_rates) - set(model.updates_per_step)
+    if unknown:
+        raise ValueError(
+            f"recipe: learning_rates must name optimizers of {recipe.family}, "
+            f"{', '.join(model.updates_per_step)}; received {sorted(unknown)[0]!r}."
+        )
+    if recipe.patience is not None and "loss" not in model.loss_names:
+        raise ValueError(
+            f"recipe: patience must be null for {recipe.family}, which has no single loss to "
+            f"monitor; received {recipe.patience!r}."
+        )
+
+
+def _scales(recipe: Recipe, model: ImageModel) -> dict[int, float]:
+    """The recipe's scales of the learning rate by the id of the variable."""
+    held = tuning.weights(model)
+    return {
+        id(held[name]): scale
+        for part, scale in recipe.learning_rate_factors.items()
+        for name in tuning.matching(held, [part])
+    }
+
+
+def _optimizer(
+    recipe: Recipe, learning_rate: float, updates: int, scales: list[float] | None
+) -> keras.optimizers.Optimizer:
+    """Adam on the recipe's schedule; it makes `updates` updates an epoch."""
+    ends = [updates * epoch for epoch in (*recipe.restarts, recipe.epochs)]
+    warmup = min(recipe.warmup_steps, ends[0] // 2)
+    beta_1, beta_2 = recipe.betas
+    settings = {
+        "learning_rate": CosineCycles(learning_rate, recipe.final_learning_rate, warmup, ends),
+        "beta_1": beta_1,
+        "beta_2": beta_2,
+        # See apply_gradients.
+        "global_clipnorm": recipe.clip_norm and recipe.clip_norm / num_replicas(),
+    }
+    if scales is None:
+        return keras.optimizers.Adam(**settings)
+    return GroupedAdam(scales, **settings)

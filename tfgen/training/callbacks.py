@@ -1,0 +1,137 @@
+"""What happens after each step and each epoch: averaged weights, the log, pictures."""
+
+import contextlib
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfgen import pictures, plots
+from tfgen.devices import move_averages
+from tfgen.files import replacing
+
+__all__ = ["AveragedWeights", "CSVLog", "DrawSamples"]
+
+
+class AveragedWeights(keras.callbacks.Callback):
+    """Keeps an exponential moving average of the weights (`devices.move_averages`).
+
+    The average stands in for the weights during every evaluation and after training. Unlike
+    Keras' `use_ema`, its momentum is warmed up: a constant one would still hold the initial
+    weights after a short run.
+
+    Args:
+        momentum: In [0, 1).
+    """
+
+    def __init__(self, momentum: float):
+        super().__init__()
+        self.momentum = momentum
+        self.averages: list[tf.Variable] = []
+        self._swapped = False
+
+    def start(self, model: keras.Model) -> None:
+        """Starts the average at the weights."""
+        self.averages = [tf.Variable(v.numpy()) for v in model.trainable_variables]
+
+    def on_train_begin(self, logs=None):
+        """Makes the average, unless a checkpoint has filled it."""
+        if not self.averages:
+            self.start(self.model)
+        weights = [v.value for v in self.model.trainable_variables]
+        iterations = self.model.optimizer.iterations.value
+        averages, momentum = self.averages, self.momentum
+
+        @tf.function(autograph=False)
+        def update():
+            move_averages(averages, weights, iterations, momentum)
+
+        self._update = update.get_concrete_function()
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Moves the average by one step."""
+        self._update()
+
+    def swap(self) -> None:
+        """Exchanges weights and average."""
+        for average, weight in zip(self.averages, self.model.trainable_variables, strict=True):
+            held = average.numpy()
+            average.assign(weight.numpy())
+            weight.assign(held)
+        self._swapped = not self._swapped
+
+    @contextlib.contextmanager
+    def swapped(self) -> Iterator[None]:
+        """Puts the average in the place of the weights for a while."""
+        self.swap()
+        try:
+            yield
+        finally:
+            self.swap()
+
+    def on_test_begin(self, logs=None):
+        """Evaluates with the average."""
+        if self.averages:
+            self.swap()
+
+    def on_test_end(self, logs=None):
+        """Goes back to the weights."""
+        if self._swapped:
+            self.swap()
+
+    def on_train_end(self, logs=None):
+        """Leaves the average in the model."""
+        if not self._swapped:
+            self.swap()
+
+
+def with_averages(averages: AveragedWeights | None) -> contextlib.AbstractContextManager[None]:
+    """Returns `averages.swapped()`, or does nothing where a run has no averages."""
+    return contextlib.nullcontext() if averages is None else averages.swapped()
+
+
+class CSVLog(keras.callbacks.Callback):
+    """Appends a row to `path` at each epoch's end; a resumed run repeats and misses none.
+
+    Keras' own CSVLogger would repeat the rows of epochs that are trained again after a resume.
+    """
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.path = Path(path)
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Rewrites the file with the rows before this epoch and this one."""
+        rows = []
+        if self.path.exists():
+            with self.path.open(newline="") as file:
+                rows = [row for row in csv.DictReader(file) if int(row["epoch"]) < epoch]
+        rows.append({"epoch": epoch, **{k: float(v) for k, v in (logs or {}).items()}})
+        with replacing(self.path) as path, path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[-1]))
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+class DrawSamples(keras.callbacks.Callback):
+    """Draws images from the same seeds after each epoch, or reconstructs the same images.
+
+    Args:
+        folder: PNG files epoch_0001.png, ... go here.
+        images: Images to reconstruct.
+        averages: The run's `AveragedWeights`, whose weights draw.
+    """
+
+    def __init__(self, folder: Path, images: np.ndarray, averages: AveragedWeights | None):
+        super().__init__()
+        self.folder, self.averages = Path(folder), averages
+        self.images = images
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Writes the epoch's picture."""
+        with with_averages(self.averages):
+            picture = pictures.fixed_picture(self.model, self.images)
+        plots.save(picture, self.folder / f"epoch_{epoch + 1:04d}.png", scale=pictures.SCALE)

@@ -1,0 +1,314 @@
+"""The state of a run: what it is, its files, and when they are written."""
+
+import dataclasses
+import json
+import time
+import zipfile
+import zlib
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from tfgen import devices
+from tfgen.files import replacing
+from tfgen.models.base import ImageModel
+from tfgen.training.callbacks import AveragedWeights, with_averages
+
+__all__ = ["Checkpoint", "CheckpointFiles", "RunState"]
+
+CHECK_EVERY = 50  # steps between two looks at whether the losses are still finite
+AGREE_EVERY = 10  # steps between two questions of several processes whether to save
+EXIT_SIGTERM = 128 + 15  # exit code of a run that SIGTERM has ended, as a shell reports it
+LARGEST_LOSS = 1e10
+STATE_BYTES = 512  # room for the state on its way to other processes
+# What a damaged zip archive of arrays can raise.
+UNREADABLE = (
+    *(zipfile.BadZipFile, zlib.error, EOFError, OSError),
+    *(ValueError, KeyError, TypeError, RuntimeError, MemoryError),
+)
+
+
+@dataclasses.dataclass
+class RunState:
+    """Where a run stands, apart from its arrays.
+
+    Args:
+        step: Training steps done.
+        epoch: Epochs done; within an epoch, those before it.
+        best_epoch: The epoch with the lowest validation loss so far, from 0; -1 for none.
+        best_loss: That loss.
+        seconds: Time trained, over all processes that have worked on the run one after the other.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    best_epoch: int = -1
+    best_loss: float | None = None
+    seconds: float = 0.0
+
+    def patience_is_over(self, patience: int | None) -> bool:
+        """Whether the last `patience` epochs have brought no lower validation loss."""
+        if patience is None or self.best_epoch < 0:
+            return False
+        return self.epoch - 1 - self.best_epoch >= patience
+
+    def to_bytes(self, size: int = 0) -> np.ndarray:
+        """Returns the state as uint8 (n,), filled up with spaces to at least `size` bytes."""
+        text = json.dumps(dataclasses.asdict(self))
+        return np.frombuffer(text.encode().ljust(size), np.uint8)
+
+    @classmethod
+    def from_bytes(cls, stored: np.ndarray) -> "RunState":
+        """Returns the state that `to_bytes` has written."""
+        return cls(**json.loads(bytes(stored.astype(np.uint8))))
+
+
+class CheckpointFiles:
+    """The files of a run's state: the newest two checkpoints, and the best epoch's weights.
+
+    Each is written next to its place and renamed, and read only if every byte has its checksum.
+
+    Args:
+        folder: The run's folder.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = Path(folder)
+
+    @property
+    def best_path(self) -> Path:
+        """File of the weights of the epoch with the lowest validation loss."""
+        return self.folder / "best.npz"
+
+    def paths(self) -> list[Path]:
+        """Returns the checkpoints, oldest first."""
+        return sorted(self.folder.glob("checkpoint-*.npz"))
+
+    def write(self, arrays: dict[str, np.ndarray], state: RunState) -> None:
+        """Writes a checkpoint and drops all but the newest two."""
+        with replacing(self.folder / f"checkpoint-{state.step:09d}.npz") as path:
+            np.savez(path, state=state.to_bytes(), **arrays)
+        for old in self.paths()[:-2]:
+            old.unlink()
+
+    def newest(self) -> tuple[dict[str, np.ndarray], RunState, Path] | None:
+        """Returns the newest checkpoint that is whole: its arrays, its state, its path.
+
+        One that cannot be read is passed over with a warning.
+        """
+        paths = self.paths()
+        for path in reversed(paths):
+            try:
+                arrays = self.read(path)
+                return arrays, RunState.from_bytes(arrays.pop("state")), path
+            except UNREADABLE as error:
+                print(f"warning: {path} cannot be read ({error}); trying the one before.")
+        if paths:
+            print(f"warning: no checkpoint in {self.folder} can be read; starting from scratch.")
+        return None
+
+    def write_best(self, model: keras.Model) -> None:
+        """Keeps the model's weights as those of the best epoch."""
+        values = {f"{i:04d}": variable.numpy() for i, variable in enumerate(model.variables)}
+        with replacing(self.best_path) as path:
+            np.savez(path, **values)
+
+    def load_best(self, model: keras.Model) -> None:
+        """Puts the weights of the best epoch into the model, if there has been one.
+
+        Raises:
+            ValueError: Their file is damaged.
+        """
+        if not self.best_path.exists():
+            return
+        try:
+            values = self.read(self.best_path)
+        except UNREADABLE as error:
+            raise ValueError(
+                f"{self.best_path} holds the weights of the best epoch and cannot be read "
+                f"({error}). Train again in a new folder."
+            ) from error
+        for index, variable in enumerate(model.variables):
+            variable.assign(values[f"{index:04d}"])
+
+    @staticmethod
+    def read(path: Path) -> dict[str, np.ndarray]:
+        """Reads an .npz file; raises one of `UNREADABLE` if a byte of it has changed."""
+        with zipfile.ZipFile(path) as file:
+            damaged = file.testzip()  # before anything inside is believed
+        if damaged is not None:
+            raise zipfile.BadZipFile(f"{damaged} fails its checksum")
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+
+
+class Checkpoint(keras.callbacks.Callback):
+    """Saves the whole state of a run, and puts it back.
+
+    State: weights, every optimizer's slots and step counts, averaged weights, the running means
+    of the epoch, the best epoch so far. A kill at any moment loses at most `every` seconds and
+    never the ability to go on.
+
+    Args:
+        folder: Where the checkpoints go.
+        averages: The run's `AveragedWeights`, or None.
+        every: Seconds between checkpoints inside an epoch; one is written at each epoch's end.
+        patience: Epochs without a better validation loss before the run stops, or None.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        averages: AveragedWeights | None,
+        every: float = 120.0,
+        patience: int | None = None,
+    ):
+        super().__init__()
+        self.files, self.averages = CheckpointFiles(Path(folder)), averages
+        self.every, self.patience = every, patience
+        self.state = RunState()
+        self.stop_requested = False  # by a signal; the run then saves and ends
+        self._resumed_means: list[np.ndarray] | None = None
+
+    # What is saved
+
+    def _variables(self) -> dict[str, list]:
+        groups = {"weight": self.model.variables, "mean": []}
+        for metric in self.model.metrics:
+            groups["mean"] += metric.variables
+        if self.averages is not None:
+            groups["average"] = self.averages.averages
+        for name, (optimizer, _) in self.model.optimizers.items():
+            groups[name] = optimizer.variables
+        return groups
+
+    def save(self) -> None:
+        """Writes a checkpoint.
+
+        Of several processes the chief writes; all have to call this at the same step.
+
+        Raises:
+            FloatingPointError: The losses have diverged; nothing is written then.
+        """
+        self._check()
+        now = time.monotonic()
+        self.state.seconds += now - self._since
+        self._since = self._last = now
+        arrays = {
+            f"{group}/{index:04d}": variable.numpy()
+            for group, variables in self._variables().items()
+            for index, variable in enumerate(variables)
+        }
+        if devices.is_chief():
+            self.files.write(arrays, self.state)
+
+    def _check(self) -> None:
+        """Raises FloatingPointError if a loss is not finite or larger than LARGEST_LOSS."""
+        for metric in self.model.metrics:
+            mean = float(metric.result())
+            if not abs(mean) < LARGEST_LOSS:
+                newest = (self.files.paths() or ["none yet"])[-1]
+                raise FloatingPointError(
+                    f"training diverged in epoch {self.state.epoch + 1}: {metric.name} is "
+                    f"{mean:.4g}. The last good checkpoint is {newest}. Start a new run with a "
+                    "lower learning rate or clip_norm."
+                )
+
+    # Resume
+
+    def restore(self, model: ImageModel) -> bool:
+        """Puts the newest readable checkpoint into `model`; returns whether there was one.
+
+        Of several processes the chief reads, and sends what it read to the others.
+        """
+        stored = self.files.newest() if devices.is_chief() else None
+        if not devices.any_process(stored is not None):
+            return False
+        self.set_model(model)
+        if self.averages is not None:
+            self.averages.start(model)
+        if stored is not None:
+            arrays, self.state, path = stored
+            self._load_into_model(arrays, path)
+        self._broadcast()
+        return True
+
+    def _load_into_model(self, arrays: dict[str, np.ndarray], path: Path) -> None:
+        for group, variables in self._variables().items():
+            for index, variable in enumerate(variables):
+                value = arrays.get(f"{group}/{index:04d}")
+                if value is None or value.shape != tuple(variable.shape):
+                    raise ValueError(
+                        f"{path} does not belong to this recipe: {group} {index} has shape "
+                        f"{None if value is None else value.shape}, the model's has "
+                        f"{tuple(variable.shape)}. Resume with the recipe that began the run."
+                    )
+                if group != "mean":
+                    variable.assign(value)
+        self._resumed_means = [arrays[name] for name in sorted(arrays) if name.startswith("mean/")]
+
+    def _broadcast(self) -> None:
+        """Gives every process the chief's variables and state."""
+        if devices.num_workers() == 1:
+            return
+        groups = self._variables()
+        means = groups.pop("mean")
+        if self._resumed_means is None:
+            self._resumed_means = [np.zeros(v.shape, np.float32) for v in means]
+        variables = [variable for group in groups.values() for variable in group]
+        state = self.state.to_bytes(STATE_BYTES).astype(np.int64)
+        values = devices.broadcast([state, *self._resumed_means, *(v.numpy() for v in variables)])
+        self.state = RunState.from_bytes(values[0])
+        self._resumed_means = values[1 : 1 + len(means)]
+        for variable, value in zip(variables, values[1 + len(means) :], strict=True):
+            variable.assign(value)
+
+    # When
+
+    def on_train_begin(self, logs=None):
+        """Starts the clocks."""
+        self._since = self._last = time.monotonic()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Puts back the running means of an epoch that was cut, after Keras has reset them."""
+        self.state.epoch = epoch
+        if self._resumed_means is not None:
+            means = [v for metric in self.model.metrics for v in metric.variables]
+            for variable, value in zip(means, self._resumed_means, strict=True):
+                variable.assign(value)
+            self._resumed_means = None
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Saves when the last checkpoint is old, but not between an epoch's last step and end.
+
+        A run resumed from there would begin the next epoch and miss this one's validation. The
+        steps are counted here: an optimizer does not count those that loss scaling skips.
+        """
+        self.state.step += 1
+        if (batch + 1) % CHECK_EVERY == 0:
+            self._check()
+        if batch + 1 == self.params["steps"]:
+            return
+        # Several processes may save only together, so they ask one another, and not every time.
+        if devices.num_workers() == 1 or (batch + 1) % AGREE_EVERY == 0:
+            old = time.monotonic() - self._last > self.every
+            if devices.any_process(self.stop_requested or (old and devices.is_chief())):
+                self.save()
+            if self.stop_requested:
+                raise SystemExit(EXIT_SIGTERM)
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Keeps the best weights, stops when patience is over, saves."""
+        self._check()
+        loss = (logs or {}).get("val_loss")
+        if loss is not None and (self.state.best_loss is None or loss < self.state.best_loss):
+            self.state.best_loss, self.state.best_epoch = float(loss), epoch
+            if devices.is_chief():
+                with with_averages(self.averages):
+                    self.files.write_best(self.model)
+        self.state.epoch = epoch + 1
+        if self.state.patience_is_over(self.patience):
+            self.model.stop_training = True
+        self.model.reset_metrics()  # the next epoch starts with empty means, resumed or not
+        self.save()

@@ -1,0 +1,277 @@
+"""A recipe's training from start to end."""
+
+import contextlib
+import dataclasses
+import importlib.util
+import json
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tfgen import data, devices, pictures, pixels
+from tfgen.devices import num_replicas
+from tfgen.files import only_writer, replacing
+from tfgen.models.base import ImageModel
+from tfgen.models.generative import GenerativeModel
+from tfgen.recipe import Recipe
+from tfgen.data import Split
+from tfgen.training.batches import train_batches, validation_batches
+from tfgen.training.build import build
+from tfgen.training.callbacks import AveragedWeights, CSVLog, DrawSamples
+from tfgen.training.checkpoint import Checkpoint
+
+__all__ = ["provenance", "train"]
+
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A recipe with the model and the data that it names.
+
+    Args:
+        recipe: What to train.
+        folder: The run's own folder.
+        model: Built and compiled.
+        training: The train split.
+        validation: The validation split.
+        verbose: As in `keras.Model.fit`.
+    """
+
+    recipe: Recipe
+    folder: Path
+    model: ImageModel
+    training: Split
+    validation: Split
+    verbose: int = 1
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the model takes labels."""
+        return self.model.num_classes is not None
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches of the train split."""
+        return self.training.count // self.recipe.batch_size
+
+
+def train(
+    recipe: Recipe,
+    folder: str | Path,
+    resume: bool = False,
+    verbose: int = 1,
+    tensorboard: bool = False,
+    checkpoint_seconds: float = 120.0,
+    strategy: tf.distribute.Strategy | None = None,
+) -> ImageModel:
+    """Fits the recipe's model and returns it with the best epoch's (averaged) weights.
+
+    The folder receives recipe.json, log.csv, samples/ and checkpoints while the run goes on, and
+    training.json (steps, best epoch, seconds) at its end. Of several processes only the first one
+    writes, and only it needs the folder.
+
+    Args:
+        recipe: What to train.
+        folder: The run's own folder.
+        resume: Go on from the newest checkpoint of the folder.
+        verbose: As in `keras.Model.fit`.
+        tensorboard: Write TensorBoard logs to folder/tensorboard.
+        checkpoint_seconds: Time between checkpoints inside an epoch.
+        strategy: From `tfgen.devices.make_strategy`; None trains on one device. The recipe's
+            batch is shared out among its devices.
+
+    Raises:
+        ValueError: The recipe does not fit its model, data or strategy; or the folder holds a run
+            and `resume` is false, or holds a run of another recipe, or another process uses it.
+        OSError: The folder cannot be written.
+        ImportError: `tensorboard` is wanted and not installed.
+        ConnectionError: One of several processes has stopped; all have to be started again.
+        SystemExit: SIGTERM asked for the end; a checkpoint has been written. Exit code 143.
+    """
+    if tensorboard and importlib.util.find_spec("tensorboard") is None:
+        raise ImportError(
+            "tensorboard=True needs the package tensorboard, which TensorFlow does not install: "
+            "pip install tensorboard, or leave the option out (log.csv is written anyway)."
+        )
+    folder = Path(folder)
+    with (strategy or tf.distribute.get_strategy()).scope():
+        if devices.is_chief():
+            _check_folder(folder, recipe, resume)
+        run = _open(recipe, folder, verbose)
+        averages = AveragedWeights(recipe.ema_momentum) if recipe.ema_momentum else None
+        checkpoint = Checkpoint(folder, averages, checkpoint_seconds, recipe.patience)
+        checkpoint.set_model(run.model)
+        callbacks = _callbacks(run, checkpoint, tensorboard)
+        with only_writer(folder) if devices.is_chief() else contextlib.nullcontext():
+            if devices.is_chief():
+                _start_folder(folder, recipe, resume)
+            if resume:
+                checkpoint.restore(run.model)
+            with _stopping_on_sigterm(checkpoint), _explaining_lost_workers():
+                _fit(run, checkpoint, callbacks)
+            if devices.is_chief():
+                _finish_folder(run, checkpoint)
+        _share_weights(run.model)
+    return run.model
+
+
+def _open(recipe: Recipe, folder: Path, verbose: int) -> Run:
+    """Builds the model and opens the data, or raises ValueError where they do not fit."""
+    if recipe.batch_size % num_replicas():
+        raise ValueError(
+            f"recipe: batch_size must be divisible by the {num_replicas()} devices that share it; "
+            f"received {recipe.batch_size}."
+        )
+    training = data.open_split(recipe.data, "train")
+    validation = data.open_split(recipe.data, "validation")
+    if recipe.batch_size > training.count:
+        raise ValueError(
+            f"recipe: batch_size must be at most the {training.count} training images; "
+            f"received {recipe.batch_size}."
+        )
+    model = build(recipe, training.count // recipe.batch_size)
+    run = Run(recipe, folder, model, training, validation, verbose)
+    if run.labelled and training.num_classes is None:
+        raise ValueError(
+            f"recipe: {recipe.data!r} has no labels, but model.num_classes="
+            f"{model.num_classes}. Leave num_classes out or use labelled data."
+        )
+    if run.labelled and training.num_classes < 2:
+        raise ValueError(
+            f"recipe: {recipe.data!r} needs at least two classes for a class-conditional model; "
+            "its train split holds one. Leave num_classes out or use other data."
+        )
+    first_images, _ = data.head(training, 1)
+    pixels.check_images(first_images, model.image_shape, 256, f"recipe: data {recipe.data!r}")
+    return run
+
+
+def _callbacks(run: Run, checkpoint: Checkpoint, tensorboard: bool) -> list:
+    averages = checkpoint.averages
+    callbacks = [] if averages is None else [averages]
+    if devices.is_chief():
+        callbacks.append(CSVLog(run.folder / "log.csv"))
+        if isinstance(run.model, GenerativeModel):
+            images, _ = data.head(run.validation, pictures.FIXED_SEEDS)
+            callbacks.append(DrawSamples(run.folder / "samples", images, averages))
+        if tensorboard:
+            callbacks.append(keras.callbacks.TensorBoard(run.folder / "tensorboard"))
+    callbacks.append(checkpoint)  # last, so that what it calls done has its row and its picture
+    return callbacks
+
+
+def _fit(run: Run, checkpoint: Checkpoint, callbacks: list) -> None:
+    """Trains from the checkpoint's step to the end, or until patience is over."""
+    recipe, per_epoch = run.recipe, run.steps_per_epoch
+    epoch, done = divmod(checkpoint.state.step, per_epoch)
+    # An epoch that was cut is finished first, alone, since `fit` counts its steps from 0.
+    segments = [(epoch, epoch + 1, per_epoch - done)] if done else []
+    segments.append((epoch + bool(done), recipe.epochs, per_epoch))
+    for first, last, steps in segments:
+        if first >= last or checkpoint.state.patience_is_over(recipe.patience):
+            continue
+        run.model.fit(
+            train_batches(recipe, run.training, run.labelled, checkpoint.state.step),
+            initial_epoch=first,
+            epochs=last,
+            steps_per_epoch=steps,
+            validation_data=validation_batches(run.validation, run.labelled, recipe.batch_size),
+            callbacks=callbacks,
+            shuffle=False,
+            verbose=run.verbose if devices.is_chief() else 0,
+        )
+        if checkpoint.averages is not None and (first, last, steps) != segments[-1]:
+            checkpoint.averages.swap()  # the next segment goes on from the weights
+
+
+@contextlib.contextmanager
+def _stopping_on_sigterm(checkpoint: Checkpoint) -> Iterator[None]:
+    """Turns SIGTERM, as clusters send it before they kill, into a checkpoint and an end."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may handle signals
+        return
+
+    def request_stop(number, frame):
+        checkpoint.stop_requested = True
+
+    before = signal.signal(signal.SIGTERM, request_stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _explaining_lost_workers() -> Iterator[None]:
+    """Says in one line what TensorFlow says in a hundred when one of several processes ends."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        if devices.num_workers() == 1:
+            raise
+        raise ConnectionError(
+            f"one of the {devices.num_workers()} workers has stopped, so this one stops too "
+            f"({type(error).__name__}). Start all of them again with resume (--resume): the run "
+            "goes on from its newest checkpoint."
+        ) from error
+
+
+def _share_weights(model: ImageModel) -> None:
+    """Gives every process the chief's weights."""
+    values = devices.broadcast([variable.numpy() for variable in model.variables])
+    if not devices.is_chief():
+        for variable, value in zip(model.variables, values, strict=True):
+            variable.assign(value)
+
+
+# The run's folder
+
+
+def _check_folder(folder: Path, recipe: Recipe, resume: bool) -> None:
+    """Raises ValueError if the folder holds a run, unless it is this one and to be resumed."""
+    path = folder / "recipe.json"
+    if path.exists():
+        if not resume:
+            raise ValueError(
+                f"folder must be new: {folder} already holds a run. "
+                "Pass resume (--resume) to go on with it, or name another folder."
+            )
+        if Recipe.load(path) != recipe:
+            raise ValueError(
+                f"resume needs the recipe that began the run: {path} differs from the one given."
+            )
+
+
+def _start_folder(folder: Path, recipe: Recipe, resume: bool) -> None:
+    """Writes the recipe into a new run's folder, and removes what a kill left half-written."""
+    _check_folder(folder, recipe, resume)  # again: another process may have begun meanwhile
+    for stale in (*folder.glob(".*.tmp.*"), *folder.glob("samples/.*.tmp.*")):
+        stale.unlink()
+    if not (folder / "recipe.json").exists():
+        with replacing(folder / "recipe.json") as path:
+            path.write_text(recipe.to_json())
+
+
+def _finish_folder(run: Run, checkpoint: Checkpoint) -> None:
+    """Puts the best weights into the model, and writes training.json."""
+    checkpoint.files.load_best(run.model)
+    with replacing(run.folder / "training.json") as path:
+        path.write_text(json.dumps(dataclasses.asdict(checkpoint.state), indent=2) + "\n")
+
+
+def provenance(recipe: Recipe, folder: str | Path) -> dict[str, Any]:
+    """Returns what an entry's metadata says about how it was trained."""
+    split = data.open_split(recipe.data, "train")
+    gpus = tf.config.list_physical_devices("GPU")
+    return {
+        "data": {"name": recipe.data, "split": "train", "digest": split.digest()},
+        "licence": {"weights": "Apache-2.0", "data": data.licence(recipe.data)},
+        "training": json.loads((Path(folder) / "training.json").read_text()),
+        "device": f"{len(gpus)} GPU" if gpus else f"{os.cpu_count()} CPU cores",
+    }
