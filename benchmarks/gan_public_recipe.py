@@ -254,7 +254,7 @@ def public_side(name: str, recipe, images: tf.Tensor) -> Side:
 
     published = PUBLISHED[name]
     # Epochs without end: the clock stops it.
-    order = dataclasses.replace(recipe, batch_size=published.batch_size, epochs=10**6, shift=0)
+    order = dataclasses.replace(recipe, batch_size=published.batch_size, epochs=10**6, max_shift=0)
     keras.utils.set_random_seed(recipe.seed)
     model, split = PublicGAN(published, recipe.seed), data.Arrays(images, None)
 
@@ -323,11 +323,11 @@ def main() -> int:
     steps_per_second = trial.steps_for(TRIAL_SECONDS) / TRIAL_SECONDS
     per_epoch = len(train) // recipe.batch_size
     epochs = max(1, round(60.0 * arguments.minutes * steps_per_second / per_epoch))
-    restarts = {round(epoch * epochs / recipe.epochs) for epoch in recipe.restarts}
+    restarts = {round(epoch * epochs / recipe.epochs) for epoch in recipe.restart_epochs}
     recipe = dataclasses.replace(
         recipe,
         epochs=epochs,
-        restarts=tuple(sorted(epoch for epoch in restarts if 0 < epoch < epochs)),
+        restart_epochs=tuple(sorted(epoch for epoch in restarts if 0 < epoch < epochs)),
         seed=arguments.seed,
     )
     images = tf.constant(train)

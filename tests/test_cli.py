@@ -26,7 +26,7 @@ RECIPE = {
     "data": "digits",
     "epochs": 1,
     "jit_compile": False,
-    "figures": [
+    "results": [
         {"metric": "log_likelihood", "split": "test", "num_samples": 3},
         {"metric": "nearest_neighbour_accuracy"},
         {"metric": "squared_error"},
@@ -127,7 +127,7 @@ GAN_RECIPE = {
     "epochs": 2,
     "ema_momentum": 0.0,
     "jit_compile": False,
-    "figures": [
+    "results": [
         {
             "metric": "sample_quality",
             "num_samples": 300,
@@ -142,7 +142,7 @@ CLASSIFIER_RECIPE = {
     "data": "digits",
     "epochs": 1,
     "jit_compile": False,
-    "figures": [{"metric": "accuracy"}],
+    "results": [{"metric": "accuracy"}],
 }
 
 
@@ -203,7 +203,7 @@ PIXEL_RECIPE = {
     "data": "digits",
     "epochs": 1,
     "jit_compile": False,
-    "figures": [{"metric": "log_likelihood"}],
+    "results": [{"metric": "log_likelihood"}],
 }
 
 

@@ -112,7 +112,7 @@ def recipe_for(family: str, name: str, data: Path) -> Recipe:
         warmup_steps=3,
         clip_norm=0.5,  # far below the gradients' norm, so that it always acts
         ema_momentum=0.9,
-        shift=1,
+        max_shift=1,
         jit_compile=False,
         seed=3,
     )

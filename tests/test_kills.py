@@ -173,7 +173,7 @@ def recipe_for(family: str, name: str, data: Path) -> Recipe:
         warmup_steps=3,
         clip_norm=50.0,
         ema_momentum=0.9,
-        shift=1,
+        max_shift=1,
         patience=patience,
         jit_compile=False,
         seed=3,

@@ -3,11 +3,13 @@
 import dataclasses
 import json
 import re
+from pathlib import Path
 
 import pytest
 
-from tfgen import recipe
 from tfgen.recipe import Recipe
+
+ZOO = Path(__file__).resolve().parent.parent / "zoo"
 
 MINIMAL = {"family": "VAE", "model": {"latent_dim": 2}, "data": "digits"}
 FULL = {
@@ -21,20 +23,21 @@ FULL = {
     "learning_rates": {"optimizer": 0.02},
     "betas": (0.5, 0.99),
     "warmup_steps": 0,
-    "final_learning_rate": 0.5,
-    "restarts": (1,),
+    "final_fraction": 0.5,
+    "restart_epochs": (1,),
     "clip_norm": 2.0,
     "ema_momentum": 0.0,
-    "shift": 1,
+    "max_shift": 1,
     "patience": 4,
     "jit_compile": False,
     "precision": "mixed_float16",
-    "initial": "vae_mnist",
+    "init_from": "vae_mnist",
     "freeze": ("encoder",),
     "lora": {"decoder": 4},
-    "learning_rate_factors": {"decoder": 0.5},
+    "learning_rate_scales": {"decoder": 0.5},
+    "stages": [{"trainable": ["decoder"], "epochs": 2}],
     "seed": 9,
-    "figures": [{"metric": "log_likelihood", "num_samples": 5}],
+    "results": [{"metric": "log_likelihood", "num_samples": 5}],
 }
 
 
@@ -56,8 +59,10 @@ def test_round_trip(tmp_path):
 
 
 def test_restart_after_the_end():
-    with pytest.raises(ValueError, match=r"restarts must lie before the end, epochs=3; .*\(2, 3\)"):
-        Recipe.from_dict({**FULL, "restarts": [2, 3]})
+    with pytest.raises(
+        ValueError, match=r"restart_epochs must lie before the end, epochs=3; .*\(2, 3\)"
+    ):
+        Recipe.from_dict({**FULL, "restart_epochs": [2, 3]})
 
 
 def test_frozen():
@@ -107,8 +112,47 @@ def test_missing_file(tmp_path):
         Recipe.load(tmp_path / "recipe.json")
 
 
-def test_every_field_has_a_rule():
-    assert set(recipe._RULES) == {field.name for field in dataclasses.fields(Recipe)}
+def test_a_file_holds_what_differs_from_the_defaults(tmp_path):
+    path = tmp_path / "recipe.json"
+    path.write_text(Recipe.from_dict({**MINIMAL, "epochs": 10, "clip_norm": 2.0}).to_json())
+    assert json.loads(path.read_text()) == {**MINIMAL, "clip_norm": 2.0}
+    assert Recipe.load(path) == Recipe.from_dict({**MINIMAL, "clip_norm": 2.0})
+
+
+@pytest.mark.parametrize("path", sorted(ZOO.glob("*/recipe.json")), ids=lambda p: p.parent.name)
+def test_every_recipe_of_the_zoo_is_as_to_json_writes_it(path):
+    assert path.read_text() == Recipe.load(path).to_json()
+
+
+# Stages
+
+
+def test_a_stage_differs_from_its_recipe_where_it_says_so():
+    first, second = Recipe.from_dict(FULL).plan()
+    assert first.trainable is None
+    assert first.recipe == Recipe.from_dict({**FULL, "stages": []})
+    assert second.trainable == ("decoder",)
+    assert second.recipe == Recipe.from_dict(
+        {**FULL, "stages": [], "epochs": 2, "restart_epochs": ()}
+    )
+    (only,) = Recipe.from_dict(MINIMAL).plan()
+    assert only.recipe == Recipe.from_dict(MINIMAL)
+
+
+@pytest.mark.parametrize(
+    ("stage", "message"),
+    [
+        ({"epochs": 2}, r"stages\[0\]: trainable must be a list of parts.*received None"),
+        ({"trainable": []}, r"stages\[0\]: trainable must be .* at least one; received \[\]"),
+        ({"trainable": "prior"}, r"stages\[0\]: trainable must be .*; received 'prior'"),
+        ({"trainable": ["prior"], "epoch": 2}, r"stages\[0\]: unknown key 'epoch'.*'epochs'"),
+        ({"trainable": ["prior"], "family": "GAN"}, r"stages\[0\]: unknown key 'family'"),
+        ({"trainable": ["prior"], "epochs": 0}, r"recipe: stages\[0\]: epochs must be an integer"),
+    ],
+)
+def test_stages_that_do_not_fit(stage, message):
+    with pytest.raises(ValueError, match=message):
+        Recipe.from_dict({**MINIMAL, "stages": [stage]})
 
 
 @pytest.mark.parametrize(
@@ -120,7 +164,7 @@ def test_every_field_has_a_rule():
         ("batch_size", "100"),
         ("epochs", 0),
         ("warmup_steps", -1),
-        ("shift", -1),
+        ("max_shift", -1),
         ("learning_rate", 0),
         ("learning_rate", float("nan")),
         ("learning_rate", "0.1"),
@@ -129,10 +173,10 @@ def test_every_field_has_a_rule():
         ("betas", [0.9]),
         ("betas", [0.9, 1.0]),
         ("betas", 0.9),
-        ("final_learning_rate", -0.1),
-        ("restarts", 3),
-        ("restarts", [0]),
-        ("restarts", [2, 2]),
+        ("final_fraction", -0.1),
+        ("restart_epochs", 3),
+        ("restart_epochs", [0]),
+        ("restart_epochs", [2, 2]),
         ("clip_norm", 0),
         ("clip_norm", -1.0),
         ("ema_momentum", 1.0),
@@ -144,11 +188,12 @@ def test_every_field_has_a_rule():
         ("seed", None),
         ("seed", -1),
         ("description", None),
-        ("figures", ["log_likelihood"]),
+        ("results", ["log_likelihood"]),
         ("model", []),
         ("family", 3),
         ("data", 3),
-        ("figures", {}),
+        ("results", {}),
+        ("stages", {}),
     ],
 )
 def test_values_out_of_range(key, wrong):

@@ -19,7 +19,7 @@ RECIPE = Recipe(
     data="digits",
     batch_size=10,
     epochs=3,
-    shift=1,
+    max_shift=1,
     jit_compile=False,
     seed=3,
 )

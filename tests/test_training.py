@@ -46,7 +46,7 @@ RECIPE = Recipe(
     warmup_steps=5,
     clip_norm=50.0,
     ema_momentum=0.9,
-    shift=1,
+    max_shift=1,
     jit_compile=False,
     seed=3,
 )
@@ -313,7 +313,7 @@ def test_folder_that_cannot_be_made(tmp_path):
 # The order of the data
 
 NUMBERED = np.arange(50, dtype=np.uint8).reshape(50, 1, 1, 1)
-ORDERED = dataclasses.replace(RECIPE, batch_size=7, epochs=3, shift=0)  # 7 steps an epoch
+ORDERED = dataclasses.replace(RECIPE, batch_size=7, epochs=3, max_shift=0)  # 7 steps an epoch
 
 
 def batches_of(recipe: Recipe, images, labels, first_step: int = 0) -> tf.data.Dataset:
@@ -361,7 +361,7 @@ def test_labels_and_shifts_go_with_their_images():
         [batch.numpy() for batch in batches_of(recipe, images, None, first)] for first in (0, 5)
     )
     np.testing.assert_array_equal(whole[5:], rest)
-    plain = [b.numpy() for b in batches_of(dataclasses.replace(recipe, shift=0), images, None)]
+    plain = [b.numpy() for b in batches_of(dataclasses.replace(recipe, max_shift=0), images, None)]
     moved = [(a != b).any((1, 2, 3)).mean() for a, b in zip(whole, plain, strict=True)]
     assert 0.7 < np.mean(moved) < 0.98  # one of nine shifts is none
 

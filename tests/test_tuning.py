@@ -199,10 +199,10 @@ def test_a_recipe_fine_tunes(tmp_path, capsys):
         batch_size=128,
         epochs=1,
         jit_compile=False,
-        initial=str(tmp_path / "donor"),
+        init_from=str(tmp_path / "donor"),
         freeze=["encoder/stage_0_conv"],
         lora={"decoder/dense": 2},
-        learning_rate_factors={"encoder": 0.5},
+        learning_rate_scales={"encoder": 0.5},
     )
     model = training.build(recipe)
     assert (
@@ -232,7 +232,7 @@ def test_a_recipe_of_parts_that_are_not_there():
     for change in (
         {"freeze": ["generator"]},
         {"lora": {"generator": 2}},
-        {"learning_rate_factors": {"generator": 2.0}},
+        {"learning_rate_scales": {"generator": 2.0}},
     ):
         with pytest.raises(ValueError, match="'generator' matches nothing"):
             training.build(dataclasses.replace(recipe, **change))

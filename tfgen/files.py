@@ -1,15 +1,50 @@
 """Writing files whole or not at all, and one writer at a time."""
 
 import contextlib
+import json
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-__all__ = ["NOT_JSON", "only_writer", "replacing", "scratch"]
+__all__ = ["NOT_JSON", "json_text", "only_writer", "replacing", "scratch"]
 
 LOCK = "writer.lock"
 NOT_JSON = (ValueError, RecursionError)  # what reading a damaged JSON file can raise
+COLUMNS = 100  # of a line of a JSON file that people read
+
+
+def json_text(values: dict[str, Any]) -> str:
+    """Returns the text of a JSON file for people: what is in a list stays on one line if it fits.
+
+    >>> print(json_text({"model": {"image_shape": [28, 28, 1], "filters": [32]}}), end="")
+    {
+      "model": {
+        "image_shape": [28, 28, 1],
+        "filters": [32]
+      }
+    }
+    """
+    return f"{_json_lines(values, 0)}\n"
+
+
+def _json_lines(value: Any, column: int, in_list: bool = False) -> str:
+    line = json.dumps(value)
+    is_object = isinstance(value, dict)
+    fits = column + len(line) < COLUMNS and (in_list or not is_object)
+    if fits or not value or not isinstance(value, (dict, list, tuple)):
+        return line
+    inside = " " * (column + 2)
+    if is_object:
+        entries = [
+            f"{inside}{json.dumps(key)}: {_json_lines(item, column + 2, in_list)}"
+            for key, item in value.items()
+        ]
+    else:
+        entries = [inside + _json_lines(item, column + 2, True) for item in value]
+    start, end = "{}" if is_object else "[]"
+    return "\n".join([start, ",\n".join(entries), " " * column + end])
 
 
 @contextlib.contextmanager

@@ -44,9 +44,9 @@ def train_batches(
 
     def gather(step, keys):
         images, labels = split.read(tf.gather(keys, local))
-        if recipe.shift:
+        if recipe.max_shift:
             seeds = noise.fold(noise.fold(recipe.seed, SHIFT_FOLD), step * size + local)
-            images = random_shift(images, seeds, recipe.shift)
+            images = random_shift(images, seeds, recipe.max_shift)
         return (whole(images), whole(labels)) if labelled else whole(images)
 
     first_epoch = first_step // per_epoch

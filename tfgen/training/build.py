@@ -33,8 +33,8 @@ def build(recipe: Recipe, steps_per_epoch: int | None = None) -> ImageModel:
     except TypeError as error:
         raise ValueError(f"recipe: model does not fit {recipe.family}: {error}.") from error
     _check(recipe, model)
-    if recipe.initial is not None:
-        for kept in tuning.copy_weights(zoo.load(recipe.initial), model):
+    if recipe.init_from is not None:
+        for kept in tuning.copy_weights(zoo.load(recipe.init_from), model):
             print(f"starts from scratch: {kept}")
     for part, rank in recipe.lora.items():
         model.enable_lora(rank, part)
@@ -76,7 +76,7 @@ def _scales(recipe: Recipe, model: ImageModel) -> dict[int, float]:
     held = tuning.weights(model)
     return {
         id(held[name]): scale
-        for part, scale in recipe.learning_rate_factors.items()
+        for part, scale in recipe.learning_rate_scales.items()
         for name in tuning.matching(held, [part])
     }
 
@@ -85,11 +85,11 @@ def _optimizer(
     recipe: Recipe, learning_rate: float, updates: int, scales: list[float] | None
 ) -> keras.optimizers.Optimizer:
     """Adam on the recipe's schedule; it makes `updates` updates an epoch."""
-    ends = [updates * epoch for epoch in (*recipe.restarts, recipe.epochs)]
+    ends = [updates * epoch for epoch in (*recipe.restart_epochs, recipe.epochs)]
     warmup = min(recipe.warmup_steps, ends[0] // 2)
     beta_1, beta_2 = recipe.betas
     settings = {
-        "learning_rate": CosineCycles(learning_rate, recipe.final_learning_rate, warmup, ends),
+        "learning_rate": CosineCycles(learning_rate, recipe.final_fraction, warmup, ends),
         "beta_1": beta_1,
         "beta_2": beta_2,
         # See apply_gradients.
