@@ -3,7 +3,6 @@
 Devices and processes are set up before TensorFlow runs, so each test starts its own processes.
 """
 
-import csv
 import json
 import os
 import signal
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import runs
 from conftest import CONFIGURATIONS, FAMILIES
 
 import tfgen_command
@@ -132,13 +132,8 @@ def data_folder(tmp_path_factory) -> Path:
     return folder
 
 
-def rows(folder: Path) -> list[dict[str, str]]:
-    with (folder / "log.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def assert_equal_losses(first: Path, second: Path) -> None:
-    own, expected = rows(first), rows(second)
+    own, expected = runs.log_of(first), runs.log_of(second)
     assert len(own) == len(expected) > 0
     for a, b in zip(own, expected, strict=True):
         assert a.keys() == b.keys()
@@ -237,7 +232,7 @@ def test_a_worker_is_killed_and_all_go_on(data_folder, tmp_path):
         for process in running:
             process.kill()
             process.communicate()
-    done = len(rows(outs[0])) if (outs[0] / "log.csv").exists() else 0
+    done = len(runs.log_of(outs[0])) if (outs[0] / "log.csv").exists() else 0
     assert done < 40, "the kill came too late"
 
     running = workers(tmp_path / "recipe.json", outs, "--resume")

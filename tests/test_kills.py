@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import runs
 from conftest import CONFIGURATIONS
 
 from tfgen import families
@@ -186,7 +187,7 @@ def end_of(folder: Path) -> dict:
     with np.load(newest) as arrays:
         found = {name: arrays[name].tobytes() for name in arrays.files if name != "state"}
         state = json.loads(bytes(arrays["state"]))
-    found |= {"state": {**state, "seconds": 0}, "log": (folder / "log.csv").read_text()}
+    found |= {"state": {**state, "seconds": 0}, "log": runs.log_of(folder)}
     if (folder / "best.npz").exists():
         with np.load(folder / "best.npz") as arrays:
             found |= {f"best {name}": arrays[name].tobytes() for name in arrays.files}

@@ -1,6 +1,5 @@
 """Training: exact resume, the data's order, averaged weights, shifts, early stopping."""
 
-import csv
 import dataclasses
 import json
 import shutil
@@ -13,6 +12,7 @@ import keras
 import laws
 import numpy as np
 import pytest
+import runs
 import tensorflow as tf
 
 from tfgen import (
@@ -62,11 +62,6 @@ class Interruption(Exception):
     pass
 
 
-def rows(folder) -> list[dict[str, str]]:
-    with (folder / "log.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def final_state(folder) -> dict[str, np.ndarray]:
     """Weights, averages, slots and step of the newest checkpoint; not the time it took."""
     with np.load(sorted(folder.glob("checkpoint-*.npz"))[-1]) as arrays:
@@ -104,7 +99,7 @@ def assert_ends_as_if_whole(folder, whole) -> None:
     model = training.train(RECIPE, folder, resume=True, verbose=0)
     for own, expected in zip(model.get_weights(), whole_model.get_weights(), strict=True):
         np.testing.assert_array_equal(own, expected)
-    assert rows(folder) == rows(whole_folder)
+    assert runs.log_of(folder) == runs.log_of(whole_folder)
     own, expected = final_state(folder), final_state(whole_folder)
     assert set(own) == set(expected)
     for name, value in expected.items():
@@ -124,8 +119,8 @@ def test_run_leaves_its_files(whole):
     names = {p.name for p in folder.iterdir()}
     assert {"recipe.json", "log.csv", "samples", "training.json", "best.npz"} <= names
     assert Recipe.load(folder / "recipe.json") == RECIPE
-    assert [row["epoch"] for row in rows(folder)] == ["0", "1", "2"]
-    assert float(rows(folder)[-1]["loss"]) < float(rows(folder)[0]["loss"])
+    assert [row["epoch"] for row in runs.log_of(folder)] == ["0", "1", "2"]
+    assert float(runs.log_of(folder)[-1]["loss"]) < float(runs.log_of(folder)[0]["loss"])
     assert len(list(folder.glob("checkpoint-*.npz"))) == 2
     assert not list(folder.glob(".*")), "a temporary file stayed behind"
     state = json.loads((folder / "training.json").read_text())
@@ -136,7 +131,7 @@ def test_run_leaves_its_files(whole):
 
 def test_run_ends_with_the_best_averaged_weights(whole):
     folder, model = whole
-    losses = [float(row["val_loss"]) for row in rows(folder)]
+    losses = [float(row["val_loss"]) for row in runs.log_of(folder)]
     state = json.loads((folder / "training.json").read_text())
     assert state["best_epoch"] == int(np.argmin(losses))
     images, _ = data.arrays("digits", "validation")
@@ -170,7 +165,7 @@ def test_build_is_a_function_of_the_recipe():
 
 
 def test_cut_inside_an_epoch(cut, whole, tmp_path):
-    assert [row["epoch"] for row in rows(cut)] == ["0"]
+    assert [row["epoch"] for row in runs.log_of(cut)] == ["0"]
     assert sorted(p.name for p in cut.glob("checkpoint-*")) == [
         "checkpoint-000000010.npz",
         "checkpoint-000000011.npz",
@@ -193,9 +188,9 @@ def test_damaged_checkpoint_falls_back(cut, whole, tmp_path, capsys, damage):
         assert_ends_as_if_whole(folder, whole)
     else:
         model = training.build(RECIPE)
-        checkpoint = training.Checkpoint(folder, training.AveragedWeights(0.9))
-        assert checkpoint.restore(model)
-        assert checkpoint.state.step == int(model.optimizer.iterations) == 10
+        stored = training.CheckpointFiles(folder).newest()
+        assert training.Checkpoint(folder, training.AveragedWeights(0.9)).restore(model, stored)
+        assert stored.state.step == int(model.optimizer.iterations) == 10
     assert "checkpoint-000000011.npz cannot be read" in capsys.readouterr().out
 
 
@@ -466,7 +461,7 @@ def test_training_without_averages(tmp_path):
     model = training.train(recipe, tmp_path / "run", verbose=0)
     images, _ = data.arrays("digits", "validation")
     loss = model.evaluate(images, batch_size=128, verbose=0, return_dict=True)["loss"]
-    assert loss == pytest.approx(float(rows(tmp_path / "run")[0]["val_loss"]), rel=1e-6)
+    assert loss == pytest.approx(float(runs.log_of(tmp_path / "run")[0]["val_loss"]), rel=1e-6)
 
 
 # Early stopping
@@ -478,7 +473,7 @@ def test_patience_stops_and_the_best_epoch_is_kept(tmp_path):
         SIMPLE, learning_rate=0.3, epochs=20, patience=2, warmup_steps=0, ema_momentum=0.0
     )
     model = training.train(recipe, tmp_path / "run", verbose=0)
-    losses = [float(row["val_loss"]) for row in rows(tmp_path / "run")]
+    losses = [float(row["val_loss"]) for row in runs.log_of(tmp_path / "run")]
     best = int(np.argmin(losses))
     assert len(losses) == best + 3 < 20
     state = json.loads((tmp_path / "run" / "training.json").read_text())
@@ -489,7 +484,7 @@ def test_patience_stops_and_the_best_epoch_is_kept(tmp_path):
     assert loss == pytest.approx(min(losses), rel=1e-6)
     # Resuming does not go on where patience has ended the run.
     training.train(recipe, tmp_path / "run", resume=True, verbose=0)
-    assert len(rows(tmp_path / "run")) == len(losses)
+    assert len(runs.log_of(tmp_path / "run")) == len(losses)
 
 
 def test_tune_allocator():

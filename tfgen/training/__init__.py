@@ -9,11 +9,13 @@ goes on from its newest checkpoint and ends with the weights of a run that was n
     batches     which images, in which order
     callbacks   what happens after each step and epoch: averages, log, pictures
     checkpoint  the state of a run, and its files
+    arrays      weights and other arrays on disk
 """
 
+from tfgen.training.arrays import load_weights, read_arrays
 from tfgen.training.batches import random_shift, train_batches, validation_batches
 from tfgen.training.build import build
-from tfgen.training.callbacks import AveragedWeights, CSVLog, DrawSamples
+from tfgen.training.callbacks import AveragedWeights, CSVLog, DrawSamples, KeepWeights
 from tfgen.training.checkpoint import Checkpoint, CheckpointFiles, RunState
 from tfgen.training.run import provenance, train
 
@@ -23,10 +25,13 @@ __all__ = [
     "Checkpoint",
     "CheckpointFiles",
     "DrawSamples",
+    "KeepWeights",
     "RunState",
     "build",
+    "load_weights",
     "provenance",
     "random_shift",
+    "read_arrays",
     "train",
     "train_batches",
     "validation_batches",

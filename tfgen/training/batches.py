@@ -10,9 +10,9 @@ import numpy as np
 import tensorflow as tf
 
 from tfgen import devices, noise
+from tfgen.data import Split
 from tfgen.devices import num_replicas
 from tfgen.recipe import Recipe
-from tfgen.data import Split
 
 __all__ = ["random_shift", "train_batches", "validation_batches"]
 

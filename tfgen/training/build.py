@@ -6,13 +6,13 @@ from tfgen import data, families, tuning, zoo
 from tfgen.devices import num_replicas
 from tfgen.models.base import ImageModel
 from tfgen.optimizers import CosineCycles, GroupedAdam
-from tfgen.recipe import Recipe
+from tfgen.recipe import Recipe, Stage
 
-__all__ = ["build"]
+__all__ = ["begin_stage", "build", "end_stages"]
 
 
 def build(recipe: Recipe, steps_per_epoch: int | None = None) -> ImageModel:
-    """Returns the recipe's model with its initial weights, compiled with its optimizer.
+    """Returns the recipe's model with its initial weights, compiled for the first stage.
 
     The initial weights are a function of the recipe's seed.
 
@@ -32,13 +32,41 @@ def build(recipe: Recipe, steps_per_epoch: int | None = None) -> ImageModel:
         model = family(**{"seed": recipe.seed, "dtype": recipe.precision, **recipe.model})
     except TypeError as error:
         raise ValueError(f"recipe: model does not fit {recipe.family}: {error}.") from error
-    _check(recipe, model)
+    for stage in recipe.plan():
+        _check(stage, model)
     if recipe.init_from is not None:
         for kept in tuning.copy_weights(zoo.load(recipe.init_from), model):
             print(f"starts from scratch: {kept}")
     for part, rank in recipe.lora.items():
         model.enable_lora(rank, part)
     model.freeze(*recipe.freeze)
+    compile_for(recipe, model, steps_per_epoch)
+    return model
+
+
+def begin_stage(stage: Stage, model: ImageModel, steps_per_epoch: int) -> None:
+    """Lets only the stage's parts of the model train, with new optimizers."""
+    held = tuning.weights(model)
+    trained = {id(held[name]) for name in tuning.matching(held, stage.trainable or ("*",))}
+    model.compile()  # without the optimizers of the stage before, whose slots would not fit
+    model.unfreeze()
+    model.freeze(*(name for name, variable in held.items() if id(variable) not in trained))
+    compile_for(stage.recipe, model, steps_per_epoch)
+
+
+def end_stages(recipe: Recipe, model: ImageModel) -> None:
+    """Leaves frozen what the recipe freezes and no stage has trained."""
+    held = tuning.weights(model)
+    patterns = [pattern for stage in recipe.plan() for pattern in stage.trainable or ()]
+    trained = {id(held[name]) for name in tuning.matching(held, patterns)}
+    frozen = tuning.matching(held, recipe.freeze)
+    model.compile()
+    model.unfreeze()
+    model.freeze(*(name for name in frozen if id(held[name]) not in trained))
+
+
+def compile_for(recipe: Recipe, model: ImageModel, steps_per_epoch: int) -> None:
+    """Compiles the model with the recipe's optimizers for the weights that train now."""
     model.compile()  # so that the model says what each optimizer trains
     scales = _scales(recipe, model)
     optimizers = {
@@ -53,11 +81,11 @@ def build(recipe: Recipe, steps_per_epoch: int | None = None) -> ImageModel:
     # XLA on a GPU or a CPU does not compile the sums over replicas.
     model.compile(**optimizers, jit_compile=recipe.jit_compile and num_replicas() == 1)
     model.build_optimizers()
-    return model
 
 
-def _check(recipe: Recipe, model: ImageModel) -> None:
+def _check(stage: Stage, model: ImageModel) -> None:
     """Raises ValueError where the recipe asks for what the family does not have."""
+    recipe = stage.recipe
     unknown = set(recipe.learning_rates) - set(model.updates_per_step)
     if unknown:
         raise ValueError(
@@ -69,6 +97,10 @@ def _check(recipe: Recipe, model: ImageModel) -> None:
             f"recipe: patience must be null for {recipe.family}, which has no single loss to "
             f"monitor; received {recipe.patience!r}."
         )
+    try:
+        tuning.matching(tuning.weights(model), stage.trainable or ())
+    except ValueError as error:
+        raise ValueError(f"recipe: trainable of a stage: {error}") from error
 
 
 def _scales(recipe: Recipe, model: ImageModel) -> dict[int, float]:

@@ -2,7 +2,7 @@
 
 import contextlib
 import csv
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import keras
@@ -12,8 +12,9 @@ import tensorflow as tf
 from tfgen import pictures, plots
 from tfgen.devices import move_averages
 from tfgen.files import replacing
+from tfgen.training.arrays import write_weights
 
-__all__ = ["AveragedWeights", "CSVLog", "DrawSamples"]
+__all__ = ["AveragedWeights", "CSVLog", "DrawSamples", "KeepWeights"]
 
 
 class AveragedWeights(keras.callbacks.Callback):
@@ -84,7 +85,7 @@ class AveragedWeights(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         """Leaves the average in the model."""
-        if not self._swapped:
+        if self.averages and not self._swapped:
             self.swap()
 
 
@@ -97,11 +98,15 @@ class CSVLog(keras.callbacks.Callback):
     """Appends a row to `path` at each epoch's end; a resumed run repeats and misses none.
 
     Keras' own CSVLogger would repeat the rows of epochs that are trained again after a resume.
+
+    Args:
+        path: The file.
+        columns: Gives what a row holds between its epoch and the losses, such as the time.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: str | Path, columns: Callable[[], dict[str, float]] = dict):
         super().__init__()
-        self.path = Path(path)
+        self.path, self.columns = Path(path), columns
 
     def on_epoch_end(self, epoch, logs=None):
         """Rewrites the file with the rows before this epoch and this one."""
@@ -109,11 +114,32 @@ class CSVLog(keras.callbacks.Callback):
         if self.path.exists():
             with self.path.open(newline="") as file:
                 rows = [row for row in csv.DictReader(file) if int(row["epoch"]) < epoch]
-        rows.append({"epoch": epoch, **{k: float(v) for k, v in (logs or {}).items()}})
+        losses = {name: float(value) for name, value in (logs or {}).items()}
+        rows.append({"epoch": epoch, **self.columns(), **losses})
         with replacing(self.path) as path, path.open("w", newline="") as file:
             writer = csv.DictWriter(file, list(rows[-1]))
             writer.writeheader()
             writer.writerows(rows)
+
+
+class KeepWeights(keras.callbacks.Callback):
+    """Keeps the (averaged) weights of every n-th epoch, to measure a training afterwards.
+
+    Args:
+        folder: Files epoch_0001.npz, ... go here, as `training.arrays.write_weights` writes them.
+        every: n, at least 1.
+        averages: The run's `AveragedWeights`, or None.
+    """
+
+    def __init__(self, folder: str | Path, every: int, averages: AveragedWeights | None):
+        super().__init__()
+        self.folder, self.every, self.averages = Path(folder), every, averages
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Writes the epoch's weights."""
+        if (epoch + 1) % self.every == 0:
+            with with_averages(self.averages):
+                write_weights(self.folder / f"epoch_{epoch + 1:04d}.npz", self.model)
 
 
 class DrawSamples(keras.callbacks.Callback):

@@ -3,16 +3,21 @@
 import dataclasses
 import json
 import time
-import zipfile
-import zlib
 from pathlib import Path
+from typing import NamedTuple
 
 import keras
 import numpy as np
 
 from tfgen import devices
-from tfgen.files import replacing
 from tfgen.models.base import ImageModel
+from tfgen.training.arrays import (
+    UNREADABLE,
+    load_weights,
+    read_arrays,
+    write_arrays,
+    write_weights,
+)
 from tfgen.training.callbacks import AveragedWeights, with_averages
 
 __all__ = ["Checkpoint", "CheckpointFiles", "RunState"]
@@ -21,12 +26,7 @@ CHECK_EVERY = 50  # steps between two looks at whether the losses are still fini
 AGREE_EVERY = 10  # steps between two questions of several processes whether to save
 EXIT_SIGTERM = 128 + 15  # exit code of a run that SIGTERM has ended, as a shell reports it
 LARGEST_LOSS = 1e10
-STATE_BYTES = 512  # room for the state on its way to other processes
-# What a damaged zip archive of arrays can raise.
-UNREADABLE = (
-    *(zipfile.BadZipFile, zlib.error, EOFError, OSError),
-    *(ValueError, KeyError, TypeError, RuntimeError, MemoryError),
-)
+STATE_BYTES = 1024  # room for the state on its way to other processes
 
 
 @dataclasses.dataclass
@@ -36,9 +36,13 @@ class RunState:
     Args:
         step: Training steps done.
         epoch: Epochs done; within an epoch, those before it.
-        best_epoch: The epoch with the lowest validation loss so far, from 0; -1 for none.
+        best_epoch: The epoch with the lowest validation loss in this stage, from 0; -1 for none.
         best_loss: That loss.
         seconds: Time trained, over all processes that have worked on the run one after the other.
+        stage: Which of the recipe's plan trains now, from 0.
+        stage_step: Steps done when it began.
+        stage_epoch: Epochs done when it began.
+        data: The digests of the splits that the run began with, by their names.
     """
 
     step: int = 0
@@ -46,6 +50,16 @@ class RunState:
     best_epoch: int = -1
     best_loss: float | None = None
     seconds: float = 0.0
+    stage: int = 0
+    stage_step: int = 0
+    stage_epoch: int = 0
+    data: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def begin_next_stage(self) -> None:
+        """Goes on to the next stage of the plan."""
+        self.stage += 1
+        self.stage_step, self.stage_epoch = self.step, self.epoch
+        self.best_epoch, self.best_loss = -1, None
 
     def patience_is_over(self, patience: int | None) -> bool:
         """Whether the last `patience` epochs have brought no lower validation loss."""
@@ -63,23 +77,39 @@ class RunState:
         """Returns the state that `to_bytes` has written."""
         return cls(**json.loads(bytes(stored.astype(np.uint8))))
 
+    def broadcast(self) -> "RunState":
+        """Returns the chief's state in every process."""
+        (stored,) = devices.broadcast([self.to_bytes(STATE_BYTES).astype(np.int64)])
+        return RunState.from_bytes(stored)
+
+
+class Stored(NamedTuple):
+    """A checkpoint as it was read.
+
+    Attributes:
+        arrays: By group and index, e.g. "weight/0003".
+        state: Where the run stood.
+        path: Its file.
+    """
+
+    arrays: dict[str, np.ndarray]
+    state: RunState
+    path: Path
+
 
 class CheckpointFiles:
     """The files of a run's state: the newest two checkpoints, and the best epoch's weights.
-
-    Each is written next to its place and renamed, and read only if every byte has its checksum.
 
     Args:
         folder: The run's folder.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: str | Path):
         self.folder = Path(folder)
 
-    @property
-    def best_path(self) -> Path:
-        """File of the weights of the epoch with the lowest validation loss."""
-        return self.folder / "best.npz"
+    def best_path(self, stage: int = 0) -> Path:
+        """File of the weights of a stage's epoch with the lowest validation loss."""
+        return self.folder / (f"best-{stage}.npz" if stage else "best.npz")
 
     def paths(self) -> list[Path]:
         """Returns the checkpoints, oldest first."""
@@ -87,60 +117,31 @@ class CheckpointFiles:
 
     def write(self, arrays: dict[str, np.ndarray], state: RunState) -> None:
         """Writes a checkpoint and drops all but the newest two."""
-        with replacing(self.folder / f"checkpoint-{state.step:09d}.npz") as path:
-            np.savez(path, state=state.to_bytes(), **arrays)
+        path = self.folder / f"checkpoint-{state.step:09d}.npz"
+        write_arrays(path, state=state.to_bytes(), **arrays)
         for old in self.paths()[:-2]:
             old.unlink()
 
-    def newest(self) -> tuple[dict[str, np.ndarray], RunState, Path] | None:
-        """Returns the newest checkpoint that is whole: its arrays, its state, its path.
+    def newest(self) -> Stored | None:
+        """Returns the newest checkpoint that is whole.
 
         One that cannot be read is passed over with a warning.
         """
         paths = self.paths()
         for path in reversed(paths):
             try:
-                arrays = self.read(path)
-                return arrays, RunState.from_bytes(arrays.pop("state")), path
+                arrays = read_arrays(path)
+                return Stored(arrays, RunState.from_bytes(arrays.pop("state")), path)
             except UNREADABLE as error:
                 print(f"warning: {path} cannot be read ({error}); trying the one before.")
         if paths:
             print(f"warning: no checkpoint in {self.folder} can be read; starting from scratch.")
         return None
 
-    def write_best(self, model: keras.Model) -> None:
-        """Keeps the model's weights as those of the best epoch."""
-        values = {f"{i:04d}": variable.numpy() for i, variable in enumerate(model.variables)}
-        with replacing(self.best_path) as path:
-            np.savez(path, **values)
-
-    def load_best(self, model: keras.Model) -> None:
-        """Puts the weights of the best epoch into the model, if there has been one.
-
-        Raises:
-            ValueError: Their file is damaged.
-        """
-        if not self.best_path.exists():
-            return
-        try:
-            values = self.read(self.best_path)
-        except UNREADABLE as error:
-            raise ValueError(
-                f"{self.best_path} holds the weights of the best epoch and cannot be read "
-                f"({error}). Train again in a new folder."
-            ) from error
-        for index, variable in enumerate(model.variables):
-            variable.assign(values[f"{index:04d}"])
-
-    @staticmethod
-    def read(path: Path) -> dict[str, np.ndarray]:
-        """Reads an .npz file; raises one of `UNREADABLE` if a byte of it has changed."""
-        with zipfile.ZipFile(path) as file:
-            damaged = file.testzip()  # before anything inside is believed
-        if damaged is not None:
-            raise zipfile.BadZipFile(f"{damaged} fails its checksum")
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
+    def load_best(self, model: keras.Model, stage: int) -> None:
+        """Puts the weights of a stage's best epoch into the model, if there has been one."""
+        if self.best_path(stage).exists():
+            load_weights(self.best_path(stage), model)
 
 
 class Checkpoint(keras.callbacks.Callback):
@@ -155,6 +156,7 @@ class Checkpoint(keras.callbacks.Callback):
         averages: The run's `AveragedWeights`, or None.
         every: Seconds between checkpoints inside an epoch; one is written at each epoch's end.
         patience: Epochs without a better validation loss before the run stops, or None.
+        state: Where the run stands; None for its beginning.
     """
 
     def __init__(
@@ -163,11 +165,13 @@ class Checkpoint(keras.callbacks.Callback):
         averages: AveragedWeights | None,
         every: float = 120.0,
         patience: int | None = None,
+        state: RunState | None = None,
     ):
         super().__init__()
-        self.files, self.averages = CheckpointFiles(Path(folder)), averages
+        self.files, self.averages = CheckpointFiles(folder), averages
         self.every, self.patience = every, patience
-        self.state = RunState()
+        self.state = RunState() if state is None else state
+        self._since = self._last = time.monotonic()
         self.stop_requested = False  # by a signal; the run then saves and ends
         self._resumed_means: list[np.ndarray] | None = None
 
@@ -183,6 +187,10 @@ class Checkpoint(keras.callbacks.Callback):
             groups[name] = optimizer.variables
         return groups
 
+    def seconds(self) -> float:
+        """Returns the time trained until now."""
+        return self.state.seconds + time.monotonic() - self._since
+
     def save(self) -> None:
         """Writes a checkpoint.
 
@@ -192,9 +200,8 @@ class Checkpoint(keras.callbacks.Callback):
             FloatingPointError: The losses have diverged; nothing is written then.
         """
         self._check()
-        now = time.monotonic()
-        self.state.seconds += now - self._since
-        self._since = self._last = now
+        self.state.seconds = self.seconds()
+        self._since = self._last = time.monotonic()
         arrays = {
             f"{group}/{index:04d}": variable.numpy()
             for group, variables in self._variables().items()
@@ -217,20 +224,18 @@ class Checkpoint(keras.callbacks.Callback):
 
     # Resume
 
-    def restore(self, model: ImageModel) -> bool:
-        """Puts the newest readable checkpoint into `model`; returns whether there was one.
+    def restore(self, model: ImageModel, stored: Stored | None) -> bool:
+        """Puts a checkpoint's arrays into `model`; returns whether there was one.
 
-        Of several processes the chief reads, and sends what it read to the others.
+        Of several processes the chief passes what it read, and sends it to the others.
         """
-        stored = self.files.newest() if devices.is_chief() else None
         if not devices.any_process(stored is not None):
             return False
         self.set_model(model)
         if self.averages is not None:
             self.averages.start(model)
         if stored is not None:
-            arrays, self.state, path = stored
-            self._load_into_model(arrays, path)
+            self._load_into_model(stored.arrays, stored.path)
         self._broadcast()
         return True
 
@@ -249,7 +254,7 @@ class Checkpoint(keras.callbacks.Callback):
         self._resumed_means = [arrays[name] for name in sorted(arrays) if name.startswith("mean/")]
 
     def _broadcast(self) -> None:
-        """Gives every process the chief's variables and state."""
+        """Gives every process the chief's variables."""
         if devices.num_workers() == 1:
             return
         groups = self._variables()
@@ -257,11 +262,9 @@ class Checkpoint(keras.callbacks.Callback):
         if self._resumed_means is None:
             self._resumed_means = [np.zeros(v.shape, np.float32) for v in means]
         variables = [variable for group in groups.values() for variable in group]
-        state = self.state.to_bytes(STATE_BYTES).astype(np.int64)
-        values = devices.broadcast([state, *self._resumed_means, *(v.numpy() for v in variables)])
-        self.state = RunState.from_bytes(values[0])
-        self._resumed_means = values[1 : 1 + len(means)]
-        for variable, value in zip(variables, values[1 + len(means) :], strict=True):
+        values = devices.broadcast([*self._resumed_means, *(v.numpy() for v in variables)])
+        self._resumed_means = values[: len(means)]
+        for variable, value in zip(variables, values[len(means) :], strict=True):
             variable.assign(value)
 
     # When
@@ -306,7 +309,7 @@ class Checkpoint(keras.callbacks.Callback):
             self.state.best_loss, self.state.best_epoch = float(loss), epoch
             if devices.is_chief():
                 with with_averages(self.averages):
-                    self.files.write_best(self.model)
+                    write_weights(self.files.best_path(self.state.stage), self.model)
         self.state.epoch = epoch + 1
         if self.state.patience_is_over(self.patience):
             self.model.stop_training = True

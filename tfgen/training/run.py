@@ -14,20 +14,36 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfgen import data, devices, pictures, pixels
+from tfgen import checks, data, devices, pictures, pixels
+from tfgen.data import Split
 from tfgen.devices import num_replicas
 from tfgen.files import only_writer, replacing
 from tfgen.models.base import ImageModel
 from tfgen.models.generative import GenerativeModel
 from tfgen.recipe import Recipe
-from tfgen.data import Split
 from tfgen.training.batches import train_batches, validation_batches
-from tfgen.training.build import build
-from tfgen.training.callbacks import AveragedWeights, CSVLog, DrawSamples
-from tfgen.training.checkpoint import Checkpoint
+from tfgen.training.build import begin_stage, build, end_stages
+from tfgen.training.callbacks import AveragedWeights, CSVLog, DrawSamples, KeepWeights
+from tfgen.training.checkpoint import Checkpoint, CheckpointFiles, RunState
 
 __all__ = ["provenance", "train"]
 
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How a run is watched and kept, which changes nothing of what it trains.
+
+    Args:
+        verbose: As in `keras.Model.fit`.
+        tensorboard: Whether to write TensorBoard logs.
+        checkpoint_seconds: Time between checkpoints inside an epoch.
+        keep_epochs: Keep the weights of every so many epochs; 0 keeps none.
+    """
+
+    verbose: int = 1
+    tensorboard: bool = False
+    checkpoint_seconds: float = 120.0
+    keep_epochs: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +56,7 @@ class Run:
         model: Built and compiled.
         training: The train split.
         validation: The validation split.
-        verbose: As in `keras.Model.fit`.
+        options: How it is watched and kept.
     """
 
     recipe: Recipe
@@ -48,7 +64,7 @@ class Run:
     model: ImageModel
     training: Split
     validation: Split
-    verbose: int = 1
+    options: Options
 
     @property
     def labelled(self) -> bool:
@@ -69,6 +85,7 @@ def train(
     tensorboard: bool = False,
     checkpoint_seconds: float = 120.0,
     strategy: tf.distribute.Strategy | None = None,
+    keep_epochs: int = 0,
 ) -> ImageModel:
     """Fits the recipe's model and returns it with the best epoch's (averaged) weights.
 
@@ -85,15 +102,18 @@ def train(
         checkpoint_seconds: Time between checkpoints inside an epoch.
         strategy: From `tfgen.devices.make_strategy`; None trains on one device. The recipe's
             batch is shared out among its devices.
+        keep_epochs: Keep the weights of every so many epochs in folder/epochs; 0 keeps none.
 
     Raises:
         ValueError: The recipe does not fit its model, data or strategy; or the folder holds a run
-            and `resume` is false, or holds a run of another recipe, or another process uses it.
+            and `resume` is false, or holds a run of another recipe or of other data, or another
+            process uses it.
         OSError: The folder cannot be written.
         ImportError: `tensorboard` is wanted and not installed.
         ConnectionError: One of several processes has stopped; all have to be started again.
         SystemExit: SIGTERM asked for the end; a checkpoint has been written. Exit code 143.
     """
+    checks.at_least(0, keep_epochs=keep_epochs)
     if tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise ImportError(
             "tensorboard=True needs the package tensorboard, which TensorFlow does not install: "
@@ -103,40 +123,35 @@ def train(
     with (strategy or tf.distribute.get_strategy()).scope():
         if devices.is_chief():
             _check_folder(folder, recipe, resume)
-        run = _open(recipe, folder, verbose)
-        averages = AveragedWeights(recipe.ema_momentum) if recipe.ema_momentum else None
-        checkpoint = Checkpoint(folder, averages, checkpoint_seconds, recipe.patience)
-        checkpoint.set_model(run.model)
-        callbacks = _callbacks(run, checkpoint, tensorboard)
+        options = Options(verbose, tensorboard, checkpoint_seconds, keep_epochs)
+        run = _open(recipe, folder, options)
         with only_writer(folder) if devices.is_chief() else contextlib.nullcontext():
             if devices.is_chief():
                 _start_folder(folder, recipe, resume)
-            if resume:
-                checkpoint.restore(run.model)
-            with _stopping_on_sigterm(checkpoint), _explaining_lost_workers():
-                _fit(run, checkpoint, callbacks)
+            state = _train_stages(run, resume)
             if devices.is_chief():
-                _finish_folder(run, checkpoint)
-        _share_weights(run.model)
+                with replacing(folder / "training.json") as path:
+                    path.write_text(json.dumps(dataclasses.asdict(state), indent=2) + "\n")
     return run.model
 
 
-def _open(recipe: Recipe, folder: Path, verbose: int) -> Run:
+def _open(recipe: Recipe, folder: Path, options: Options) -> Run:
     """Builds the model and opens the data, or raises ValueError where they do not fit."""
-    if recipe.batch_size % num_replicas():
-        raise ValueError(
-            f"recipe: batch_size must be divisible by the {num_replicas()} devices that share it; "
-            f"received {recipe.batch_size}."
-        )
     training = data.open_split(recipe.data, "train")
     validation = data.open_split(recipe.data, "validation")
-    if recipe.batch_size > training.count:
-        raise ValueError(
-            f"recipe: batch_size must be at most the {training.count} training images; "
-            f"received {recipe.batch_size}."
-        )
+    for stage in recipe.plan():
+        if stage.recipe.batch_size % num_replicas():
+            raise ValueError(
+                f"recipe: batch_size must be divisible by the {num_replicas()} devices that share "
+                f"it; received {stage.recipe.batch_size}."
+            )
+        if stage.recipe.batch_size > training.count:
+            raise ValueError(
+                f"recipe: batch_size must be at most the {training.count} training images; "
+                f"received {stage.recipe.batch_size}."
+            )
     model = build(recipe, training.count // recipe.batch_size)
-    run = Run(recipe, folder, model, training, validation, verbose)
+    run = Run(recipe, folder, model, training, validation, options)
     if run.labelled and training.num_classes is None:
         raise ValueError(
             f"recipe: {recipe.data!r} has no labels, but model.num_classes="
@@ -152,42 +167,99 @@ def _open(recipe: Recipe, folder: Path, verbose: int) -> Run:
     return run
 
 
-def _callbacks(run: Run, checkpoint: Checkpoint, tensorboard: bool) -> list:
-    averages = checkpoint.averages
+def _train_stages(run: Run, resume: bool) -> RunState:
+    """Trains what is left of the recipe's plan, and leaves the best weights in the model."""
+    files = CheckpointFiles(run.folder)
+    stored = files.newest() if resume and devices.is_chief() else None
+    resumed = devices.any_process(stored is not None)
+    state = (stored.state if stored is not None else RunState()).broadcast()
+    _check_data(run, state)
+    plan = run.recipe.plan()
+    for index in range(state.stage, len(plan)):
+        stage = plan[index]
+        stage_run = dataclasses.replace(run, recipe=stage.recipe)
+        if index:
+            begin_stage(stage, run.model, stage_run.steps_per_epoch)
+        averages = AveragedWeights(stage.recipe.ema_momentum) if stage.recipe.ema_momentum else None
+        every, patience = run.options.checkpoint_seconds, stage.recipe.patience
+        checkpoint = Checkpoint(run.folder, averages, every, patience, state)
+        checkpoint.set_model(run.model)
+        if resumed:
+            checkpoint.restore(run.model, stored)
+            resumed, stored = False, None
+        elif index > state.stage:
+            state.begin_next_stage()
+            if averages is not None:
+                averages.start(run.model)
+            checkpoint.save()  # so that no kill falls back into the stage before
+        with _stopping_on_sigterm(checkpoint), _explaining_lost_workers():
+            _fit(stage_run, checkpoint, _callbacks(stage_run, checkpoint, len(plan) > 1))
+        if devices.is_chief():
+            files.load_best(run.model, index)
+        _share_weights(run.model)
+    if len(plan) > 1:
+        end_stages(run.recipe, run.model)
+    return state
+
+
+def _check_data(run: Run, state: RunState) -> None:
+    """Notes what the run trains on, or raises ValueError if it began with other data."""
+    for name, split in (("train", run.training), ("validation", run.validation)):
+        found = split.digest()
+        if state.data.setdefault(name, found) != found:
+            raise ValueError(
+                f"resume needs the data that the run began with: the {name} split of "
+                f"{run.recipe.data!r} now has sha256 {found}, the checkpoint has "
+                f"{state.data[name]}. Restore the data, or begin a new run in another folder."
+            )
+
+
+def _callbacks(run: Run, checkpoint: Checkpoint, staged: bool) -> list:
+    averages, options = checkpoint.averages, run.options
+
+    def columns() -> dict[str, float]:
+        stage = {"stage": checkpoint.state.stage} if staged else {}
+        return {**stage, "seconds": round(checkpoint.seconds(), 3)}
+
     callbacks = [] if averages is None else [averages]
     if devices.is_chief():
-        callbacks.append(CSVLog(run.folder / "log.csv"))
+        callbacks.append(CSVLog(run.folder / "log.csv", columns))
+        if options.keep_epochs:
+            callbacks.append(KeepWeights(run.folder / "epochs", options.keep_epochs, averages))
         if isinstance(run.model, GenerativeModel):
             images, _ = data.head(run.validation, pictures.FIXED_SEEDS)
             callbacks.append(DrawSamples(run.folder / "samples", images, averages))
-        if tensorboard:
+        if options.tensorboard:
             callbacks.append(keras.callbacks.TensorBoard(run.folder / "tensorboard"))
     callbacks.append(checkpoint)  # last, so that what it calls done has its row and its picture
     return callbacks
 
 
 def _fit(run: Run, checkpoint: Checkpoint, callbacks: list) -> None:
-    """Trains from the checkpoint's step to the end, or until patience is over."""
-    recipe, per_epoch = run.recipe, run.steps_per_epoch
-    epoch, done = divmod(checkpoint.state.step, per_epoch)
+    """Trains from the checkpoint's step to the end of its stage, or until patience is over."""
+    recipe, state, per_epoch = run.recipe, checkpoint.state, run.steps_per_epoch
+    epoch, done = divmod(state.step - state.stage_step, per_epoch)
     # An epoch that was cut is finished first, alone, since `fit` counts its steps from 0.
     segments = [(epoch, epoch + 1, per_epoch - done)] if done else []
     segments.append((epoch + bool(done), recipe.epochs, per_epoch))
     for first, last, steps in segments:
-        if first >= last or checkpoint.state.patience_is_over(recipe.patience):
+        if first >= last or state.patience_is_over(recipe.patience):
             continue
+        step = state.step - state.stage_step
         run.model.fit(
-            train_batches(recipe, run.training, run.labelled, checkpoint.state.step),
-            initial_epoch=first,
-            epochs=last,
+            train_batches(recipe, run.training, run.labelled, step),
+            initial_epoch=state.stage_epoch + first,
+            epochs=state.stage_epoch + last,
             steps_per_epoch=steps,
             validation_data=validation_batches(run.validation, run.labelled, recipe.batch_size),
             callbacks=callbacks,
             shuffle=False,
-            verbose=run.verbose if devices.is_chief() else 0,
+            verbose=run.options.verbose if devices.is_chief() else 0,
         )
         if checkpoint.averages is not None and (first, last, steps) != segments[-1]:
             checkpoint.averages.swap()  # the next segment goes on from the weights
+    if checkpoint.averages is not None:
+        checkpoint.averages.on_train_end()  # also where nothing was left to train
 
 
 @contextlib.contextmanager
@@ -258,20 +330,14 @@ def _start_folder(folder: Path, recipe: Recipe, resume: bool) -> None:
             path.write_text(recipe.to_json())
 
 
-def _finish_folder(run: Run, checkpoint: Checkpoint) -> None:
-    """Puts the best weights into the model, and writes training.json."""
-    checkpoint.files.load_best(run.model)
-    with replacing(run.folder / "training.json") as path:
-        path.write_text(json.dumps(dataclasses.asdict(checkpoint.state), indent=2) + "\n")
-
-
 def provenance(recipe: Recipe, folder: str | Path) -> dict[str, Any]:
     """Returns what an entry's metadata says about how it was trained."""
-    split = data.open_split(recipe.data, "train")
+    state = json.loads((Path(folder) / "training.json").read_text())
+    digests = state.pop("data")
     gpus = tf.config.list_physical_devices("GPU")
     return {
-        "data": {"name": recipe.data, "split": "train", "digest": split.digest()},
+        "data": {"name": recipe.data, "split": "train", "digest": digests["train"]},
         "licence": {"weights": "Apache-2.0", "data": data.licence(recipe.data)},
-        "training": json.loads((Path(folder) / "training.json").read_text()),
+        "training": state,
         "device": f"{len(gpus)} GPU" if gpus else f"{os.cpu_count()} CPU cores",
     }

@@ -1,0 +1,155 @@
+"""Recipes of several stages: what each one trains, exact resume, and a refusal of other data."""
+
+import dataclasses
+import shutil
+
+import numpy as np
+import pytest
+import runs
+
+from tfgen import plots, training, tuning
+from tfgen.recipe import Recipe
+
+STAGED = Recipe(
+    family="AutoEncoder",
+    model={"image_shape": [8, 8, 1], "latent_dim": 2, "filters": [4], "num_blocks": 0},
+    data="digits",
+    batch_size=128,  # 8 steps an epoch
+    epochs=2,
+    learning_rate=0.01,
+    warmup_steps=2,
+    ema_momentum=0.9,
+    freeze=("decoder",),
+    learning_rate_scales={"encoder": 0.5},
+    jit_compile=False,
+    stages=[{"trainable": ["decoder"], "epochs": 2, "batch_size": 256, "max_shift": 1}],
+)
+
+
+class Interruption(Exception):
+    pass
+
+
+@pytest.fixture(scope="module")
+def staged(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stages") / "whole"
+    return folder, training.train(STAGED, folder, verbose=0, keep_epochs=1)
+
+
+def part_of(arrays: dict[str, np.ndarray], part: str) -> dict[str, np.ndarray]:
+    return {name: value for name, value in arrays.items() if name.startswith(part)}
+
+
+def weights_of_epoch(folder, epoch: int) -> dict[str, np.ndarray]:
+    model = training.build(STAGED)
+    training.load_weights(folder / "epochs" / f"epoch_{epoch:04d}.npz", model)
+    return tuning.values(model)
+
+
+def test_each_stage_trains_its_own_parts(staged):
+    folder, model = staged
+    epochs = [weights_of_epoch(folder, epoch) for epoch in (1, 2, 3, 4)]
+    for earlier, later, moves in ((0, 1, "encoder"), (2, 3, "decoder")):
+        for part in ("encoder", "decoder"):
+            before, after = (part_of(epochs[i], part) for i in (earlier, later))
+            changed = any((before[name] != after[name]).any() for name in before)
+            assert changed == (part == moves)
+    log = runs.log_of(folder)
+    assert [row["epoch"] for row in log] == ["0", "1", "2", "3"]
+    assert [row["stage"] for row in log] == ["0", "0", "1", "1"]
+    assert float(log[-1]["val_loss"]) < float(log[1]["val_loss"])
+    # The second stage begins with the best of the first one, and the best of the second one stays.
+    best = min((0, 1), key=lambda i: float(log[i]["val_loss"]))
+    last = min((2, 3), key=lambda i: float(log[i]["val_loss"]))
+    for name, value in tuning.values(model).items():
+        source = epochs[best] if name.startswith("encoder") else epochs[last]
+        np.testing.assert_array_equal(value, source[name])
+
+
+def test_what_a_stage_has_trained_is_not_frozen_in_the_end(staged):
+    _, model = staged
+    assert "frozen" not in model.get_config()
+    assert all(variable.trainable for variable in tuning.weights(model).values())
+
+
+@pytest.mark.parametrize("epoch", [2, 3])  # counted from 1: the last of stage 0, the first of 1
+def test_resume_around_a_stage_s_end(staged, tmp_path, monkeypatch, epoch):
+    def fail(picture, path, **options):
+        if path.name == f"epoch_{epoch:04d}.png":
+            raise Interruption
+        return save(picture, path, **options)
+
+    save = plots.save
+    with monkeypatch.context() as patch:
+        patch.setattr(plots, "save", fail)
+        with pytest.raises(Interruption):
+            training.train(STAGED, tmp_path / "cut", verbose=0)
+    assert_resumes(tmp_path / "cut", staged)
+
+
+def test_resume_inside_a_later_stage(staged, tmp_path, monkeypatch):
+    def step(self, batch, logs=None):
+        original(self, batch, logs)
+        if self.state.step == 18:  # the second one of stage 1
+            raise Interruption
+
+    original = training.Checkpoint.on_train_batch_end
+    with monkeypatch.context() as patch:
+        patch.setattr(training.Checkpoint, "on_train_batch_end", step)
+        with pytest.raises(Interruption):
+            training.train(STAGED, tmp_path / "cut", verbose=0, checkpoint_seconds=0.0)
+    assert_resumes(tmp_path / "cut", staged)
+
+
+def test_resume_of_a_staged_run_that_ended(staged, tmp_path):
+    assert_resumes(shutil.copytree(staged[0], tmp_path / "run"), staged)
+
+
+def assert_resumes(folder, staged) -> None:
+    whole_folder, whole = staged
+    model = training.train(STAGED, folder, resume=True, verbose=0)
+    for a, b in zip(model.get_weights(), whole.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert runs.log_of(folder) == runs.log_of(whole_folder)
+
+
+@pytest.mark.parametrize(
+    ("stage", "message"),
+    [
+        ({"trainable": ["decodr"]}, r"trainable of a stage: pattern 'decodr' matches nothing"),
+        ({"trainable": ["decoder"], "batch_size": 5000}, "batch_size must be at most the 1151"),
+    ],
+)
+def test_a_stage_that_does_not_fit_is_refused_before_the_first_one(tmp_path, stage, message):
+    recipe = dataclasses.replace(STAGED, stages=[stage])
+    with pytest.raises(ValueError, match=message):
+        training.train(recipe, tmp_path / "run", verbose=0)
+    assert not (tmp_path / "run").exists()
+
+
+# Data that has changed
+
+
+@pytest.mark.parametrize("change", ["a pixel", "the size", "validation"])
+def test_resume_on_other_data_is_refused(tmp_path, change):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (60, 8, 8, 1), np.uint8)
+    splits = {"x_train": images[:40], "x_validation": images[40:50], "x_test": images[50:]}
+    np.savez(tmp_path / "own.npz", **splits)
+    recipe = dataclasses.replace(
+        STAGED, stages=[], freeze=(), data=str(tmp_path / "own.npz"), batch_size=20
+    )
+    training.train(recipe, tmp_path / "run", verbose=0)
+    log = (tmp_path / "run" / "log.csv").read_bytes()
+    if change == "the size":
+        splits["x_train"] = images[:39]
+    else:
+        name = "x_train" if change == "a pixel" else "x_validation"
+        splits[name] = splits[name].copy()
+        splits[name][0, 0, 0, 0] ^= 1
+    np.savez(tmp_path / "own.npz", **splits)
+    split = "validation" if change == "validation" else "train"
+    message = rf"the {split} split of .* now has sha256 [0-9a-f]{{64}}, .* has [0-9a-f]{{64}}\."
+    with pytest.raises(ValueError, match=message):
+        training.train(recipe, tmp_path / "run", resume=True, verbose=0)
+    assert (tmp_path / "run" / "log.csv").read_bytes() == log
