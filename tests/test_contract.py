@@ -331,6 +331,25 @@ def test_training_noise_is_a_function_of_seed_and_step(first_case):
     assert len(np.unique([base, seeds(1, 11), seeds(2, 10)])) == 18
 
 
+def test_each_small_batch_of_an_accumulated_one_has_its_own_noise(first_case):
+    """Keras' `iterations` stands still between the updates; the noise must not."""
+    model = first_case()
+    model.compile()
+    accumulating = {
+        name: keras.optimizers.Adam(1e-3, gradient_accumulation_steps=4)
+        for name in model.optimizers
+    }
+    model.compile(**accumulating)
+    model.build_optimizers()
+    optimizer, variables = next(iter(model.optimizers.values()))
+    seeds = []
+    for _ in range(8):
+        seeds.append(model.step_seeds(tf.constant(3)).numpy())
+        optimizer.apply([tf.zeros_like(v.value) for v in variables], variables)
+    assert int(optimizer.iterations) == 2
+    assert len(np.unique(seeds)) == 24
+
+
 def has_noise(model) -> bool:
     """Whether the training objective draws any."""
     arguments = ("noise_std", "dropout")

@@ -170,6 +170,40 @@ def run_mirrored(recipes: dict[str, Recipe], folder: Path) -> None:
     assert run.returncode == 0, run.stderr
 
 
+# Seeds of the images of two batches, of four and of three, on one device and on two.
+UNEVEN = """
+    import json
+    import tensorflow as tf
+
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    from tfgen import AutoEncoder, devices
+
+    def seeds(strategy):
+        with strategy.scope():
+            model = AutoEncoder((8, 8, 1), latent_dim=2, filters=(4,), num_blocks=0)
+            model.compile()
+            batches = tf.data.Dataset.from_tensor_slices(tf.zeros((7, 1))).batch(4)
+            batches = strategy.experimental_distribute_dataset(batches)
+            step = tf.function(lambda batch: model.step_seeds(tf.shape(batch)[0]))
+            local = strategy.experimental_local_results
+            return [[s.numpy().tolist() for s in local(strategy.run(step, (b,)))] for b in batches]
+
+    mirrored = devices.make_strategy("mirrored")
+    print(json.dumps([seeds(tf.distribute.get_strategy()), seeds(mirrored)]))
+"""
+
+
+def test_an_uneven_batch_has_one_seed_for_each_image():
+    command = [sys.executable, "-c", textwrap.dedent(UNEVEN)]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    one, two = json.loads(run.stdout)
+    assert [[len(part) for part in batch] for batch in two] == [[2, 2], [2, 1]]
+    assert [[s for part in batch for s in part] for batch in two] == [batch[0] for batch in one]
+    assert all(len(set(batch[0])) == len(batch[0]) for batch in one)
+
+
 # Several processes
 
 

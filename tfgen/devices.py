@@ -19,6 +19,7 @@ __all__ = [
     "any_process",
     "apply_gradients",
     "broadcast",
+    "images_before",
     "is_chief",
     "make_strategy",
     "move_averages",
@@ -135,6 +136,21 @@ def _total(arrays: list[np.ndarray]) -> list[np.ndarray]:
 def num_replicas() -> int:
     """Returns how many devices share the global batch."""
     return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def images_before(batch: tf.Tensor) -> tf.Tensor:
+    """Returns how many images of the global batch the replicas before this one hold, int32.
+
+    Args:
+        batch: How many this replica holds; the last batch of an epoch may be shared out unevenly.
+    """
+    replicas = num_replicas()
+    if replicas == 1:
+        return tf.constant(0)
+    replica = tf.distribute.get_replica_context()
+    own = tf.one_hot(replica.replica_id_in_sync_group, replicas, tf.cast(batch, tf.int32), 0)
+    counts = replica.all_reduce(tf.distribute.ReduceOp.SUM, own)
+    return tf.cumsum(counts, exclusive=True)[replica.replica_id_in_sync_group]
 
 
 def weighted_mean(values: tf.Tensor, weight: tf.Tensor | None) -> tf.Tensor:

@@ -45,6 +45,7 @@ class ImageModel(ConfiguredModel):
     ):
         super().__init__(image_shape, num_levels, num_classes, seed, **kwargs)
         self._means = {name: keras.metrics.Mean(name) for name in self.loss_names}
+        self.steps_before = 0  # training steps of the weights that this optimizer has not counted
 
     def losses_per_image(
         self, images: tf.Tensor, labels: tf.Tensor | None, seeds: tf.Tensor, training: bool
@@ -261,14 +262,24 @@ class ImageModel(ConfiguredModel):
         """Whether `call` needs classes: that of a conditional model does, a classifier's not."""
         return self.num_classes is not None and "labels" in inspect.signature(self.call).parameters
 
+    @property
+    def step(self) -> tf.Tensor:
+        """How many training steps the weights have behind them, int64; schedules go by it.
+
+        Under gradient accumulation each of the small batches is a step. A model from a preset goes
+        on counting where the preset's training ended.
+        """
+        optimizer = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        # Keras' `iterations` stands still while gradients accumulate.
+        return tf.cast(optimizer._iterations.value, tf.int64) + self.steps_before
+
     def step_seeds(self, batch: tf.Tensor) -> tf.Tensor:
         """Folds (seed, step, index in the global batch) into one seed per image, int64 (batch,).
 
         Right under resume, jit and replicas: no state but the optimizer's step count.
         """
-        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-        index = tf.cast(tf.range(batch) + replica * batch, tf.int64)
-        return noise.fold(noise.fold(self.seed, self.optimizer.iterations), index)
+        index = tf.cast(tf.range(batch) + devices.images_before(batch), tf.int64)
+        return noise.fold(noise.fold(self.seed, self.step), index)
 
     def _unpack(self, data):
         images, labels, weight = keras.utils.unpack_x_y_sample_weight(data)

@@ -322,7 +322,7 @@ class GAN(GenerativeModel):
         devices.move_averages(
             [v.value for v in self.averaged_generator.variables],
             [v.value for v in self.generator.variables],
-            self.optimizer.iterations,
+            self.step,
             self.ema_momentum,
         )
         return self._report(reported, weight)

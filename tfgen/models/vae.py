@@ -253,7 +253,7 @@ class VAE(GenerativeModel):
             kl = _log_normal(posterior, eps) - prior.log_prob(latents)
         beta = self.beta
         if training and self.kl_warmup_steps:
-            step = tf.cast(self.optimizer.iterations, tf.float32)
+            step = tf.cast(self.step, tf.float32)
             beta *= tf.minimum(step / self.kl_warmup_steps, 1.0)
         # log w_k = log p(x | z_k) + log p(z_k) - log q(z_k | x);   loss = -log 1/k sum_k w_k
         log_weights = -reconstruction - beta * kl
