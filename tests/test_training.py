@@ -261,8 +261,39 @@ def test_folder_with_a_run_is_refused(whole):
 
 def test_resume_with_another_recipe_is_refused(whole):
     other = dataclasses.replace(RECIPE, learning_rate=0.02)
-    with pytest.raises(ValueError, match="resume needs the recipe that began the run"):
+    message = (
+        r"resume needs the recipe that began the run: .* learning_rate \(there 0.01, given 0.02\)"
+    )
+    with pytest.raises(ValueError, match=message):
         training.train(other, whole[0], resume=True, verbose=0)
+    other = dataclasses.replace(RECIPE, model={**RECIPE.model, "latent_dim": 3})
+    with pytest.raises(ValueError, match=r"differs in model.latent_dim \(there 2, given 3\)\."):
+        training.train(other, whole[0], resume=True, verbose=0)
+    fewer = dataclasses.replace(RECIPE, epochs=2)
+    with pytest.raises(ValueError, match=r"differs in epochs \(there 3, given 2\)"):
+        training.train(fewer, whole[0], resume=True, verbose=0)
+
+
+def test_more_epochs_extend_a_run(tmp_path):
+    recipe = dataclasses.replace(SIMPLE, epochs=1)
+    training.train(recipe, tmp_path / "run", verbose=0)
+    longer = dataclasses.replace(recipe, epochs=2)
+    training.train(longer, tmp_path / "run", resume=True, verbose=0)
+    assert [row["epoch"] for row in runs.log_of(tmp_path / "run")] == ["0", "1"]
+    assert Recipe.load(tmp_path / "run" / "recipe.json") == longer
+
+
+def test_a_run_says_what_it_does(tmp_path, capsys):
+    recipe = dataclasses.replace(SIMPLE, epochs=2, freeze=["decoder"])
+    training.train(recipe, tmp_path / "run", verbose=2)
+    said = capsys.readouterr().out
+    assert "digits: 1,151 train and 287 validation images, 8x8x1, 10 classes" in said
+    assert "2 epochs of 8 steps of 128 images" in said
+    assert ", of which " in said
+    assert str((tmp_path / "run").resolve()) in said
+    assert "expected at " in said
+    training.train(recipe, tmp_path / "silent", verbose=0)
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize(

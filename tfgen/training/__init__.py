@@ -10,6 +10,9 @@ goes on from its newest checkpoint and ends with the weights of a run that was n
     callbacks   what happens after each step and epoch: averages, log, pictures
     checkpoint  the state of a run, and its files
     arrays      weights and other arrays on disk
+    folder      whose a run's folder is, what it holds
+    stopping    Ctrl-C and SIGTERM
+    announce    what a run says
 """
 
 from tfgen.training.arrays import load_weights, read_arrays
@@ -17,7 +20,8 @@ from tfgen.training.batches import random_shift, train_batches, validation_batch
 from tfgen.training.build import build
 from tfgen.training.callbacks import AveragedWeights, CSVLog, DrawSamples, KeepWeights
 from tfgen.training.checkpoint import Checkpoint, CheckpointFiles, RunState
-from tfgen.training.run import provenance, train
+from tfgen.training.folder import provenance
+from tfgen.training.run import train
 
 __all__ = [
     "AveragedWeights",

@@ -19,12 +19,12 @@ from tfgen.training.arrays import (
     write_weights,
 )
 from tfgen.training.callbacks import AveragedWeights, with_averages
+from tfgen.training.stopping import Stop
 
 __all__ = ["Checkpoint", "CheckpointFiles", "RunState"]
 
 CHECK_EVERY = 50  # steps between two looks at whether the losses are still finite
 AGREE_EVERY = 10  # steps between two questions of several processes whether to save
-EXIT_SIGTERM = 128 + 15  # exit code of a run that SIGTERM has ended, as a shell reports it
 LARGEST_LOSS = 1e10
 STATE_BYTES = 1024  # room for the state on its way to other processes
 
@@ -157,6 +157,7 @@ class Checkpoint(keras.callbacks.Callback):
         every: Seconds between checkpoints inside an epoch; one is written at each epoch's end.
         patience: Epochs without a better validation loss before the run stops, or None.
         state: Where the run stands; None for its beginning.
+        stop: Tells whether the run is asked to end; None if nothing can ask.
     """
 
     def __init__(
@@ -166,13 +167,14 @@ class Checkpoint(keras.callbacks.Callback):
         every: float = 120.0,
         patience: int | None = None,
         state: RunState | None = None,
+        stop: Stop | None = None,
     ):
         super().__init__()
         self.files, self.averages = CheckpointFiles(folder), averages
         self.every, self.patience = every, patience
         self.state = RunState() if state is None else state
         self._since = self._last = time.monotonic()
-        self.stop_requested = False  # by a signal; the run then saves and ends
+        self.stop = Stop(self.files.folder) if stop is None else stop
         self._resumed_means: list[np.ndarray] | None = None
 
     # What is saved
@@ -202,13 +204,16 @@ class Checkpoint(keras.callbacks.Callback):
         self._check()
         self.state.seconds = self.seconds()
         self._since = self._last = time.monotonic()
-        arrays = {
+        arrays = self._arrays()
+        if devices.is_chief():
+            self.files.write(arrays, self.state)
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        return {
             f"{group}/{index:04d}": variable.numpy()
             for group, variables in self._variables().items()
             for index, variable in enumerate(variables)
         }
-        if devices.is_chief():
-            self.files.write(arrays, self.state)
 
     def _check(self) -> None:
         """Raises FloatingPointError if a loss is not finite or larger than LARGEST_LOSS."""
@@ -276,6 +281,10 @@ class Checkpoint(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         """Puts back the running means of an epoch that was cut, after Keras has reset them."""
         self.state.epoch = epoch
+        self.put_back_means()
+
+    def put_back_means(self) -> None:
+        """Gives the model the running means that `restore` has read, once."""
         if self._resumed_means is not None:
             means = [v for metric in self.model.metrics for v in metric.variables]
             for variable, value in zip(means, self._resumed_means, strict=True):
@@ -285,21 +294,34 @@ class Checkpoint(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         """Saves when the last checkpoint is old, but not between an epoch's last step and end.
 
-        A run resumed from there would begin the next epoch and miss this one's validation. The
-        steps are counted here: an optimizer does not count those that loss scaling skips.
+        The steps are counted here: an optimizer does not count those that loss scaling skips.
         """
         self.state.step += 1
         if (batch + 1) % CHECK_EVERY == 0:
             self._check()
         if batch + 1 == self.params["steps"]:
+            self._hold_last_step()
             return
         # Several processes may save only together, so they ask one another, and not every time.
         if devices.num_workers() == 1 or (batch + 1) % AGREE_EVERY == 0:
             old = time.monotonic() - self._last > self.every
-            if devices.any_process(self.stop_requested or (old and devices.is_chief())):
+            asked = self.stop.signal is not None
+            if devices.any_process(asked or (old and devices.is_chief())):
                 self.save()
-            if self.stop_requested:
-                raise SystemExit(EXIT_SIGTERM)
+            if asked:
+                self.stop.end()
+
+    def _hold_last_step(self) -> None:
+        """Keeps what an epoch's last step left, for a run that is asked to end in its validation.
+
+        Such a run goes on with the validation, see `run.finish_epoch`.
+        """
+        if devices.num_workers() > 1:
+            return
+        arrays, state = self._arrays(), dataclasses.replace(self.state, seconds=self.seconds())
+        self.stop.pending = lambda: self.files.write(arrays, state)
+        if self.stop.signal is not None:
+            self.stop.end()
 
     def on_epoch_end(self, epoch, logs=None):
         """Keeps the best weights, stops when patience is over, saves."""
@@ -315,3 +337,4 @@ class Checkpoint(keras.callbacks.Callback):
             self.model.stop_training = True
         self.model.reset_metrics()  # the next epoch starts with empty means, resumed or not
         self.save()
+        self.stop.pending = None

@@ -4,12 +4,8 @@ import contextlib
 import dataclasses
 import importlib.util
 import json
-import os
-import signal
-import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import keras
 import tensorflow as tf
@@ -21,12 +17,15 @@ from tfgen.files import only_writer, replacing
 from tfgen.models.base import ImageModel
 from tfgen.models.generative import GenerativeModel
 from tfgen.recipe import Recipe
+from tfgen.training.announce import ExpectedEnd, announcement
 from tfgen.training.batches import train_batches, validation_batches
 from tfgen.training.build import begin_stage, build, end_stages
 from tfgen.training.callbacks import AveragedWeights, CSVLog, DrawSamples, KeepWeights
 from tfgen.training.checkpoint import Checkpoint, CheckpointFiles, RunState
+from tfgen.training.folder import check_folder, start_folder
+from tfgen.training.stopping import Stop
 
-__all__ = ["provenance", "train"]
+__all__ = ["train"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +85,7 @@ def train(
     checkpoint_seconds: float = 120.0,
     strategy: tf.distribute.Strategy | None = None,
     keep_epochs: int = 0,
+    stop_within: float | None = None,
 ) -> ImageModel:
     """Fits the recipe's model and returns it with the best epoch's (averaged) weights.
 
@@ -96,13 +96,16 @@ def train(
     Args:
         recipe: What to train.
         folder: The run's own folder.
-        resume: Go on from the newest checkpoint of the folder.
+        resume: Go on from the newest checkpoint of the folder. The recipe may have more epochs
+            than the run began with, and must be the same in everything else.
         verbose: As in `keras.Model.fit`.
         tensorboard: Write TensorBoard logs to folder/tensorboard.
         checkpoint_seconds: Time between checkpoints inside an epoch.
         strategy: From `tfgen.devices.make_strategy`; None trains on one device. The recipe's
             batch is shared out among its devices.
         keep_epochs: Keep the weights of every so many epochs in folder/epochs; 0 keeps none.
+        stop_within: Seconds after Ctrl-C or SIGTERM in which the process ends, if need be in the
+            middle of a step: at most `checkpoint_seconds` are lost then. None waits for the step.
 
     Raises:
         ValueError: The recipe does not fit its model, data or strategy; or the folder holds a run
@@ -111,6 +114,7 @@ def train(
         OSError: The folder cannot be written.
         ImportError: `tensorboard` is wanted and not installed.
         ConnectionError: One of several processes has stopped; all have to be started again.
+        KeyboardInterrupt: Ctrl-C asked for the end; a checkpoint has been written.
         SystemExit: SIGTERM asked for the end; a checkpoint has been written. Exit code 143.
     """
     checks.at_least(0, keep_epochs=keep_epochs)
@@ -122,13 +126,18 @@ def train(
     folder = Path(folder)
     with (strategy or tf.distribute.get_strategy()).scope():
         if devices.is_chief():
-            _check_folder(folder, recipe, resume)
+            check_folder(folder, recipe, resume)
         options = Options(verbose, tensorboard, checkpoint_seconds, keep_epochs)
         run = _open(recipe, folder, options)
         with only_writer(folder) if devices.is_chief() else contextlib.nullcontext():
             if devices.is_chief():
-                _start_folder(folder, recipe, resume)
-            state = _train_stages(run, resume)
+                start_folder(folder, recipe, resume)
+            splits = {"train": run.training, "validation": run.validation}
+            if verbose and devices.is_chief():
+                print(announcement(recipe, run.model, splits, folder, keep_epochs))
+            stop = Stop(folder, stop_within if devices.num_workers() == 1 else None)
+            with stop.listening(), _explaining_lost_workers():
+                state = _train_stages(run, resume, stop)
             if devices.is_chief():
                 with replacing(folder / "training.json") as path:
                     path.write_text(json.dumps(dataclasses.asdict(state), indent=2) + "\n")
@@ -167,7 +176,7 @@ def _open(recipe: Recipe, folder: Path, options: Options) -> Run:
     return run
 
 
-def _train_stages(run: Run, resume: bool) -> RunState:
+def _train_stages(run: Run, resume: bool, stop: Stop) -> RunState:
     """Trains what is left of the recipe's plan, and leaves the best weights in the model."""
     files = CheckpointFiles(run.folder)
     stored = files.newest() if resume and devices.is_chief() else None
@@ -182,7 +191,7 @@ def _train_stages(run: Run, resume: bool) -> RunState:
             begin_stage(stage, run.model, stage_run.steps_per_epoch)
         averages = AveragedWeights(stage.recipe.ema_momentum) if stage.recipe.ema_momentum else None
         every, patience = run.options.checkpoint_seconds, stage.recipe.patience
-        checkpoint = Checkpoint(run.folder, averages, every, patience, state)
+        checkpoint = Checkpoint(run.folder, averages, every, patience, state, stop)
         checkpoint.set_model(run.model)
         if resumed:
             checkpoint.restore(run.model, stored)
@@ -192,8 +201,7 @@ def _train_stages(run: Run, resume: bool) -> RunState:
             if averages is not None:
                 averages.start(run.model)
             checkpoint.save()  # so that no kill falls back into the stage before
-        with _stopping_on_sigterm(checkpoint), _explaining_lost_workers():
-            _fit(stage_run, checkpoint, _callbacks(stage_run, checkpoint, len(plan) > 1))
+        _fit(stage_run, checkpoint, _callbacks(stage_run, checkpoint, len(plan) > 1))
         if devices.is_chief():
             files.load_best(run.model, index)
         _share_weights(run.model)
@@ -223,6 +231,9 @@ def _callbacks(run: Run, checkpoint: Checkpoint, staged: bool) -> list:
 
     callbacks = [] if averages is None else [averages]
     if devices.is_chief():
+        if options.verbose:
+            last = checkpoint.state.stage_epoch + run.recipe.epochs
+            callbacks.append(ExpectedEnd(last, run.steps_per_epoch))
         callbacks.append(CSVLog(run.folder / "log.csv", columns))
         if options.keep_epochs:
             callbacks.append(KeepWeights(run.folder / "epochs", options.keep_epochs, averages))
@@ -239,6 +250,8 @@ def _fit(run: Run, checkpoint: Checkpoint, callbacks: list) -> None:
     """Trains from the checkpoint's step to the end of its stage, or until patience is over."""
     recipe, state, per_epoch = run.recipe, checkpoint.state, run.steps_per_epoch
     epoch, done = divmod(state.step - state.stage_step, per_epoch)
+    if not done and epoch and state.epoch == state.stage_epoch + epoch - 1:
+        finish_epoch(run, checkpoint, callbacks)
     # An epoch that was cut is finished first, alone, since `fit` counts its steps from 0.
     segments = [(epoch, epoch + 1, per_epoch - done)] if done else []
     segments.append((epoch + bool(done), recipe.epochs, per_epoch))
@@ -262,21 +275,20 @@ def _fit(run: Run, checkpoint: Checkpoint, callbacks: list) -> None:
         checkpoint.averages.on_train_end()  # also where nothing was left to train
 
 
-@contextlib.contextmanager
-def _stopping_on_sigterm(checkpoint: Checkpoint) -> Iterator[None]:
-    """Turns SIGTERM, as clusters send it before they kill, into a checkpoint and an end."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may handle signals
-        return
+def finish_epoch(run: Run, checkpoint: Checkpoint, callbacks: list) -> None:
+    """Does an epoch's end alone, for a run that was asked to end between its last step and there.
 
-    def request_stop(number, frame):
-        checkpoint.stop_requested = True
-
-    before = signal.signal(signal.SIGTERM, request_stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    Validation, log, pictures and checkpoint, as `fit` has them.
+    """
+    model, batch_size = run.model, run.recipe.batch_size
+    checkpoint.put_back_means()
+    checkpoint.stop.pending = lambda: None  # the newest checkpoint is what to go on from
+    logs = model.get_metrics_result()
+    every = keras.callbacks.CallbackList(callbacks, model=model)
+    batches = validation_batches(run.validation, run.labelled, batch_size)
+    found = model.evaluate(batches, callbacks=every, return_dict=True, verbose=0)
+    logs = {**logs, **{f"val_{name}": value for name, value in found.items()}}
+    every.on_epoch_end(checkpoint.state.epoch, logs)
 
 
 @contextlib.contextmanager
@@ -300,44 +312,3 @@ def _share_weights(model: ImageModel) -> None:
     if not devices.is_chief():
         for variable, value in zip(model.variables, values, strict=True):
             variable.assign(value)
-
-
-# The run's folder
-
-
-def _check_folder(folder: Path, recipe: Recipe, resume: bool) -> None:
-    """Raises ValueError if the folder holds a run, unless it is this one and to be resumed."""
-    path = folder / "recipe.json"
-    if path.exists():
-        if not resume:
-            raise ValueError(
-                f"folder must be new: {folder} already holds a run. "
-                "Pass resume (--resume) to go on with it, or name another folder."
-            )
-        if Recipe.load(path) != recipe:
-            raise ValueError(
-                f"resume needs the recipe that began the run: {path} differs from the one given."
-            )
-
-
-def _start_folder(folder: Path, recipe: Recipe, resume: bool) -> None:
-    """Writes the recipe into a new run's folder, and removes what a kill left half-written."""
-    _check_folder(folder, recipe, resume)  # again: another process may have begun meanwhile
-    for stale in (*folder.glob(".*.tmp.*"), *folder.glob("samples/.*.tmp.*")):
-        stale.unlink()
-    if not (folder / "recipe.json").exists():
-        with replacing(folder / "recipe.json") as path:
-            path.write_text(recipe.to_json())
-
-
-def provenance(recipe: Recipe, folder: str | Path) -> dict[str, Any]:
-    """Returns what an entry's metadata says about how it was trained."""
-    state = json.loads((Path(folder) / "training.json").read_text())
-    digests = state.pop("data")
-    gpus = tf.config.list_physical_devices("GPU")
-    return {
-        "data": {"name": recipe.data, "split": "train", "digest": digests["train"]},
-        "licence": {"weights": "Apache-2.0", "data": data.licence(recipe.data)},
-        "training": state,
-        "device": f"{len(gpus)} GPU" if gpus else f"{os.cpu_count()} CPU cores",
-    }

@@ -1,0 +1,112 @@
+"""Ctrl-C and SIGTERM, at any moment of a run: it is saved, says how to go on, and does go on."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import numpy as np
+import pytest
+import runs
+
+from tfgen import plots, training
+from tfgen.recipe import Recipe
+
+RECIPE = Recipe(
+    family="AutoEncoder",
+    model={"image_shape": [8, 8, 1], "latent_dim": 2, "filters": [4], "num_blocks": 0},
+    data="digits",
+    batch_size=256,  # 4 steps an epoch
+    epochs=3,
+    ema_momentum=0.9,
+    jit_compile=False,
+)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stopping") / "whole"
+    return folder, training.train(RECIPE, folder, verbose=0)
+
+
+def assert_resumes(folder, whole) -> None:
+    model = training.train(RECIPE, folder, resume=True, verbose=0)
+    for a, b in zip(model.get_weights(), whole[1].get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert runs.log_of(folder) == runs.log_of(whole[0])
+
+
+def at(place, method: str, time_: int, number: int):
+    """A patch that sends a signal to this process when `method` is called for the n-th time."""
+    original, calls = getattr(place, method), []
+
+    def signalled(*args, **kwargs):
+        calls.append(args)
+        if len(calls) == time_:
+            os.kill(os.getpid(), number)
+        return original(*args, **kwargs)
+
+    return place, method, signalled
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("place", "method", "time_", "step"),
+    [
+        (training.AveragedWeights, "on_train_batch_end", 6, 6),  # inside an epoch
+        (training.AveragedWeights, "on_train_batch_end", 8, 8),  # in its last step
+        (training.AveragedWeights, "on_test_begin", 1, 4),  # in the first validation
+        (plots, "save", 2, 8),  # in a picture
+    ],
+)
+def test_a_signal_saves_the_run(
+    whole, tmp_path, monkeypatch, capsys, number, place, method, time_, step
+):
+    handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(*at(place, method, time_, number))
+        error = KeyboardInterrupt if number == signal.SIGINT else SystemExit
+        with pytest.raises(error) as stop:
+            training.train(RECIPE, folder, verbose=0)
+    assert number == signal.SIGINT or stop.value.code == 143
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == handlers
+    said = capsys.readouterr().err
+    assert f"saved at step {step}; go on with: tfgen train {folder} --out {folder} --resume" in said
+    assert_resumes(folder, whole)
+
+
+def test_a_step_that_takes_long_is_given_up(whole, tmp_path):
+    script = f"""
+        import sys, time
+        from tfgen import training
+        from tfgen.recipe import Recipe
+
+        def slow(self, batch, logs=None):
+            if self.model.optimizer.iterations == 6:
+                print("slow", flush=True)
+                time.sleep(100)
+            original(self, batch, logs)
+
+        original = training.AveragedWeights.on_train_batch_end
+        training.AveragedWeights.on_train_batch_end = slow
+        recipe = Recipe.from_dict({RECIPE.to_dict()!r})
+        training.train(recipe, sys.argv[1], verbose=0, stop_within=0.5)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script), tmp_path / "run"]
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert run.stdout.readline() == "slow\n"
+    began = time.monotonic()
+    run.send_signal(signal.SIGTERM)
+    _, error = run.communicate(timeout=60)
+    assert time.monotonic() - began < 5
+    assert run.returncode == 143
+    assert "saved at step 4; go on with: tfgen train" in error
+    assert_resumes(tmp_path / "run", whole)
+
+
+def test_a_run_that_has_nothing_to_save_says_so(tmp_path):
+    stop = training.stopping.Stop(tmp_path)
+    assert "no step to save yet; begin with: tfgen train" in stop._advice()

@@ -1,0 +1,91 @@
+"""What a run says before its first step and after its first ten."""
+
+import datetime
+import time
+from pathlib import Path
+
+import keras
+
+from tfgen.data import Split
+from tfgen.models.base import ImageModel
+from tfgen.recipe import Recipe
+
+__all__ = ["ExpectedEnd", "announcement"]
+
+WARM_UP = 3  # first steps, which compile
+TIMED = 10  # the step after which the end is foretold
+
+
+def announcement(
+    recipe: Recipe, model: ImageModel, splits: dict[str, Split], folder: Path, keep_epochs: int
+) -> str:
+    """Returns what is trained on what, and where everything goes, a line for each.
+
+    Args:
+        recipe: What is trained.
+        model: Its model, with the recipe's weights frozen.
+        splits: "train" and "validation".
+        folder: The run's folder.
+        keep_epochs: As for `training.train`.
+    """
+    train = splits["train"]
+    height, width, channels = train.image_shape
+    counts = " and ".join(f"{split.count:,} {name}" for name, split in splits.items())
+    classes = "no labels" if train.num_classes is None else f"{train.num_classes} classes"
+    weights = model.count_params()
+    trainable = sum(variable.value.shape.num_elements() for variable in model.trainable_variables)
+    frozen = f", of which {trainable:,} train" if trainable != weights else ""
+    lines = [
+        ("data", f"{recipe.data}: {counts} images, {height}x{width}x{channels}, {classes}"),
+        ("model", f"{recipe.family}, {weights:,} weights{frozen}"),
+    ]
+    for stage in recipe.plan():
+        steps = train.count // stage.recipe.batch_size
+        parts = f", {', '.join(stage.trainable)} alone" if stage.trainable else ""
+        lines.append(
+            (
+                "training",
+                f"{stage.recipe.epochs} epochs of {steps:,} steps of {stage.recipe.batch_size} "
+                f"images{parts}",
+            )
+        )
+    kept = ", epochs/ (weights)" if keep_epochs else ""
+    lines.append(("folder", f"{folder.resolve()}: log.csv, samples/ (pictures), checkpoints{kept}"))
+    return "\n".join(f"{name:<10}{text}" for name, text in lines)
+
+
+class ExpectedEnd(keras.callbacks.Callback):
+    """Says after ten steps when the training will end, if every step takes as long.
+
+    Args:
+        epochs: Of this `fit`, counted as its `epochs` are.
+        steps: Of each epoch.
+    """
+
+    def __init__(self, epochs: int, steps: int):
+        super().__init__()
+        self.epochs, self.steps = epochs, steps
+        self._epoch = self._seen = 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Notes which epoch runs."""
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Takes the time, and says it once."""
+        self._seen += 1
+        if self._seen == WARM_UP:
+            self._start = time.monotonic()
+        if self._seen == TIMED:
+            left = (self.epochs - self._epoch) * self.steps - batch - 1
+            seconds = left * (time.monotonic() - self._start) / (TIMED - WARM_UP)
+            end = datetime.datetime.now() + datetime.timedelta(seconds=seconds)
+            print(f"\n{'end':<10}expected at {end:%H:%M} on {end:%d %b}, in {_duration(seconds)}")
+
+
+def _duration(seconds: float) -> str:
+    """A time in words, e.g. "2 h 5 min"."""
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return "less than a minute"
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"

@@ -1,0 +1,74 @@
+"""A run's folder: whose it is, what is written first, what it says at the end."""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from tfgen.files import replacing
+from tfgen.recipe import Recipe
+
+__all__ = ["check_folder", "provenance", "start_folder"]
+
+MNIST_LICENCE = "MNIST by Y. LeCun, C. Cortes and C. Burges, CC BY-SA 3.0."
+DATA_LICENCES = {"mnist": MNIST_LICENCE, "binarized_mnist": MNIST_LICENCE}
+
+
+def check_folder(folder: Path, recipe: Recipe, resume: bool) -> None:
+    """Raises ValueError if the folder holds a run, unless it is this one and to be resumed."""
+    path = folder / "recipe.json"
+    if path.exists():
+        if not resume:
+            raise ValueError(
+                f"folder must be new: {folder} already holds a run. "
+                "Pass resume (--resume) to go on with it, or name another folder."
+            )
+        began = Recipe.load(path)
+        if began != recipe and not _extends(recipe, began):
+            raise ValueError(
+                f"resume needs the recipe that began the run: {path} differs in "
+                f"{_differences(began, recipe)}."
+            )
+
+
+def _extends(recipe: Recipe, began: Recipe) -> bool:
+    """Whether a recipe differs in more epochs alone; a later stage would have begun too early."""
+    longer = recipe.epochs > began.epochs and not recipe.stages
+    return longer and dataclasses.replace(began, epochs=recipe.epochs) == recipe
+
+
+def _differences(began: Recipe, recipe: Recipe) -> str:
+    old, new = began.to_dict(), recipe.to_dict()
+    keys = [(key, old[key], new[key]) for key in old if old[key] != new[key]]
+    if [key for key, *_ in keys] == ["model"]:  # say which of its arguments
+        arguments = sorted({*began.model, *recipe.model})
+        pairs = [(f"model.{a}", began.model.get(a), recipe.model.get(a)) for a in arguments]
+        keys = [(key, a, b) for key, a, b in pairs if a != b]
+    return ", ".join(f"{key} (there {a!r}, given {b!r})" for key, a, b in keys)
+
+
+def start_folder(folder: Path, recipe: Recipe, resume: bool) -> None:
+    """Writes the recipe into the run's folder, and removes what a kill left half-written."""
+    check_folder(folder, recipe, resume)  # again: another process may have begun meanwhile
+    for stale in (*folder.glob(".*.tmp.*"), *folder.glob("samples/.*.tmp.*")):
+        stale.unlink()
+    path = folder / "recipe.json"
+    if not path.exists() or Recipe.load(path) != recipe:  # new, or with more epochs
+        with replacing(path) as temporary:
+            temporary.write_text(recipe.to_json())
+
+
+def provenance(recipe: Recipe, folder: str | Path) -> dict[str, Any]:
+    """Returns what an entry's metadata says about how it was trained."""
+    state = json.loads((Path(folder) / "training.json").read_text())
+    digests = state.pop("data")
+    gpus = tf.config.list_physical_devices("GPU")
+    return {
+        "data": {"name": recipe.data, "split": "train", "digest": digests["train"]},
+        "licence": {"weights": "Apache-2.0", "data": DATA_LICENCES.get(recipe.data, "")},
+        "training": state,
+        "device": f"{len(gpus)} GPU" if gpus else f"{os.cpu_count()} CPU cores",
+    }

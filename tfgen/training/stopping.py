@@ -1,0 +1,102 @@
+"""Ending a run on request: Ctrl-C or SIGTERM saves it, and says how to go on.
+
+Between two steps a run can be saved at once; in an epoch's end (validation, pictures) what its last
+step left is kept in memory for that. Only a step that takes long, such as the first one, which
+compiles, has to be waited for; or given up, since the newest checkpoint lies on disk anyway.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from tfgen import devices
+
+__all__ = ["Stop"]
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stop:
+    """A request to end a run.
+
+    Attributes:
+        signal: Which signal has asked for the end; None if none has.
+        pending: Writes the state that an epoch's last step left; None between such times.
+
+    Args:
+        folder: The run's folder.
+        within: Seconds after which the process ends even if a step still runs; None waits for it.
+    """
+
+    def __init__(self, folder: Path, within: float | None = None):
+        self.folder, self.within = Path(folder), within
+        self.signal: int | None = None
+        self.pending: Callable[[], None] | None = None
+        self._ended = threading.Event()
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Takes the signals over for a while."""
+        if threading.current_thread() is not threading.main_thread():
+            yield  # only the main thread may handle signals
+            return
+        before = {number: signal.signal(number, self._request) for number in SIGNALS}
+        reader, writer = socket.socketpair()
+        writer.setblocking(False)
+        wakeup = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        watcher = threading.Thread(target=self._watch, args=(reader,), daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            self._ended.set()
+            signal.set_wakeup_fd(wakeup)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            writer.close()
+            watcher.join()
+            reader.close()
+
+    def _request(self, number, frame) -> None:
+        """Python runs this in the main thread, once what it does outside of Python is over."""
+        again, self.signal = self.signal is not None, number
+        if again or self.pending is not None:
+            self.end()
+
+    def end(self) -> None:
+        """Saves what is pending, says how to go on, and raises what ends the run.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C asked for the end.
+            SystemExit: SIGTERM did; exit code 143.
+        """
+        self._save()
+        if self.signal == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(128 + signal.SIGTERM)
+
+    def _save(self) -> None:
+        pending, self.pending = self.pending, None
+        if pending is not None:
+            pending()
+        if devices.is_chief():
+            print(f"\ntfgen: {self._advice()}", file=sys.stderr, flush=True)
+
+    def _advice(self) -> str:
+        steps = [int(path.stem.split("-")[1]) for path in self.folder.glob("checkpoint-*.npz")]
+        saved = f"saved at step {max(steps):,}; go on" if steps else "no step to save yet; begin"
+        return f"{saved} with: tfgen train {self.folder} --out {self.folder} --resume"
+
+    def _watch(self, reader: socket.socket) -> None:
+        """Ends the process where the main thread does not get round to it in time."""
+        while received := reader.recv(1):
+            if received[0] in SIGNALS and self.within is not None:
+                if not self._ended.wait(self.within):
+                    self._save()
+                    os._exit(128 + received[0])
+                return
