@@ -1,0 +1,120 @@
+"""Quality against minutes of training: one chart and one table over runs of several families.
+
+Train with kept weights, then measure them; the time of training is that of the run's log.csv:
+
+    tfgen train vae_mnist --out runs/vae --keep-epochs 1
+    tfgen train gan_mnist --out runs/gan --keep-epochs 2
+    python benchmarks/quality_minutes.py runs/vae runs/gan --out quality_minutes.png
+
+Minutes count everything that a run does: steps, validation, pictures. They are those of the machine
+that trained; compare runs of one machine. Epochs that are left out of the table lie between those
+in it; by default at most 8 a run, at growing distances.
+"""
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+import common
+
+# What `--metric` measures unless `--arguments` says otherwise, and which of its results is shown.
+METRICS = {
+    "sample_quality": ({"num_samples": 2000, "split": "validation"}, "Frechet"),
+    "log_likelihood": ({"split": "validation"}, "bits per dimension"),
+    "accuracy": ({"split": "validation"}, ""),
+}
+
+
+def epochs_of(run: Path, most: int) -> list[tuple[int, float]]:
+    """Returns (epoch, minutes trained) of the kept weights to measure, at most `most`."""
+    import numpy as np
+
+    kept = sorted(int(path.stem.split("_")[1]) for path in run.glob("epochs/epoch_*.npz"))
+    if not kept:
+        raise SystemExit(f"{run} holds no weights of epochs: train with --keep-epochs 1.")
+    with (run / "log.csv").open(newline="") as file:
+        seconds = {int(row["epoch"]) + 1: float(row["seconds"]) for row in csv.DictReader(file)}
+    kept = [epoch for epoch in kept if epoch in seconds]
+    places = np.geomspace(1, len(kept), min(most, len(kept)))
+    chosen = sorted({round(place) - 1 for place in places})
+    return [(kept[i], seconds[kept[i]] / 60) for i in chosen]
+
+
+def measured(run: Path, metric: str, arguments: dict, result: str, most: int) -> list[dict]:
+    """Returns the points of one run: epoch, minutes, value."""
+    from tfgen import evaluation, training, zoo
+
+    recipe = zoo.load_recipe(run)
+    model = training.build(recipe, 1)
+    points = []
+    for epoch, minutes in epochs_of(run, most):
+        training.load_weights(run / "epochs" / f"epoch_{epoch:04d}.npz", model)
+        found = evaluation.METRICS[metric](model, recipe.data, **arguments, verbose=0)
+        labels = [label for label in found if result in label]
+        ratios = [label for label in labels if found[label][1] == "ratio"]
+        if not labels:
+            raise SystemExit(f"no result of {metric} holds {result!r}: {', '.join(found)}.")
+        label = (ratios or labels)[0]
+        value, unit = found[label][:2]
+        points.append(
+            {"epoch": epoch, "minutes": minutes, "value": value, "label": label, "unit": unit}
+        )
+        print(f"{run.name}: epoch {epoch}, {minutes:.1f} minutes, {value:.4g} {unit}", flush=True)
+    return points
+
+
+def draw(runs: dict[str, list[dict]], path: Path) -> None:
+    """Draws a line for each run, both axes logarithmic."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    from tfgen.files import replacing
+
+    first = next(iter(runs.values()))[0]
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot(
+        xlabel="minutes of training", ylabel=f"{first['label']} ({first['unit']})"
+    )
+    for name, points in runs.items():
+        axes.plot(
+            [p["minutes"] for p in points], [p["value"] for p in points], marker="o", label=name
+        )
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.grid(alpha=0.3, which="both")
+    axes.legend()
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = common.parser(__doc__, repeats=None)
+    parser.add_argument("runs", nargs="+", type=Path, help="folders of runs with kept epochs")
+    parser.add_argument("--metric", choices=METRICS, default="sample_quality")
+    parser.add_argument("--arguments", type=json.loads, help="of the metric, as JSON")
+    parser.add_argument("--result", help="part of the name of the result to show")
+    parser.add_argument("--epochs", type=int, default=8, help="of each run, at most")
+    parser.add_argument("--out", type=Path, default=Path("quality_minutes.png"), help="the chart")
+    given = parser.parse_args(arguments)
+    defaults, result = METRICS[given.metric]
+    settings = defaults | (given.arguments or {})
+    result = result if given.result is None else given.result
+    runs = {
+        str(run): measured(run, given.metric, settings, result, given.epochs) for run in given.runs
+    }
+    draw(runs, given.out)
+    rows = [
+        [name, str(p["epoch"]), f"{p['minutes']:.2f}", f"{p['value']:.4g}"]
+        for name, points in runs.items()
+        for p in points
+    ]
+    first = next(iter(runs.values()))[0]
+    table = common.format_table(["run", "epoch", "minutes", first["unit"]], rows)
+    verdict = f"{first['label']}; chart in {given.out}"
+    return common.finish(table, {"runs": runs}, True, verdict, given.json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
