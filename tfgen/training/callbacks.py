@@ -36,6 +36,7 @@ class AveragedWeights(keras.callbacks.Callback):
 
     def start(self, model: keras.Model) -> None:
         """Starts the average at the weights."""
+        self.set_model(model)
         self.averages = [tf.Variable(v.numpy()) for v in model.trainable_variables]
 
     def on_train_begin(self, logs=None):
