@@ -530,6 +530,23 @@ def test_only_linux_has_an_allocator_to_tune(monkeypatch):
 
 def test_tensorboard_that_is_not_installed(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ImportError, match="pip install tensorboard"):
+    with pytest.raises(ImportError, match=r'pip install "tfgen\[tensorboard\]"'):
         training.train(RECIPE, tmp_path / "run", tensorboard=True)
     assert not (tmp_path / "run").exists()
+
+
+def test_tensorboard_gets_losses_and_pictures(tmp_path):
+    pytest.importorskip("tensorboard")
+    recipe = dataclasses.replace(SIMPLE, epochs=2)
+    training.train(recipe, tmp_path / "run", verbose=0, tensorboard=True)
+    found = {}
+    for path in (tmp_path / "run" / "tensorboard").rglob("events*"):
+        for record in tf.data.TFRecordDataset(str(path)):
+            event = tf.compat.v1.Event.FromString(record.numpy())
+            for value in event.summary.value:
+                found.setdefault(value.tag, []).append((event.step, value))
+    assert [step for step, _ in found["samples"]] == [0, 1]
+    _, _, png = found["samples"][0][1].tensor.string_val  # width, height, picture
+    picture = tf.io.decode_png(png).numpy()
+    assert picture.shape[0] > 64
+    assert len(found["epoch_loss"]) >= 2

@@ -9,6 +9,7 @@ Each file is written whole or not at all, and metadata.json, with the sha256 of 
 a folder that was cut off fails its check and is never half believed.
 """
 
+import contextlib
 import hashlib
 import io
 import json
@@ -46,6 +47,8 @@ __all__ = [
 
 WEIGHTS = "model.weights.h5"
 LICENCES = {"weights": "as its user decides"}
+FINE_TUNING = 0.05  # the learning rate for trained weights, as a fraction of the peak before
+MANY_STEPS = 10**6  # of training, where a preset does not tell: past every warm-up
 
 # Where presets are ----------------------------------------------------------------------------
 
@@ -133,7 +136,35 @@ def load(
             "weights": weights_digest(model),
         }
     model.compile()
+    if load_weights is True:
+        _continue_training(model, path)
     return model
+
+
+def _continue_training(model: keras.Model, path: Path) -> None:
+    """Compiles a trained model so that `fit` goes on where its training ended.
+
+    Schedules of the objective are past, averages of weights move slowly from the start, and the
+    learning rate is low enough not to undo in an epoch what training has reached.
+    """
+    metadata = read_metadata(path)
+    trained = metadata.get("training", {}).get("step", MANY_STEPS)
+    model.steps_before = int(metadata.get("steps", trained))
+    recipe = None
+    if (path / "recipe.json").is_file():
+        with contextlib.suppress(ValueError):  # a model loads whatever its recipe says
+            recipe = Recipe.load(path / "recipe.json")
+    optimizers = {}
+    for name, (optimizer, _) in model.optimizers.items():
+        inner = getattr(optimizer, "inner_optimizer", optimizer)
+        config = inner.get_config()
+        if recipe is not None:
+            config["learning_rate"] = recipe.learning_rates.get(name, recipe.learning_rate)
+            config["beta_1"], config["beta_2"] = recipe.betas
+            config["global_clipnorm"] = recipe.clip_norm
+        config["learning_rate"] *= FINE_TUNING
+        optimizers[name] = type(inner).from_config(config)
+    model.compile(**optimizers)
 
 
 def _from_config(cls: type, config: dict[str, Any], path: Path) -> keras.Model:
@@ -266,6 +297,7 @@ def save(
         "sha256": sha256(path / WEIGHTS),
         "licence": LICENCES,
         "seed": model.seed,
+        "steps": model.steps_trained,
         "commit": _commit(),
         "versions": {
             "python": platform.python_version(),

@@ -273,6 +273,11 @@ class ImageModel(ConfiguredModel):
         # Keras' `iterations` stands still while gradients accumulate.
         return tf.cast(optimizer._iterations.value, tf.int64) + self.steps_before
 
+    @property
+    def steps_trained(self) -> int:
+        """The same outside of a training step; also for a model that is not compiled."""
+        return self.steps_before if self.optimizer is None else int(self.step)
+
     def step_seeds(self, batch: tf.Tensor) -> tf.Tensor:
         """Folds (seed, step, index in the global batch) into one seed per image, int64 (batch,).
 

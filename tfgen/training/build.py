@@ -44,8 +44,16 @@ def build(recipe: Recipe, steps_per_epoch: int | None = None) -> ImageModel:
     return model
 
 
-def begin_stage(stage: Stage, model: ImageModel, steps_per_epoch: int) -> None:
-    """Lets only the stage's parts of the model train, with new optimizers."""
+def begin_stage(stage: Stage, model: ImageModel, steps_per_epoch: int, steps_before: int) -> None:
+    """Lets only the stage's parts of the model train, with new optimizers.
+
+    Args:
+        stage: What trains, and how.
+        model: Trained by the stages before.
+        steps_per_epoch: Of this stage.
+        steps_before: Of all stages before, so that no schedule of the objective begins again.
+    """
+    model.steps_before = steps_before
     held = tuning.weights(model)
     trained = {id(held[name]) for name in tuning.matching(held, stage.trainable or ("*",))}
     model.compile()  # without the optimizers of the stage before, whose slots would not fit

@@ -150,15 +150,29 @@ class DrawSamples(keras.callbacks.Callback):
         folder: PNG files epoch_0001.png, ... go here.
         images: Images to reconstruct.
         averages: The run's `AveragedWeights`, whose weights draw.
+        board: Folder of TensorBoard, which gets the same pictures; None for none.
     """
 
-    def __init__(self, folder: Path, images: np.ndarray, averages: AveragedWeights | None):
+    def __init__(
+        self,
+        folder: str | Path,
+        images: np.ndarray,
+        averages: AveragedWeights | None,
+        board: Path | None = None,
+    ):
         super().__init__()
         self.folder, self.averages = Path(folder), averages
         self.images = images
+        self._writer = None
+        if board is not None:
+            self._writer = tf.summary.create_file_writer(str(board / "pictures"))
 
     def on_epoch_end(self, epoch, logs=None):
         """Writes the epoch's picture."""
         with with_averages(self.averages):
             picture = pictures.fixed_picture(self.model, self.images)
         plots.save(picture, self.folder / f"epoch_{epoch + 1:04d}.png", scale=pictures.SCALE)
+        if self._writer is not None:
+            with self._writer.as_default(step=epoch):
+                tf.summary.image("samples", picture[None])
+            self._writer.flush()

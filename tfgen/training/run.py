@@ -99,7 +99,7 @@ def train(
         resume: Go on from the newest checkpoint of the folder. The recipe may have more epochs
             than the run began with, and must be the same in everything else.
         verbose: As in `keras.Model.fit`.
-        tensorboard: Write TensorBoard logs to folder/tensorboard.
+        tensorboard: Write losses and pictures of fixed seeds to folder/tensorboard.
         checkpoint_seconds: Time between checkpoints inside an epoch.
         strategy: From `tfgen.devices.make_strategy`; None trains on one device. The recipe's
             batch is shared out among its devices.
@@ -121,7 +121,7 @@ def train(
     if tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise ImportError(
             "tensorboard=True needs the package tensorboard, which TensorFlow does not install: "
-            "pip install tensorboard, or leave the option out (log.csv is written anyway)."
+            'pip install "tfgen[tensorboard]", or leave the option out (log.csv is written anyway).'
         )
     folder = Path(folder)
     with (strategy or tf.distribute.get_strategy()).scope():
@@ -188,7 +188,8 @@ def _train_stages(run: Run, resume: bool, stop: Stop) -> RunState:
         stage = plan[index]
         stage_run = dataclasses.replace(run, recipe=stage.recipe)
         if index:
-            begin_stage(stage, run.model, stage_run.steps_per_epoch)
+            before = state.step if index > state.stage else state.stage_step
+            begin_stage(stage, run.model, stage_run.steps_per_epoch, before)
         averages = AveragedWeights(stage.recipe.ema_momentum) if stage.recipe.ema_momentum else None
         every, patience = run.options.checkpoint_seconds, stage.recipe.patience
         checkpoint = Checkpoint(run.folder, averages, every, patience, state, stop)
@@ -239,7 +240,8 @@ def _callbacks(run: Run, checkpoint: Checkpoint, staged: bool) -> list:
             callbacks.append(KeepWeights(run.folder / "epochs", options.keep_epochs, averages))
         if isinstance(run.model, GenerativeModel):
             images, _ = data.head(run.validation, pictures.FIXED_SEEDS)
-            callbacks.append(DrawSamples(run.folder / "samples", images, averages))
+            board = run.folder / "tensorboard" if options.tensorboard else None
+            callbacks.append(DrawSamples(run.folder / "samples", images, averages, board))
         if options.tensorboard:
             callbacks.append(keras.callbacks.TensorBoard(run.folder / "tensorboard"))
     callbacks.append(checkpoint)  # last, so that what it calls done has its row and its picture
