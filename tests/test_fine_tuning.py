@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from tfgen import data, families, presets, training, tuning, zoo
+from tfgen import data, families, presets, starting, training, tuning, zoo
 from tfgen.recipe import Recipe
 
 SMALL = {"image_shape": [8, 8, 1]}
@@ -82,7 +82,7 @@ def test_schedules_are_past_and_the_learning_rate_is_low(entry):
     assert model.steps_trained == 6 * (1151 // 64)
     for optimizer, _ in model.optimizers.values():
         rate = float(optimizer.learning_rate)
-        assert rate == pytest.approx(presets.FINE_TUNING * recipe.learning_rate)
+        assert rate == pytest.approx(starting.FINE_TUNING * recipe.learning_rate)
     model.fit(*arguments(model, "train"), batch_size=64, verbose=0)
     assert model.steps_trained == 6 * (1151 // 64) + 18
     scratch = zoo.load(entry, load_weights=False)

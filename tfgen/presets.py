@@ -9,7 +9,6 @@ Each file is written whole or not at all, and metadata.json, with the sha256 of 
 a folder that was cut off fails its check and is never half believed.
 """
 
-import contextlib
 import hashlib
 import io
 import json
@@ -26,7 +25,7 @@ import keras
 import numpy as np
 from keras.src.saving import saving_lib
 
-from tfgen import checks, families, tuning
+from tfgen import checks, families, starting, tuning
 from tfgen.downloads import fetch, sha256
 from tfgen.files import NOT_JSON, replacing
 from tfgen.recipe import Recipe
@@ -47,8 +46,6 @@ __all__ = [
 
 WEIGHTS = "model.weights.h5"
 LICENCES = {"weights": "as its user decides"}
-FINE_TUNING = 0.05  # the learning rate for trained weights, as a fraction of the peak before
-MANY_STEPS = 10**6  # of training, where a preset does not tell: past every warm-up
 
 # Where presets are ----------------------------------------------------------------------------
 
@@ -95,10 +92,12 @@ def load(
     path = folder(name)
     checks.one_of("load_weights", load_weights, (True, False, "partial"))
     if not (path / "config.json").is_file():
-        raise ValueError(
-            f"{path.name!r} has a recipe but no trained weights yet. "
-            f"Train it: tfgen train {path.name} --out DIR."
-        )
+        if overrides or load_weights is not True:
+            raise ValueError(
+                f"{path} is not trained to its end: it loads as its recipe says, without "
+                f"overrides. Train it: tfgen train {path.name} --out DIR."
+            )
+        return starting.unfinished(path)
     stored = read_config(path)
     cls = families.find(stored["family"])
     config = stored["config"] | overrides
@@ -137,34 +136,8 @@ def load(
         }
     model.compile()
     if load_weights is True:
-        _continue_training(model, path)
+        starting.continue_training(model, read_metadata(path), path / "recipe.json")
     return model
-
-
-def _continue_training(model: keras.Model, path: Path) -> None:
-    """Compiles a trained model so that `fit` goes on where its training ended.
-
-    Schedules of the objective are past, averages of weights move slowly from the start, and the
-    learning rate is low enough not to undo in an epoch what training has reached.
-    """
-    metadata = read_metadata(path)
-    trained = metadata.get("training", {}).get("step", MANY_STEPS)
-    model.steps_before = int(metadata.get("steps", trained))
-    recipe = None
-    if (path / "recipe.json").is_file():
-        with contextlib.suppress(ValueError):  # a model loads whatever its recipe says
-            recipe = Recipe.load(path / "recipe.json")
-    optimizers = {}
-    for name, (optimizer, _) in model.optimizers.items():
-        inner = getattr(optimizer, "inner_optimizer", optimizer)
-        config = inner.get_config()
-        if recipe is not None:
-            config["learning_rate"] = recipe.learning_rates.get(name, recipe.learning_rate)
-            config["beta_1"], config["beta_2"] = recipe.betas
-            config["global_clipnorm"] = recipe.clip_norm
-        config["learning_rate"] *= FINE_TUNING
-        optimizers[name] = type(inner).from_config(config)
-    model.compile(**optimizers)
 
 
 def _from_config(cls: type, config: dict[str, Any], path: Path) -> keras.Model:

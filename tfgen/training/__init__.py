@@ -9,13 +9,12 @@ goes on from its newest checkpoint and ends with the weights of a run that was n
     batches     which images, in which order
     callbacks   what happens after each step and epoch: averages, log, pictures
     checkpoint  the state of a run, and its files
-    arrays      weights and other arrays on disk
     folder      whose a run's folder is, what it holds
     stopping    Ctrl-C and SIGTERM
     announce    what a run says
 """
 
-from tfgen.training.arrays import load_weights, read_arrays
+from tfgen.arrays import load_weights, read_arrays
 from tfgen.training.batches import random_shift, train_batches, validation_batches
 from tfgen.training.build import build
 from tfgen.training.callbacks import AveragedWeights, CSVLog, DrawSamples, KeepWeights

@@ -2,7 +2,7 @@
 
 import keras
 
-from tfgen import data, families, tuning, zoo
+from tfgen import data, presets, starting, tuning
 from tfgen.devices import num_replicas
 from tfgen.models.base import ImageModel
 from tfgen.optimizers import CosineCycles, GroupedAdam
@@ -26,16 +26,11 @@ def build(recipe: Recipe, steps_per_epoch: int | None = None) -> ImageModel:
     """
     if steps_per_epoch is None:
         steps_per_epoch = data.open_split(recipe.data, "train").count // recipe.batch_size
-    family = families.find(recipe.family)
-    keras.utils.set_random_seed(recipe.seed)
-    try:
-        model = family(**{"seed": recipe.seed, "dtype": recipe.precision, **recipe.model})
-    except TypeError as error:
-        raise ValueError(f"recipe: model does not fit {recipe.family}: {error}.") from error
+    model = starting.from_recipe(recipe)
     for stage in recipe.plan():
         _check(stage, model)
     if recipe.init_from is not None:
-        for kept in tuning.copy_weights(zoo.load(recipe.init_from), model):
+        for kept in tuning.copy_weights(presets.load(recipe.init_from), model):
             print(f"starts from scratch: {kept}")
     for part, rank in recipe.lora.items():
         model.enable_lora(rank, part)

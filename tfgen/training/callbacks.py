@@ -10,9 +10,9 @@ import numpy as np
 import tensorflow as tf
 
 from tfgen import pictures, plots
+from tfgen.arrays import write_weights
 from tfgen.devices import move_averages
 from tfgen.files import replacing
-from tfgen.training.arrays import write_weights
 
 __all__ = ["AveragedWeights", "CSVLog", "DrawSamples", "KeepWeights"]
 
@@ -127,7 +127,7 @@ class KeepWeights(keras.callbacks.Callback):
     """Keeps the (averaged) weights of every n-th epoch, to measure a training afterwards.
 
     Args:
-        folder: Files epoch_0001.npz, ... go here, as `training.arrays.write_weights` writes them.
+        folder: Files epoch_0001.npz, ... go here, as `tfgen.arrays.write_weights` writes them.
         every: n, at least 1.
         averages: The run's `AveragedWeights`, or None.
     """

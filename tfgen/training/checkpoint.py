@@ -10,14 +10,16 @@ import keras
 import numpy as np
 
 from tfgen import devices
-from tfgen.models.base import ImageModel
-from tfgen.training.arrays import (
+from tfgen.arrays import (
     UNREADABLE,
+    best_path,
+    checkpoint_paths,
     load_weights,
     read_arrays,
     write_arrays,
     write_weights,
 )
+from tfgen.models.base import ImageModel
 from tfgen.training.callbacks import AveragedWeights, with_averages
 from tfgen.training.stopping import Stop
 
@@ -107,19 +109,11 @@ class CheckpointFiles:
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
 
-    def best_path(self, stage: int = 0) -> Path:
-        """File of the weights of a stage's epoch with the lowest validation loss."""
-        return self.folder / (f"best-{stage}.npz" if stage else "best.npz")
-
-    def paths(self) -> list[Path]:
-        """Returns the checkpoints, oldest first."""
-        return sorted(self.folder.glob("checkpoint-*.npz"))
-
     def write(self, arrays: dict[str, np.ndarray], state: RunState) -> None:
         """Writes a checkpoint and drops all but the newest two."""
         path = self.folder / f"checkpoint-{state.step:09d}.npz"
         write_arrays(path, state=state.to_bytes(), **arrays)
-        for old in self.paths()[:-2]:
+        for old in checkpoint_paths(self.folder)[:-2]:
             old.unlink()
 
     def newest(self) -> Stored | None:
@@ -127,7 +121,7 @@ class CheckpointFiles:
 
         One that cannot be read is passed over with a warning.
         """
-        paths = self.paths()
+        paths = checkpoint_paths(self.folder)
         for path in reversed(paths):
             try:
                 arrays = read_arrays(path)
@@ -140,8 +134,9 @@ class CheckpointFiles:
 
     def load_best(self, model: keras.Model, stage: int) -> None:
         """Puts the weights of a stage's best epoch into the model, if there has been one."""
-        if self.best_path(stage).exists():
-            load_weights(self.best_path(stage), model)
+        path = best_path(self.folder, stage)
+        if path.exists():
+            load_weights(path, model)
 
 
 class Checkpoint(keras.callbacks.Callback):
@@ -220,7 +215,7 @@ class Checkpoint(keras.callbacks.Callback):
         for metric in self.model.metrics:
             mean = float(metric.result())
             if not abs(mean) < LARGEST_LOSS:
-                newest = (self.files.paths() or ["none yet"])[-1]
+                newest = (checkpoint_paths(self.files.folder) or ["none yet"])[-1]
                 raise FloatingPointError(
                     f"training diverged in epoch {self.state.epoch + 1}: {metric.name} is "
                     f"{mean:.4g}. The last good checkpoint is {newest}. Start a new run with a "
@@ -331,7 +326,7 @@ class Checkpoint(keras.callbacks.Callback):
             self.state.best_loss, self.state.best_epoch = float(loss), epoch
             if devices.is_chief():
                 with with_averages(self.averages):
-                    write_weights(self.files.best_path(self.state.stage), self.model)
+                    write_weights(best_path(self.files.folder, self.state.stage), self.model)
         self.state.epoch = epoch + 1
         if self.state.patience_is_over(self.patience):
             self.model.stop_training = True

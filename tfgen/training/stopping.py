@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tfgen import devices
+from tfgen.arrays import checkpoint_paths
 
 __all__ = ["Stop"]
 
@@ -88,7 +89,7 @@ class Stop:
             print(f"\ntfgen: {self._advice()}", file=sys.stderr, flush=True)
 
     def _advice(self) -> str:
-        steps = [int(path.stem.split("-")[1]) for path in self.folder.glob("checkpoint-*.npz")]
+        steps = [int(path.stem.split("-")[1]) for path in checkpoint_paths(self.folder)]
         saved = f"saved at step {max(steps):,}; go on" if steps else "no step to save yet; begin"
         return f"{saved} with: tfgen train {self.folder} --out {self.folder} --resume"
 

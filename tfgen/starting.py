@@ -1,0 +1,84 @@
+"""What a model starts from: a recipe's initial weights, an unfinished run, or trained weights."""
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from tfgen import arrays, families, tuning
+from tfgen.recipe import Recipe
+
+__all__ = ["continue_training", "from_recipe", "unfinished"]
+
+FINE_TUNING = 0.05  # the learning rate for trained weights, as a fraction of the peak before
+MANY_STEPS = 10**6  # of training, where a preset does not tell: past every warm-up
+
+
+def from_recipe(recipe: Recipe) -> keras.Model:
+    """Returns a recipe's model with its initial weights, a function of its seed, not compiled.
+
+    Raises:
+        ValueError: An unknown family, or a constructor argument that it does not have.
+    """
+    family = families.find(recipe.family)
+    keras.utils.set_random_seed(recipe.seed)
+    try:
+        return family(**{"seed": recipe.seed, "dtype": recipe.precision, **recipe.model})
+    except TypeError as error:
+        raise ValueError(f"recipe: model does not fit {recipe.family}: {error}.") from error
+
+
+def unfinished(path: Path) -> keras.Model:
+    """Returns the model of a run that has not ended, with its best weights so far, compiled.
+
+    Raises:
+        ValueError: The run has saved no weights yet, or they cannot be read.
+    """
+    weights = arrays.weights_so_far(path)
+    if weights is None:
+        raise ValueError(
+            f"{path.name!r} has a recipe but no trained weights yet. "
+            f"Train it: tfgen train {path.name} --out DIR."
+        )
+    recipe = Recipe.load(path / "recipe.json")
+    trained = from_recipe(recipe)
+    for part, rank in recipe.lora.items():
+        trained.enable_lora(rank, part)
+    arrays.load_weights(weights, trained)
+    model = from_recipe(recipe)  # without adapters, which are folded into what they adapt
+    held = tuning.values(trained)
+    for name, variable in tuning.weights(model).items():
+        variable.assign(held[name])
+    model.compile()
+    return model
+
+
+def continue_training(model: keras.Model, metadata: dict[str, Any], recipe_path: Path) -> None:
+    """Compiles a trained model so that `fit` goes on where its training ended.
+
+    Schedules of the objective are past, averages of weights move slowly from the start, and the
+    learning rate is low enough not to undo in an epoch what training has reached.
+
+    Args:
+        model: Compiled, with its trained weights.
+        metadata: Tells how many steps they were trained.
+        recipe_path: Their recipe, if there is one.
+    """
+    trained = metadata.get("training", {}).get("step", MANY_STEPS)
+    model.steps_before = int(metadata.get("steps", trained))
+    recipe = None
+    if recipe_path.is_file():
+        with contextlib.suppress(ValueError):  # a model loads whatever its recipe says
+            recipe = Recipe.load(recipe_path)
+    optimizers = {}
+    for name, (optimizer, _) in model.optimizers.items():
+        inner = getattr(optimizer, "inner_optimizer", optimizer)
+        config = inner.get_config()
+        if recipe is not None:
+            config["learning_rate"] = recipe.learning_rates.get(name, recipe.learning_rate)
+            config["beta_1"], config["beta_2"] = recipe.betas
+            config["global_clipnorm"] = recipe.clip_norm
+        config["learning_rate"] *= FINE_TUNING
+        optimizers[name] = type(inner).from_config(config)
+    model.compile(**optimizers)
