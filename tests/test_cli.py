@@ -57,6 +57,33 @@ def entry(tmp_path_factory):
     return trained
 
 
+def test_a_run_is_extended_and_read_before_it_ends(tmp_path, monkeypatch, capsys):
+    recipe, out = tmp_path / "recipe.json", tmp_path / "run"
+    recipe.write_text(json.dumps(RECIPE))
+    arguments = ("train", recipe, "--out", out, "--verbose", 0)
+    assert run(monkeypatch, *arguments, "--keep-epochs", 1) == 0
+    assert [path.name for path in (out / "epochs").iterdir()] == ["epoch_0001.npz"]
+    assert run(monkeypatch, *arguments, "--resume", "--epochs", 2) == 0
+    assert zoo.load_recipe(out).epochs == 2
+    # As it is while it goes on: best weights, and no preset yet.
+    trained = zoo.load(out).get_weights()
+    for name in ("config.json", "model.weights.h5", "metadata.json"):
+        (out / name).unlink()
+    for own, other in zip(zoo.load(out).get_weights(), trained, strict=True):
+        np.testing.assert_array_equal(own, other)
+    assert run(monkeypatch, "sample", out, "--num", 2, "--out", tmp_path / "s.png") == 0
+    assert run(monkeypatch, "reconstruct", out, "--num", 2, "--out", tmp_path / "r.png") == 0
+    assert run(monkeypatch, "evaluate", out, "--no-verbose") == 0
+    assert not (out / "metadata.json").exists()
+    for path in out.glob("best*.npz"):
+        path.unlink()
+    assert run(monkeypatch, "sample", out, "--num", 2, "--out", tmp_path / "s.png") == 0
+    for path in out.glob("checkpoint-*.npz"):
+        path.unlink()
+    assert run(monkeypatch, "sample", out, "--out", tmp_path / "none.png") == 2
+    assert "no trained weights yet" in capsys.readouterr().err
+
+
 def test_training_and_evaluating_fill_a_whole_entry(entry):
     names = {path.name for path in entry.iterdir()}
     assert names >= {
