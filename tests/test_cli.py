@@ -102,6 +102,7 @@ def test_training_and_evaluating_fill_a_whole_entry(entry):
         assert label in card
     assert details["sha256"] in card
     assert details["data"]["digest"] in card
+    assert details["licence"]["weights"] == "as its user decides"
 
 
 def test_a_card_is_reproduced_and_a_wrong_one_is_not(entry, monkeypatch, capsys):

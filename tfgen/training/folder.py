@@ -8,6 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfgen import presets
 from tfgen.files import replacing
 from tfgen.recipe import Recipe
 
@@ -63,12 +64,18 @@ def start_folder(folder: Path, recipe: Recipe, resume: bool) -> None:
 
 def provenance(recipe: Recipe, folder: str | Path) -> dict[str, Any]:
     """Returns what an entry's metadata says about how it was trained."""
-    state = json.loads((Path(folder) / "training.json").read_text())
+    folder = Path(folder)
+    state = json.loads((folder / "training.json").read_text())
     digests = state.pop("data")
+    # The zoo's weights have a licence; those of a user have the one that the user gives them.
+    ours = folder.resolve().parent == presets.zoo_root().resolve()
     gpus = tf.config.list_physical_devices("GPU")
     return {
         "data": {"name": recipe.data, "split": "train", "digest": digests["train"]},
-        "licence": {"weights": "Apache-2.0", "data": DATA_LICENCES.get(recipe.data, "")},
+        "licence": {
+            "weights": "Apache-2.0" if ours else presets.LICENCES["weights"],
+            "data": DATA_LICENCES.get(recipe.data, ""),
+        },
         "training": state,
         "device": f"{len(gpus)} GPU" if gpus else f"{os.cpu_count()} CPU cores",
     }
