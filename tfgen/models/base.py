@@ -276,7 +276,7 @@ class ImageModel(ConfiguredModel):
     @property
     def steps_trained(self) -> int:
         """The same outside of a training step; also for a model that is not compiled."""
-        return self.steps_before if self.optimizer is None else int(self.step)
+        return int(self.step) if self.compiled else self.steps_before
 
     def step_seeds(self, batch: tf.Tensor) -> tf.Tensor:
         """Folds (seed, step, index in the global batch) into one seed per image, int64 (batch,).
