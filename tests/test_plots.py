@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tfgen import plots
+from tfgen import AutoEncoder, pictures, plots
 
 
 def made_up(count: int, channels: int = 1, height: int = 5, width: int = 7) -> np.ndarray:
@@ -222,3 +222,13 @@ def test_history_of_no_log(tmp_path, text):
 def test_history_of_a_missing_log(tmp_path):
     with pytest.raises(FileNotFoundError):
         plots.history(tmp_path / "gone.csv", tmp_path / "log.png")
+
+
+@pytest.mark.parametrize(
+    ("count", "height", "width"), [(3, 2, 3), (8, 2, 8), (10, 2, 8), (40, 8, 8)]
+)
+def test_any_number_of_images_is_reconstructed(count, height, width):
+    """A small data set may have a validation split of any size."""
+    model = AutoEncoder((8, 8, 1), latent_dim=2, filters=(4,), num_blocks=0)
+    picture = pictures.fixed_picture(model, np.zeros((count, 8, 8, 1), np.uint8))
+    assert picture.shape == (height * 10 + 2, width * 10 + 2, 1)

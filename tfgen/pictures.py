@@ -29,7 +29,9 @@ def fixed_picture(model: GenerativeModel, images: np.ndarray) -> np.ndarray:
         images: uint8 (N, H, W, C), of which at most 32 are reconstructed.
     """
     if "sample" not in model.endpoints():
-        images = model.nearest_level(tf.constant(images[: FIXED_SEEDS // 2])).numpy()
+        count = min(len(images), FIXED_SEEDS // 2)
+        whole_rows = count if count < 8 else count // 8 * 8
+        images = model.nearest_level(tf.constant(images[:whole_rows])).numpy()
         pairs = [
             row
             for start in range(0, len(images), 8)
