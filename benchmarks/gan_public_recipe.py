@@ -1,9 +1,9 @@
 """Our GAN against the public recipes of keras.io, trained on the same data for the same time.
 
-ours    --name's recipe through tfgen.training, build and train_batches, with its jit_compile. Only its
-        epochs are changed, and its restarts in proportion: as many whole epochs as fit into
-        --minutes according to a short trial, so that its schedule ends with its time. Samples are
-        drawn as `sample` draws them, from its averaged generator.
+ours    --name's recipe through tfgen.training's build and train_batches, with its jit_compile.
+        Only its epochs are changed, and its restarts in proportion: as many whole epochs as fit
+        into --minutes according to a short trial, so that its schedule ends with its time. Samples
+        are drawn as `sample` draws them, from its averaged generator.
 faces   "DCGAN to generate face images" (F. Chollet, keras.io/examples/generative/
         dcgan_overriding_train_step), whose networks are made for 64x64 colour images.
 digits  the same example as published in 2020, "GAN overriding Model.train_step", whose networks
