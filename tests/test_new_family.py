@@ -85,7 +85,7 @@ def test_from_recipe_to_server(tmp_path):
         batch_size=128,
         learning_rate=0.002,
         jit_compile=False,
-        figures=({"metric": "log_likelihood", "num_samples": 2},),
+        results=({"metric": "log_likelihood", "num_samples": 2},),
     )
     model = training.train(recipe, tmp_path / "run", verbose=0)
     entry = model.save_to_preset(tmp_path / "realnvp_digits")

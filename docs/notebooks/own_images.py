@@ -25,7 +25,7 @@ for index, (digit, label) in enumerate(zip(digits, labels, strict=True)):
     Image.fromarray(255 - thick[..., 0]).save(folder / str(label) / f"{index:04}.png")
 
 # %% [markdown]
-# The recipe starts from the weights of `cvae_mnist` (`initial`) and runs for a few epochs.
+# The recipe starts from the weights of `cvae_mnist` (`init_from`) and runs for a few epochs.
 
 # %%
 start = tfgen.zoo.load_recipe("cvae_mnist")
@@ -33,7 +33,7 @@ recipe = Recipe(
     family="VAE",
     model=start.model,
     data=str(folder),
-    initial="cvae_mnist",
+    init_from="cvae_mnist",
     batch_size=50,
     epochs=3,
     warmup_steps=5,

@@ -74,12 +74,12 @@ class AveragedWeights(keras.callbacks.Callback):
         finally:
             self.swap()
 
-    def on_test_begin(self, logs=None):
+    def on_test_begin(self, logs: dict[str, float] | None = None) -> None:
         """Evaluates with the average."""
         if self.averages:
             self.swap()
 
-    def on_test_end(self, logs=None):
+    def on_test_end(self, logs: dict[str, float] | None = None) -> None:
         """Goes back to the weights."""
         if self._swapped:
             self.swap()

@@ -8,14 +8,11 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfgen import presets
+from tfgen import data, presets
 from tfgen.files import replacing
 from tfgen.recipe import Recipe
 
 __all__ = ["check_folder", "provenance", "start_folder"]
-
-MNIST_LICENCE = "MNIST by Y. LeCun, C. Cortes and C. Burges, CC BY-SA 3.0."
-DATA_LICENCES = {"mnist": MNIST_LICENCE, "binarized_mnist": MNIST_LICENCE}
 
 
 def check_folder(folder: Path, recipe: Recipe, resume: bool) -> None:
@@ -74,7 +71,7 @@ def provenance(recipe: Recipe, folder: str | Path) -> dict[str, Any]:
         "data": {"name": recipe.data, "split": "train", "digest": digests["train"]},
         "licence": {
             "weights": "Apache-2.0" if ours else presets.LICENCES["weights"],
-            "data": DATA_LICENCES.get(recipe.data, ""),
+            "data": data.licence(recipe.data),
         },
         "training": state,
         "device": f"{len(gpus)} GPU" if gpus else f"{os.cpu_count()} CPU cores",

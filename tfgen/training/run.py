@@ -44,6 +44,15 @@ class Options:
     checkpoint_seconds: float = 120.0
     keep_epochs: int = 0
 
+    def __post_init__(self):
+        checks.at_least(0, keep_epochs=self.keep_epochs)
+        if self.tensorboard and importlib.util.find_spec("tensorboard") is None:
+            raise ImportError(
+                "tensorboard=True needs the package tensorboard, which TensorFlow does not "
+                'install: pip install "tfgen[tensorboard]", or leave the option out (log.csv is '
+                "written anyway)."
+            )
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -117,17 +126,11 @@ def train(
         KeyboardInterrupt: Ctrl-C asked for the end; a checkpoint has been written.
         SystemExit: SIGTERM asked for the end; a checkpoint has been written. Exit code 143.
     """
-    checks.at_least(0, keep_epochs=keep_epochs)
-    if tensorboard and importlib.util.find_spec("tensorboard") is None:
-        raise ImportError(
-            "tensorboard=True needs the package tensorboard, which TensorFlow does not install: "
-            'pip install "tfgen[tensorboard]", or leave the option out (log.csv is written anyway).'
-        )
     folder = Path(folder)
+    options = Options(verbose, tensorboard, checkpoint_seconds, keep_epochs)
     with (strategy or tf.distribute.get_strategy()).scope():
         if devices.is_chief():
             check_folder(folder, recipe, resume)
-        options = Options(verbose, tensorboard, checkpoint_seconds, keep_epochs)
         run = _open(recipe, folder, options)
         with only_writer(folder) if devices.is_chief() else contextlib.nullcontext():
             if devices.is_chief():
