@@ -52,11 +52,11 @@ def measured(run: Path, metric: str, arguments: dict, result: str, most: int) ->
         training.load_weights(run / "epochs" / f"epoch_{epoch:04d}.npz", model)
         found = evaluation.METRICS[metric](model, recipe.data, **arguments, verbose=0)
         labels = [label for label in found if result in label]
-        ratios = [label for label in labels if found[label][1] == "ratio"]
+        ratios = [label for label in labels if found[label].unit == "ratio"]
         if not labels:
             raise SystemExit(f"no result of {metric} holds {result!r}: {', '.join(found)}.")
         label = (ratios or labels)[0]
-        value, unit = found[label][:2]
+        value, unit = found[label].value, found[label].unit
         points.append(
             {"epoch": epoch, "minutes": minutes, "value": value, "label": label, "unit": unit}
         )

@@ -47,7 +47,7 @@ def entry(tmp_path_factory):
     """A folder that `tfgen train` and `tfgen evaluate` have filled."""
     folder = tmp_path_factory.mktemp("cli")
     (folder / "recipe.json").write_text(json.dumps(RECIPE))
-    wrong = RECIPE | {"figures": [{"metric": "log_likelihod"}]}
+    wrong = RECIPE | {"results": [{"metric": "log_likelihod"}]}
     (folder / "wrong.json").write_text(json.dumps(wrong))
     with pytest.MonkeyPatch.context() as patch:
         trained = folder / "tiny_digits"
@@ -77,7 +77,7 @@ def test_a_run_is_extended_and_read_before_it_ends(tmp_path, monkeypatch, capsys
     assert not (out / "metadata.json").exists()
     for path in out.glob("best*.npz"):
         path.unlink()
-    assert run(monkeypatch, "sample", out, "--num", 2, "--out", tmp_path / "s.png") == 0
+    assert run(monkeypatch, "sample", out, "--num", 2, "--out", tmp_path / "last.png") == 0
     for path in out.glob("checkpoint-*.npz"):
         path.unlink()
     assert run(monkeypatch, "sample", out, "--out", tmp_path / "none.png") == 2

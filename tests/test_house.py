@@ -58,7 +58,6 @@ STILL_LARGE: dict[str, int] = {
     "tfgen/models/pixel_rnn.py": 439,
     "tfgen/models/vae.py: VAE": 313,
     "tfgen/serving/server.py: _serve": 64,
-    "tfgen/training.py": 905,
 }
 
 

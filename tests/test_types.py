@@ -30,7 +30,6 @@ STILL_UNTYPED: dict[str, int] = {
     "tfgen/models/pixel_rnn.py": 80,
     "tfgen/models/vae.py": 3,
     "tfgen/serving/tensors.py": 1,
-    "tfgen/training.py": 8,
 }
 
 

@@ -90,7 +90,7 @@ def check_metrics(recipe: Recipe) -> None:
     """Raises ValueError if the recipe names a metric that `tfgen evaluate` does not know."""
     from tfgen.evaluation import METRICS  # SciPy, which only training and evaluation need
 
-    for wanted in recipe.figures:
+    for wanted in recipe.results:
         checks.one_of("recipe: metric", wanted.get("metric"), METRICS)
 
 

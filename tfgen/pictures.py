@@ -1,4 +1,4 @@
-"""What a model can draw, as one picture: fixed samples, walks, completions, the latent plane.
+"""What a model can draw, as one picture: fixed samples, walks, completions, a training.
 
 Each function returns a uint8 array (height, width, channels) for `plots.save`.
 """
@@ -11,7 +11,7 @@ import tensorflow as tf
 from tfgen import plots
 from tfgen.models.generative import GenerativeModel
 
-__all__ = ["completions", "fixed_picture", "latent_walks", "manifold", "prior_plane", "progress"]
+__all__ = ["completions", "fixed_picture", "latent_walks", "progress"]
 
 SCALE = 2  # of the pictures of a run
 HIDDEN_GREY = 96  # of pixels that are to be completed
@@ -86,32 +86,6 @@ def completions(
         seed=seed,
     ).reshape(len(images), ways, *model.image_shape)
     return plots.rows(*np.concatenate([seen[:, None], drawn, images[:, None]], 1))
-
-
-def manifold(model: GenerativeModel, side: int = 20, label: int | None = None) -> np.ndarray:
-    """Returns the plane of a model with two latents, at equal steps of the prior's probability.
-
-    Raises:
-        ValueError: The model has another number of latents.
-    """
-    if model.latent_dim != 2:
-        raise ValueError(
-            f"model must have two latents; this {type(model).__name__} has {model.latent_dim}. "
-            "Use vae_2d_mnist."
-        )
-    return plots.grid(model.decode(prior_plane(side), labels=label), side, padding=0)
-
-
-def prior_plane(side: int) -> np.ndarray:
-    """Returns latents (side^2, 2) at the standard normal's quantiles (i + 1/2) / side.
-
-    The first axis grows to the right, the second one upwards.
-    """
-    from scipy.stats import norm
-
-    at = norm.ppf((np.arange(side) + 0.5) / side)
-    right, up = np.meshgrid(at, at[::-1])
-    return np.stack([right, up], -1).reshape(-1, 2).astype(np.float32)
 
 
 def progress(model: GenerativeModel, folder: str | Path) -> Path:

@@ -96,9 +96,10 @@ def evaluate(
     if check and num_samples is not None:
         raise ValueError("--num-samples and --check exclude each other: a card has its own number.")
     import_tensorflow()
-    from tfgen import evaluation, training, zoo
+    from tfgen import evaluation, zoo
+    from tfgen.allocator import tune_allocator
 
-    training.tune_allocator()
+    tune_allocator()
     missed, measured = 0, {}
     for entry in zoo.list_models(kind=None) if all_entries else [name]:
         results = evaluation.evaluate(

@@ -1,5 +1,7 @@
 """`tfgen train` and `tfgen export`: commands that write folders."""
 
+import dataclasses
+import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +12,8 @@ from tfgen_command.app import OptionalName, checked, command, say
 from tfgen_command.quiet import import_tensorflow
 
 __all__ = ["export", "train"]
+
+STOP_WITHIN = 4.0  # seconds in which a training ends after Ctrl-C or SIGTERM
 
 
 @command()
@@ -22,6 +26,13 @@ def train(
     ],
     out: Annotated[Path, typer.Option(help="Folder of the run.")],
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    epochs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Instead of the recipe's; with --resume more of them."),
+    ] = None,
+    keep_epochs: Annotated[
+        int, typer.Option(min=0, help="Keep the weights of every so many epochs.")
+    ] = 0,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write its logs.")] = False,
     verbose: Annotated[int, typer.Option(min=0, max=2, help="As in Keras' fit.")] = 1,
     strategy: Annotated[
@@ -36,38 +47,45 @@ def train(
 ) -> None:
     """Trains a recipe into a folder that `sample`, `evaluate` and `tfgen.zoo.load` take.
 
-    Makes glibc keep freed memory (see `tfgen.training.tune_allocator`), worth up to a third of
-    the speed.
+    Makes glibc keep freed memory (see `tfgen.allocator`), worth up to a third of the speed.
     """
     import_tensorflow()
     import tensorflow as tf
 
-    from tfgen import cli, devices, plots, training, zoo
+    from tfgen import cli, devices, pictures, plots, training, zoo
+    from tfgen.allocator import tune_allocator
     from tfgen.models.generative import GenerativeModel
 
     chosen = zoo.load_recipe(recipe)
     cli.check_metrics(chosen)
-    training.tune_allocator()
+    if epochs is not None:
+        chosen = dataclasses.replace(chosen, epochs=epochs)
+    tune_allocator()
     if deterministic:
         tf.config.experimental.enable_op_determinism()
     # First of all that touches a device: processes can only join before anything has run.
     chosen_strategy = devices.make_strategy(strategy)
-    model = training.train(
-        chosen,
-        out,
-        resume,
-        verbose,
-        tensorboard,
-        checkpoint_seconds,
-        strategy=chosen_strategy,
-    )
+    try:
+        model = training.train(
+            chosen,
+            out,
+            resume,
+            verbose,
+            tensorboard,
+            checkpoint_seconds,
+            strategy=chosen_strategy,
+            keep_epochs=keep_epochs,
+            stop_within=STOP_WITHIN,
+        )
+    except KeyboardInterrupt:  # it has said where it stopped
+        raise SystemExit(128 + signal.SIGINT) from None
     with chosen_strategy.scope():
         if not devices.is_chief():
             return
     zoo.save(model, out, chosen, training.provenance(chosen, out))
     plots.history(out / "log.csv", out / "history.png")
     if isinstance(model, GenerativeModel):
-        training.draw_progress(model, out)
+        pictures.progress(model, out)
     say(f"Trained model in {out.resolve()}")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tfgen import checks, data, plots, presets, training, zoo
+from tfgen import checks, data, pictures, plots, presets, zoo
 from tfgen.evaluation import accuracy, cards, latents, likelihood, samples
 from tfgen.evaluation.result import Result, Results
 from tfgen.files import replacing
@@ -41,7 +41,8 @@ def evaluate(
     """Measures what an entry's recipe lists, and the quality of samples of all that can draw.
 
     Without `check`, with the recipe's own data and numbers of samples, the results go into
-    metadata.json, and card.md and the pictures are written again.
+    metadata.json, and card.md and the pictures are written again. A run that has not ended has no
+    card; it is measured with its best weights so far.
 
     Args:
         name: An entry's name or folder.
@@ -64,10 +65,11 @@ def evaluate(
         raise ValueError("num_samples must be None with check: recorded results have their own.")
     path = zoo.folder(name)
     model, recipe = zoo.load(path), zoo.load_recipe(path)
-    details = zoo.info(path)
+    ended = (path / "metadata.json").is_file()
+    details = zoo.info(path) if ended else {"results": {}}
     measured_on = data.of_recipe(recipe) if data_name is None else data_name
     if data_name is None:
-        _check_digest(details.get("data"), data.of_recipe(recipe))
+        _check_digest(details.get("data"), measured_on)
     results, seconds = {}, {}
     for wanted in _wanted(model, recipe, metrics):
         arguments = dict(wanted)
@@ -79,7 +81,7 @@ def evaluate(
         measured = METRICS[metric](model, measured_on, **arguments, verbose=verbose)
         results |= measured
         seconds |= dict.fromkeys(measured, time.monotonic() - start)
-    if not check and data_name is None and num_samples is None and metrics is None:
+    if ended and not check and data_name is None and num_samples is None and metrics is None:
         presets.update_metadata(
             path,
             results={
@@ -99,14 +101,14 @@ def _wanted(
     if metrics is not None:
         for metric in metrics:
             checks.one_of("metric", metric, METRICS)
-        listed = [wanted for wanted in recipe.figures if wanted["metric"] in metrics]
+        listed = [wanted for wanted in recipe.results if wanted["metric"] in metrics]
         named = [wanted["metric"] for wanted in listed]
         return listed + [{"metric": metric} for metric in metrics if metric not in named]
-    listed = {wanted["metric"] for wanted in recipe.figures}
+    listed = {wanted["metric"] for wanted in recipe.results}
     draws = isinstance(model, GenerativeModel) and "sample" in model.endpoints()
     if draws and "sample_quality" not in listed:
-        return [*recipe.figures, {"metric": "sample_quality"}]
-    return recipe.figures
+        return [*recipe.results, {"metric": "sample_quality"}]
+    return recipe.results
 
 
 def _record(result: Result, seconds: float, path: Path) -> dict[str, Any]:
@@ -130,13 +132,13 @@ def _beside(recorded: dict[str, dict[str, Any]], label: str, result: Result) -> 
 def _draw(model: GenerativeModel, recipe: Recipe, path: Path) -> None:
     """Writes the pictures of a card."""
     images, labels = data.arrays(data.of_recipe(recipe), "validation")
-    plots.save(training.fixed_picture(model, images), path / "samples.png", scale=2)
+    plots.save(pictures.fixed_picture(model, images), path / "samples.png", scale=2)
     endpoints = model.endpoints()
     if "decode" in endpoints and "encode" not in endpoints:
-        plots.save(training.latent_walks(model), path / "interpolation.png", scale=2)
+        plots.save(pictures.latent_walks(model), path / "interpolation.png", scale=2)
     if "complete" in endpoints:
         labels = labels[:COMPLETED] if model.num_classes is not None else None
-        picture = training.completions(model, images[:COMPLETED], labels)
+        picture = pictures.completions(model, images[:COMPLETED], labels)
         plots.save(picture, path / "completions.png", scale=2)
 
 
@@ -162,6 +164,6 @@ def write_card(path: Path) -> None:
 
 def card_of(path: Path) -> str:
     """Returns the text of card.md from the folder's own files."""
-    pictures = {file.name for file in path.glob("*.png")}
+    drawn = {file.name for file in path.glob("*.png")}
     in_zoo = path.resolve().parent == presets.zoo_root().resolve()
-    return cards.card(zoo.info(path), pictures, path.name if in_zoo else str(path.resolve()))
+    return cards.card(zoo.info(path), drawn, path.name if in_zoo else str(path.resolve()))

@@ -300,6 +300,8 @@ def curves(log: str | Path | Mapping[str, Sequence[float]] | keras.callbacks.His
         values = dict(log.history if isinstance(log, keras.callbacks.History) else log)
     if not values:
         raise ValueError("log must hold at least one epoch; received an empty one.")
+    for name in ("stage", "seconds"):  # of `tfgen.training.CSVLog`, not losses
+        values.pop(name, None)
     epochs = values.pop("epoch", range(len(next(iter(values.values())))))
     panels = [
         name
