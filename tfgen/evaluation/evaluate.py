@@ -41,8 +41,7 @@ def evaluate(
     """Measures what an entry's recipe lists, and the quality of samples of all that can draw.
 
     Without `check`, with the recipe's own data and numbers of samples, the results go into
-    metadata.json, and card.md and the pictures are written again. A run that has not ended has no
-    card; it is measured with its best weights so far.
+    metadata.json, and card.md and the pictures are written again; not so for an unfinished run.
 
     Args:
         name: An entry's name or folder.
