@@ -191,7 +191,7 @@ class Training:
         recipe = zoo.load_recipe(name)
         if jit_compile is not None:
             recipe = dataclasses.replace(recipe, jit_compile=jit_compile)
-        split = data.open_split(recipe.data, "train")
+        split = data.open_split(data.of_recipe(recipe), "train")
         steps_per_epoch = split.count // recipe.batch_size
         self.recipe = recipe
         self.model = training.build(recipe, steps_per_epoch)

@@ -43,14 +43,14 @@ def epochs_of(run: Path, most: int) -> list[tuple[int, float]]:
 
 def measured(run: Path, metric: str, arguments: dict, result: str, most: int) -> list[dict]:
     """Returns the points of one run: epoch, minutes, value."""
-    from tfgen import evaluation, training, zoo
+    from tfgen import data, evaluation, training, zoo
 
     recipe = zoo.load_recipe(run)
-    model = training.build(recipe, 1)
+    model, source = training.build(recipe, 1), data.of_recipe(recipe)
     points = []
     for epoch, minutes in epochs_of(run, most):
         training.load_weights(run / "epochs" / f"epoch_{epoch:04d}.npz", model)
-        found = evaluation.METRICS[metric](model, recipe.data, **arguments, verbose=0)
+        found = evaluation.METRICS[metric](model, source, **arguments, verbose=0)
         labels = [label for label in found if result in label]
         ratios = [label for label in labels if found[label].unit == "ratio"]
         if not labels:

@@ -81,12 +81,8 @@ def evaluate(
         results |= measured
         seconds |= dict.fromkeys(measured, time.monotonic() - start)
     if ended and not check and data_name is None and num_samples is None and metrics is None:
-        presets.update_metadata(
-            path,
-            results={
-                label: _record(result, seconds[label], path) for label, result in results.items()
-            },
-        )
+        records = {label: _record(found, seconds[label], path) for label, found in results.items()}
+        presets.update_metadata(path, results=records)
         if isinstance(model, GenerativeModel):
             _draw(model, recipe, path)
         write_card(path)

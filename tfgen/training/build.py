@@ -25,7 +25,9 @@ def build(recipe: Recipe, steps_per_epoch: int | None = None) -> ImageModel:
             that does not fit it.
     """
     if steps_per_epoch is None:
-        steps_per_epoch = data.open_split(recipe.data, "train").count // recipe.batch_size
+        steps_per_epoch = (
+            data.open_split(data.of_recipe(recipe), "train").count // recipe.batch_size
+        )
     model = starting.from_recipe(recipe)
     for stage in recipe.plan():
         _check(stage, model)

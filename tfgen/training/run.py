@@ -149,8 +149,8 @@ def train(
 
 def _open(recipe: Recipe, folder: Path, options: Options) -> Run:
     """Builds the model and opens the data, or raises ValueError where they do not fit."""
-    training = data.open_split(recipe.data, "train")
-    validation = data.open_split(recipe.data, "validation")
+    training = data.open_split(data.of_recipe(recipe), "train")
+    validation = data.open_split(data.of_recipe(recipe), "validation")
     for stage in recipe.plan():
         if stage.recipe.batch_size % num_replicas():
             raise ValueError(
