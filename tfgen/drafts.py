@@ -173,7 +173,7 @@ class _Choice:
         # The loss is in nats per image, so its gradient grows with the number of values.
         return {
             "clip_norm": 0.5 * float(np.prod(self.image_shape)),
-            "figures": [{"metric": "log_likelihood"}, {"metric": "squared_error"}],
+            "results": [{"metric": "log_likelihood"}, {"metric": "squared_error"}],
         }
 
     def _gan(self, model: dict[str, Any], steps: int) -> dict[str, Any]:
@@ -181,7 +181,7 @@ class _Choice:
         return {
             "learning_rate": 5e-4,
             "betas": (0.5, 0.99),
-            "final_learning_rate": 0.05,
+            "final_fraction": 0.05,
             "ema_momentum": 0.0,  # the generator has an average of its own
         }
 
@@ -196,7 +196,7 @@ class _Choice:
             "token_shape": tokens,
             "dropout": 0.1,
         }
-        return {"clip_norm": 20.0, "figures": [{"metric": "log_likelihood"}]}
+        return {"clip_norm": 20.0, "results": [{"metric": "log_likelihood"}]}
 
 
 def _images_per_second(recipe: Recipe, split: data.Split) -> float:
