@@ -60,7 +60,8 @@ def main() -> None:
     options = parser.parse_args()
     end = time.monotonic() + 60 * options.minutes
     print(json.dumps({"device": str(jax.devices()[0].device_kind)}), flush=True)
-    folders = sorted(options.out.iterdir(), key=lambda path: int(path.suffix[1:]))
+    folders = [path.parent for path in options.out.glob("[!.]*/answers.npz")]
+    folders.sort(key=lambda path: int(path.suffix[1:]))
     for folder in folders:
         described = json.loads((folder / "signatures.json").read_text())
         for name, endpoint in described["endpoints"].items():
