@@ -17,16 +17,7 @@ model = tfgen.load("vae_2d_mnist")
 # likely.
 
 # %%
-from scipy.stats import norm
-
-side = 12
-at = norm.ppf((np.arange(side) + 0.5) / side)
-right, up = np.meshgrid(at, at[::-1])
-plane = np.stack([right, up], -1).reshape(-1, 2).astype("float32")
-plt.figure(figsize=(6, 6))
-plt.imshow(plots.grid(model.decode(plane), side, padding=0), cmap="gray")
-plt.axis("off")
-plt.show()
+plots.manifold(model, side=12)
 
 # %% [markdown]
 # Where do digits of each class lie? A conditional GAN draws labelled digits, so no data set is
@@ -48,10 +39,7 @@ print(f"all classes: spread {latents.std(0).mean():.2f}; within a class: {np.mea
 # better.
 
 # %%
-for name in ("vae_2d_mnist", "vae_mnist"):
-    walks = tfgen.load(name).interpolate(digits[:4], digits[-4:], 10)
-    plt.figure(figsize=(7, 3))
-    plt.title(name)
-    plt.imshow(plots.grid(walks.reshape(-1, 28, 28, 1), 10), cmap="gray")
-    plt.axis("off")
-    plt.show()
+plots.interpolations(model, digits[:4], digits[-4:], 10)
+
+# %%
+plots.interpolations(tfgen.load("vae_mnist"), digits[:4], digits[-4:], 10)

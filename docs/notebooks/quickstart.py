@@ -5,19 +5,8 @@
 # are.
 
 # %%
-import matplotlib.pyplot as plt
-
 import tfgen
 from tfgen import plots
-
-
-def show(images, columns=None):
-    """Shows a batch of uint8 images as one picture."""
-    plt.figure(figsize=(7, 3))
-    plt.imshow(plots.grid(images, columns), cmap="gray", vmin=0, vmax=255)
-    plt.axis("off")
-    plt.show()
-
 
 print(tfgen.list_models())
 
@@ -29,23 +18,22 @@ print(tfgen.list_models())
 model = tfgen.load("vae_mnist")
 digits = model.sample(24, seed=0)
 print(digits.dtype, digits.shape)
-show(digits, columns=12)
 assert (model.sample(1, seed=5)[0] == digits[5]).all()
+plots.show(digits, columns=12)
 
 # %% [markdown]
 # `encode` gives 32 numbers per image, `decode` turns them back into an image.
 
 # %%
 latents = model.encode(digits)
-again = model.decode(latents)
-show([*digits[:12], *again[:12]], columns=12)
+print(latents.shape, model.decode(latents).shape)
+plots.reconstructions(model, digits[:12])
 
 # %% [markdown]
 # A straight line between the latents of two images passes through images that look like digits.
 
 # %%
-walk = model.interpolate(digits[:2], digits[2:4], 12)
-show(walk.reshape(-1, *digits.shape[1:]), columns=12)
+plots.interpolations(model, digits[:2], digits[2:4], 12)
 
 # %% [markdown]
 # A VAE gives a lower bound of log p(x), in nats per image. More samples make it tighter. (These
