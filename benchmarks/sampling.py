@@ -2,7 +2,7 @@
 
 sample            model.sample(num, seed=0, batch_size=250): checks, noise, prior, decoder, uint8
 decoder, images   a tf.function of latents -> decoder -> mean of the pixel distribution -> uint8
-                  (tfgen.distributions.images_mean, tfgen.pixels.levels_to_images)
+                  (tfgen.distributions.mean_images, tfgen.pixels.levels_to_images)
 decoder, bare     a tf.function of latents -> the decoder's raw output, which is thrown away
 
 The decoder gets its latents in the same batches, and no side uses XLA. All sides that make images
@@ -39,7 +39,6 @@ def main() -> int:
     drawn = np.random.default_rng(0).standard_normal((num, model.latent_dim))
     latents = tf.constant(drawn, tf.float32)
     signature = [tf.TensorSpec((None, model.latent_dim), tf.float32)]
-    log_scale = getattr(model, "log_scale", None)  # of the Gaussian pixel distribution
 
     @tf.function(input_signature=signature, autograph=False)
     def bare(latents):
@@ -47,15 +46,13 @@ def main() -> int:
 
     @tf.function(input_signature=signature, autograph=False)
     def images(latents):
-        pixel = distributions.pixel_distribution(
+        mean = distributions.mean_images(
             model.pixel_distribution,
             model.decoder(latents),
             model.num_levels,
             model.image_shape[2],
-            log_scale,
         )
-        mean = distributions.images_mean(pixel, model.num_levels)
-        levels = mean * ((model.num_levels - 1) / 255.0)
+        levels = pixels.greys_to_levels(mean, model.num_levels)
         return pixels.levels_to_images(levels, model.num_levels)
 
     def sample() -> float:

@@ -485,7 +485,7 @@ def test_float_images_never_train(first_case):
             with pytest.raises(ValueError, match="images must"):
                 call(wrong, verbose=0)
     if "encode" in model.capabilities:
-        with pytest.raises(ValueError, match="look scaled already"):
+        with pytest.raises(ValueError, match="look already scaled"):
             model.encoder((images / 255).astype(np.float32))
 
 

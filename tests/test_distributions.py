@@ -5,7 +5,8 @@ import pytest
 import tensorflow as tf
 from scipy import special, stats
 
-from tfgen import distributions, layers
+from tfgen import distributions
+from tfgen.distributions import tfp
 
 SHAPE = (2, 3, 2)  # height, width, channels
 NAMES = {
@@ -16,17 +17,21 @@ NAMES = {
 }
 
 
-def build(name: str, num_levels: int, batch: int = 4, scale: float = 1.5, seed: int = 0):
-    """A distribution at random parameters, as a decoder would give them."""
-    outputs = SHAPE[-1] * layers.outputs_per_channel(name, num_levels, num_mixtures=3)
+def parameters_of(name: str, num_levels: int, batch: int = 4, scale: float = 1.5, seed: int = 0):
+    """Random parameters as a decoder would give them, and the log scale of a Gaussian."""
+    outputs = SHAPE[-1] * distributions.outputs_per_channel(name, num_levels, num_mixtures=3)
     rng = np.random.default_rng(seed)
     if name == "gaussian":
         scale = 0.2  # centres well inside the range, so that no mass is lost outside
     parameters = scale * rng.standard_normal((batch, *SHAPE[:2], outputs))
     log_scale = tf.constant(np.log(0.06), tf.float32) if name == "gaussian" else None
-    return distributions.pixel_distribution(
-        name, tf.constant(parameters, tf.float32), num_levels, SHAPE[-1], log_scale
-    )
+    return tf.constant(parameters, tf.float32), log_scale
+
+
+def build(name: str, num_levels: int, **arguments):
+    """A distribution at such parameters."""
+    parameters, log_scale = parameters_of(name, num_levels, **arguments)
+    return tfp.pixel_distribution(name, parameters, num_levels, SHAPE[-1], log_scale)
 
 
 def table(distribution, num_levels: int) -> np.ndarray:
@@ -57,11 +62,11 @@ def test_log_prob_is_the_sum_over_pixels(name, num_levels):
 @pytest.mark.parametrize(("name", "num_levels"), NAMES.items())
 def test_mean(name, num_levels):
     """Within half a level of the exact sum, in grey values; exact but for the logistics."""
-    distribution = build(name, num_levels)
-    probabilities = np.exp(table(distribution, num_levels))
+    probabilities = np.exp(table(build(name, num_levels), num_levels))
     levels = np.arange(num_levels).reshape(-1, 1, 1, 1, 1)
     exact = (probabilities * levels).sum(0) * 255 / (num_levels - 1)
-    mean = distributions.images_mean(distribution, num_levels)
+    parameters, _ = parameters_of(name, num_levels)
+    mean = distributions.mean_images(name, parameters, num_levels, SHAPE[-1])
     assert mean.dtype == tf.float32
     slack = 0.5 if name == "discretized_logistic_mixture" else 0.01
     assert np.abs(mean - exact).max() < slack * 255 / (num_levels - 1)
@@ -90,15 +95,68 @@ def test_samples_follow_log_prob(name, num_levels):
         assert stats.chisquare(counts, expected).pvalue > 1e-4
 
 
+@pytest.mark.parametrize(("name", "num_levels"), NAMES.items())
+@pytest.mark.parametrize("scale", [0.2, 1.5, 6.0])
+def test_formulas_equal_tensorflow_probability(name, num_levels, scale):
+    """Log probabilities and means of the plain formulas, at calm and at wild parameters."""
+    parameters, log_scale = parameters_of(name, num_levels, scale=scale)
+    whole = tfp.pixel_distribution(name, parameters, num_levels, SHAPE[-1], log_scale)
+    levels = np.random.default_rng(1).integers(0, num_levels, (4, *SHAPE)).astype(np.float32)
+    plain = distributions.log_prob(name, parameters, levels, num_levels, log_scale)
+    assert plain.dtype == tf.float32
+    np.testing.assert_allclose(plain, whole.distribution.log_prob(levels), rtol=1e-5, atol=1e-6)
+    if name == "categorical":
+        probabilities = whole.distribution.probs_parameter()
+        mean = tf.reduce_sum(probabilities * np.arange(num_levels, dtype=np.float32), -1)
+    else:
+        mean = tf.clip_by_value(whole.distribution.mean(), 0.0, num_levels - 1.0)
+    greys = distributions.mean_images(name, parameters, num_levels, SHAPE[-1])
+    np.testing.assert_allclose(greys, mean * 255 / (num_levels - 1), rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "num_levels"), NAMES.items())
+def test_formulas_need_no_tensor_of_shapes(name, num_levels):
+    """With the batch unknown: other runtimes have no operation for what TFP does with shapes."""
+    parameters, log_scale = parameters_of(name, num_levels)
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec((None, *parameters.shape[1:])),
+            tf.TensorSpec((None, *SHAPE)),
+        ],
+        autograph=False,
+    )
+    def both(parameters, levels):
+        log_probs = distributions.log_prob(name, parameters, levels, num_levels, log_scale)
+        return log_probs, distributions.mean_images(name, parameters, num_levels, SHAPE[-1])
+
+    graph = both.get_concrete_function()
+    for output in graph.outputs:
+        assert output.shape.as_list() == [None, *SHAPE]
+    names = {operation.type for operation in graph.graph.get_operations()}
+    assert not names & {"Assert", "BroadcastArgs", "Where"}, names
+
+
+def test_float64_stays():
+    for name, num_levels in NAMES.items():
+        parameters, log_scale = parameters_of(name, num_levels)
+        log_scale = None if log_scale is None else tf.cast(log_scale, tf.float64)
+        double = tf.cast(parameters, tf.float64)
+        levels = tf.ones((4, *SHAPE))
+        values = distributions.log_prob(name, double, levels, num_levels, log_scale)
+        assert values.dtype == tf.float64
+        assert distributions.mean_images(name, double, num_levels, SHAPE[-1]).dtype == tf.float32
+
+
 def test_channels_have_their_own_parameters():
     """Output i * n + j belongs to channel i."""
     for name, num_levels in NAMES.items():
-        per_channel = layers.outputs_per_channel(name, num_levels, 3)
+        per_channel = distributions.outputs_per_channel(name, num_levels, 3)
         parameters = np.zeros((1, 1, 1, 2 * per_channel), np.float32)
         parameters[..., per_channel:] = np.linspace(-1, 1, per_channel) + 0.5
         log_scale = tf.zeros([]) if name == "gaussian" else None
         one, other = (
-            distributions.pixel_distribution(name, p, num_levels, 2, log_scale)
+            tfp.pixel_distribution(name, p, num_levels, 2, log_scale)
             for p in (parameters, np.zeros_like(parameters))
         )
         one, other = table(one, num_levels), table(other, num_levels)
@@ -116,7 +174,7 @@ def test_discretised_logistic_equals_the_difference_of_cdfs():
         above = special.expit((level + 0.5 - loc) / scale)
         below[:, 0], above[:, -1] = 0, 1
         naive = above - below
-        distribution = distributions.DiscretizedLogistic(
+        distribution = tfp.DiscretizedLogistic(
             tf.constant(loc, tf.float32), tf.constant(scale, tf.float32), num_levels
         )
         values = distribution.log_prob(level.astype(np.float32)).numpy()
@@ -125,7 +183,7 @@ def test_discretised_logistic_equals_the_difference_of_cdfs():
         assert stable.any(1).all()
         np.testing.assert_allclose(values[stable], np.log(naive[stable]), rtol=2e-4, atol=2e-4)
         # Where the naive difference cancels, the symmetry of the logistic still tells.
-        mirrored = distributions.DiscretizedLogistic(
+        mirrored = tfp.DiscretizedLogistic(
             tf.constant(255 - loc, tf.float32), tf.constant(scale, tf.float32), num_levels
         ).log_prob(255 - level.astype(np.float32))
         np.testing.assert_allclose(values, mirrored, rtol=1e-3, atol=1e-3)
@@ -141,7 +199,7 @@ def test_mixture_stays_finite_at_the_extremes(raw_scale):
     parameters = tf.Variable(parameters[:, None, None])
     for level in (0.0, 1.0, 128.0, 255.0):
         with tf.GradientTape() as tape:
-            distribution = distributions.pixel_distribution(
+            distribution = tfp.pixel_distribution(
                 "discretized_logistic_mixture", parameters, 256, 1
             )
             value = distribution.log_prob(tf.fill([5, 1, 1, 1], level))
@@ -152,7 +210,7 @@ def test_mixture_stays_finite_at_the_extremes(raw_scale):
 
 def test_gaussian_never_exceeds_probability_one():
     """However small the learned scale, no bin is given more than its whole mass."""
-    distribution = distributions.pixel_distribution(
+    distribution = tfp.pixel_distribution(
         "gaussian", tf.zeros((1, 1, 1, 1)), 3, 1, tf.constant(-50.0)
     )
     values = distribution.log_prob(tf.reshape(tf.range(3.0), (3, 1, 1, 1)))
@@ -165,9 +223,7 @@ def test_gaussian_is_the_mean_square_error():
     rng = np.random.default_rng(0)
     parameters = rng.uniform(-1, 1, (3, *SHAPE)).astype(np.float32)
     levels = rng.integers(0, 256, (3, *SHAPE)).astype(np.float32)
-    distribution = distributions.pixel_distribution(
-        "gaussian", parameters, 256, SHAPE[-1], tf.constant(-1.0)
-    )
+    distribution = tfp.pixel_distribution("gaussian", parameters, 256, SHAPE[-1], tf.constant(-1.0))
     squares = ((levels / 127.5 - 1 - parameters) ** 2).sum((1, 2, 3))
     sigma = np.exp(-1.0)
     constant = np.prod(SHAPE) * (0.5 * np.log(2 * np.pi) + np.log(sigma * 127.5))
@@ -177,9 +233,9 @@ def test_gaussian_is_the_mean_square_error():
 
 def test_bfloat16_outputs_are_cast():
     for name, num_levels in NAMES.items():
-        count = layers.outputs_per_channel(name, num_levels, 3)
+        count = distributions.outputs_per_channel(name, num_levels, 3)
         log_scale = tf.zeros([]) if name == "gaussian" else None
-        distribution = distributions.pixel_distribution(
+        distribution = tfp.pixel_distribution(
             name, tf.zeros((1, 2, 3, count), tf.bfloat16), num_levels, 1, log_scale
         )
         assert distribution.log_prob(tf.zeros((1, 2, 3, 1))).dtype == tf.float32

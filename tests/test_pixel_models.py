@@ -47,8 +47,10 @@ each_network = pytest.mark.parametrize("network", NETWORKS)
 
 def tap_picture(mask: str, kernel_size, grid=(5, 7), at=(3, 3)) -> np.ndarray:
     """Which positions of a grid the output at `at` depends on, bool."""
-    layer = layers.MaskedConv2D(1, kernel_size, mask, kernel_initializer="ones")
+    layer = layers.MaskedConv2D(1, kernel_size, mask)
     x = tf.Variable(tf.zeros((1, *grid, 1)))
+    layer(x)
+    layer.kernel.assign(tf.ones_like(layer.kernel))
     with tf.GradientTape() as tape:
         out = layer(x)[0, at[0], at[1], 0]
     return tape.gradient(out, x)[0, :, :, 0].numpy() != 0
@@ -87,11 +89,12 @@ def test_masked_convolution_by_rows_and_columns(mask):
         if depth:
             # Of vertical_B the own row is one of those that come as rows.
             last = row + max(depth, 1) + (mask == "vertical_B")
-            value = layer.above(history[last - depth : last])[column]
-        if layer.left or layer.sees_itself:
-            padded = tf.pad(rows[row], [[layer.left, 0], [0, 0], [0, 0]])
-            count = layer.left + layer.sees_itself
-            value += layer.beside(tf.unstack(padded[column : column + count]))
+            value = layer.apply_rows_above(history[last - depth : last])[column]
+        if layer.num_left or layer.includes_center:
+            padded = tf.pad(rows[row], [[layer.num_left, 0], [0, 0], [0, 0]])
+            count = layer.num_left + layer.includes_center
+            seen = tf.unstack(padded[column : column + count])
+            value += layer.apply_left(seen, layer.left_kernel())
         expected = whole[:, row, column]
         np.testing.assert_allclose(value, expected, rtol=1e-10, atol=1e-12)
 
@@ -587,12 +590,12 @@ def test_dropout_is_off_outside_training():
 def test_dropped_share(rate):
     x = tf.ones((8, 50, 40))
     seeds = tf.range(8, dtype=tf.int64)
-    y = layers.dropped(x, rate, seeds, 0).numpy()
+    y = layers.seeded_dropout(x, rate, seeds, 0).numpy()
     assert (y == 0).mean() == pytest.approx(rate, abs=0.01)
     assert y.mean() == pytest.approx(1.0, abs=0.02)
-    np.testing.assert_array_equal(layers.dropped(x[3:4], rate, seeds[3:4], 0)[0], y[3])
-    assert (layers.dropped(x, rate, seeds, 1).numpy() != y).any()
-    assert layers.dropped(x, rate, None, 0) is x
+    np.testing.assert_array_equal(layers.seeded_dropout(x[3:4], rate, seeds[3:4], 0)[0], y[3])
+    assert (layers.seeded_dropout(x, rate, seeds, 1).numpy() != y).any()
+    assert layers.seeded_dropout(x, rate, None, 0) is x
 
 
 # Colour

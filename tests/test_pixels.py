@@ -67,9 +67,17 @@ def test_pixels():
     np.testing.assert_allclose(scaled, images / 127.5 - 1, atol=1e-6)
     assert (scaled[0], scaled[-1]) == (-1, 1)
     for num_levels in ALL_NUM_LEVELS:
-        ends = pixels.levels_to_pixels(np.array([0, num_levels - 1]), num_levels)
+        ends = pixels.levels_to_pixels(np.float32([0, num_levels - 1]), num_levels)
         np.testing.assert_allclose(ends, [-1, 1], atol=1e-6)
-    np.testing.assert_allclose(pixels.levels_to_pixels(images, 256), scaled, atol=1e-6)
+    levels = images.astype(np.float32)
+    np.testing.assert_allclose(pixels.levels_to_pixels(levels, 256), scaled, atol=1e-6)
+    greys = pixels.pixels_to_greys(pixels.greys_to_pixels(levels))
+    np.testing.assert_allclose(greys, levels, atol=1e-4)
+    for num_levels in (2, 15, 256):
+        greys = pixels.levels_to_greys(np.arange(num_levels, dtype=np.float32), num_levels)
+        np.testing.assert_allclose([greys.min(), greys.max()], [0, 255], rtol=1e-6)
+        back = pixels.greys_to_levels(greys, num_levels)
+        np.testing.assert_allclose(back, np.arange(num_levels), atol=1e-4)
 
 
 def test_bits_per_dim():

@@ -1,8 +1,9 @@
 """Value ranges, quantisation levels, nats and bits per dimension: their only home.
 
-Three spaces, named the same everywhere:
+Four spaces, named the same everywhere:
 
-    images   uint8, NHWC, [0, 255]              what users hand in and get back
+    images   uint8, NHWC, [0, 255]              what users pass in and get back
+    greys    float, [0, 255]                    means of images, before rounding
     levels   0 .. num_levels - 1                what pixel distributions are over
     pixels   float, [-1, 1]                     what networks see
 
@@ -21,11 +22,15 @@ __all__ = [
     "check_images",
     "check_labels",
     "check_range",
+    "greys_to_levels",
+    "greys_to_pixels",
     "images_to_levels",
     "images_to_pixels",
     "level_values",
+    "levels_to_greys",
     "levels_to_images",
     "levels_to_pixels",
+    "pixels_to_greys",
 ]
 
 ZERO_ONE = "images have values in {0, 1}, which is black; multiply them by 255."
@@ -51,7 +56,7 @@ def level_values(num_levels: int) -> np.ndarray:
 def images_to_levels(images: tf.Tensor, num_levels: int) -> tf.Tensor:
     """Maps uint8 images to the nearest level, float32 in [0, num_levels - 1], same shape."""
     images = tf.cast(images, tf.float32)
-    return images if num_levels == 256 else tf.round(images * ((num_levels - 1) / 255.0))
+    return images if num_levels == 256 else tf.round(greys_to_levels(images, num_levels))
 
 
 def levels_to_images(levels: tf.Tensor, num_levels: int) -> tf.Tensor:
@@ -66,12 +71,32 @@ def levels_to_images(levels: tf.Tensor, num_levels: int) -> tf.Tensor:
 
 def images_to_pixels(images: tf.Tensor) -> tf.Tensor:
     """Maps uint8 images to float32 pixels in [-1, 1], same shape."""
-    return tf.cast(images, tf.float32) * (2.0 / 255.0) - 1.0
+    return greys_to_pixels(tf.cast(images, tf.float32))
+
+
+def greys_to_pixels(greys: tf.Tensor) -> tf.Tensor:
+    """Maps float grey values in [0, 255] to pixels in [-1, 1], same shape and dtype."""
+    return greys * (2.0 / 255.0) - 1.0
+
+
+def pixels_to_greys(pixels: tf.Tensor) -> tf.Tensor:
+    """Maps pixels in [-1, 1] to float grey values in [0, 255], same shape and dtype."""
+    return (pixels + 1.0) * 127.5
+
+
+def greys_to_levels(greys: tf.Tensor, num_levels: int) -> tf.Tensor:
+    """Maps float grey values in [0, 255] to levels, not rounded, same shape and dtype."""
+    return greys * ((num_levels - 1) / 255.0)
+
+
+def levels_to_greys(levels: tf.Tensor, num_levels: int) -> tf.Tensor:
+    """Maps levels, rounded or not, to float grey values in [0, 255], same shape and dtype."""
+    return levels * (255.0 / (num_levels - 1))
 
 
 def levels_to_pixels(levels: tf.Tensor, num_levels: int) -> tf.Tensor:
-    """Maps levels in [0, num_levels - 1] to float32 pixels in [-1, 1], same shape."""
-    return tf.cast(levels, tf.float32) * (2.0 / (num_levels - 1)) - 1.0
+    """Maps float levels in [0, num_levels - 1] to pixels in [-1, 1], same shape and dtype."""
+    return levels * (2.0 / (num_levels - 1)) - 1.0
 
 
 def bits_per_dim(nats: float, image_shape: tuple[int, ...]) -> float:

@@ -3,8 +3,8 @@
 import keras
 import tensorflow as tf
 
-from tfgen import checks, layers, noise, pixels
-from tfgen.models.generative import GenerativeModel, check_pixel_distribution
+from tfgen import checks, distributions, layers, noise, pixels
+from tfgen.models.generative import GenerativeModel
 
 __all__ = ["AutoEncoder"]
 
@@ -65,7 +65,7 @@ class AutoEncoder(GenerativeModel):
     ):
         super().__init__(image_shape, num_levels, None, seed, **kwargs)
         self.keep(locals())
-        check_pixel_distribution(pixel_distribution, num_levels)
+        distributions.check_pixel_distribution(pixel_distribution, num_levels)
         checks.at_least(
             1, latent_dim=latent_dim, dense_units=dense_units, num_mixtures=num_mixtures
         )
@@ -86,7 +86,7 @@ class AutoEncoder(GenerativeModel):
         self.noisy_encoder = keras.Model(
             pixels_layer.output, self.encoder.output, name="noisy_encoder"
         )
-        per_channel = layers.outputs_per_channel(
+        per_channel = distributions.outputs_per_channel(
             self.pixel_distribution, self.num_levels, self.num_mixtures
         )
         self.decoder = layers.decoder_network(
@@ -99,24 +99,17 @@ class AutoEncoder(GenerativeModel):
             self.image_shape[2] * per_channel,
         )
 
-    def _distribution(self, parameters):
-        from tfgen import distributions
-
-        unit = tf.zeros([]) if self.pixel_distribution == "gaussian" else None
-        return distributions.pixel_distribution(
-            self.pixel_distribution, parameters, self.num_levels, self.image_shape[2], unit
-        )
-
     def mean_image(self, latents, labels=None):
         """Returns the decoded image, float32 grey values in [0, 255]."""
-        from tfgen import distributions
+        return self._mean_image(self.decoder(latents))
 
-        return distributions.images_mean(self._distribution(self.decoder(latents)), self.num_levels)
+    def _mean_image(self, parameters):
+        return distributions.mean_images(
+            self.pixel_distribution, parameters, self.num_levels, self.image_shape[2]
+        )
 
     def losses_per_image(self, images, labels, seeds, training):
         """Returns loss (see above) and squared_error (sum over pixels in [-1, 1]), (batch,)."""
-        from tfgen import distributions
-
         clean = pixels.images_to_pixels(images)
         if training and self.noise_std:
             eps = noise.normal(seeds, self.image_shape)
@@ -124,15 +117,18 @@ class AutoEncoder(GenerativeModel):
         else:
             latents = self.encoder(images)
         parameters = self.decoder(latents)
-        distribution = self._distribution(parameters)
         if self.pixel_distribution == "gaussian":
             loss = _squared_error(clean, parameters)
         else:
-            loss = -distribution.log_prob(pixels.images_to_levels(images, self.num_levels))
-        mean = distributions.images_mean(distribution, self.num_levels)
+            levels = pixels.images_to_levels(images, self.num_levels)
+            log_probs = distributions.log_prob(
+                self.pixel_distribution, parameters, levels, self.num_levels
+            )
+            loss = -tf.reduce_sum(log_probs, (1, 2, 3))
+        mean = pixels.greys_to_pixels(self._mean_image(parameters))
         return {
             "loss": loss,
-            "squared_error": _squared_error(clean, mean * (2.0 / 255.0) - 1.0),
+            "squared_error": _squared_error(clean, mean),
         }
 
     def call(self, images, training=False):

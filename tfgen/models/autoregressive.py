@@ -14,15 +14,15 @@ layers, adds the groups before g. One network may serve several pixel orders, to
 import math
 import numbers
 import os
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from tfgen import checks, layers, noise, pixels
+from tfgen import checks, distributions, layers, noise, pixels
 from tfgen.models.endpoints import ROWS
-from tfgen.models.generative import GenerativeModel, check_pixel_distribution
+from tfgen.models.generative import GenerativeModel
 
 __all__ = ["AutoregressiveModel", "PositionMap", "Trunk"]
 
@@ -162,7 +162,7 @@ class AutoregressiveModel(GenerativeModel):
         **kwargs,
     ):
         super().__init__(image_shape, num_levels, num_classes, seed, **kwargs)
-        check_pixel_distribution(pixel_distribution, num_levels)
+        distributions.check_pixel_distribution(pixel_distribution, num_levels)
         for name, value, least in (
             ("filters", filters, 1),
             ("num_blocks", num_blocks, 0),
@@ -255,7 +255,7 @@ class AutoregressiveModel(GenerativeModel):
             self.outputs = 2 ** math.prod(group)
             self._codes = pattern_table(math.prod(group))
         else:
-            self.outputs = layers.outputs_per_channel(
+            self.outputs = distributions.outputs_per_channel(
                 self.pixel_distribution, self.num_levels, self.num_mixtures
             )
         inner = self.outputs if self.patterns else 1 + 2 * self.fourier_features
@@ -303,7 +303,7 @@ class AutoregressiveModel(GenerativeModel):
         or for patterns the one-hot of the pattern, as a product over its pixels, which has
         derivatives: prod_p (1 + s_p x_p) / 2 with s the pattern's own pixels.
         """
-        x = levels * (2.0 / (self.num_levels - 1)) - 1.0
+        x = pixels.levels_to_pixels(levels, self.num_levels)
         if self.patterns:
             signs = tf.constant(self._codes * 2.0 - 1.0, x.dtype)  # (patterns, pixels)
             x = tf.reduce_prod((1.0 + signs * x[..., None, :]) * 0.5, -1)
@@ -316,7 +316,7 @@ class AutoregressiveModel(GenerativeModel):
     def _token_features(self, tokens: tf.Tensor) -> tf.Tensor:
         """The features of a token's groups side by side: (..., groups, pixels) -> (..., n)."""
         x = self._group_features(tokens)
-        return tf.reshape(x, (*_leading(x, 2), self.token_channels))
+        return tf.reshape(x, (*layers.leading_shape(x, 2), self.token_channels))
 
     # Full pass -------------------------------------------------------------------------------
 
@@ -350,18 +350,14 @@ class AutoregressiveModel(GenerativeModel):
     def _group_log_probs(self, tokens: tf.Tensor, parameters: tf.Tensor) -> tf.Tensor:
         """Returns log p of each group given those before, (batch, rows, columns, groups)."""
         if self.patterns:
-            return -tf.nn.sparse_softmax_cross_entropy_with_logits(
-                self._pattern_index(tokens), parameters
-            )
-        from tfgen import distributions
-
+            return distributions.categorical_log_prob(self._pattern_index(tokens), parameters)
         # A group is one channel of one pixel: the groups of a token are like an image's channels.
-        flat = tf.reshape(parameters, (*_leading(parameters, 2), self.groups * self.outputs))
-        pixel = distributions.pixel_distribution(
-            self.pixel_distribution, flat, self.num_levels, self.groups
+        flat = tf.reshape(
+            parameters, (*layers.leading_shape(parameters, 2), self.groups * self.outputs)
         )
-        log_probs = pixel.distribution.log_prob(tf.cast(tokens[..., 0], tf.float32))
-        return tf.cast(log_probs, self._output_dtype)
+        return distributions.log_prob(
+            self.pixel_distribution, flat, tokens[..., 0], self.num_levels
+        )
 
     def _pattern_index(self, tokens: tf.Tensor) -> tf.Tensor:
         """Which pattern the pixels of each group make, int32 (..., groups)."""
@@ -546,8 +542,6 @@ class AutoregressiveModel(GenerativeModel):
         elif self.pixel_distribution == "categorical":
             level = tf.cast(_pick(parameters, temperature, first), parameters.dtype)
         else:
-            from tfgen import distributions
-
             logits, loc, scale = distributions.mixture_parameters(parameters, self.num_levels, 1)
             logits, loc, scale = (x[:, 0] for x in (logits, loc, scale))  # (batch, mixtures)
             which = _pick(logits, temperature, first)
@@ -754,9 +748,3 @@ def _pick(logits: tf.Tensor, temperature: float, noises: tf.Tensor) -> tf.Tensor
     # Times the total, so that rounding never picks an outcome of probability 0 at the end.
     passed = tf.cast(noises, tf.float64)[:, None] * reached[:, -1:] > reached
     return tf.reduce_sum(tf.cast(passed, tf.int32), -1)
-
-
-def _leading(x: tf.Tensor, last: int) -> list[Any]:
-    """The sizes of all but the `last` axes, known ones as numbers."""
-    dynamic, static = tf.shape(x), x.shape[: x.shape.rank - last]
-    return [dynamic[i] if size is None else size for i, size in enumerate(static)]

@@ -409,7 +409,7 @@ class GAN(GenerativeModel):
 
     def mean_image(self, latents, labels):
         """Returns the averaged generator's image, float32 grey values in [0, 255]."""
-        return (self.averaged_generator(with_labels(latents, labels)) + 1.0) * 127.5
+        return pixels.pixels_to_greys(self.averaged_generator(with_labels(latents, labels)))
 
     def _chosen_latents(self, seeds, labels, temperature):
         """The latents that samples decode, (batch, latent_dim)."""

@@ -12,13 +12,6 @@ from tfgen.models.endpoints import ROWS, EndpointModel, Endpoints
 
 __all__ = ["GenerativeModel"]
 
-PIXEL_DISTRIBUTIONS = (
-    "bernoulli",
-    "categorical",
-    "discretized_logistic_mixture",
-    "gaussian",
-)
-
 # A class for each image, or one for all; a seed for each image, the first of them, or fresh ones.
 Labels = Sequence[int] | np.ndarray | int | None
 Seed = Sequence[int] | np.ndarray | int | None
@@ -68,8 +61,7 @@ class GenerativeModel(EndpointModel):
     def decode_tensors(self, latents: tf.Tensor, labels: tf.Tensor | None = None) -> tf.Tensor:
         """Returns the mean image on the nearest level, uint8."""
         mean = self.mean_image(latents, labels)
-        mean.set_shape((None, *self.image_shape))  # TFP forgets it; an export tells it to clients
-        levels = mean * ((self.num_levels - 1) / 255.0)
+        levels = pixels.greys_to_levels(mean, self.num_levels)
         return pixels.levels_to_images(levels, self.num_levels)
 
     # Samples ---------------------------------------------------------------------------------
@@ -274,20 +266,6 @@ class GenerativeModel(EndpointModel):
         if not bool(tf.reduce_all(tf.math.is_finite(latents))):
             raise ValueError("latents must be finite; received NaN or infinity.")
         return latents
-
-
-def check_pixel_distribution(name: str, num_levels: int) -> None:
-    """Raises ValueError unless the distribution exists and fits the number of levels."""
-    if name not in PIXEL_DISTRIBUTIONS:
-        raise ValueError(
-            f"pixel_distribution must be one of {', '.join(PIXEL_DISTRIBUTIONS)}; "
-            f"received {name!r}."
-        )
-    if name == "bernoulli" and num_levels != 2:
-        raise ValueError(
-            f"pixel_distribution 'bernoulli' needs num_levels=2; received {num_levels}. "
-            "Use 'discretized_logistic_mixture' for 256 levels."
-        )
 
 
 def with_labels(tensor: tf.Tensor, labels: tf.Tensor | None) -> tf.Tensor | list[tf.Tensor]:

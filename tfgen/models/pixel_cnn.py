@@ -159,9 +159,10 @@ class GatedBlock(keras.layers.Layer):
 
     def call(self, v, h, given):
         of_v, of_h = self._of_flags(given)
-        seen = layers.dropped(keras.ops.elu(v), self.dropout, given.seeds, 2 * self.stream)
+        stream_v, stream_h = 2 * self.stream, 2 * self.stream + 1
+        seen = layers.seeded_dropout(keras.ops.elu(v), self.dropout, given.seeds, stream_v)
         v = v + _gate(_plus(self.vertical(seen), of_v))
-        seen = layers.dropped(keras.ops.elu(h), self.dropout, given.seeds, 2 * self.stream + 1)
+        seen = layers.seeded_dropout(keras.ops.elu(h), self.dropout, given.seeds, stream_h)
         h = h + _gate(_plus(self.horizontal(seen) + self.link(keras.ops.elu(v)), of_h))
         return v, h
 
@@ -185,7 +186,7 @@ class GatedBlock(keras.layers.Layer):
         """
         of_v, of_h = (None if x is None else x[:, 0, 0] for x in self._of_flags(given))
         seen = keras.ops.elu(v)
-        v = v + _gate(_plus(self.vertical.above(tf.stack([above, seen])), of_v))
+        v = v + _gate(_plus(self.vertical.apply_rows_above(tf.stack([above, seen])), of_v))
         link = tf.cast(self.link.kernel, self.compute_dtype)
         term = layers.matmul(keras.ops.elu(v), link) + tf.cast(self.horizontal.bias, v.dtype)
         return v, seen, _plus(term, of_h)
@@ -225,7 +226,7 @@ class GatedTrunk(Trunk):
     def begin_row(self, cache, row, given):
         """All of the vertical stack; what is left for the columns is the horizontal one."""
         tokens, *above = cache
-        v = self.first_v.above(tokens) + self.position.row(row, given.order)
+        v = self.first_v.apply_rows_above(tokens) + self.position.row(row, given.order)
         link = tf.cast(self.first_link.kernel, self.compute_dtype)
         terms = [layers.matmul(v, link) + tf.cast(self.first_h.bias, v.dtype)]
         seen = []
@@ -236,24 +237,24 @@ class GatedTrunk(Trunk):
         batch = tf.shape(given.order)[0]
         token = tf.zeros((batch, tokens.shape[3]), self.compute_dtype)
         column = tf.zeros((batch, self.filters), self.compute_dtype)
-        carry = ((token,) * self.first_h.left, tuple((column, column) for _ in self.blocks))
+        carry = ((token,) * self.first_h.num_left, tuple((column, column) for _ in self.blocks))
         return tuple(terms), carry, tuple(seen)
 
     def step_kernels(self):
         """Those of the horizontal stack."""
         stack = (self.first_h, *(block.horizontal for block in self.blocks))
-        return tuple(layer.kernel_beside() for layer in stack)
+        return tuple(layer.left_kernel() for layer in stack)
 
     def step(self, carry, terms, kernels):
         """The horizontal stack at one column."""
         tokens, left = carry
-        h = self.first_h.beside(list(tokens), kernels[0]) + terms[0]
+        h = self.first_h.apply_left(list(tokens), kernels[0]) + terms[0]
         seen = []
         for block, columns, term, kernel in zip(
             self.blocks, left, terms[1:], kernels[1:], strict=True
         ):
             seen.append(keras.ops.elu(h))
-            h = h + _gate(block.horizontal.beside([*columns, seen[-1]], kernel) + term)
+            h = h + _gate(block.horizontal.apply_left([*columns, seen[-1]], kernel) + term)
         return keras.ops.elu(h), tuple(seen), ()
 
     def advance(self, carry, seen, token):
@@ -288,19 +289,19 @@ class ResidualBlock(keras.layers.Layer):
 
     def call(self, x, given):
         seen = keras.ops.elu(self.down(keras.ops.elu(x)))
-        seen = layers.dropped(seen, self.dropout, given.seeds, self.stream)
+        seen = layers.seeded_dropout(seen, self.dropout, given.seeds, self.stream)
         of_flags = None if given.flags is None else self.flags(given.flags)[:, None, None]
         return x + self.up(keras.ops.elu(_plus(self.masked(seen), of_flags)))
 
     def row(self, above, given):
         """Returns what the row above and the flags give, (columns, batch, filters)."""
         of_flags = None if given.flags is None else self.flags(given.flags)
-        return _plus(self.masked.above(above[None]), of_flags)
+        return _plus(self.masked.apply_rows_above(above[None]), of_flags)
 
     def column(self, x, left, term, kernel):
         """Returns x after the block at one column, and what the block saw, (batch, filters)."""
         seen = keras.ops.elu(self.down(keras.ops.elu(x)))
-        y = self.masked.beside([left, seen], kernel) + term
+        y = self.masked.apply_left([left, seen], kernel) + term
         return x + self.up(keras.ops.elu(y)), seen
 
 
@@ -337,22 +338,22 @@ class ResidualTrunk(Trunk):
         """The taps above of every layer."""
         tokens, *above = cache
         batch = tf.shape(given.order)[0]
-        first = self.first.above(tokens) + self.position.row(row, given.order)
+        first = self.first.apply_rows_above(tokens) + self.position.row(row, given.order)
         terms = [block.row(seen, given) for block, seen in zip(self.blocks, above, strict=True)]
         token = tf.zeros((batch, tokens.shape[3]), self.compute_dtype)
         column = tf.zeros((batch, self.filters), self.compute_dtype)
-        carry = ((token,) * self.first.left, (column,) * len(self.blocks))
+        carry = ((token,) * self.first.num_left, (column,) * len(self.blocks))
         return (first, *terms), carry, ()
 
     def step_kernels(self):
         """The taps beside and at the column."""
         stack = (self.first, *(block.masked for block in self.blocks))
-        return tuple(layer.kernel_beside() for layer in stack)
+        return tuple(layer.left_kernel() for layer in stack)
 
     def step(self, carry, terms, kernels):
         """The taps beside and at the column."""
         tokens, left = carry
-        x = self.first.beside(list(tokens), kernels[0]) + terms[0]
+        x = self.first.apply_left(list(tokens), kernels[0]) + terms[0]
         seen = []
         for block, column, term, kernel in zip(
             self.blocks, left, terms[1:], kernels[1:], strict=True

@@ -147,7 +147,7 @@ class RecurrentLayer(keras.layers.Layer):
             self.flags = keras.layers.Dense(4 * filters, use_bias=False, name="flags")
 
     def call(self, x, tokens, given):
-        seen = layers.dropped(x, self.dropout, given.seeds, self.stream)
+        seen = layers.seeded_dropout(x, self.dropout, given.seeds, self.stream)
         of_flags = 0.0 if given.flags is None else self.flags(given.flags)[:, None, None]
         return x + self.project(self.scan(seen, tokens, of_flags))
 
@@ -212,12 +212,12 @@ class RowLSTM(RecurrentLayer):
 
     def step_kernel(self):
         """From the columns to the gates."""
-        return self.to_gates.kernel_beside()
+        return self.to_gates.left_kernel()
 
     def step(self, x, left, terms, kernel):
         """x after the layer at one column; what the next column and the next row need."""
         gates, c = terms
-        h, c = _lstm(self.to_gates.beside([*left, x], kernel) + gates, c)
+        h, c = _lstm(self.to_gates.apply_left([*left, x], kernel) + gates, c)
         return x + self.project(h), (x,), (h, c)
 
     def end_row(self, cache, recorded, tokens, given):
@@ -357,23 +357,23 @@ class RecurrentTrunk(Trunk):
         """The taps above of the first layer, and what each layer's states above give."""
         tokens, *states = cache
         batch = tf.shape(given.order)[0]
-        first = self.first.above(tokens) + self.position.row(row, given.order)
+        first = self.first.apply_rows_above(tokens) + self.position.row(row, given.order)
         terms = [first]
         for block, state in zip(self.blocks, states, strict=True):
             terms += block.begin_row(state, given)
         token = tf.zeros((batch, tokens.shape[3]), self.compute_dtype)
         zeros = tf.zeros((batch, self.filters), self.compute_dtype)
         left = tuple(block.first_column(zeros) for block in self.blocks)
-        return tuple(terms), ((token,) * self.first.left, left), ()
+        return tuple(terms), ((token,) * self.first.num_left, left), ()
 
     def step_kernels(self):
         """Of the first layer, then of each layer of LSTMs."""
-        return (self.first.kernel_beside(), *(block.step_kernel() for block in self.blocks))
+        return (self.first.left_kernel(), *(block.step_kernel() for block in self.blocks))
 
     def step(self, carry, terms, kernels):
         """Every layer at one column."""
         tokens, left = carry
-        x = self.first.beside(list(tokens), kernels[0]) + terms[0]
+        x = self.first.apply_left(list(tokens), kernels[0]) + terms[0]
         terms = iter(terms[1:])
         columns, recorded = [], []
         for block, column, kernel in zip(self.blocks, left, kernels[1:], strict=True):

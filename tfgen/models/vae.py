@@ -10,8 +10,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfgen import checks, layers, noise, pixels
-from tfgen.models.generative import GenerativeModel, Labels, check_pixel_distribution, with_labels
+from tfgen import checks, distributions, layers, noise, pixels
+from tfgen.models.generative import GenerativeModel, Labels, with_labels
 
 __all__ = ["VAE"]
 
@@ -97,7 +97,7 @@ class VAE(GenerativeModel):
         **kwargs,
     ):
         super().__init__(image_shape, num_levels, num_classes, seed, **kwargs)
-        check_pixel_distribution(pixel_distribution, num_levels)
+        distributions.check_pixel_distribution(pixel_distribution, num_levels)
         if prior not in PRIORS:
             raise ValueError(f"prior must be one of {', '.join(PRIORS)}; received {prior!r}.")
         self.keep(locals())
@@ -126,7 +126,7 @@ class VAE(GenerativeModel):
         # Two views of one trunk: `encoder` is what users put into a Sequential.
         self.encoder = keras.Model(trunk.input, mean, name="encoder")
         self.posterior_network = keras.Model(trunk.input, [mean, raw_scale], name="posterior")
-        per_channel = layers.outputs_per_channel(
+        per_channel = distributions.outputs_per_channel(
             self.pixel_distribution, self.num_levels, self.num_mixtures
         )
         self.decoder = layers.decoder_network(
@@ -183,7 +183,7 @@ class VAE(GenerativeModel):
                 ]
             # Made-up names would join those of all parts, for each operation of an export.
             return tfd.TransformedDistribution(base, tfb.Chain(chain, name="flow"), name="prior")
-        greys = 255.0 * tf.sigmoid(self.pseudo_inputs)
+        greys = pixels.levels_to_greys(tf.sigmoid(self.pseudo_inputs), 2)
         whole = greys + tf.stop_gradient(tf.round(greys) - greys)  # straight-through rounding
         labels = None
         if self.num_classes is not None:
@@ -195,9 +195,16 @@ class VAE(GenerativeModel):
 
     def pixel_likelihood(self, latents, *, labels=None):
         """Returns p(x | latents), a TFP distribution over levels; its `sample` draws pixels."""
+        from tfgen.distributions.tfp import pixel_distribution
+
         latents = self.check_latents(latents)
-        return self._pixels(
-            latents, pixels.check_labels(labels, self.num_classes, latents.shape[0])
+        labels = pixels.check_labels(labels, self.num_classes, latents.shape[0])
+        return pixel_distribution(
+            self.pixel_distribution,
+            self.decoder(with_labels(latents, labels)),
+            self.num_levels,
+            self.image_shape[2],
+            self._pixel_log_scale,
         )
 
     def _posterior(self, images, labels):
@@ -207,16 +214,10 @@ class VAE(GenerativeModel):
         mean, raw_scale = self.posterior_network(with_labels(images, labels))
         return tfd.Independent(tfd.Normal(mean, tf.nn.softplus(raw_scale) + MIN_SCALE), 1)
 
-    def _pixels(self, latents, labels):
-        from tfgen import distributions
-
-        return distributions.pixel_distribution(
-            self.pixel_distribution,
-            self.decoder(with_labels(latents, labels)),
-            self.num_levels,
-            self.image_shape[2],
-            self.log_scale if self.pixel_distribution == "gaussian" else None,
-        )
+    @property
+    def _pixel_log_scale(self):
+        """The learned log of the standard deviation of "gaussian" pixels, or None."""
+        return self.log_scale if self.pixel_distribution == "gaussian" else None
 
     def _log_pixels(self, images, latents, labels):
         """log p(x | z) for z (batch, k, latent_dim): nats, (batch, k)."""
@@ -224,13 +225,23 @@ class VAE(GenerativeModel):
         flat = tf.reshape(latents, (-1, self.latent_dim))
         levels = tf.repeat(pixels.images_to_levels(images, self.num_levels), k, axis=0)
         labels = None if labels is None else tf.repeat(labels, k)
-        return tf.reshape(self._pixels(flat, labels).log_prob(levels), (batch, k))
+        log_probs = distributions.log_prob(
+            self.pixel_distribution,
+            self.decoder(with_labels(flat, labels)),
+            levels,
+            self.num_levels,
+            self._pixel_log_scale,
+        )
+        return tf.reshape(tf.reduce_sum(log_probs, (1, 2, 3)), (batch, k))
 
     def mean_image(self, latents, labels):
         """Returns the mean of p(x | latents), float32 grey values in [0, 255]."""
-        from tfgen import distributions
-
-        return distributions.images_mean(self._pixels(latents, labels), self.num_levels)
+        return distributions.mean_images(
+            self.pixel_distribution,
+            self.decoder(with_labels(latents, labels)),
+            self.num_levels,
+            self.image_shape[2],
+        )
 
     # Objective -------------------------------------------------------------------------------
 

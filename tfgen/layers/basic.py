@@ -1,0 +1,125 @@
+"""Basic layers: scaling of images, sub-pixels, spectral normalisation, dropout with seeds."""
+
+import math
+
+import keras
+import tensorflow as tf
+
+from tfgen import noise, pixels
+
+__all__ = [
+    "GreyToPixels",
+    "SpectralNormalization",
+    "SubPixel",
+    "leading_shape",
+    "matmul",
+    "seeded_dropout",
+]
+
+
+@keras.saving.register_keras_serializable("tfgen")
+class GreyToPixels(keras.layers.Layer):
+    """Maps grey values [0, 255] to pixels [-1, 1], and refuses images that were scaled before.
+
+    Keras casts a model's inputs to float before a layer can see their dtype, so that images in
+    [0, 1] would be taken as black. They are recognised by their values: not integers, outside
+    [0, 255], or a batch whose largest value lies in (0, 1].
+
+    Input and output: float (batch, height, width, channels).
+
+    Raises:
+        ValueError: The values are not grey values (InvalidArgumentError inside a graph; XLA
+            drops the check).
+    """
+
+    def call(self, images: tf.Tensor) -> tf.Tensor:
+        images = tf.cast(images, self.compute_dtype)
+        largest = tf.reduce_max(images)
+        whole = tf.reduce_all(
+            tf.equal(images, tf.round(images)) & (images >= 0.0) & (images <= 255.0)
+        )
+        fine = whole & ~((largest > 0.0) & (largest <= 1.0))
+        message = (
+            "images must be grey values, integers in [0, 255] (uint8); received floats that look "
+            "already scaled, e.g. to [0, 1]. Multiply by 255, round and cast to uint8."
+        )
+        if tf.executing_eagerly():
+            if tf.size(images) > 0 and not bool(fine):
+                raise ValueError(message)
+        else:
+            with tf.control_dependencies([tf.debugging.Assert(fine, [message])]):
+                images = tf.identity(images)
+        return pixels.greys_to_pixels(images)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+
+@keras.saving.register_keras_serializable("tfgen")
+class SubPixel(keras.layers.Layer):
+    """Turns channels into space (Shi et al., 2016).
+
+        (batch, h, w, factor^2 c) -> (batch, factor h, factor w, c)
+
+    Args:
+        factor: By how much height and width grow.
+    """
+
+    def __init__(self, factor: int, **kwargs):
+        super().__init__(**kwargs)
+        self.factor = factor
+
+    def call(self, inputs):
+        return keras.ops.depth_to_space(inputs, self.factor, data_format="channels_last")
+
+    def compute_output_shape(self, input_shape):
+        batch, height, width, channels = input_shape
+        return batch, height * self.factor, width * self.factor, channels // self.factor**2
+
+    def get_config(self):
+        return {**super().get_config(), "factor": self.factor}
+
+
+@keras.saving.register_keras_serializable("tfgen")
+class SpectralNormalization(keras.layers.SpectralNormalization):
+    """Keras' layer, whose state may also move on several replicas; it is the same on each."""
+
+    def add_weight(self, *args, **kwargs):
+        return super().add_weight(*args, **{"aggregation": "only_first_replica", **kwargs})
+
+
+def leading_shape(x: tf.Tensor, num_last: int) -> list[int | tf.Tensor]:
+    """Returns the sizes of all axes but the last `num_last`, for a reshape.
+
+    One unknown size becomes -1, so that the shape needs no tensor; only a second one is read from
+    the tensor at run time.
+    """
+    sizes: list[int | tf.Tensor] = list(x.shape[: x.shape.rank - num_last])
+    unknown = [axis for axis, size in enumerate(sizes) if size is None]
+    for axis in unknown:
+        sizes[axis] = -1 if len(unknown) == 1 else tf.shape(x)[axis]
+    return sizes
+
+
+def matmul(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    """Returns x (..., n) times kernel (n, m) as one product of two matrices, (..., m)."""
+    if x.shape.rank == 2:
+        return tf.matmul(x, kernel)
+    product = tf.matmul(tf.reshape(x, (-1, kernel.shape[0])), kernel)
+    return tf.reshape(product, (*leading_shape(x, 1), kernel.shape[1]))
+
+
+def seeded_dropout(x, rate: float, seeds: tf.Tensor | None, stream: int):
+    """Sets a share of `x` (batch, ...) to zero by each image's seed, and scales up the rest.
+
+    A byte of noise decides on each number, so the share is `rate` rounded to 1/256. Without seeds
+    it returns `x`.
+    """
+    threshold = round(rate * 256)
+    if seeds is None or not threshold:
+        return x
+    count = math.prod(x.shape[1:])
+    words = noise.bits(seeds, -(-count // 4), stream)  # (batch, words)
+    drawn = tf.reshape(tf.bitcast(words, tf.uint8), (tf.shape(words)[0], -1))[:, :count]
+    kept = tf.reshape(tf.cast(drawn, tf.int32) >= threshold, tf.shape(x))
+    return tf.where(kept, x * (256.0 / (256 - threshold)), tf.zeros_like(x))

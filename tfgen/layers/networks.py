@@ -1,0 +1,155 @@
+"""Convolutional networks that two or more families use."""
+
+import keras
+
+from tfgen.layers.basic import GreyToPixels, SubPixel
+
+__all__ = [
+    "check_strides",
+    "coupling_network",
+    "decoder_network",
+    "encoder_network",
+    "one_hot",
+    "residual_block",
+]
+
+ACTIVATION = "elu"
+
+
+def residual_block(x, filters: int, name: str, wrap=lambda layer: layer):
+    """x + conv(elu(conv(elu(x)))), the last kernel starting small so that depth starts linear.
+
+    `wrap` is put around each convolution, e.g. `SpectralNormalization`.
+    """
+    y = keras.layers.Activation(ACTIVATION, name=f"{name}_activation_1")(x)
+    y = wrap(keras.layers.Conv2D(filters, 3, padding="same", name=f"{name}_conv_1"))(y)
+    y = keras.layers.Activation(ACTIVATION, name=f"{name}_activation_2")(y)
+    small = keras.initializers.VarianceScaling(0.1)
+    y = wrap(
+        keras.layers.Conv2D(
+            filters, 3, padding="same", kernel_initializer=small, name=f"{name}_conv_2"
+        )
+    )(y)
+    return keras.layers.Add(name=f"{name}_add")([x, y])
+
+
+def check_strides(image_shape: tuple[int, int, int], filters: tuple[int, ...]) -> None:
+    """Raises ValueError unless every stage of stride 2 divides height and width."""
+    if len(image_shape) != 3 or image_shape[2] not in (1, 3):
+        raise ValueError(
+            "image_shape must be (height, width, channels) with 1 or 3 channels; "
+            f"received {tuple(image_shape)}."
+        )
+    if not filters or any(int(f) < 1 for f in filters):
+        raise ValueError(f"filters must hold one positive width per stage; received {filters!r}.")
+    factor = 2 ** len(filters)
+    if image_shape[0] % factor or image_shape[1] % factor:
+        raise ValueError(
+            f"image_shape must be divisible by {factor} = 2^{len(filters)}, one stride of 2 for "
+            f"each entry of filters; received {tuple(image_shape)} with filters={tuple(filters)}. "
+            "Pad the images or use fewer filters."
+        )
+
+
+def encoder_network(
+    image_shape: tuple[int, int, int],
+    filters: tuple[int, ...],
+    num_blocks: int,
+    dense_units: int,
+    num_classes: int | None = None,
+    stem: int = 0,
+) -> keras.Model:
+    """Builds the convolutional trunk of an encoder.
+
+    Stages of a 3x3 convolution with stride 2 and `num_blocks` residual blocks, then one dense
+    layer: grey images (batch, *image_shape) [and labels (batch,)] -> (batch, dense_units). With
+    `stem` above 0, a convolution of that many channels and one residual block come first, at full
+    size.
+    """
+    check_strides(image_shape, filters)
+    images = keras.Input(image_shape, name="images")
+    x = GreyToPixels(name="pixels")(images)
+    if stem:
+        x = keras.layers.Conv2D(stem, 3, padding="same", name="stem_conv")(x)
+        x = residual_block(x, stem, "stem_block")
+        x = keras.layers.Activation(ACTIVATION, name="stem_activation")(x)
+    for stage, width in enumerate(filters):
+        x = keras.layers.Conv2D(width, 3, 2, "same", name=f"stage_{stage}_conv")(x)
+        for block in range(num_blocks):
+            x = residual_block(x, width, f"stage_{stage}_block_{block}")
+        x = keras.layers.Activation(ACTIVATION, name=f"stage_{stage}_activation")(x)
+    x = keras.layers.Flatten(name="flatten")(x)
+    inputs = images
+    if num_classes is not None:
+        labels = keras.Input((), dtype="int64", name="labels")
+        x = keras.layers.Concatenate(name="with_labels")([x, one_hot(labels, num_classes)])
+        inputs = [images, labels]
+    x = keras.layers.Dense(dense_units, activation=ACTIVATION, name="dense")(x)
+    return keras.Model(inputs, x, name="encoder_trunk")
+
+
+def decoder_network(
+    latent_dim: int,
+    image_shape: tuple[int, int, int],
+    filters: tuple[int, ...],
+    num_stages: int,
+    num_blocks: int,
+    dense_units: int,
+    num_outputs: int,
+    num_classes: int | None = None,
+) -> keras.Model:
+    """Builds a convolutional decoder: the encoder's stages in reverse, growing by sub-pixels.
+
+    latents (batch, latent_dim) [and labels (batch,)] -> float32 (batch, height, width,
+    num_outputs). It starts on the grid of height / 2^num_stages; each entry of `filters` is a
+    stage at twice the size of the one before, and the last convolution grows the rest at once.
+    """
+    latents = keras.Input((latent_dim,), name="latents")
+    inputs, x = latents, latents
+    if num_classes is not None:
+        labels = keras.Input((), dtype="int64", name="labels")
+        x = keras.layers.Concatenate(name="with_labels")([x, one_hot(labels, num_classes)])
+        inputs = [latents, labels]
+    height, width = (side // 2**num_stages for side in image_shape[:2])
+    x = keras.layers.Dense(dense_units, activation=ACTIVATION, name="dense")(x)
+    x = keras.layers.Dense(height * width * filters[0], name="to_grid")(x)
+    x = keras.layers.Reshape((height, width, filters[0]), name="grid")(x)
+    for stage, stage_filters in enumerate(filters):
+        if stage:
+            x = keras.layers.Conv2D(4 * stage_filters, 3, padding="same", name=f"grow_{stage}")(x)
+            x = SubPixel(2, name=f"grow_{stage}_sub_pixel")(x)
+        for block in range(num_blocks):
+            x = residual_block(x, stage_filters, f"stage_{stage}_block_{block}")
+        x = keras.layers.Activation(ACTIVATION, name=f"stage_{stage}_activation")(x)
+    factor = 2 ** (num_stages - len(filters) + 1)
+    x = keras.layers.Conv2D(factor**2 * num_outputs, 3, padding="same", name="to_pixels")(x)
+    x = SubPixel(factor, dtype="float32", name="pixels")(x)
+    return keras.Model(inputs, x, name="decoder")
+
+
+def coupling_network(latent_dim: int, units: int, name: str) -> keras.Model:
+    """Builds a RealNVP coupling: the first latent_dim // 2 -> (shift, log scale) of the rest.
+
+    The last layer starts at zero, so that the flow starts as the identity; |log scale| <= 2.
+    """
+    kept = latent_dim // 2
+    x = inputs = keras.Input((kept,), name="kept")
+    for index in range(2):
+        x = keras.layers.Dense(units, activation=ACTIVATION, name=f"dense_{index}")(x)
+    shift = keras.layers.Dense(
+        latent_dim - kept, kernel_initializer="zeros", dtype="float32", name="shift"
+    )(x)
+    log_scale = keras.layers.Dense(
+        latent_dim - kept,
+        kernel_initializer="zeros",
+        activation="tanh",
+        dtype="float32",
+        name="log_scale",
+    )(x)
+    log_scale = keras.layers.Rescaling(2.0, dtype="float32", name="bounded")(log_scale)
+    return keras.Model(inputs, [shift, log_scale], name=name)
+
+
+def one_hot(labels, num_classes: int):
+    """Returns labels (batch,) as one-hot rows (batch, num_classes)."""
+    return keras.layers.CategoryEncoding(num_classes, "one_hot", name="one_hot")(labels)
