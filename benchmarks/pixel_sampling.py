@@ -66,22 +66,23 @@ def taps_in_use(model) -> float:
 
 def whole_loop(model):
     """Returns seeds -> the first tokens, by a loop that runs the whole network at each of them."""
-    from tfgen import noise
+    from tfgen.models.sampler import Sampler
 
-    rows, columns, groups, size = model.token_grid
+    rows, columns, groups, size = model.token_grid.shape
+    sampler = Sampler(model)
 
     @tf.function(input_signature=[tf.TensorSpec((None,), tf.int64)], autograph=False)
     def sample(seeds):
         batch = tf.shape(seeds)[0]
-        drawn = noise.uniform(seeds, (rows * columns * groups, 1))
-        given = model._given(batch, None, 0)
+        uniforms = tf.reshape(sampler.uniforms(seeds), (batch, rows * columns * groups, -1))
+        conditions = model.conditions(batch, None, 0)
 
         def one(index, flat):
             tokens = tf.reshape(flat, (batch, rows, columns, groups, size))
             parameters = tf.reshape(
-                model._parameters_of(tokens, given), (batch, rows * columns * groups, -1)
+                model.parameters_of(tokens, conditions), (batch, rows * columns * groups, -1)
             )
-            level = model._draw_group(parameters[:, index], 1.0, drawn[:, index])
+            level = sampler.draw_group(parameters[:, index], uniforms[:, index])
             at = tf.one_hot(index, rows * columns * groups)[None, :, None]
             return index + 1, flat * (1.0 - at) + at * level[:, None]
 
@@ -94,12 +95,12 @@ def whole_loop(model):
 
 def measure(name, model, batches, repeats) -> tuple[list[dict], bool]:
     """Times every side of one model at each batch."""
-    grid, labels = model.token_grid, None if model.num_classes is None else 0
+    grid, labels = model.token_grid.shape, None if model.num_classes is None else 0
     single = model.token_shape == (1, 1)
 
     @tf.function(input_signature=[tf.TensorSpec((None, *grid), tf.float32)], autograph=False)
     def forward(tokens):
-        return model._parameters_of(tokens, model._given(tf.shape(tokens)[0], None, 0))
+        return model.parameters_of(tokens, model.conditions(tf.shape(tokens)[0], None, 0))
 
     loop = whole_loop(model)
     rows, passed = [], True
@@ -167,11 +168,11 @@ def likelihood(model, num: int, repeats: int) -> dict[str, float]:
     """log_likelihood over the forward passes of every order, for `num` images."""
     images = np.zeros((num, *model.image_shape), np.uint8)
     labels = None if model.num_classes is None else 0
-    tokens = tf.zeros((100, *model.token_grid))
+    tokens = tf.zeros((100, *model.token_grid.shape))
 
-    @tf.function(input_signature=[tf.TensorSpec((None, *model.token_grid), tf.float32)])
+    @tf.function(input_signature=[tf.TensorSpec((None, *model.token_grid.shape), tf.float32)])
     def forward(tokens):
-        return model._parameters_of(tokens, model._given(tf.shape(tokens)[0], None, 0))
+        return model.parameters_of(tokens, model.conditions(tf.shape(tokens)[0], None, 0))
 
     def passes():
         start = time.perf_counter()

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfgen import noise, pixels
-from tfgen.models.autoregressive import PIXEL_STREAM
+from tfgen.models.sampler import PIXEL_STREAM
 
 # Models to try the laws on
 
@@ -85,31 +85,32 @@ def distance_from_tie(model, a: np.ndarray, b: np.ndarray, given: dict) -> float
         given: As in `assert_close_draws`, for one image.
     """
     seed = tf.constant(given["seed"], tf.int64)
-    mask, order = given.get("mask"), model._picked_order(seed)
+    mask, order = given.get("mask"), model.picked_order(seed)
     if mask is not None:
         mask = np.broadcast_to(mask, a.shape)
-        order = model._order_for(tf.constant(mask))
+        order = model.token_grid.order_for(tf.constant(mask))
 
     def tokens_of(values):
-        return model._to_tokens(model._oriented(values, order))
+        grid = model.token_grid
+        return grid.to_tokens(grid.reorder(values, order))
 
-    one, other = (tokens_of(model._levels(images)) for images in (a, b))
+    one, other = (tokens_of(model.levels_of(images)) for images in (a, b))
     groups = one.shape[1:4]
     differs = (one != other).numpy().any(-1)[0]
     place = np.unravel_index(differs.ravel().argmax(), groups)  # the first in drawing order
     labels = given.get("labels")
-    parameters = model._parameters_of(one, model._given(1, labels, order))
+    parameters = model.parameters_of(one, model.conditions(1, labels, order))
     logits = parameters.numpy()[0][place].astype(np.float64)
     drawn = float(noise.uniform(seed, (*groups, 1), PIXEL_STREAM).numpy()[0][place][0])
     picked = [tokens.numpy()[0][place] for tokens in (one, other)]
-    if model.pixel_distribution == "bernoulli" and not model.patterns:
+    if model.pixel_distribution == "bernoulli" and not model.uses_patterns:
         return abs(drawn - 1.0 / (1.0 + np.exp(-logits[0])))
-    if model.patterns:
+    if model.uses_patterns:
         if mask is not None:
-            kept = tokens_of(model._levels(given["images"])).numpy()[0][place]
+            kept = tokens_of(model.levels_of(given["images"])).numpy()[0][place]
             hidden = ~tokens_of(tf.constant(mask)).numpy()[0][place]
-            logits[~((model._codes == kept) | hidden).all(1)] = -np.inf
-        low, high = sorted(int((model._codes == p).all(1).argmax()) for p in picked)
+            logits[~((model.patterns == kept) | hidden).all(1)] = -np.inf
+        low, high = sorted(int((model.patterns == p).all(1).argmax()) for p in picked)
     else:
         low, high = sorted(int(p[0]) for p in picked)
     odds = np.exp(logits - logits.max())

@@ -16,7 +16,9 @@ from test_pixel_models import (
 )
 
 from tfgen import PixelCNN, layers
-from tfgen.models.pixel_cnn import GatedTrunk, ResidualTrunk
+from tfgen.models.pixel_cnn import GatedTrunk
+from tfgen.models.residual_trunk import ResidualTrunk
+from tfgen.models.sampler import Sampler
 
 
 class SeesItself(PixelCNN):
@@ -49,7 +51,8 @@ class LeaksAChannel(PixelCNN):
     """Mask B where the head sees the pixel's own channels."""
 
     def build_trunk(self):
-        self.from_token = layers.MaskedDense(self.head_units, self.groups, "B", use_bias=False)
+        groups = self.token_grid.groups
+        self.from_token = layers.MaskedDense(self.head_units, groups, "B", use_bias=False)
         return super().build_trunk()
 
     def __setattr__(self, name, value):
@@ -59,7 +62,7 @@ class LeaksAChannel(PixelCNN):
 
 
 class ShiftsTooLittle(PixelCNN):
-    """The vertical stack's first layer sees the own row: all of it, to the right as well."""
+    """The vertical stack's first layer sees the current row: all of it, to the right as well."""
 
     def build_trunk(self):
         trunk = super().build_trunk()
@@ -91,33 +94,32 @@ def test_a_leak_is_caught(family, arguments):
 
 
 class ForgetsALeftColumn(GatedTrunk):
-    """The cache of the own row is never filled."""
+    """The cache of the current row is never filled."""
 
-    def advance(self, carry, columns, token):
-        _, left = super().advance(carry, columns, token)
-        return carry[0], left
+    def step(self, state, left, terms, kernels):
+        return super().step(state, left, terms, kernels)._replace(state=state)
 
 
 class KeepsAnOldRow(ResidualTrunk):
     """The rows above stay those of the first row."""
 
-    def end_row(self, cache, kept, recorded, tokens, given):
+    def end_row(self, cache, known, recorded, tokens, conditions):
         return cache
 
 
 @pytest.mark.parametrize("trunk", [ForgetsALeftColumn, KeepsAnOldRow])
 def test_a_stale_cache_is_caught(trunk, monkeypatch):
     block = "gated" if issubclass(trunk, GatedTrunk) else "residual"
-    name = f"tfgen.models.pixel_cnn.{trunk.__mro__[1].__name__}"
+    name = f"tfgen.models.pixel_cnn.{trunk.__mro__[1].__name__}"  # where PixelCNN looks it up
     whole = random(PixelCNN, (4, 5, 1), block=block)
     seeds = whole.image_seeds(6, 0)
-    order = whole._picked_order(seeds)
+    order = whole.picked_order(seeds)
     np.testing.assert_array_equal(
-        whole._draw(seeds, None, order, 1.0), naive_sample(whole, seeds)[0]
+        Sampler(whole).draw(seeds, None, order), naive_sample(whole, seeds)[0]
     )
     monkeypatch.setattr(name, trunk)
     broken = random(PixelCNN, (4, 5, 1), block=block)
-    fast = broken._draw(seeds, None, order, 1.0).numpy()
+    fast = Sampler(broken).draw(seeds, None, order).numpy()
     assert (fast != naive_sample(broken, seeds)[0]).any()
 
 
@@ -125,9 +127,11 @@ class MeanOfTheOrders(PixelCNN):
     """The mean of the log probabilities, no density of anything."""
 
     def _mixture_log_prob(self, images, labels):
-        levels = self._levels(images)
+        levels = self.levels_of(images)
         batch = tf.shape(levels)[0]
-        values = [self._log_prob(levels, labels, tf.fill((batch,), k)) for k in range(self.orders)]
+        values = [
+            self.log_prob_in_order(levels, labels, tf.fill((batch,), k)) for k in range(self.orders)
+        ]
         return tf.cast(tf.reduce_mean(tf.stack(values), 0), tf.float32)
 
 

@@ -6,12 +6,14 @@ import itertools
 
 import keras
 import laws
+import naive_pixel_cnn
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfgen import PixelCNN, PixelRNN, layers, noise, pixels, training, zoo
-from tfgen.models.autoregressive import PIXEL_STREAM, group_shape
+from tfgen import PixelCNN, PixelRNN, layers, pixels, training, zoo
+from tfgen.models.sampler import Sampler
+from tfgen.models.tokens import TokenGrid
 
 NETWORKS = {
     "gated": functools.partial(PixelCNN, block="gated"),
@@ -180,12 +182,12 @@ def test_levels_of_a_pixel_sum_to_one():
 
 def dependence(model) -> np.ndarray:
     """|d parameters of place a / d place b|, places in the order of drawing, (places, places)."""
-    grid = model.token_grid
+    grid = model.token_grid.shape
     values = np.random.default_rng(1).uniform(size=(1, *grid))
     tokens = tf.Variable(values, dtype=tf.float64)
     places = int(np.prod(grid[:3]))
     with tf.GradientTape() as tape:
-        parameters = model._parameters_of(tokens, model._given(1, None, 0))
+        parameters = model.parameters_of(tokens, model.conditions(1, None, 0))
         weights = np.random.default_rng(2).standard_normal(parameters.shape[-1])
         seen = tf.reshape(parameters @ weights[:, None], (places,))
     slopes = tape.jacobian(seen, tokens).numpy().reshape(places, places, grid[3])
@@ -214,7 +216,7 @@ def test_no_place_sees_itself_or_the_future(network, space):
 
 def allowed(network: str, model) -> np.ndarray:
     """The stated receptive field on a grid of single grey pixels, bool (places, places)."""
-    rows, columns, _, _ = model.token_grid
+    rows, columns, _, _ = model.token_grid.shape
     up, across = model.kernel_size
     blocks = model.num_blocks
     sees = np.zeros((rows, columns, rows, columns), bool)
@@ -283,7 +285,7 @@ def test_fourier_features_tell_levels_apart():
     arguments = {"num_levels": 9, "pixel_distribution": "categorical", "fourier_features": 3}
     model = build("gated", (2, 2, 1), dtype="float64", **arguments)
     levels = tf.range(9, dtype=tf.float64)[:, None]
-    features = model._group_features(levels).numpy()
+    features = model.group_features(levels).numpy()
     assert features.shape == (9, 7)
     np.testing.assert_allclose(features[:, 0], np.linspace(-1, 1, 9))
     waves = features[:, 1:]
@@ -297,23 +299,22 @@ def test_fourier_features_tell_levels_apart():
 
 def naive_sample(model, seeds, labels=None, temperature=1.0):
     """Runs the whole network for every group; returns levels and the parameters on the way."""
-    rows, columns, groups, size = model.token_grid
-    order = model._picked_order(seeds)
-    draws = 2 if model.pixel_distribution == "discretized_logistic_mixture" else 1
-    drawn = noise.uniform(seeds, (rows, columns, groups, draws), PIXEL_STREAM)
-    drawn = tf.cast(drawn, model._output_dtype)
+    grid, sampler = model.token_grid, Sampler(model, temperature)
+    rows, columns, groups, size = grid.shape
+    order = model.picked_order(seeds)
+    uniforms = sampler.uniforms(seeds)
     tokens = np.zeros((len(seeds), rows, columns, groups, size))
-    given = model._given(len(seeds), labels, order)
+    conditions = model.conditions(len(seeds), labels, order)
     seen = []
     for row, column, group in np.ndindex(rows, columns, groups):
-        current = tf.constant(tokens, model._output_dtype)
-        parameters = model._parameters_of(current, given)[:, row, column, group]
+        current = tf.constant(tokens, model.output_dtype)
+        parameters = model.parameters_of(current, conditions)[:, row, column, group]
         seen.append(parameters.numpy())
-        tokens[:, row, column, group] = model._draw_group(
-            parameters, temperature, drawn[:, row, column, group]
+        tokens[:, row, column, group] = sampler.draw_group(
+            parameters, uniforms[:, row, column, group]
         )
-    tokens = tf.constant(tokens, model._output_dtype)
-    return model._oriented(model._from_tokens(tokens), order, back=True).numpy(), np.array(seen)
+    tokens = tf.constant(tokens, model.output_dtype)
+    return grid.restore(grid.from_tokens(tokens), order).numpy(), np.array(seen)
 
 
 SAMPLED = {
@@ -363,15 +364,27 @@ def test_fast_sampler_equals_the_naive_one(network, space, dtype, monkeypatch):
     levels, naive = naive_sample(model, seeds, labels)
     seen = []
 
-    def recorded(parameters, *rest, whole=model._draw_group):
+    def recorded(self, parameters, *rest, whole=Sampler.draw_group):
         seen.append(parameters.numpy())
-        return whole(parameters, *rest)
+        return whole(self, parameters, *rest)
 
-    monkeypatch.setattr(model, "_draw_group", recorded)
-    fast = model._draw(seeds, labels, model._picked_order(seeds), 1.0)  # eager, so all is numbers
+    monkeypatch.setattr(Sampler, "draw_group", recorded)
+    # Eager, so all is numbers.
+    fast = Sampler(model).draw(seeds, labels, model.picked_order(seeds))
     np.testing.assert_array_equal(fast, levels)
     tolerance = {"float64": 1e-10, "float32": 1e-4}[dtype]
     np.testing.assert_allclose(np.array(seen), naive, rtol=tolerance, atol=tolerance)
+
+
+def test_sampler_equals_the_readable_reference():
+    """The network written out in NumPy, run for each pixel: the same logits, the same samples."""
+    model = build("residual", (5, 6, 1), dtype="float64")
+    seeds = np.arange(8)
+    levels = naive_pixel_cnn.sample(model, seeds)
+    np.testing.assert_array_equal(model.sample(8, seed=0), 255 * levels.astype(np.uint8))
+    images = laws.images_for(model, 3)
+    expected = naive_pixel_cnn.logits(model, images / 255.0)
+    np.testing.assert_allclose(model(images)[..., 0, 0], expected, rtol=1e-9, atol=1e-9)
 
 
 @each_network
@@ -481,9 +494,11 @@ def test_completion_takes_the_order_in_which_the_kept_pixels_come_first():
     mask[1, :2] = False  # above: from the bottom
     mask[2, :, 2:] = False  # to the right: columns from the left
     mask[3, :, :2] = False
-    order = model._order_for(tf.constant(mask)).numpy()
+    order = model.token_grid.order_for(tf.constant(mask)).numpy()
     for image, index in enumerate(order):
-        turned = model._oriented(tf.constant(mask[image : image + 1]), tf.constant([index]))
+        turned = model.token_grid.reorder(
+            tf.constant(mask[image : image + 1]), tf.constant([index])
+        )
         flat = turned.numpy().reshape(-1)
         assert flat[:8].all(), f"order {index} does not read image {image}'s kept pixels first"
         assert not flat[8:].any()
@@ -526,12 +541,12 @@ def test_orders_turn_and_turn_back():
     flat = set()
     for order in range(8):
         which = tf.fill((2,), order)
-        turned = model._oriented(images, which)
+        turned = model.token_grid.reorder(images, which)
         flat.add(tuple(turned[0].numpy().reshape(-1)))
-        np.testing.assert_array_equal(model._oriented(turned, which, back=True), images)
+        np.testing.assert_array_equal(model.token_grid.restore(turned, which), images)
     assert len(flat) == 8
     np.testing.assert_array_equal(
-        model._oriented(images, tf.fill((2,), 1))[0, :, :, 0],
+        model.token_grid.reorder(images, tf.fill((2,), 1))[0, :, :, 0],
         images[0, ::-1, ::-1, 0],
         err_msg="the second order is not turned by 180 degrees",
     )
@@ -633,11 +648,11 @@ def test_the_colour_recipe_trains_samples_and_exports(tmp_path):
             {"token_shape": (2, 2), "fourier_features": 2},
             r"fourier_features must be 0 where.*received 2 with.*token_shape=\(2, 2\)",
         ),
-        ({"fourier_features": -1}, "fourier_features must be a whole number, at least 0"),
+        ({"fourier_features": -1}, "fourier_features must be an integer of at least 0"),
         ({"orders": 3}, r"orders must be one of \(1, 2, 4, 8\); received 3"),
         ({"orders": 4, "image_shape": (4, 8, 1)}, "orders=4 turns images.*must be square"),
         ({"dropout": 1.0}, r"dropout must lie in \[0, 1\)"),
-        ({"filters": 0}, "filters must be a whole number, at least 1"),
+        ({"filters": 0}, "filters must be an integer of at least 1"),
         ({"image_shape": (4, 4, 2)}, "image_shape must be.*1 or 3 channels"),
         ({"num_levels": 256, "pixel_distribution": "gaussian"}, "probabilities of levels"),
         ({"num_levels": 4}, "'bernoulli' needs num_levels=2"),
@@ -670,8 +685,11 @@ def test_no_latents(network):
 
 
 def test_group_shapes():
-    assert group_shape((2, 4)) == (2, 2)
-    assert group_shape((4, 4)) == (2, 2)
-    assert group_shape((1, 1)) == (1, 1)
-    assert group_shape((3, 3)) in ((1, 3), (3, 1))
-    assert group_shape((7, 7)) == (1, 1)
+    def group_shape(*token_shape):
+        return TokenGrid((168, 168, 1), token_shape, shared_softmax=True).group_shape
+
+    assert group_shape(2, 4) == (2, 2)
+    assert group_shape(4, 4) == (2, 2)
+    assert group_shape(1, 1) == (1, 1)
+    assert group_shape(3, 3) in ((1, 3), (3, 1))
+    assert group_shape(7, 7) == (1, 1)

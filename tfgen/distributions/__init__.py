@@ -19,9 +19,12 @@ from tfgen.distributions.levels import (
     PIXEL_DISTRIBUTIONS,
     categorical_log_prob,
     check_pixel_distribution,
+    draw,
+    draw_categorical,
     log_prob,
     mean_images,
     mixture_parameters,
+    num_uniforms,
     outputs_per_channel,
 )
 
@@ -29,8 +32,11 @@ __all__ = [
     "PIXEL_DISTRIBUTIONS",
     "categorical_log_prob",
     "check_pixel_distribution",
+    "draw",
+    "draw_categorical",
     "log_prob",
     "mean_images",
     "mixture_parameters",
+    "num_uniforms",
     "outputs_per_channel",
 ]

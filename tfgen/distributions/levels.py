@@ -1,4 +1,4 @@
-"""The four pixel distributions as formulas: names, parameters, log probabilities, means.
+"""The four pixel distributions as formulas: parameters, log probabilities, means and draws.
 
 Shapes are static wherever the input's are, and the operations are plain ones, so that the graphs
 also convert to formats that know no TensorFlow Probability.
@@ -16,12 +16,15 @@ __all__ = [
     "PIXEL_DISTRIBUTIONS",
     "categorical_log_prob",
     "check_pixel_distribution",
+    "draw",
+    "draw_categorical",
     "gaussian_parameters",
     "log_prob",
     "logistic_log_prob",
     "logistic_mean",
     "mean_images",
     "mixture_parameters",
+    "num_uniforms",
     "outputs_per_channel",
     "split_channels",
 ]
@@ -220,6 +223,62 @@ def logistic_mean(loc: tf.Tensor, scale: tf.Tensor, num_levels: int) -> tf.Tenso
     top = num_levels - 1.0
     ratio = loc / scale
     return scale * (tf.nn.softplus(ratio) - tf.nn.softplus(ratio - top / scale))
+
+
+# Draws
+
+
+def num_uniforms(name: str) -> int:
+    """Returns how many uniform numbers `draw` needs for a level."""
+    return 2 if name == "discretized_logistic_mixture" else 1
+
+
+def draw(
+    name: str, parameters: tf.Tensor, uniforms: tf.Tensor, num_levels: int, temperature: float
+) -> tf.Tensor:
+    """Draws one level for each row of parameters, by inverting the distribution function.
+
+    Args:
+        name: str. One of `PIXEL_DISTRIBUTIONS` but "gaussian", which is a density.
+        parameters: float (batch, outputs_per_channel).
+        uniforms: float (batch, num_uniforms(name)), in (0, 1).
+        num_levels: int. Levels of a pixel.
+        temperature: float. Scales the noise; 0 takes the likeliest level or component.
+
+    Returns:
+        Integer levels of the dtype of the parameters, (batch,).
+    """
+    first = uniforms[:, 0]
+    if name == "bernoulli":
+        logit = parameters[:, 0]
+        high = first < tf.sigmoid(logit / temperature) if temperature else logit > 0
+        return tf.cast(high, parameters.dtype)
+    if name == "categorical":
+        return tf.cast(draw_categorical(parameters, first, temperature), parameters.dtype)
+    mixture = mixture_parameters(parameters, num_levels, 1)
+    logits, loc, scale = (x[:, 0] for x in mixture)  # (batch, mixtures)
+    component = draw_categorical(logits, first, temperature)
+    loc, scale = (tf.gather(x, component, batch_dims=1) for x in (loc, scale))
+    # F^-1(u) = loc + scale log(u / (1 - u))
+    second = uniforms[:, 1]
+    logistic = tf.math.log(second) - tf.math.log1p(-second)
+    level = loc + temperature * scale * logistic
+    return tf.clip_by_value(tf.round(level), 0.0, num_levels - 1.0)
+
+
+def draw_categorical(logits: tf.Tensor, uniforms: tf.Tensor, temperature: float) -> tf.Tensor:
+    """Draws from softmax(logits / temperature), int32 (batch,).
+
+    Outcome k is drawn where the uniform number lies between the probabilities of k - 1 and k,
+    added up from the first outcome.
+    """
+    if not temperature:
+        return tf.argmax(logits, -1, tf.int32)
+    logits = tf.cast(logits, tf.float64) / temperature
+    reached = tf.cumsum(tf.nn.softmax(logits), -1)  # (batch, outcomes)
+    # Times the total, so that rounding never picks an outcome of probability 0 at the end.
+    passed = tf.cast(uniforms, tf.float64)[:, None] * reached[:, -1:] > reached
+    return tf.reduce_sum(tf.cast(passed, tf.int32), -1)
 
 
 def _at_least_float32(x: tf.Tensor) -> tf.Tensor:

@@ -7,8 +7,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfgen import layers
-from tfgen.models.autoregressive import AutoregressiveModel, PositionMap, Trunk
+from tfgen import checks, layers
+from tfgen.models.autoregressive import AutoregressiveModel
+from tfgen.models.trunk import Column, PositionMap, Row, Trunk
 
 __all__ = ["PixelRNN"]
 
@@ -20,36 +21,22 @@ class PixelRNN(AutoregressiveModel):
         log p(x) = sum_i log p(x_i | x_1, ..., x_{i-1})      nats per image, exact
 
     A masked convolution, then residual layers of LSTMs, whose state reaches from the top of the
-    image to the pixel. Training runs over rows or diagonals, sampling over pixels with the states
-    kept, so that a new pixel costs its own column of each layer.
+    image to the pixel. Training runs over rows or diagonals, sampling over pixels; it keeps the
+    states, so that a new pixel costs one column of each layer.
 
     Input of `call`: uint8 images (batch, height, width, channels). Output: the parameters of each
     pixel's distribution, float (batch, height, width, channels, outputs).
 
+    All arguments that are not listed are those of `PixelCNN`.
+
     Args:
-        image_shape: (height, width, channels), 1 or 3 channels. Channels are read in their order
-            within a pixel.
-        filters: Channels of the network, and units of each LSTM.
-        num_blocks: Number of LSTM layers.
-        cell: "row_lstm": one step a row, whose state sees a triangle above the pixel;
-            "diagonal_bilstm": one step a diagonal, in both directions, which sees all that came
-            before.
-        kernel_size: (rows, columns) of the first layer: rows above, the own one not counted, and
-            columns, odd.
-        head_units: As in PixelCNN, like all arguments below.
-        token_shape: (height, width) of the blocks that the network reads as one position, as in
-            `PixelCNN`.
-        orders: 1, 2, 4 or 8 pixel orders that the network serves.
-        pixel_distribution: "bernoulli" (2 levels), "categorical" or
-            "discretized_logistic_mixture".
-        num_levels: Grey levels, 2 to 256.
-        num_mixtures: Components of the logistic mixture.
-        fourier_features: How many periods (2, 4, 8, ... levels) of a pixel's level the network
-            sees as sine and cosine beside the pixel itself, so that it can tell neighbouring
-            levels apart (Kingma et al., "Variational diffusion models", 2021).
-        dropout: Share of the features that each layer drops while training.
-        num_classes: Classes of a conditional model p(x | label), or None.
-        seed: Seed of the training noise.
+        filters: int. Channels of the network, and units of each LSTM. Defaults to 32.
+        num_blocks: int. Number of LSTM layers. Defaults to 2.
+        cell: str. "row_lstm": one step per row, whose state sees a triangle above the pixel;
+            "diagonal_bilstm": one step per diagonal, in both directions, which sees everything
+            that came before. Defaults to "diagonal_bilstm".
+        kernel_size: (rows, columns) of the first layer: rows above the current one, and an odd
+            number of columns. Defaults to (3, 7).
 
     Raises:
         ValueError: An argument out of its range.
@@ -89,37 +76,21 @@ class PixelRNN(AutoregressiveModel):
         seed: int = 0,
         **kwargs,
     ):
-        if cell not in CELLS:
-            raise ValueError(f"cell must be one of {', '.join(CELLS)}; received {cell!r}.")
-        self.cell = cell
-        self.kernel_size = tuple(kernel_size)
-        super().__init__(
-            image_shape,
-            filters,
-            num_blocks,
-            head_units,
-            token_shape,
-            orders,
-            pixel_distribution,
-            num_levels,
-            num_mixtures,
-            fourier_features,
-            dropout,
-            num_classes,
-            seed,
-            **kwargs,
-        )
+        super().__init__(image_shape, num_levels, num_classes, seed, **kwargs)
+        self.keep(locals())
+        checks.one_of("cell", cell, tuple(CELLS))
+        self.build_networks()
 
-    def build_trunk(self):
+    def build_trunk(self) -> Trunk:
         """Returns the masked convolution and the layers of LSTMs."""
         return RecurrentTrunk(
             CELLS[self.cell],
             self.filters,
             self.num_blocks,
             self.kernel_size,
-            (self.orders, *self.token_grid[:2]),
+            (self.orders, *self.token_grid.shape[:2]),
             self.dropout,
-            self.num_flags > 0,
+            self.has_context,
             name="trunk",
         )
 
@@ -127,33 +98,35 @@ class PixelRNN(AutoregressiveModel):
 class RecurrentLayer(keras.layers.Layer):
     """x + project(LSTM over the grid (x)); what the two kinds share.
 
-        (i, f, o, g) = input(x) + state-to-state(h around) + W flags + bias
+        (i, f, o, g) = input(x) + state-to-state(h around) + W context + bias
         c = sigmoid(f) c_before + sigmoid(i) tanh(g),   h = sigmoid(o) tanh(c)
 
     Args:
-        filters: Channels of x and units of the LSTM.
-        stream: Stream of the dropout's noise.
-        dropout: Share of x that the LSTM does not see in training.
-        flagged: Whether there are flags.
+        filters: int. Channels of x and units of the LSTM.
+        stream: int. Stream of the dropout's noise.
+        dropout: float. Share of x that the LSTM does not see in training.
+        has_context: bool. Whether there is a context: a class, or one of several orders.
     """
 
     num_recorded = 0  # tensors of a column that the next row needs
 
-    def __init__(self, filters: int, stream: int, dropout: float, flagged: bool, **kwargs):
+    def __init__(self, filters: int, stream: int, dropout: float, has_context: bool, **kwargs):
         super().__init__(**kwargs)
         self.filters, self.stream, self.dropout = filters, stream, dropout
         self.project = keras.layers.Dense(filters, name="project")
-        if flagged:
+        if has_context:  # "flags" is what saved weights call it
             self.flags = keras.layers.Dense(4 * filters, use_bias=False, name="flags")
 
-    def call(self, x, tokens, given):
-        seen = layers.seeded_dropout(x, self.dropout, given.seeds, self.stream)
-        of_flags = 0.0 if given.flags is None else self.flags(given.flags)[:, None, None]
-        return x + self.project(self.scan(seen, tokens, of_flags))
+    def call(self, x, tokens, conditions):
+        seen = layers.seeded_dropout(x, self.dropout, conditions.seeds, self.stream)
+        bias = self.context_bias(conditions)
+        bias = bias if conditions.context is None else bias[:, None, None]
+        # x + project(LSTM over the grid (x))
+        return x + self.project(self.scan(seen, tokens, bias))
 
-    def of_flags(self, given):
+    def context_bias(self, conditions):
         """What class and order add to the gates, (batch, 4 filters), or 0."""
-        return 0.0 if given.flags is None else self.flags(given.flags)
+        return 0.0 if conditions.context is None else self.flags(conditions.context)
 
     def state_weight(self, name: str, taps: int):
         """A kernel from `taps` states side by side to the gates."""
@@ -163,7 +136,7 @@ class RecurrentLayer(keras.layers.Layer):
             initializer=keras.initializers.Orthogonal(),
         )
 
-    def scan(self, x, tokens, of_flags):
+    def scan(self, x, tokens, context_bias):
         """Returns the LSTM's output over the whole grid, (batch, rows, columns, filters)."""
         raise NotImplementedError
 
@@ -171,7 +144,7 @@ class RecurrentLayer(keras.layers.Layer):
 class RowLSTM(RecurrentLayer):
     """Runs from the top row down; a row's state sees three columns of the row above.
 
-    input to state: mask B, left and own       state to state: the row above
+    input to state: mask B, left and current   state to state: the row above
               . .                                       h h h
               x x                                         o
     """
@@ -182,8 +155,8 @@ class RowLSTM(RecurrentLayer):
         self.to_gates = layers.MaskedConv2D(4 * self.filters, (1, 3), "B", name="to_gates")
         self.state = self.state_weight("state", 3)
 
-    def scan(self, x, tokens, of_flags):
-        gates = self.to_gates(x) + of_flags  # (batch, rows, columns, 4 filters)
+    def scan(self, x, tokens, context_bias):
+        gates = self.to_gates(x) + context_bias  # (batch, rows, columns, 4 filters)
         kernel = keras.ops.cast(self.state, x.dtype)
         h, c = keras.ops.zeros_like(x[:, 0]), keras.ops.zeros_like(x[:, 0])
         rows = []
@@ -198,13 +171,13 @@ class RowLSTM(RecurrentLayer):
         """h and c of the row above."""
         return (row, row)
 
-    def begin_row(self, cache, given):
-        """What the state above gives to the gates, with the bias, and the cells above."""
+    def begin_row(self, cache, conditions):
+        """What the state above adds to the gates, with the bias, and the cells above."""
         h, c = cache
         padded = tf.pad(h, [[1, 1], [0, 0], [0, 0]])
         around = tf.concat([padded[:-2], h, padded[2:]], -1)
         gates = layers.matmul(around, tf.cast(self.state, self.compute_dtype))
-        return (gates + tf.cast(self.to_gates.bias, gates.dtype) + self.of_flags(given), c)
+        return (gates + tf.cast(self.to_gates.bias, gates.dtype) + self.context_bias(conditions), c)
 
     def first_column(self, zeros):
         """The column to the left of the first one."""
@@ -220,7 +193,7 @@ class RowLSTM(RecurrentLayer):
         h, c = _lstm(self.to_gates.apply_left([*left, x], kernel) + gates, c)
         return x + self.project(h), (x,), (h, c)
 
-    def end_row(self, cache, recorded, tokens, given):
+    def end_row(self, cache, recorded, tokens, conditions):
         """h and c of the whole row."""
         return recorded
 
@@ -237,9 +210,10 @@ class DiagonalBiLSTM(RecurrentLayer):
 
     The corners that the skewing leaves empty (.) are not computed.
 
-    The other direction runs on the mirrored image, and its output moves down by one row, since at
-    its own it would have seen the pixels to the right. So it may see its own token too, and does:
-    without it, the end of the row above would stay hidden from the start of a row.
+    The other direction runs on the mirrored image, and its output moves down by one row, since on
+    the same row it would have seen the pixels to the right. So it may also see the tokens
+    themselves, and does: without them, the end of the row above would stay hidden from the start of
+    a row.
     """
 
     num_recorded = 2
@@ -247,18 +221,18 @@ class DiagonalBiLSTM(RecurrentLayer):
     def build(self, input_shape, *_):
         self.inputs_left = keras.layers.Dense(4 * self.filters, name="inputs_left")
         self.inputs_right = keras.layers.Dense(4 * self.filters, name="inputs_right")
-        # The first half of a kernel's rows is for the state beside, the second for that above.
+        # The first half of a kernel's rows is for the state to the left, the second for that above.
         self.state_left = self.state_weight("state_left", 2)
         self.state_right = self.state_weight("state_right", 2)
 
-    def scan(self, x, tokens, of_flags):
+    def scan(self, x, tokens, context_bias):
         kernels = [
             tf.convert_to_tensor(keras.ops.cast(kernel, x.dtype))
             for kernel in (self.state_left, self.state_right)
         ]
-        left = _over_diagonals(self.inputs_left(x) + of_flags, kernels[0])
+        left = _over_diagonals(self.inputs_left(x) + context_bias, kernels[0])
         with_tokens = keras.ops.concatenate([x, tokens], -1)
-        mirrored = self.inputs_right(keras.ops.flip(with_tokens, 2)) + of_flags
+        mirrored = self.inputs_right(keras.ops.flip(with_tokens, 2)) + context_bias
         right = keras.ops.flip(_over_diagonals(mirrored, kernels[1]), 2)
         return left + keras.ops.pad(right[:, :-1], [[0, 0], [1, 0], [0, 0], [0, 0]])
 
@@ -266,14 +240,14 @@ class DiagonalBiLSTM(RecurrentLayer):
         """h of the row above, from the left and from the right."""
         return (row, row)
 
-    def begin_row(self, cache, given):
-        """What the state above gives to the gates, with the bias, and the other direction's h."""
+    def begin_row(self, cache, conditions):
+        """What the state above adds to the gates, with the bias, and the other direction's h."""
         left, right = cache
         kernel = tf.cast(self.state_left, self.compute_dtype)[self.filters :]
         gates = (
             layers.matmul(left, kernel)
             + tf.cast(self.inputs_left.bias, left.dtype)
-            + self.of_flags(given)
+            + self.context_bias(conditions)
         )
         return (gates, right)
 
@@ -282,7 +256,7 @@ class DiagonalBiLSTM(RecurrentLayer):
         return (zeros, zeros)
 
     def step_kernel(self):
-        """From the column and the state beside it to the gates."""
+        """From the column and the state to its left to the gates."""
         kernel = tf.concat([self.inputs_left.kernel, self.state_left[: self.filters]], 0)
         return tf.cast(kernel, self.compute_dtype)
 
@@ -293,24 +267,24 @@ class DiagonalBiLSTM(RecurrentLayer):
         h, c = _lstm(tf.matmul(tf.concat([x, h], -1), kernel) + gates, c)
         return x + self.project(h + right), (h, c), (x, h)
 
-    def end_row(self, cache, recorded, tokens, given):
+    def end_row(self, cache, recorded, tokens, conditions):
         """h from the left, and the other direction over the whole row."""
         x, left = recorded
         columns = cache[0].shape[0]
         kernel = tf.cast(self.state_right, self.compute_dtype)
-        beside, above = kernel[: self.filters], kernel[self.filters :]
-        gates = self.inputs_right(tf.concat([x, tokens], -1)) + self.of_flags(given)
-        gates += layers.matmul(cache[1], above)
+        from_right, from_above = kernel[: self.filters], kernel[self.filters :]
+        gates = self.inputs_right(tf.concat([x, tokens], -1)) + self.context_bias(conditions)
+        gates += layers.matmul(cache[1], from_above)
 
-        def from_the_right(step, h, c, written):
+        def leftwards(step, h, c, written):
             column = columns - 1 - step
-            h, c = _lstm(gates[column] + tf.matmul(h, beside), c)
+            h, c = _lstm(gates[column] + tf.matmul(h, from_right), c)
             return step + 1, h, c, written.write(column, h)
 
         zeros = tf.zeros_like(x[0])
         states = tf.while_loop(
             lambda step, *_: step < columns,
-            from_the_right,
+            leftwards,
             (tf.constant(0), zeros, zeros, tf.TensorArray(x.dtype, columns)),
             maximum_iterations=columns,
             parallel_iterations=1,
@@ -325,75 +299,62 @@ class RecurrentTrunk(Trunk):
     """Mask A, then residual layers of LSTMs; the features are elu of the last one."""
 
     def __init__(
-        self, cell, filters, num_blocks, kernel_size, map_shape, dropout, flagged, **kwargs
+        self, cell, filters, num_blocks, kernel_size, map_shape, dropout, has_context, **kwargs
     ):
         super().__init__(**kwargs)
         rows, columns = kernel_size
-        self.filters = filters
+        self.filters, self.columns = filters, map_shape[2]
         self.first = layers.MaskedConv2D(filters, (rows + 1, columns), "A", name="first")
         self.position = PositionMap(map_shape, filters, name="position")
         self.blocks = [
-            cell(filters, index, dropout, flagged, name=f"block_{index}")
+            cell(filters, index, dropout, has_context, name=f"block_{index}")
             for index in range(num_blocks)
         ]
-        self.columns = map_shape[2]
+        self.rows_above, self.num_left = self.first.rows_above, self.first.num_left
         self.num_recorded = sum(block.num_recorded for block in self.blocks)
 
-    def call(self, tokens, given):
-        x = self.position(self.first(tokens), given.order)
+    def call(self, tokens, conditions):
+        x = self.position(self.first(tokens), conditions.order)
         for block in self.blocks:
-            x = block(x, tokens, given)
+            x = block(x, tokens, conditions)
         return keras.ops.elu(x)
 
-    def start(self, given):
-        """The token rows above, then each layer's own."""
-        batch = tf.shape(given.order)[0]
-        shape = (self.first.rows_above, self.columns, batch, self.first.kernel.shape[2])
+    def start(self, conditions):
+        """The states of each layer in the row above."""
+        batch = tf.shape(conditions.order)[0]
         row = tf.zeros((self.columns, batch, self.filters), self.compute_dtype)
-        tokens = tf.zeros(shape, self.compute_dtype)
-        return (tokens, *(block.start(row) for block in self.blocks))
+        return tuple(block.start(row) for block in self.blocks)
 
-    def begin_row(self, cache, row, given):
-        """The taps above of the first layer, and what each layer's states above give."""
-        tokens, *states = cache
-        batch = tf.shape(given.order)[0]
-        first = self.first.apply_rows_above(tokens) + self.position.row(row, given.order)
-        terms = [first]
-        for block, state in zip(self.blocks, states, strict=True):
-            terms += block.begin_row(state, given)
-        token = tf.zeros((batch, tokens.shape[3]), self.compute_dtype)
-        zeros = tf.zeros((batch, self.filters), self.compute_dtype)
-        left = tuple(block.first_column(zeros) for block in self.blocks)
-        return tuple(terms), ((token,) * self.first.num_left, left), ()
+    def begin_row(self, cache, above, row, conditions):
+        """The taps of the first layer on the rows above, and what each layer's states add."""
+        terms = [self.first.apply_rows_above(above) + self.position.row(row, conditions.order)]
+        for block, states in zip(self.blocks, cache, strict=True):
+            terms += block.begin_row(states, conditions)
+        zeros = tf.zeros((tf.shape(conditions.order)[0], self.filters), self.compute_dtype)
+        return Row(tuple(terms), tuple(block.first_column(zeros) for block in self.blocks))
 
     def step_kernels(self):
         """Of the first layer, then of each layer of LSTMs."""
         return (self.first.left_kernel(), *(block.step_kernel() for block in self.blocks))
 
-    def step(self, carry, terms, kernels):
-        """Every layer at one column."""
-        tokens, left = carry
-        x = self.first.apply_left(list(tokens), kernels[0]) + terms[0]
+    def step(self, state, left, terms, kernels):
+        """Every layer at one column; each has two terms and records two tensors."""
+        x = self.first.apply_left(list(left), kernels[0]) + terms[0]
         terms = iter(terms[1:])
-        columns, recorded = [], []
-        for block, column, kernel in zip(self.blocks, left, kernels[1:], strict=True):
+        new_state, recorded = [], []
+        for block, column, kernel in zip(self.blocks, state, kernels[1:], strict=True):
             x, column, record = block.step(x, column, (next(terms), next(terms)), kernel)
-            columns.append(column)
+            new_state.append(column)
             recorded += record
-        return keras.ops.elu(x), tuple(columns), tuple(recorded)
+        return Column(keras.ops.elu(x), tuple(new_state), tuple(recorded))
 
-    def advance(self, carry, columns, token):
-        """Shifts the tokens to the left by one."""
-        return (*carry[0], token)[1:], columns
-
-    def end_row(self, cache, kept, recorded, tokens, given):
-        """The newest rows come in."""
+    def end_row(self, cache, known, recorded, tokens, conditions):
+        """The states of the whole row."""
         recorded = iter(recorded)
-        states = [
-            block.end_row(state, (next(recorded), next(recorded)), tokens, given)
-            for block, state in zip(self.blocks, cache[1:], strict=True)
-        ]
-        return (tf.concat([cache[0][1:], tokens[None]], 0), *states)
+        return tuple(
+            block.end_row(states, (next(recorded), next(recorded)), tokens, conditions)
+            for block, states in zip(self.blocks, cache, strict=True)
+        )
 
 
 def _lstm(gates, c):

@@ -1,0 +1,162 @@
+"""Sampling from a pixel model, one token after another, with the activations of the past cached."""
+
+import math
+from typing import TYPE_CHECKING
+
+import keras
+import tensorflow as tf
+
+from tfgen import distributions, noise
+
+if TYPE_CHECKING:
+    from tfgen.models.autoregressive import AutoregressiveModel
+
+__all__ = ["PIXEL_STREAM", "Sampler"]
+
+PIXEL_STREAM = 0  # stream of an image's seed that its pixels are drawn from
+
+
+class Sampler:
+    """Draws images from an autoregressive model.
+
+    Two nested loops go over the rows of tokens and over the columns of a row:
+
+        . . . . . .
+        # # # # # #      the `rows_above` rows that the trunk's first layer looks at
+        # # # # # #
+        . # # o          the `num_left` tokens to the left, and the token that is drawn next
+
+    Tokens enter the network as features, in the layout (columns, batch, channels).
+
+    Args:
+        model: AutoregressiveModel. The model.
+        temperature: float. Scales the noise; 0 takes the likeliest level. Defaults to 1.
+    """
+
+    def __init__(self, model: "AutoregressiveModel", temperature: float = 1.0):
+        self.model, self.temperature = model, temperature
+
+    def draw(
+        self,
+        seeds: tf.Tensor,
+        labels: tf.Tensor | None,
+        order: tf.Tensor,
+        kept: tf.Tensor | None = None,
+        mask: tf.Tensor | None = None,
+    ) -> tf.Tensor:
+        """Returns levels (batch, height, width, channels).
+
+        Args:
+            seeds: int64 (batch,).
+            labels: int64 (batch,), or None.
+            order: int32 (batch,), the reading order of each image.
+            kept: Levels to keep where `mask` is True, (batch, height, width, channels).
+            mask: bool, the same shape.
+        """
+        model, grid, trunk = self.model, self.model.token_grid, self.model.trunk
+        conditions = model.conditions(tf.shape(seeds)[0], labels, order)
+        kernels = trunk.step_kernels()
+        inputs = [self.uniforms(seeds)]
+        if mask is not None:
+            for x in (kept, tf.cast(mask, model.output_dtype)):
+                inputs.append(grid.to_tokens(grid.reorder(x, order)))
+        # (rows, columns, batch, groups, ...)
+        inputs = [tf.transpose(x, (1, 2, 0, 3, 4)) for x in inputs]
+
+        def draw_row(row, cache, above, image):
+            start = trunk.begin_row(cache, above, row, conditions)
+            tokens, seen, recorded = self._draw_row(start, kernels, [x[row] for x in inputs])
+            cache = trunk.end_row(cache, start.known, recorded, seen, conditions)
+            above = tf.concat([above, seen[None]], 0)[1:]
+            return row + 1, cache, above, image.write(row, tokens)
+
+        shape = (trunk.rows_above, grid.columns, tf.shape(seeds)[0], model.token_channels)
+        *_, image = tf.while_loop(
+            lambda row, *_: row < grid.rows,
+            draw_row,
+            (
+                tf.constant(0),
+                trunk.start(conditions),
+                tf.zeros(shape, model.compute_dtype),
+                tf.TensorArray(model.output_dtype, grid.rows),
+            ),
+            maximum_iterations=grid.rows,
+            parallel_iterations=1,
+        )
+        tokens = tf.transpose(image.stack(), (2, 0, 1, 3, 4))
+        return grid.restore(grid.from_tokens(tokens), order)
+
+    def _draw_row(self, start, kernels, inputs) -> tuple[tf.Tensor, tf.Tensor, tuple]:
+        """Draws a row; returns its tokens, their features and what the trunk recorded."""
+        model, trunk = self.model, self.model.trunk
+        columns = model.token_grid.columns
+
+        def draw_column(column, state, left, written):
+            terms = tuple(term[column] for term in start.terms)
+            result = trunk.step(state, left, terms, kernels)
+            token = self.draw_token(result.features, *(x[column] for x in inputs))
+            seen = model.token_features(token)
+            values = (token, seen, *result.recorded)
+            written = tuple(
+                array.write(column, value) for array, value in zip(written, values, strict=True)
+            )
+            return column + 1, result.state, (*left, seen)[1:], written
+
+        nothing = tf.zeros((tf.shape(inputs[0])[1], model.token_channels), model.compute_dtype)
+        dtypes = (model.output_dtype, *[model.compute_dtype] * (1 + trunk.num_recorded))
+        *_, written = tf.while_loop(
+            lambda column, *_: column < columns,
+            draw_column,
+            (
+                tf.constant(0),
+                start.state,
+                (nothing,) * trunk.num_left,
+                tuple(tf.TensorArray(dtype, columns) for dtype in dtypes),
+            ),
+            maximum_iterations=columns,
+            parallel_iterations=1,
+        )
+        tokens, seen, *recorded = (array.stack() for array in written)
+        return tokens, seen, tuple(recorded)
+
+    def uniforms(self, seeds: tf.Tensor) -> tf.Tensor:
+        """Returns the noise behind each group, (batch, rows, columns, groups, 1 or 2)."""
+        model = self.model
+        shape = (*model.token_grid.shape[:3], distributions.num_uniforms(model.pixel_distribution))
+        return tf.cast(noise.uniform(seeds, shape, PIXEL_STREAM), model.output_dtype)
+
+    def draw_token(self, features, uniforms, kept=None, mask=None) -> tf.Tensor:
+        """Draws a token group by group from its features: levels (batch, groups, group_size)."""
+        model = self.model
+        from_trunk, units = model.from_trunk(features), model.head_units
+        hidden, seen, levels = [], [], []
+        for group in range(model.token_grid.groups):
+            x = from_trunk[:, group * units : (group + 1) * units]
+            if seen:
+                x += model.from_token.group(tf.concat(seen, -1), group)
+            hidden.append(keras.ops.elu(x))
+            parameters = model.to_parameters.group(tf.concat(hidden, -1), group)
+            fixed = () if mask is None else (kept[:, group], mask[:, group] > 0.5)
+            level = self.draw_group(
+                tf.cast(parameters, model.output_dtype), uniforms[:, group], *fixed
+            )
+            levels.append(level)
+            seen.append(model.group_features(level))
+        return tf.stack(levels, 1)
+
+    def draw_group(self, parameters, uniforms, kept=None, mask=None) -> tf.Tensor:
+        """Draws the pixels of one group, (batch, group_size), from (batch, outputs)."""
+        model = self.model
+        if model.uses_patterns:
+            patterns = tf.constant(model.patterns, parameters.dtype)  # (patterns, pixels)
+            if mask is not None:
+                disagrees = mask[:, None] & (patterns != kept[:, None])
+                parameters = tf.where(tf.reduce_any(disagrees, -1), -math.inf, parameters)
+            return tf.gather(
+                patterns,
+                distributions.draw_categorical(parameters, uniforms[:, 0], self.temperature),
+            )
+        level = distributions.draw(
+            model.pixel_distribution, parameters, uniforms, model.num_levels, self.temperature
+        )[:, None]
+        return level if mask is None else tf.where(mask, kept, level)
