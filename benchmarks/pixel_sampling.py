@@ -48,6 +48,25 @@ def plain():
     )
 
 
+def attentive():
+    """Tokens of 2x2 pixels, 5 gated blocks of 32 filters, attention over the 196 tokens."""
+    import keras
+
+    from tfgen import PixelCNN
+
+    keras.utils.set_random_seed(0)
+    return PixelCNN(
+        (28, 28, 1),
+        attention_heads=4,
+        token_shape=(2, 2),
+        num_levels=2,
+        pixel_distribution="bernoulli",
+    )
+
+
+MADE = {"plain": plain, "attentive": attentive}  # the others are entries of the zoo
+
+
 def taps_in_use(model) -> float:
     """The share of the trunk's products that no mask sets to zero."""
     from tfgen.layers import MaskedConv2D
@@ -192,7 +211,9 @@ def likelihood(model, num: int, repeats: int) -> dict[str, float]:
 
 def main() -> int:
     parser = common.parser(__doc__)
-    parser.add_argument("--names", nargs="*", default=["plain", "pixelcnn_binarized_mnist"])
+    parser.add_argument(
+        "--names", nargs="*", default=["plain", "attentive", "pixelcnn_binarized_mnist"]
+    )
     parser.add_argument("--batches", nargs="*", type=int, default=[1, 16, 64, 256])
     parser.add_argument("--scored", type=int, default=1000, help="images to compute likelihoods of")
     arguments = parser.parse_args()
@@ -202,7 +223,7 @@ def main() -> int:
     tune_allocator()
     measured, lines, passed = [], [], True
     for name in arguments.names:
-        model = plain() if name == "plain" else common.zoo_model(name)
+        model = MADE[name]() if name in MADE else common.zoo_model(name)
         rows, fine = measure(name, model, arguments.batches, arguments.repeats)
         scoring = likelihood(model, arguments.scored, min(arguments.repeats, 3))
         passed &= fine and scoring["ratio"] <= LIMITS["likelihood"]

@@ -135,6 +135,7 @@ CONFIGURATIONS = {
         "residual_colour": {
             "image_shape": (3, 4, 3),
             "block": "residual",
+            "attention_heads": 2,
             "num_levels": 4,
             "pixel_distribution": "categorical",
             "fourier_features": 2,
@@ -269,7 +270,9 @@ VARIED = {
             "seed": 11,
         }
     ],
-    "PixelCNN": [{"block": "residual", **VARIED_PIXEL, **x} for x in (TOKENS, FOURIER)],
+    "PixelCNN": [
+        {"block": "residual", "attention_heads": 2, **VARIED_PIXEL, **x} for x in (TOKENS, FOURIER)
+    ],
     "PixelRNN": [{"cell": "row_lstm", **VARIED_PIXEL, **x} for x in (TOKENS, FOURIER)],
 }
 

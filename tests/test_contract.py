@@ -545,6 +545,24 @@ def test_bad_sampling_arguments(fitted):
             fitted.log_likelihood(laws.images_for(fitted, 1), 0, **label)
 
 
+def test_evaluation_noise_tells_images_of_equal_sums_apart(first_case, monkeypatch):
+    """The same pixels in other places are another image, and get another seed."""
+    model = first_case()
+    images = np.zeros((2, *model.image_shape), np.uint8)
+    images[0, 0, 0, 0] = images[1, -1, -1, -1] = 255
+    labels = laws.labels_for(model, 2)
+    whole, seen = type(model).losses_per_image, []
+
+    def recorded(self, images, labels, seeds, training):
+        seen.append(seeds.numpy())
+        return whole(self, images, labels, seeds, training)
+
+    monkeypatch.setattr(type(model), "losses_per_image", recorded)
+    model.test_step(images if labels is None else (images, labels))
+    ((one, other),) = seen
+    assert one != other
+
+
 def test_evaluation_does_not_depend_on_the_batch_size(fitted):
     images, labels = laws.images_for(fitted, 6), laws.labels_for(fitted, 6)
     at_once, in_pairs = (

@@ -18,6 +18,7 @@ from tfgen.models.tokens import TokenGrid
 NETWORKS = {
     "gated": functools.partial(PixelCNN, block="gated"),
     "residual": functools.partial(PixelCNN, block="residual"),
+    "attentive": functools.partial(PixelCNN, block="gated", attention_heads=2),
     "row": functools.partial(PixelRNN, cell="row_lstm"),
     "diagonal": functools.partial(PixelRNN, cell="diagonal_bilstm"),
 }
@@ -222,7 +223,7 @@ def allowed(network: str, model) -> np.ndarray:
     sees = np.zeros((rows, columns, rows, columns), bool)
     for i, j, r, s in itertools.product(range(rows), range(columns), range(rows), range(columns)):
         before = (r, s) < (i, j)
-        if network == "diagonal":
+        if network in ("diagonal", "attentive"):
             sees[i, j, r, s] = before
             continue
         above = i - r
@@ -252,12 +253,12 @@ def allowed(network: str, model) -> np.ndarray:
 
 
 def test_every_allowed_place_is_seen():
-    """The two-stack network has no blind spot, and the diagonal one sees all that came before."""
-    for network in ("gated", "diagonal"):
+    """The two-stack network has no blind spot; the diagonal one and attention see everything."""
+    for network in ("gated", "diagonal", "attentive"):
         model = build(network, (4, 7, 1), dtype="float64", kernel_size=(1, 3), num_blocks=3)
         seen = dependence(model) > 0
         np.testing.assert_array_equal(seen & ~allowed(network, model), False)
-        if network == "diagonal":
+        if network in ("diagonal", "attentive"):
             np.testing.assert_array_equal(seen, allowed(network, model))
         near = np.tril(np.ones_like(seen), -1)
         if network == "gated":
@@ -601,6 +602,23 @@ def test_dropout_is_off_outside_training():
     np.testing.assert_allclose(testing, -model.log_likelihood(images.numpy()), rtol=1e-5)
 
 
+@each_network
+def test_dropout_has_a_stream_for_every_place(network, monkeypatch):
+    """Both stacks of a gated block, and every block, drop other features."""
+    model = build(network, (2, 2, 1), dropout=0.5, num_blocks=3)
+    streams = []
+
+    def recorded(x, rate, seeds, stream, whole=layers.seeded_dropout):
+        streams.append(stream)
+        return whole(x, rate, seeds, stream)
+
+    monkeypatch.setattr(layers, "seeded_dropout", recorded)
+    images = tf.constant(laws.images_for(model, 2))
+    model.losses_per_image(images, None, tf.range(2, dtype=tf.int64), training=True)
+    assert len(streams) >= 3
+    assert len(set(streams)) == len(streams)
+
+
 @pytest.mark.parametrize("rate", [0.1, 0.5])
 def test_dropped_share(rate):
     x = tf.ones((8, 50, 40))
@@ -667,6 +685,12 @@ def test_bad_arguments(family, arguments, message):
 def test_bad_kinds():
     with pytest.raises(ValueError, match="block must be one of gated, residual; received 'x'"):
         PixelCNN((4, 4, 1), block="x")
+    with pytest.raises(
+        ValueError, match=r"attention_heads must divide the 32 channels.*received 5"
+    ):
+        PixelCNN((4, 4, 1), attention_heads=5)
+    with pytest.raises(ValueError, match="attention_heads must be an integer of at least 0"):
+        PixelCNN((4, 4, 1), attention_heads=-1)
     with pytest.raises(ValueError, match="cell must be one of row_lstm, diagonal_bilstm"):
         PixelRNN((4, 4, 1), cell="x")
 

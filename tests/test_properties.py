@@ -72,6 +72,8 @@ def arguments(draw, family: str) -> dict:
         chosen["filters"] = draw(st.integers(2, 5))
     else:
         chosen["filters"] = draw(widths(stages, stages))
+    if "attention_heads" in known:
+        chosen["attention_heads"] = draw(st.sampled_from([0, 1, chosen["filters"]]))
     if "generator_filters" in known:
         chosen["generator_filters"] = draw(st.none() | widths(stages, stages))
     if "decoder_filters" in known:

@@ -21,6 +21,7 @@ __all__ = [
     "check_format",
     "check_images",
     "check_labels",
+    "check_mask",
     "check_range",
     "greys_to_levels",
     "greys_to_pixels",
@@ -183,6 +184,21 @@ def check_images(
                 "np.where(images > 127, 255, 0).astype('uint8')."
             )
     return tf.convert_to_tensor(images)
+
+
+def check_mask(mask: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """Returns `mask` as a bool array of `shape`, or says what is wrong.
+
+    Raises:
+        ValueError: Another dtype or shape.
+    """
+    mask = np.asarray(mask)
+    if mask.dtype != bool or mask.shape != shape:
+        raise ValueError(
+            f"mask must be bool of shape (batch, height, width, 1) = {shape}, True where a pixel "
+            f"is kept; received dtype {mask.dtype} and shape {mask.shape}."
+        )
+    return mask
 
 
 def check_labels(labels: Any, num_classes: int | None, count: int) -> tf.Tensor | None:

@@ -16,16 +16,14 @@ import math
 import os
 from collections.abc import Sequence
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from tfgen import checks, distributions, layers, noise, pixels
 from tfgen.models.endpoints import ROWS
-from tfgen.models.generative import GenerativeModel
 from tfgen.models.sampler import Sampler
-from tfgen.models.tokens import TokenGrid, pattern_table
-from tfgen.models.trunk import Conditions, Trunk
+from tfgen.models.token_networks import TokenModel
+from tfgen.models.tokens import pattern_logits
 
 __all__ = ["AutoregressiveModel"]
 
@@ -33,126 +31,14 @@ __all__ = ["AutoregressiveModel"]
 ORDER_STREAM, DROPOUT_STREAM = 1, 2
 
 
-class AutoregressiveModel(GenerativeModel):
-    """Base of the families with a tractable density.
-
-    Shapes in addition to those of the contract: `tokens`, integer levels as floats, (batch, rows,
-    columns, groups, pixels of a group); `parameters`, what the head says about each group, (batch,
-    rows, columns, groups, outputs).
-
-    A family's constructor stores its arguments and calls `build_networks`; it gives
-    `build_trunk()`, a `Trunk`.
-    """
+class AutoregressiveModel(TokenModel):
+    """Base of the families with a tractable density; shapes and hooks are those of `TokenModel`."""
 
     likelihood = "exact"
     draws_by_pixel = True
     loss_names = ("loss", "bits_per_dim")
     # One pixel after another is too little work for several cores, so each takes a batch.
     num_workers = os.cpu_count() or 1
-
-    def build_networks(self) -> None:
-        """Checks the arguments that the families share, and builds the trunk and the head."""
-        self._check_arguments()
-        binary = self.pixel_distribution == "bernoulli"
-        grid = TokenGrid(self.image_shape, self.token_shape, self.orders, shared_softmax=binary)
-        self.token_grid = grid
-        # Whether a group is one softmax over all patterns of its pixels.
-        self.uses_patterns = grid.group_size > 1
-        if self.uses_patterns and self.fourier_features:
-            raise ValueError(
-                "fourier_features must be 0 where several pixels share a softmax and enter as "
-                f"one-hot patterns; received {self.fourier_features} with pixel_distribution="
-                f"'bernoulli' and token_shape={self.token_shape}."
-            )
-        self.patterns = pattern_table(grid.group_size)
-        self.outputs = (
-            len(self.patterns)
-            if self.uses_patterns
-            else distributions.outputs_per_channel(
-                self.pixel_distribution, self.num_levels, self.num_mixtures
-            )
-        )
-        group_channels = len(self.patterns) if self.uses_patterns else 1 + 2 * self.fourier_features
-        self.token_channels = grid.groups * group_channels
-        self.has_context = self.num_classes is not None or self.orders > 1
-        with self.own_dtype_policy():
-            self.trunk = self.build_trunk()
-            self.from_trunk = keras.layers.Dense(grid.groups * self.head_units, name="from_trunk")
-            if grid.groups > 1:
-                self.from_token = layers.MaskedDense(
-                    self.head_units, grid.groups, "A", use_bias=False, name="from_token"
-                )
-            self.to_parameters = layers.MaskedDense(
-                self.outputs, grid.groups, "B", name="to_parameters"
-            )
-            self.parameters_of(tf.zeros((1, *grid.shape)), self.conditions(1, None, 0))
-        self.build()
-
-    def build_trunk(self) -> Trunk:
-        """Returns the family's own part."""
-        raise NotImplementedError
-
-    def _check_arguments(self) -> None:
-        distributions.check_pixel_distribution(self.pixel_distribution, self.num_levels)
-        if self.pixel_distribution == "gaussian":
-            raise ValueError(
-                "pixel_distribution must have probabilities of levels, not densities; received "
-                "'gaussian'. Use 'discretized_logistic_mixture'."
-            )
-        checks.at_least(
-            1, filters=self.filters, head_units=self.head_units, num_mixtures=self.num_mixtures
-        )
-        checks.at_least(0, num_blocks=self.num_blocks, fourier_features=self.fourier_features)
-        checks.fraction(dropout=self.dropout)
-        if len(self.image_shape) != 3 or self.image_shape[2] not in (1, 3):
-            raise ValueError(
-                "image_shape must be (height, width, channels) with 1 or 3 channels; "
-                f"received {self.image_shape}."
-            )
-
-    # Inputs of the networks ------------------------------------------------------------------
-
-    @property
-    def output_dtype(self) -> str:
-        """The dtype of levels and parameters, at least float32."""
-        return "float64" if self.compute_dtype == "float64" else "float32"
-
-    def levels_of(self, images: tf.Tensor) -> tf.Tensor:
-        """Returns the levels of uint8 images, as floats of the same shape."""
-        return tf.cast(pixels.images_to_levels(images, self.num_levels), self.output_dtype)
-
-    def group_features(self, levels: tf.Tensor) -> tf.Tensor:
-        """What the networks see of groups (..., pixels): (..., channels of a group).
-
-        A pixel in [-1, 1], and the sine and cosine of its level at periods of 2, 4, 8, ... levels;
-        or for patterns the one-hot of the pattern, as a product over its pixels, which has
-        derivatives: prod_p (1 + s_p x_p) / 2 with s the pattern's own pixels.
-        """
-        x = pixels.levels_to_pixels(levels, self.num_levels)
-        if self.uses_patterns:
-            signs = tf.constant(self.patterns * 2.0 - 1.0, x.dtype)  # (patterns, pixels)
-            x = tf.reduce_prod((1.0 + signs * x[..., None, :]) * 0.5, -1)
-        elif self.fourier_features:
-            periods = 2.0 ** np.arange(1, self.fourier_features + 1)
-            angles = levels * tf.constant(2.0 * math.pi / periods, levels.dtype)
-            x = tf.concat([x, tf.sin(angles), tf.cos(angles)], -1)
-        return tf.cast(x, self.compute_dtype)
-
-    def token_features(self, tokens: tf.Tensor) -> tf.Tensor:
-        """Joins the features of the groups of tokens: (..., groups, pixels) -> (..., channels)."""
-        x = self.group_features(tokens)
-        return tf.reshape(x, (*layers.leading_shape(x, 2), self.token_channels))
-
-    def conditions(self, batch, labels, order, seeds=None) -> Conditions:
-        """Puts the conditions of a batch together; `order` is one for all or (batch,)."""
-        order = tf.broadcast_to(tf.cast(order, tf.int32), (batch,))
-        context = []
-        if self.num_classes is not None:
-            labels = tf.zeros((batch,), tf.int32) if labels is None else labels
-            context.append(tf.one_hot(labels, self.num_classes, dtype=self.compute_dtype))
-        if self.orders > 1:
-            context.append(tf.one_hot(order, self.orders, dtype=self.compute_dtype))
-        return Conditions(order, tf.concat(context, 1) if context else None, seeds)
 
     def picked_order(self, seeds: tf.Tensor) -> tf.Tensor:
         """The reading order that each image's seed picks, int32 (batch,)."""
@@ -161,19 +47,6 @@ class AutoregressiveModel(GenerativeModel):
         return tf.cast(noise.uniform(seeds, (), ORDER_STREAM) * self.orders, tf.int32)
 
     # Likelihood ------------------------------------------------------------------------------
-
-    def parameters_of(self, tokens: tf.Tensor, conditions: Conditions) -> tf.Tensor:
-        """Returns the head's outputs for every group given the true groups before it."""
-        x = self.token_features(tokens)
-        # hidden_tg = W features(tokens before t) + V (groups of t before g)
-        hidden = self.from_trunk(self.trunk(x, conditions))
-        if self.token_grid.groups > 1:
-            hidden += self.from_token(x)
-        # parameters_tg = U elu(hidden_t1, ..., hidden_tg)
-        parameters = self.to_parameters(keras.ops.elu(hidden))
-        return tf.reshape(
-            tf.cast(parameters, self.output_dtype), (-1, *self.token_grid.shape[:3], self.outputs)
-        )
 
     def _group_log_probs(self, tokens: tf.Tensor, parameters: tf.Tensor) -> tf.Tensor:
         """Returns log p of each group given those before, (batch, rows, columns, groups)."""
@@ -245,27 +118,10 @@ class AutoregressiveModel(GenerativeModel):
         conditions = self.conditions(tf.shape(levels)[0], labels, 0)
         parameters = self.parameters_of(tokens, conditions)
         if self.uses_patterns:
-            parameters = self._pixel_logits(tokens, parameters)[..., None]
+            parameters = pattern_logits(parameters, tokens, self.patterns)[..., None]
         else:
             parameters = parameters[..., None, :]
         return self.token_grid.from_tokens(parameters)
-
-    def _pixel_logits(self, tokens, parameters):
-        """The logit of each pixel of a group given those before it, (..., groups, pixels).
-
-        logit p(x_p = 1 | x_<p) = log sum of p(pattern) over patterns that agree with x_<p and have
-        x_p = 1, minus the same with x_p = 0.
-        """
-        logits = []
-        agreeing = tf.zeros_like(parameters)  # log 1 where a pattern agrees with the pixels so far
-        for pixel in range(tokens.shape[-1]):
-            on = tf.constant(self.patterns[:, pixel] > 0)  # (patterns,)
-            high = tf.reduce_logsumexp(parameters + tf.where(on, agreeing, -math.inf), -1)
-            low = tf.reduce_logsumexp(parameters + tf.where(on, -math.inf, agreeing), -1)
-            logits.append(high - low)
-            same = tf.equal(tokens[..., pixel, None] > 0.5, on)
-            agreeing = tf.where(same, agreeing, -math.inf)
-        return tf.stack(logits, -1)
 
     # Endpoints -------------------------------------------------------------------------------
 
@@ -342,13 +198,7 @@ class AutoregressiveModel(GenerativeModel):
             ValueError: Images, mask or labels that do not fit.
         """
         images, labels = self.check(images, labels)
-        mask = np.asarray(mask)
-        wanted = (images.shape[0], *self.image_shape[:2], 1)
-        if mask.dtype != bool or mask.shape != wanted:
-            raise ValueError(
-                f"mask must be bool of shape (batch, height, width, 1) = {wanted}, True where a "
-                f"pixel is kept; received dtype {mask.dtype} and shape {mask.shape}."
-            )
+        mask = pixels.check_mask(mask, (images.shape[0], *self.image_shape[:2], 1))
         checks.finite(0, temperature=temperature)
         seeds = self.image_seeds(images.shape[0], seed)
         return self._run(
@@ -403,7 +253,7 @@ class AutoregressiveModel(GenerativeModel):
         tokens = grid.to_tokens(grid.reorder(self.levels_of(images), which))
         parameters = self.parameters_of(tokens, self.conditions(batch, labels, which))
         if self.uses_patterns:
-            logits = self._pixel_logits(tokens, parameters)
+            logits = pattern_logits(parameters, tokens, self.patterns)
             values = -tf.nn.softplus(tf.where(tokens > 0.5, -logits, logits))
         else:
             values = self._group_log_probs(tokens, parameters)[..., None]

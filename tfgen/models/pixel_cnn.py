@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from tfgen import checks, layers
+from tfgen.models.attention import AttentiveTrunk, CausalAttention
 from tfgen.models.autoregressive import AutoregressiveModel
 from tfgen.models.residual_trunk import ResidualTrunk
 from tfgen.models.trunk import Column, PositionMap, Row, Trunk, plus
@@ -42,6 +43,10 @@ class PixelCNN(AutoregressiveModel):
         kernel_size: (rows, columns) of the first layer: rows above the current one, and an odd
             number of columns. To the left it sees columns // 2 + 1 tokens if gated, else
             columns // 2. Defaults to (3, 7).
+        attention_heads: int. Heads of causal attention over the features of the last block, which
+            lets each token look at all tokens before it, however far away; 0 for none. They must
+            divide its channels: `filters` if gated, else 2 `filters`. Costs grow with the square
+            of the number of tokens. Defaults to 0.
         head_units: int. Hidden units per group of a token between the features and the
             parameters. Defaults to 64.
         token_shape: (height, width) in pixels of the blocks that the network reads as one
@@ -90,6 +95,7 @@ class PixelCNN(AutoregressiveModel):
         num_blocks: int = 5,
         block: str = "gated",
         kernel_size: tuple[int, int] = (3, 7),
+        attention_heads: int = 0,
         head_units: int = 64,
         token_shape: tuple[int, int] = (1, 1),
         orders: int = 1,
@@ -105,12 +111,17 @@ class PixelCNN(AutoregressiveModel):
         super().__init__(image_shape, num_levels, num_classes, seed, **kwargs)
         self.keep(locals())
         checks.one_of("block", block, BLOCKS)
+        checks.at_least(0, attention_heads=attention_heads)
         self.build_networks()
 
     def build_trunk(self) -> Trunk:
-        """Returns the two-stack or the one-stack network."""
-        trunk = GatedTrunk if self.block == "gated" else ResidualTrunk
-        return trunk(
+        """Returns the two-stack or the one-stack network, with attention behind it if asked."""
+        family, channels = (
+            (GatedTrunk, self.filters)
+            if self.block == "gated"
+            else (ResidualTrunk, 2 * self.filters)
+        )
+        trunk = family(
             self.filters,
             self.num_blocks,
             self.kernel_size,
@@ -119,6 +130,18 @@ class PixelCNN(AutoregressiveModel):
             self.has_context,
             name="trunk",
         )
+        if not self.attention_heads:
+            return trunk
+        if channels % self.attention_heads:
+            raise ValueError(
+                f"attention_heads must divide the {channels} channels of the features; received "
+                f"{self.attention_heads} with filters={self.filters} and block={self.block!r}."
+            )
+        attention = CausalAttention(
+            channels, self.attention_heads, self.dropout, 2 * self.num_blocks, name="attention"
+        )
+        grid_shape = self.token_grid.shape[:2]
+        return AttentiveTrunk(trunk, grid_shape, attention, name="attentive_trunk")
 
 
 class GatedBlock(keras.layers.Layer):

@@ -1,15 +1,12 @@
 """Sampling from a pixel model, one token after another, with the activations of the past cached."""
 
 import math
-from typing import TYPE_CHECKING
 
 import keras
 import tensorflow as tf
 
 from tfgen import distributions, noise
-
-if TYPE_CHECKING:
-    from tfgen.models.autoregressive import AutoregressiveModel
+from tfgen.models.token_networks import TokenModel
 
 __all__ = ["PIXEL_STREAM", "Sampler"]
 
@@ -17,7 +14,7 @@ PIXEL_STREAM = 0  # stream of an image's seed that its pixels are drawn from
 
 
 class Sampler:
-    """Draws images from an autoregressive model.
+    """Draws images from a model over tokens.
 
     Two nested loops go over the rows of tokens and over the columns of a row:
 
@@ -29,11 +26,11 @@ class Sampler:
     Tokens enter the network as features, in the layout (columns, batch, channels).
 
     Args:
-        model: AutoregressiveModel. The model.
+        model: TokenModel. The model.
         temperature: float. Scales the noise; 0 takes the likeliest level. Defaults to 1.
     """
 
-    def __init__(self, model: "AutoregressiveModel", temperature: float = 1.0):
+    def __init__(self, model: TokenModel, temperature: float = 1.0):
         self.model, self.temperature = model, temperature
 
     def draw(

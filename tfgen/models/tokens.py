@@ -7,7 +7,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
-__all__ = ["ORDERS", "TokenGrid", "pattern_table"]
+__all__ = ["ORDERS", "TokenGrid", "pattern_logits", "pattern_one_hot", "pattern_table"]
 
 ORDERS = (1, 2, 4, 8)  # how many orders a network can serve
 LARGEST_GROUP = 4  # pixels of one softmax: 16 outcomes
@@ -199,3 +199,39 @@ def pattern_table(size: int) -> np.ndarray:
     """
     places = np.arange(size)[::-1]
     return ((np.arange(2**size)[:, None] >> places) & 1).astype("float32")
+
+
+def pattern_one_hot(levels: tf.Tensor, patterns: np.ndarray) -> tf.Tensor:
+    """Returns the one-hot of the pattern that binary pixels make: (..., pixels) -> (..., patterns).
+
+    As a product over the pixels, which has derivatives: prod_p (1 + s_p x_p) / 2 with x_p the pixel
+    and s_p the pattern's, both -1 or 1.
+    """
+    signs = tf.constant(patterns * 2.0 - 1.0, levels.dtype)  # (patterns, pixels)
+    return tf.reduce_prod((1.0 + signs * (2.0 * levels - 1.0)[..., None, :]) * 0.5, -1)
+
+
+def pattern_logits(logits: tf.Tensor, levels: tf.Tensor, patterns: np.ndarray) -> tf.Tensor:
+    """Returns the logit of each binary pixel of a pattern given the pixels before it.
+
+        logit p(x_p = 1 | x_<p) = log sum of p(pattern), over patterns that agree with x_<p and
+        have x_p = 1, minus the same with x_p = 0
+
+    Args:
+        logits: Of the patterns, (..., patterns).
+        levels: The pixels, (..., pixels).
+        patterns: `pattern_table(pixels)`.
+
+    Returns:
+        (..., pixels).
+    """
+    found = []
+    agreeing = tf.zeros_like(logits)  # log 1 where a pattern agrees with the pixels so far
+    for pixel in range(levels.shape[-1]):
+        on = tf.constant(patterns[:, pixel] > 0)  # (patterns,)
+        high = tf.reduce_logsumexp(logits + tf.where(on, agreeing, -math.inf), -1)
+        low = tf.reduce_logsumexp(logits + tf.where(on, -math.inf, agreeing), -1)
+        found.append(high - low)
+        same = tf.equal(levels[..., pixel, None] > 0.5, on)
+        agreeing = tf.where(same, agreeing, -math.inf)
+    return tf.stack(found, -1)

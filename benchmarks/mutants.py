@@ -1,0 +1,367 @@
+"""Whether the tests notice small faults: each mutant changes one line, and its tests must fail.
+
+A mutant is a textual change of one file of tfgen, applied in a copy of the project. It is killed
+when the tests named next to it fail, and survives when they pass. `tests/test_mutants.py` holds
+that every change still fits its file in exactly one place.
+
+    python benchmarks/mutants.py --list
+    python benchmarks/mutants.py --only noise.py pixels.py
+    python benchmarks/mutants.py --numbers 3 17
+"""
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import common
+
+ROOT = Path(__file__).resolve().parents[1]
+SECONDS = 900  # of one mutant; one that is not decided by then is reported so
+
+PIXEL_MODELS = "test_pixel_models.py -k 'sum_to_one or future or naive or allowed or masked'"
+GATED = "test_pixel_models.py -k '(sum_to_one or future or naive) and (gated or attentive)'"
+RESIDUAL = "test_pixel_models.py -k '(sum_to_one or future or naive or reference) and residual'"
+RECURRENT = "test_pixel_models.py -k '(sum_to_one or future or naive) and (row or diagonal)'"
+ATTENTION = "test_pixel_models.py -k '(future or naive or allowed) and attentive'"
+TOKENS = "test_pixel_models.py -k 'orders or order_in or call_gives or (naive and turned)'"
+
+# {(file of tfgen, tests): [(text, text that replaces it), ...]}
+MUTANTS: dict[tuple[str, str], list[tuple[str, str]]] = {
+    ("noise.py", "test_noise.py"): [
+        ("for _ in range(10):", "for _ in range(9):"),
+        ("xor(xor(high1, c1), k0), low1", "xor(xor(high0, c1), k0), low1"),
+        ("k1 += tf.constant(_KEY_STEPS[1], tf.uint32)", "k1 += tf.constant(1, tf.uint32)"),
+        ("stream = zero + tf.cast(stream, tf.uint32)", "stream = zero"),
+        ("(block, zero, stream, zero))", "(zero, block, stream, zero))"),
+        ("unit = (tf.cast(drawn, tf.float32) + 0.5)", "unit = (tf.cast(drawn, tf.float32))"),
+        ("tf.constant(9, tf.uint32))", "tf.constant(8, tf.uint32))"),
+        ("(c0, c1, stream, tf.ones_like(c0))", "(c0, c0, stream, tf.ones_like(c0))"),
+        ("middle, tail)", "middle, -tail)"),
+        ("r = 0.425**2 - q * q", "r = 0.425**2 + q * q"),
+    ],
+    ("pixels.py", "test_pixels.py"): [
+        (
+            "np.round(255.0 * np.arange(num_levels) / (num_levels - 1))",
+            "(255.0 * np.arange(num_levels) / (num_levels - 1))",
+        ),
+        (
+            "else tf.round(greys_to_levels(images, num_levels))",
+            "else greys_to_levels(images, num_levels)",
+        ),
+        (
+            "levels = tf.clip_by_value(tf.round(levels), 0.0, num_levels - 1.0)",
+            "levels = tf.round(levels)",
+        ),
+        ("return greys * (2.0 / 255.0) - 1.0", "return greys * (1.0 / 255.0)"),
+        ("return (pixels + 1.0) * 127.5", "return (pixels + 1.0) * 128.0"),
+        ("return greys * ((num_levels - 1) / 255.0)", "return greys * (num_levels / 255.0)"),
+        (
+            "return -nats / (math.prod(image_shape) * math.log(2.0))",
+            "return -nats / math.prod(image_shape)",
+        ),
+        ("labels.max() >= num_classes", "labels.max() > num_classes"),
+        ("extra = np.setdiff1d(found, allowed)", "extra = np.setdiff1d(found, found)"),
+    ],
+    ("distributions/levels.py", "test_distributions.py"): [
+        (
+            "return levels * parameters - tf.nn.softplus(parameters)",
+            "return levels * parameters - tf.nn.softplus(-parameters)",
+        ),
+        ("lowest, highest = level < 0.5,", "lowest, highest = level < -0.5,"),
+        ("level > num_levels - 1.5", "level > num_levels - 0.5"),
+        ("below + above + width", "below + above"),
+        ("softplus((centred - 0.5) * inverse)", "softplus((centred + 0.5) * inverse)"),
+        ("tf.nn.log_softmax(logits) + each", "logits + each"),
+        ("-0.5 * tf.square((levels - mean) / scale)", "-tf.square((levels - mean) / scale)"),
+        ("            - tf.math.log(scale)\n", ""),
+        ("tf.clip_by_value(raw_scale - 2.0, MIN_LOG_SCALE, MAX_LOG_SCALE)", "raw_scale - 2.0"),
+        (
+            "scale = tf.maximum(tf.exp(log_scale) * half_range, MIN_GAUSSIAN_SCALE)",
+            "scale = tf.exp(log_scale) * half_range",
+        ),
+        ("return scale * (tf.nn.softplus(ratio) -", "return scale * (tf.nn.relu(ratio) -"),
+        (
+            "mean = tf.clip_by_value(mean, 0.0, num_levels - 1.0)",
+            "mean = tf.clip_by_value(mean, 0.0, num_levels - 2.0)",
+        ),
+    ],
+    ("distributions/levels.py", "test_pixel_models.py -k 'frequencies or sharpens or reference'"): [
+        ("first < tf.sigmoid(logit / temperature)", "first < tf.sigmoid(logit)"),
+        ("first < tf.sigmoid(logit / temperature)", "first > tf.sigmoid(logit / temperature)"),
+        ("* reached[:, -1:] > reached", "* reached[:, -1:] < reached"),
+    ],
+    ("models/tokens.py", TOKENS): [
+        ("(0, 1, 4, 2, 5, 7, 3, 6))", "(0, 1, 4, 2, 5, 7, 6, 3))"),
+        (
+            "return image[::-1, ::-1] if order & 1 else image",
+            "return image[::-1] if order & 1 else image",
+        ),
+        ("if order & 4:", "if order & 8:"),
+        ("np.argsort(self._reading, 1).astype(np.int32)", "self._reading"),
+        (
+            "return tf.argmax(tf.stack(first_hidden, 1), 1, tf.int32)",
+            "return tf.argmin(tf.stack(first_hidden, 1), 1, tf.int32)",
+        ),
+        ("+ all_kept * places", ""),
+        (
+            "agreeing = tf.where(same, agreeing, -math.inf)",
+            "agreeing = tf.where(same, agreeing, 0.0)",
+        ),
+    ],
+    ("layers/masked.py", PIXEL_MODELS): [
+        (
+            "self.allowed[-1, columns // 2 + (not strict) :] = False",
+            "self.allowed[-1, columns // 2 + 1 :] = False",
+        ),
+        (
+            'self.first_row = -rows if mask == "vertical_A" else 1 - rows',
+            "self.first_row = 1 - rows",
+        ),
+        ('1 if self.mask == "A" else 0)', "0)"),
+        ('seen = index + (self.mask == "B")', "seen = index"),
+    ],
+    ("layers/basic.py", "test_pixel_models.py -k dropped"): [
+        ("x * (256.0 / (256 - threshold))", "x"),
+        (">= threshold, tf.shape(x))", "> threshold + 9, tf.shape(x))"),
+        (
+            "words = noise.bits(seeds, -(-count // 4), stream)",
+            "words = noise.bits(seeds, -(-count // 4), 0)",
+        ),
+    ],
+    ("models/pixel_cnn.py", GATED): [
+        ("return a * keras.ops.sigmoid(b)", "return keras.ops.sigmoid(b)"),
+        ("new_state.append((near, x))", "new_state.append((far, x))"),
+        ("apply_left([far, near, x], kernel)", "apply_left([near, far, x], kernel)"),
+        ("return known\n", "return cache\n"),
+    ],
+    ("models/pixel_cnn.py", "test_pixel_models.py -k stream"): [
+        ("2 * self.stream, 2 * self.stream + 1", "2 * self.stream, 2 * self.stream"),
+    ],
+    ("models/residual_trunk.py", RESIDUAL): [
+        ("apply_left([left, y], kernel)", "apply_left([y, left], kernel)"),
+        ("        return recorded\n", "        return cache\n"),
+    ],
+    ("models/pixel_rnn.py", RECURRENT): [
+        (
+            "return x + self.project(h + right), (h, c), (x, h)",
+            "return x + self.project(h), (h, c), (x, h)",
+        ),
+        (
+            "return left + keras.ops.pad(right[:, :-1], [[0, 0], [1, 0], [0, 0], [0, 0]])",
+            "return left + right",
+        ),
+        ("column = columns - 1 - step", "column = step"),
+    ],
+    ("models/attention.py", ATTENTION): [
+        (
+            "tf.pad(self._by_heads(y, places)[:, :-1], [[0, 0], [1, 0], [0, 0]])",
+            "self._by_heads(y, places)",
+        ),
+        (
+            "seen = [tf.range(places) >= places - row * columns, tf.range(columns) < column]",
+            "seen = [tf.range(places) >= places - row * columns, tf.range(columns) <= column]",
+        ),
+        ("tf.one_hot(column - 1,", "tf.one_hot(column,"),
+        ("tf.concat([y[:, columns:], new], 1)", "tf.concat([new, y[:, columns:]], 1)"),
+    ],
+    ("models/sampler.py", PIXEL_MODELS): [
+        (
+            "above = tf.concat([above, seen[None]], 0)[1:]",
+            "above = tf.concat([above, above[-1:]], 0)[1:]",
+        ),
+        ("(*left, seen)[1:], written", "left, written"),
+        ("hidden.append(keras.ops.elu(x))", "hidden.append(x)"),
+    ],
+    ("models/sampler.py", "test_pixel_models.py -k complet"): [
+        ("return level if mask is None else tf.where(mask, kept, level)", "return level"),
+        (
+            "mask[:, None] & (patterns != kept[:, None])",
+            "mask[:, None] & (patterns == kept[:, None])",
+        ),
+    ],
+    ("models/autoregressive.py", "test_pixel_models.py -k 'orders or dropout or sum_to_one'"): [
+        ("total - math.log(self.orders)", "total"),
+        ("if training and self.dropout else None", "if self.dropout else None"),
+    ],
+    ("models/vae.py", "test_vae.py test_broken.py"): [
+        (
+            "math.log(k) - tf.reduce_logsumexp(log_weights, 1)",
+            "-tf.reduce_logsumexp(log_weights, 1)",
+        ),
+        ("return total - math.log(num_samples)", "return total"),
+        ("normal.loc[:, None] + normal.scale[:, None] * eps", "normal.loc[:, None] + eps"),
+        (
+            "eps = noise.normal(seeds, (k, self.latent_dim), stream=index)",
+            "eps = noise.normal(seeds, (k, self.latent_dim))",
+        ),
+        ("tf.minimum(step / self.kl_warmup_steps, 1.0)", "step / self.kl_warmup_steps"),
+    ],
+    ("models/gan.py", "test_gan.py"): [
+        (
+            "fake = tf.stop_gradient(self._generate(self.generator, seeds, labels))",
+            "fake = tf.stop_gradient(self._generate(self.averaged_generator, seeds, labels))",
+        ),
+        (
+            "logits = self._logits(self._generate(self.generator, seeds, labels), labels)",
+            "logits = self._logits(self._generate(self.averaged_generator, seeds, labels), labels)",
+        ),
+        ("loss += 0.5 * self.r1 * _squared_norm", "loss += self.r1 * _squared_norm"),
+        ("mixed = u * real + (1.0 - u) * fake", "mixed = real"),
+        ("return tf.square(norm - 1.0)", "return tf.square(norm)"),
+    ],
+    ("models/base.py", "test_contract.py -k equal_sums"): [
+        ("tf.reduce_sum(flat * weights, 1))", "tf.reduce_sum(flat, 1))"),
+    ],
+    ("evaluation/frechet.py", "test_generated.py -k 'frechet or Frechet'"): [
+        ("- 2.0 * np.sum(roots)", "- np.sum(roots)"),
+        (
+            "delta[:, None] * delta[None, :] * count * weight",
+            "delta[:, None] * delta[None, :] * weight",
+        ),
+        ("squares_a / (count_a - 1)", "squares_a / count_a"),
+        ("mean.assign_add(delta * weight)", "mean.assign_add(delta)"),
+    ],
+    ("evaluation/kernel.py", "test_generated.py -k kernel"): [
+        ("/ a.shape[1] + 1.0) ** 3", "/ a.shape[1] + 1.0) ** 2"),
+        ("(values.sum() - np.trace(values)) / (len(a) * (len(a) - 1))", "values.mean()"),
+    ],
+    ("evaluation/neighbours.py", "test_generated.py"): [
+        ("top_k(-part, k + 1)", "top_k(-part, k)"),
+        (
+            "density = np.mean(_balls_around(generated, real, k)) / k",
+            "density = np.mean(_balls_around(generated, real, k))",
+        ),
+        (
+            "recall = np.mean(_balls_around(real, generated, k) > 0)",
+            "recall = np.mean(_balls_around(generated, real, k) > 0)",
+        ),
+    ],
+    ("evaluation/classes.py", "test_generated.py"): [
+        (
+            "self.total / self.count) - self.entropies / self.count",
+            "self.total / self.count) - self.entropies",
+        ),
+        ("tf.reduce_min(self.shares())", "tf.reduce_max(self.shares())"),
+    ],
+    ("evaluation/features.py", "test_evaluation.py test_generated.py"): [
+        ("half_norms = 0.5 * tf.reduce_sum", "half_norms = tf.reduce_sum"),
+        (
+            "np.square(truth - prediction).sum((1, 2, 3))",
+            "np.square(truth - prediction).mean((1, 2, 3))",
+        ),
+    ],
+    ("evaluation/likelihood.py", "test_evaluation.py"): [
+        (
+            "pixels.bits_per_dim(nats, model.image_shape)",
+            "pixels.bits_per_dim(-nats, model.image_shape)",
+        ),
+    ],
+}
+
+
+class Mutant(NamedTuple):
+    """One change, and the tests that should notice it."""
+
+    number: int
+    file: str
+    tests: str
+    text: str
+    changed: str
+
+    @property
+    def change(self) -> str:
+        """What changes, on one line."""
+        return f"{self.text.strip()} -> {self.changed.strip() or '(nothing)'}"
+
+    def applied(self) -> str:
+        """Returns the file's content with the change.
+
+        Raises:
+            ValueError: The text does not occur exactly once.
+        """
+        content = (ROOT / "tfgen" / self.file).read_text()
+        count = content.count(self.text)
+        if count != 1:
+            raise ValueError(
+                f"mutant {self.number}: the text must occur once in {self.file}, found {count} "
+                f"times: {self.text!r}. Copy the line as it is now."
+            )
+        return content.replace(self.text, self.changed)
+
+
+def mutants() -> list[Mutant]:
+    """Returns all mutants, numbered from 1."""
+    flat = [
+        (file, tests, text, changed)
+        for (file, tests), changes in MUTANTS.items()
+        for text, changed in changes
+    ]
+    return [Mutant(number, *values) for number, values in enumerate(flat, 1)]
+
+
+def verdict(mutant: Mutant) -> tuple[str, float]:
+    """Returns "killed", "survived", "undecided" or "broken", and the seconds it took."""
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder)
+        for name in ("tfgen", "tests", "pyproject.toml", "setup.cfg"):
+            source = ROOT / name
+            (shutil.copytree if source.is_dir() else shutil.copy)(source, copy / name)
+        for name in ("zoo", "benchmarks"):
+            (copy / name).symlink_to(ROOT / name)
+        (copy / "tfgen" / mutant.file).write_text(mutant.applied())
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
+        first, *rest = shlex.split(mutant.tests)
+        files = [first, *(word for word in rest if word.endswith(".py"))]
+        options = [word for word in rest if not word.endswith(".py")]
+        command += [*(f"tests/{file}" for file in files), *options]
+        environment = {**os.environ, "PYTHONPATH": str(copy)}
+        try:
+            code = subprocess.run(
+                command, cwd=copy, env=environment, timeout=SECONDS, capture_output=True
+            ).returncode
+        except subprocess.TimeoutExpired:
+            return "undecided", time.perf_counter() - start
+    # pytest: 0 all passed, 1 a test failed, anything else says that the tests did not run.
+    return {0: "survived", 1: "killed"}.get(code, "broken"), time.perf_counter() - start
+
+
+def main() -> int:
+    parser = common.parser(__doc__, repeats=None)
+    parser.add_argument("--list", action="store_true", help="list the mutants and stop")
+    parser.add_argument("--only", nargs="*", default=[], help="files of tfgen, e.g. noise.py")
+    parser.add_argument("--numbers", nargs="*", type=int, default=[], help="as listed")
+    arguments = parser.parse_args()
+    chosen = [
+        mutant
+        for mutant in mutants()
+        if (not arguments.only or mutant.file in arguments.only)
+        and (not arguments.numbers or mutant.number in arguments.numbers)
+    ]
+    if arguments.list:
+        for mutant in chosen:
+            print(f"{mutant.number:3} {mutant.file}: {mutant.change}")
+        return 0
+    rows, found = [], []
+    for mutant in chosen:
+        result, seconds = verdict(mutant)
+        print(f"{mutant.number:3} {result:9} {seconds:5.0f} s  {mutant.change}", file=sys.stderr)
+        found.append({**mutant._asdict(), "verdict": result, "seconds": seconds})
+        rows.append([str(mutant.number), mutant.file, result, f"{seconds:.0f}", mutant.change])
+    return common.finish(
+        common.format_table(("mutant", "file", "verdict", "seconds", "change"), rows),
+        {"mutants": found},
+        all(row["verdict"] == "killed" for row in found),
+        "every mutant is killed",
+        arguments.json,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,33 @@
+"""The list of mutants in benchmarks/mutants.py fits the code."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def mutants(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import mutants
+
+    yield mutants
+    for name in ("mutants", "common"):
+        sys.modules.pop(name, None)
+
+
+def test_every_mutant_changes_one_place(mutants):
+    listed = mutants.mutants()
+    assert len(listed) >= 60
+    for mutant in listed:
+        changed = mutant.applied()
+        compile(changed, mutant.file, "exec")
+        assert mutant.text != mutant.changed
+
+
+def test_a_mutant_whose_line_is_gone_is_told(mutants):
+    stale = mutants.mutants()[0]._replace(text="no such line")
+    with pytest.raises(ValueError, match=r"must occur once in noise\.py, found 0 times"):
+        stale.applied()
