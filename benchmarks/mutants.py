@@ -91,7 +91,7 @@ MUTANTS: dict[tuple[str, str], list[tuple[str, str]]] = {
             "mean = tf.clip_by_value(mean, 0.0, num_levels - 2.0)",
         ),
     ],
-    ("distributions/levels.py", "test_pixel_models.py -k 'frequencies or sharpens or reference'"): [
+    ("distributions/levels.py", "test_distributions.py -k draw"): [
         ("first < tf.sigmoid(logit / temperature)", "first < tf.sigmoid(logit)"),
         ("first < tf.sigmoid(logit / temperature)", "first > tf.sigmoid(logit / temperature)"),
         ("* reached[:, -1:] > reached", "* reached[:, -1:] < reached"),

@@ -148,6 +148,58 @@ def test_float64_stays():
         assert distributions.mean_images(name, double, num_levels, SHAPE[-1]).dtype == tf.float32
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "gaussian"])
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_draws_follow_log_prob(name, temperature):
+    """The inverse of the distribution function, at uniform numbers; sharper when it is colder."""
+    num_levels, count = NAMES[name], 20_000
+    outputs = distributions.outputs_per_channel(name, num_levels, num_mixtures=1)
+    row = np.float32([[0.4, 0.3, 1.1, -0.5, 0.2][:outputs]])
+    if name == "discretized_logistic_mixture":  # temperature scales its noise
+        cold = row + np.float32([[0.0, 0.0, np.log(temperature)]])
+    else:
+        cold = row / temperature
+    levels = np.arange(num_levels, dtype=np.float32)[:, None]
+    table = tf.constant(np.repeat(cold, num_levels, 0))
+    probabilities = np.exp(distributions.log_prob(name, table, levels, num_levels))[:, 0]
+    rng = np.random.default_rng(0)
+    uniforms = rng.uniform(size=(count, distributions.num_uniforms(name))).astype(np.float32)
+    parameters = tf.constant(np.repeat(row, count, 0))
+    drawn = distributions.draw(name, parameters, uniforms, num_levels, temperature).numpy()
+    counts = np.bincount(drawn.astype(int), minlength=num_levels)
+    np.testing.assert_allclose(counts / count, probabilities, atol=0.015)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "gaussian"])
+def test_draws_without_noise_take_the_likeliest(name):
+    num_levels = NAMES[name]
+    outputs = distributions.outputs_per_channel(name, num_levels, num_mixtures=2)
+    drawn = np.random.default_rng(0).normal(size=(50, outputs))
+    parameters = tf.constant(drawn, tf.float32)
+    uniforms = np.full((50, distributions.num_uniforms(name)), 0.999, np.float32)
+    drawn = distributions.draw(name, parameters, uniforms, num_levels, 0.0).numpy()
+    if name == "discretized_logistic_mixture":  # the centre of the likeliest component
+        logits, loc, _ = distributions.mixture_parameters(parameters, num_levels, 1)
+        which = np.argmax(logits.numpy()[:, 0], 1)
+        loc = np.take_along_axis(loc[:, 0].numpy(), which[:, None], 1)[:, 0]
+        expected = np.clip(np.round(loc), 0, num_levels - 1)
+    else:
+        levels = np.broadcast_to(np.arange(num_levels, dtype=np.float32), (50, num_levels))
+        repeated = tf.repeat(parameters[:, None], num_levels, 1)
+        values = distributions.log_prob(name, repeated, levels[..., None], num_levels)[..., 0]
+        expected = np.argmax(values, 1)
+    np.testing.assert_array_equal(drawn, expected)
+
+
+def test_an_outcome_without_probability_is_never_drawn():
+    """Not even by the largest uniform number there is."""
+    logits = np.float32([[0.0, 1.0, -np.inf], [-np.inf, 0.0, -np.inf]])
+    top = np.float32([1 - 2.0**-24] * 2)
+    assert distributions.draw_categorical(logits, top, 1.0).numpy().tolist() == [1, 1]
+    low = np.float32([2.0**-24] * 2)
+    assert distributions.draw_categorical(logits, low, 1.0).numpy().tolist() == [0, 1]
+
+
 def test_channels_have_their_own_parameters():
     """Output i * n + j belongs to channel i."""
     for name, num_levels in NAMES.items():
