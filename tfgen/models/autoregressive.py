@@ -14,13 +14,13 @@ its context:
 
 import math
 import os
-from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from tfgen import checks, distributions, layers, noise, pixels
 from tfgen.models.endpoints import ROWS
+from tfgen.models.generative import Labels, Seed
 from tfgen.models.sampler import Sampler
 from tfgen.models.token_networks import TokenModel
 from tfgen.models.tokens import pattern_logits
@@ -168,8 +168,8 @@ class AutoregressiveModel(TokenModel):
         images: np.ndarray,
         mask: np.ndarray,
         *,
-        labels: Sequence[int] | int | None = None,
-        seed: int | Sequence[int] | None = None,
+        labels: Labels = None,
+        seed: Seed = None,
         temperature: float = 1.0,
         batch_size: int | None = None,
         verbose: int = 0,
@@ -230,7 +230,7 @@ class AutoregressiveModel(TokenModel):
         self,
         images: np.ndarray,
         *,
-        labels: Sequence[int] | int | None = None,
+        labels: Labels = None,
         order: int = 0,
     ) -> np.ndarray:
         """Returns log p of each pixel given those before it, nats.
