@@ -12,9 +12,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfgen import checks, layers, noise, pixels
+from tfgen import checks, distributions, layers, noise, pixels
 from tfgen.models import priors
-from tfgen.models.generative import GenerativeModel, check_pixel_distribution, with_labels
+from tfgen.models.generative import GenerativeModel, with_labels
 from tfgen.models.ladder import BottomUp, Encode, TopDown
 
 __all__ = ["HierarchicalVAE"]
@@ -111,7 +111,7 @@ class HierarchicalVAE(GenerativeModel):
     ):
         super().__init__(image_shape, num_levels, num_classes, seed, **kwargs)
         self.keep(locals())
-        check_pixel_distribution(pixel_distribution, num_levels)
+        distributions.check_pixel_distribution(pixel_distribution, num_levels)
         layers.check_strides(self.image_shape, filters)
         checks.one_of("prior", prior, PRIORS)
         if not len(filters) == len(groups) == len(group_channels):
@@ -139,7 +139,7 @@ class HierarchicalVAE(GenerativeModel):
         self.build()
 
     def _build_networks(self) -> None:
-        per_channel = layers.outputs_per_channel(
+        per_channel = distributions.outputs_per_channel(
             self.pixel_distribution, self.num_levels, self.num_mixtures
         )
         images = keras.Input(self.image_shape, name="images")
@@ -181,27 +181,36 @@ class HierarchicalVAE(GenerativeModel):
         self, latents: np.ndarray | tf.Tensor, *, labels: Sequence[int] | int | None = None
     ) -> Any:
         """Returns p(x | latents), a TFP distribution over levels; its `sample` draws pixels."""
+        from tfgen.distributions.tfp import pixel_distribution
+
         latents = self.check_latents(latents)
         labels = pixels.check_labels(labels, self.num_classes, latents.shape[0])
-        return self._pixels(self.decoder(with_labels(latents, labels)))
-
-    def _pixels(self, parameters):
-        from tfgen import distributions
-
-        return distributions.pixel_distribution(
+        return pixel_distribution(
             self.pixel_distribution,
-            parameters,
+            self.decoder(with_labels(latents, labels)),
             self.num_levels,
             self.image_shape[2],
-            self.log_scale if self.pixel_distribution == "gaussian" else None,
+            self._pixel_log_scale,
         )
+
+    @property
+    def _pixel_log_scale(self):
+        """The learned log of the standard deviation of "gaussian" pixels, or None."""
+        return self.log_scale if self.pixel_distribution == "gaussian" else None
+
+    def _log_pixels(self, levels, parameters):
+        """log p(x | z) in nats, (batch,)."""
+        log_probs = distributions.log_prob(
+            self.pixel_distribution, parameters, levels, self.num_levels, self._pixel_log_scale
+        )
+        return tf.reduce_sum(log_probs, (1, 2, 3))
 
     def mean_image(self, latents, labels):
         """Returns the mean of p(x | latents), float32 grey values in [0, 255]."""
-        from tfgen import distributions
-
         parameters = self.decoder(with_labels(latents, labels))
-        return distributions.images_mean(self._pixels(parameters), self.num_levels)
+        return distributions.mean_images(
+            self.pixel_distribution, parameters, self.num_levels, self.image_shape[2]
+        )
 
     # Objective -------------------------------------------------------------------------------
 
@@ -213,7 +222,7 @@ class HierarchicalVAE(GenerativeModel):
         walk = self.top_down.infer(features, drawn, labels, masks)
         # -log p(x | z),   z ~ q(z | x)
         levels = pixels.images_to_levels(images, self.num_levels)
-        reconstruction = -self._pixels(walk["parameters"]).log_prob(levels)
+        reconstruction = -self._log_pixels(levels, walk["parameters"])
         # KL(q(eps_l | eps_<l, x) || p(eps_l)) of each group, (batch, groups)
         kl = tf.stack(walk["kl"], 1)
         beta = self.beta
@@ -277,7 +286,7 @@ class HierarchicalVAE(GenerativeModel):
             drawn = noise.normal(seeds, (k * self.latent_dim,), stream=index)
             drawn = tf.reshape(drawn, (-1, self.latent_dim))
             walk = self.top_down.infer(features, drawn, repeated)
-            log_pixels = self._pixels(walk["parameters"]).log_prob(levels)
+            log_pixels = self._log_pixels(levels, walk["parameters"])
             log_weights = tf.reshape(log_pixels + tf.add_n(walk["log_ratio"]), (rows, k))
             used = index * k + tf.range(k) < num_samples
             log_weights = tf.where(used, log_weights, -math.inf)
