@@ -42,7 +42,7 @@ def test_endpoints_after_adapters_have_trained(first_case, tmp_path):
 def test_features_of_a_classifier_after_adapters_have_trained(tmp_path):
     model = laws.randomised(Classifier((8, 8, 1), 3, filters=(4,), feature_units=5))
     before = model.features(IMAGES)
-    model.enable_lora(2, "encoder")
+    model.enable_lora(2, "encoder_trunk")
     model.compile(keras.optimizers.Adam(0.1), jit_compile=False)
     model.fit(IMAGES, np.arange(8) % 3, epochs=3, verbose=0)
     assert (model.features(IMAGES) != before).any()
