@@ -23,7 +23,8 @@ HOOKS = {
 }
 # Files with untyped public arguments, and how many: numbers only shrink.
 STILL_UNTYPED: dict[str, int] = {
-    "tfgen/export.py": 2,
+    "tfgen/export.py": 1,
+    "tfgen/formats.py": 1,
     "tfgen/layers.py": 15,
     "tfgen/models/autoregressive.py": 22,
     "tfgen/models/pixel_cnn.py": 67,
