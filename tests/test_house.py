@@ -37,7 +37,7 @@ FLOORS = (
     ("data",),
     ("plots", "pictures"),
     ("training",),
-    ("evaluation", "cards"),
+    ("evaluation", "cards", "drafts"),
     ("serving",),
     ("cli",),
 )
