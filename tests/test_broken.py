@@ -126,8 +126,8 @@ def test_whole_sampling():
 
 
 class DecodesWithoutLabels(VAE):
-    def _pixels(self, latents, labels):
-        return super()._pixels(latents, None if labels is None else tf.zeros_like(labels))
+    def mean_image(self, latents, labels):
+        return super().mean_image(latents, None if labels is None else tf.zeros_like(labels))
 
 
 class ScoresWithoutLabels(VAE):
