@@ -70,6 +70,7 @@ def test_configuration_and_preset_round_trips(fitted, tmp_path):
         "filters": (3, 5),
         "num_blocks": 0,
         "feature_units": 6,
+        "stem": 2,
         "label_smoothing": 0.1,
         "seed": 7,
     }
