@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from tfgen import layers
-from tfgen.models.trunk import Column, Row, Trunk
+from tfgen.models.trunk import Column, Conditions, Row, Trunk
 
 __all__ = ["AttentiveTrunk", "CausalAttention"]
 
@@ -56,7 +56,14 @@ class CausalAttention(keras.layers.Layer):
         found = layers.seeded_dropout(found, self.dropout, conditions.seeds, self.stream)
         return x + self._gate(found)
 
-    def look(self, x, above, in_row, row, column):
+    def look(
+        self,
+        x: tf.Tensor,
+        above: tuple,
+        in_row: tuple,
+        row: tf.Tensor,
+        column: tf.Tensor,
+    ) -> tf.Tensor:
         """Returns one position's output.
 
         Args:
@@ -80,7 +87,7 @@ class CausalAttention(keras.layers.Layer):
         )
         return x + self._gate(tf.reshape(found, (-1, self.channels)))
 
-    def keys_and_values(self, x, tokens, places: int):
+    def keys_and_values(self, x: tf.Tensor, tokens: tf.Tensor, places: int) -> tuple:
         """Returns k and v of positions (places, batch, ...): (batch * heads, places, size) each."""
         both = layers.matmul(tf.concat([x, tokens], -1), tf.cast(self.key_value.kernel, x.dtype))
         return tuple(
@@ -129,7 +136,7 @@ class AttentiveTrunk(Trunk):
     def call(self, tokens, conditions):
         return self.attention(self.trunk(tokens, conditions), tokens, conditions)
 
-    def start(self, conditions):
+    def start(self, conditions: Conditions) -> tuple:
         """The other trunk's cache, and room for the keys and values of every row."""
         rows, columns = self.grid_shape
         return self.trunk.start(conditions), self._room(conditions, rows * columns)
@@ -140,11 +147,13 @@ class AttentiveTrunk(Trunk):
         zeros = tf.zeros((batch * attention.heads, places, attention.size), self.compute_dtype)
         return zeros, zeros
 
-    def step_kernels(self):
+    def step_kernels(self) -> tuple:
         """Those of the other trunk."""
         return self.trunk.step_kernels()
 
-    def begin_row(self, cache, above, row, conditions):
+    def begin_row(
+        self, cache: tuple, above: tf.Tensor, row: tf.Tensor, conditions: Conditions
+    ) -> Row:
         """The other trunk's row; the state also holds what attention looks at, and where it is."""
         inner_cache, keys_above = cache
         inner = self.trunk.begin_row(inner_cache, above, row, conditions)
@@ -154,7 +163,7 @@ class AttentiveTrunk(Trunk):
         state = (inner.state, keys_above, in_row, before, row, tf.constant(0))
         return Row(inner.terms, state, (inner.known, keys_above))
 
-    def step(self, state, left, terms, kernels):
+    def step(self, state: tuple, left: tuple, terms: tuple, kernels: tuple) -> Column:
         """Adds the key and value of the column before, then looks."""
         inner_state, above, in_row, before, row, column = state
         trunk = self.trunk
@@ -167,7 +176,14 @@ class AttentiveTrunk(Trunk):
         state = (inner.state, above, in_row, inner.features, row, column + 1)
         return Column(features, state, (*inner.recorded, inner.features))
 
-    def end_row(self, cache, known, recorded, tokens, conditions):
+    def end_row(
+        self,
+        cache: tuple,
+        known: tuple,
+        recorded: tuple,
+        tokens: tf.Tensor,
+        conditions: Conditions,
+    ) -> tuple:
         """The keys and values of the row come in at the end."""
         inner_known, above = known
         inner = self.trunk.end_row(cache[0], inner_known, recorded[:-1], tokens, conditions)

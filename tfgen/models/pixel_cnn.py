@@ -12,7 +12,7 @@ from tfgen import checks, layers
 from tfgen.models.attention import AttentiveTrunk, CausalAttention
 from tfgen.models.autoregressive import AutoregressiveModel
 from tfgen.models.residual_trunk import ResidualTrunk
-from tfgen.models.trunk import Column, PositionMap, Row, Trunk, plus
+from tfgen.models.trunk import Column, Conditions, PositionMap, Row, Trunk, plus
 
 __all__ = ["PixelCNN"]
 
@@ -234,13 +234,15 @@ class GatedTrunk(Trunk):
             v, h = block(v, h, conditions)
         return keras.ops.elu(h)
 
-    def start(self, conditions):
+    def start(self, conditions: Conditions) -> tuple:
         """elu v of the row above for each block."""
         batch = tf.shape(conditions.order)[0]
         row = tf.zeros((self.columns, batch, self.filters), self.compute_dtype)
         return (row,) * len(self.blocks)
 
-    def begin_row(self, cache, above, row, conditions):
+    def begin_row(
+        self, cache: tuple, above: tf.Tensor, row: tf.Tensor, conditions: Conditions
+    ) -> Row:
         """The whole vertical stack; what remains for the columns is the horizontal one."""
         v = self.first_v.apply_rows_above(above) + self.position.row(row, conditions.order)
         link = tf.cast(self.first_link.kernel, self.compute_dtype)
@@ -253,12 +255,12 @@ class GatedTrunk(Trunk):
         column = tf.zeros((tf.shape(conditions.order)[0], self.filters), self.compute_dtype)
         return Row(tuple(terms), tuple((column, column) for _ in self.blocks), tuple(known))
 
-    def step_kernels(self):
+    def step_kernels(self) -> tuple:
         """Those of the horizontal stack."""
         stack = (self.first_h, *(block.horizontal for block in self.blocks))
         return tuple(layer.left_kernel() for layer in stack)
 
-    def step(self, state, left, terms, kernels):
+    def step(self, state: tuple, left: tuple, terms: tuple, kernels: tuple) -> Column:
         """The horizontal stack at one column; the state is elu h of two columns for each block."""
         h = self.first_h.apply_left(list(left), kernels[0]) + terms[0]
         new_state = []
@@ -270,7 +272,14 @@ class GatedTrunk(Trunk):
             new_state.append((near, x))
         return Column(keras.ops.elu(h), tuple(new_state))
 
-    def end_row(self, cache, known, recorded, tokens, conditions):
+    def end_row(
+        self,
+        cache: tuple,
+        known: tuple,
+        recorded: tuple,
+        tokens: tf.Tensor,
+        conditions: Conditions,
+    ) -> tuple:
         """The vertical stack of the row is known since it began."""
         return known
 

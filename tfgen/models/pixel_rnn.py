@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tfgen import checks, layers
 from tfgen.models.autoregressive import AutoregressiveModel
-from tfgen.models.trunk import Column, PositionMap, Row, Trunk
+from tfgen.models.trunk import Column, Conditions, PositionMap, Row, Trunk
 
 __all__ = ["PixelRNN"]
 
@@ -319,13 +319,15 @@ class RecurrentTrunk(Trunk):
             x = block(x, tokens, conditions)
         return keras.ops.elu(x)
 
-    def start(self, conditions):
+    def start(self, conditions: Conditions) -> tuple:
         """The states of each layer in the row above."""
         batch = tf.shape(conditions.order)[0]
         row = tf.zeros((self.columns, batch, self.filters), self.compute_dtype)
         return tuple(block.start(row) for block in self.blocks)
 
-    def begin_row(self, cache, above, row, conditions):
+    def begin_row(
+        self, cache: tuple, above: tf.Tensor, row: tf.Tensor, conditions: Conditions
+    ) -> Row:
         """The taps of the first layer on the rows above, and what each layer's states add."""
         terms = [self.first.apply_rows_above(above) + self.position.row(row, conditions.order)]
         for block, states in zip(self.blocks, cache, strict=True):
@@ -333,11 +335,11 @@ class RecurrentTrunk(Trunk):
         zeros = tf.zeros((tf.shape(conditions.order)[0], self.filters), self.compute_dtype)
         return Row(tuple(terms), tuple(block.first_column(zeros) for block in self.blocks))
 
-    def step_kernels(self):
+    def step_kernels(self) -> tuple:
         """Of the first layer, then of each layer of LSTMs."""
         return (self.first.left_kernel(), *(block.step_kernel() for block in self.blocks))
 
-    def step(self, state, left, terms, kernels):
+    def step(self, state: tuple, left: tuple, terms: tuple, kernels: tuple) -> Column:
         """Every layer at one column; each has two terms and records two tensors."""
         x = self.first.apply_left(list(left), kernels[0]) + terms[0]
         terms = iter(terms[1:])
@@ -348,7 +350,14 @@ class RecurrentTrunk(Trunk):
             recorded += record
         return Column(keras.ops.elu(x), tuple(new_state), tuple(recorded))
 
-    def end_row(self, cache, known, recorded, tokens, conditions):
+    def end_row(
+        self,
+        cache: tuple,
+        known: tuple,
+        recorded: tuple,
+        tokens: tf.Tensor,
+        conditions: Conditions,
+    ) -> tuple:
         """The states of the whole row."""
         recorded = iter(recorded)
         return tuple(

@@ -8,13 +8,14 @@ Dinh et al., "Density estimation using Real NVP", 2017.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 from tfgen import layers
 
-__all__ = ["coupling_network", "forward", "inverse"]
+__all__ = ["coupling_network", "flow", "forward", "inverse"]
 
 LARGEST_LOG_SCALE = 2.0
 
@@ -48,6 +49,30 @@ def coupling_network(
     return keras.Model(given, [shift, log_scale], name=name)
 
 
+def flow(base: Any, couplings: Sequence[keras.Model]) -> Any:
+    """Returns the flow of a `VAE` as a TFP distribution.
+
+        z = f_1(reverse(f_2(reverse(... u)))),   u ~ base
+
+    Args:
+        base: A TFP distribution of vectors, N(0, I).
+        couplings: Networks from the first half of a vector to the shift and log scale of the rest.
+    """
+    import tensorflow_probability as tfp
+
+    tfb, latent_dim = tfp.bijectors, int(base.event_shape[0])
+    chain = []
+    for network in couplings:
+        coupling = tfb.RealNVP(
+            num_masked=latent_dim // 2, shift_and_log_scale_fn=_coupling(network)
+        )
+        chain += [coupling, tfb.Permute(list(range(latent_dim))[::-1])]
+    # Explicit names: TFP's defaults concatenate the names of all parts into every op of the export.
+    return tfp.distributions.TransformedDistribution(
+        base, tfb.Chain(chain, name="flow"), name="prior"
+    )
+
+
 def forward(
     couplings: Sequence[keras.Model], noise: tf.Tensor, labels: tf.Tensor | None = None
 ) -> tf.Tensor:
@@ -77,3 +102,14 @@ def inverse(
 def _halves(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     kept = x.shape[-1] // 2
     return x[:, :kept], x[:, kept:]
+
+
+def _coupling(network):
+    """Adapts a Keras network on rows to RealNVP's function of tensors of any rank."""
+
+    def shift_and_log_scale(kept, _, **__):
+        outputs = network(tf.reshape(kept, (-1, kept.shape[-1])))
+        leading = tf.shape(kept)[:-1]
+        return [tf.reshape(o, tf.concat([leading, o.shape[-1:]], 0)) for o in outputs]
+
+    return shift_and_log_scale

@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from tfgen import layers
-from tfgen.models.trunk import Column, PositionMap, Row, Trunk, plus
+from tfgen.models.trunk import Column, Conditions, PositionMap, Row, Trunk, plus
 
 __all__ = ["ResidualTrunk"]
 
@@ -76,25 +76,27 @@ class ResidualTrunk(Trunk):
             x = block(x, conditions)
         return keras.ops.elu(x)
 
-    def start(self, conditions):
+    def start(self, conditions: Conditions) -> tuple:
         """The bottleneck of each block in the row above."""
         batch = tf.shape(conditions.order)[0]
         row = tf.zeros((self.columns, batch, self.filters), self.compute_dtype)
         return (row,) * len(self.blocks)
 
-    def begin_row(self, cache, above, row, conditions):
+    def begin_row(
+        self, cache: tuple, above: tf.Tensor, row: tf.Tensor, conditions: Conditions
+    ) -> Row:
         """The taps of every layer on the rows above."""
         first = self.first.apply_rows_above(above) + self.position.row(row, conditions.order)
         terms = [block.row(x, conditions) for block, x in zip(self.blocks, cache, strict=True)]
         column = tf.zeros((tf.shape(conditions.order)[0], self.filters), self.compute_dtype)
         return Row((first, *terms), (column,) * len(self.blocks))
 
-    def step_kernels(self):
+    def step_kernels(self) -> tuple:
         """The taps of every layer on the current row."""
         stack = (self.first, *(block.masked for block in self.blocks))
         return tuple(layer.left_kernel() for layer in stack)
 
-    def step(self, state, left, terms, kernels):
+    def step(self, state: tuple, left: tuple, terms: tuple, kernels: tuple) -> Column:
         """The taps on the current row; the state is the bottleneck of each block to the left."""
         x = self.first.apply_left(list(left), kernels[0]) + terms[0]
         new_state = []
@@ -105,6 +107,13 @@ class ResidualTrunk(Trunk):
             new_state.append(bottleneck)
         return Column(keras.ops.elu(x), tuple(new_state), tuple(new_state))
 
-    def end_row(self, cache, known, recorded, tokens, conditions):
+    def end_row(
+        self,
+        cache: tuple,
+        known: tuple,
+        recorded: tuple,
+        tokens: tf.Tensor,
+        conditions: Conditions,
+    ) -> tuple:
         """The bottlenecks of the whole row."""
         return recorded

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfgen import checks, distributions, layers, noise, pixels
+from tfgen.models import priors
 from tfgen.models.generative import GenerativeModel, Labels, with_labels
 
 __all__ = ["VAE"]
@@ -163,26 +164,14 @@ class VAE(GenerativeModel):
         """Returns p(z), a TFP distribution with event shape (latent_dim,)."""
         import tensorflow_probability as tfp
 
-        tfd, tfb = tfp.distributions, tfp.bijectors
+        tfd = tfp.distributions
         base = tfd.Independent(
             tfd.Normal(tf.zeros([self.latent_dim]), tf.ones([self.latent_dim])), 1
         )
         if self.prior == "standard_normal":
             return base
         if self.prior == "flow":
-            # z = f_1(reverse(f_2(reverse(... eps)))): each half is moved given the other.
-            reverse = list(range(self.latent_dim))[::-1]
-            chain = []
-            for network in self.couplings:
-                chain += [
-                    tfb.RealNVP(
-                        num_masked=self.latent_dim // 2,
-                        shift_and_log_scale_fn=_coupling(network),
-                    ),
-                    tfb.Permute(reverse),
-                ]
-            # Made-up names would join those of all parts, for each operation of an export.
-            return tfd.TransformedDistribution(base, tfb.Chain(chain, name="flow"), name="prior")
+            return priors.flow(base, self.couplings)
         greys = pixels.levels_to_greys(tf.sigmoid(self.pseudo_inputs), 2)
         whole = greys + tf.stop_gradient(tf.round(greys) - greys)  # straight-through rounding
         labels = None
@@ -351,17 +340,6 @@ def _repeated(body, times: int, state: tuple) -> tuple:
     if times == 1:
         return body(*state)
     return tf.while_loop(lambda index, _: index < times, body, state, parallel_iterations=1)
-
-
-def _coupling(network):
-    """Adapts a Keras network on rows to RealNVP's function of tensors of any rank."""
-
-    def shift_and_log_scale(kept, _, **__):
-        outputs = network(tf.reshape(kept, (-1, kept.shape[-1])))
-        leading = tf.shape(kept)[:-1]
-        return [tf.reshape(o, tf.concat([leading, o.shape[-1:]], 0)) for o in outputs]
-
-    return shift_and_log_scale
 
 
 def _log_normal(posterior, eps):
