@@ -15,7 +15,8 @@ SHIPPED = zoo.list_models(kind=None)
 # What an entry's name begins with says its family.
 NAMES = {
     "AutoEncoder": ("ae",),
-    "VAE": ("vae", "cvae"),
+    "VAE": ("vae",),
+    "HierarchicalVAE": ("vae", "cvae"),
     "GAN": ("gan", "wgan", "cgan"),
     "PixelCNN": ("pixelcnn", "cpixelcnn"),
     "PixelRNN": ("pixelrnn",),
