@@ -11,7 +11,7 @@ __all__ = ["catalogue"]
 
 PACKAGE = Path(__file__).resolve().parents[1]
 ZOOS = (PACKAGE / "_zoo", PACKAGE.parent / "zoo")  # installed; in a clone
-QUALITY = "Frechet classifier distance, samples / real train images"
+QUALITY = "Frechet distance, samples / real images"
 
 
 def catalogue(repository: Repository) -> list[dict[str, Any]]:
