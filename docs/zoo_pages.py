@@ -85,7 +85,8 @@ def readme_table() -> str:
     """Returns the table of README: one row and one result per entry."""
     lines = ["| model | what it is | result |", "|---|---|---|"]
     for entry in entries():
-        name, description = entry["name"], entry["recipe"]["description"].rstrip(".")
+        name = entry["name"]
+        description = entry["recipe"]["description"].partition(". ")[0].rstrip(".")
         lines.append(f"| [`{name}`](zoo/{name}/card.md) | {description} | {headline(entry)} |")
     return "\n".join(lines) + "\n"
 
