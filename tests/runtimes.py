@@ -1,7 +1,8 @@
 """Exports to other formats, run in an environment of their own that has no TensorFlow.
 
-`python tests/runtimes.py docs/exports.md` exports each family, runs every file in every runtime
-that reads it, and writes the tables between the markers of that page.
+`python tests/runtimes.py docs/exports.md [CONFIGURATION...]` exports each family, runs every file
+in every runtime that reads it, and writes the table between the markers of that page. Without names
+of configurations, the first one of each family.
 """
 
 import json
@@ -70,7 +71,8 @@ def main() -> None:
     import conftest
 
     page = Path(sys.argv[1])
-    chosen = [case for case in conftest.CASES if case.name in sys.argv[2:] or not sys.argv[2:]]
+    asked = sys.argv[2:]
+    chosen = [case for case in conftest.CASES if case.name in asked or case.is_first > bool(asked)]
     lines = [
         "| family, configuration | endpoint | ONNX Runtime | OpenVINO | LiteRT | JAX (StableHLO) |",
         "|---|---|---|---|---|---|",

@@ -28,12 +28,12 @@ from tfgen import VAE, export, model_repository, zoo
 BATCH = 5
 TINY = {str(case): case for case in CASES}
 SHIPPED = zoo.list_models()
-FAST = {"vae_mnist", *(name for name, case in TINY.items() if case.is_first)}
+FAST = {"vae_2d_mnist", *(name for name, case in TINY.items() if case.is_first)}
 EVERY_TINY, EVERY = (
     [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in names]
     for names in (TINY, (*TINY, *SHIPPED))
 )
-COMMITTED = Path(__file__).resolve().parents[1] / "saved_models" / "vae_mnist" / "1"
+COMMITTED = Path(__file__).resolve().parents[1] / "saved_models" / "vae_2d_mnist" / "1"
 INPUTS = {"images", "latents", "labels", "mask", "seed"}
 OUTPUTS = {"images", "image_bytes", "latents", "log_likelihood", "score"}
 ENDPOINTS = {

@@ -46,19 +46,19 @@ def test_models_config_lists_what_is_committed():
     text = (FOLDER / "models.config").read_text()
     message = text_format.Parse(text, model_server_config_pb2.ModelServerConfig())
     served = {config.name: config for config in message.model_config_list.config}
-    assert served["vae_mnist"].base_path == "/models/vae_mnist"
-    assert served["vae_mnist"].model_platform == "tensorflow"
-    assert next(iter(model_repository.versions(FOLDER / "vae_mnist"))) == 1
+    assert served["vae_2d_mnist"].base_path == "/models/vae_2d_mnist"
+    assert served["vae_2d_mnist"].model_platform == "tensorflow"
+    assert next(iter(model_repository.versions(FOLDER / "vae_2d_mnist"))) == 1
 
 
 def test_the_committed_version_is_the_shipped_entry():
     """Its weights are those of the zoo, and it answers as the model does."""
-    path = FOLDER / "vae_mnist" / "1"
+    path = FOLDER / "vae_2d_mnist" / "1"
     details = exported.metadata(path)
-    info = zoo.info("vae_mnist")
-    fix = "run `tfgen export vae_mnist --version 1` on an emptied saved_models/vae_mnist"
-    assert details["zoo"] == {"name": "vae_mnist", "sha256": info["sha256"]}, fix
-    model = zoo.load("vae_mnist")
+    info = zoo.info("vae_2d_mnist")
+    fix = "run `tfgen export vae_2d_mnist --version 1` on an emptied saved_models/vae_2d_mnist"
+    assert details["zoo"] == {"name": "vae_2d_mnist", "sha256": info["sha256"]}, fix
+    model = zoo.load("vae_2d_mnist")
     assert set(details["signatures"]) == set(model.signatures()), fix
     loaded = tf.saved_model.load(str(path)).signatures
     images = loaded["sample"](seed=tf.range(16, dtype=tf.int64))["images"]
@@ -109,7 +109,7 @@ def test_docker_compose():
         assert set(service["ports"]) == {f"127.0.0.1:{port}:{port}" for port in PORTS.values()}
         kind, shell, option, script = service["healthcheck"]["test"]
         assert (kind, shell, option) == ("CMD", "bash", "-c")
-        assert "GET /v1/models/vae_mnist " in script
+        assert "GET /v1/models/vae_2d_mnist " in script
     reserved = services["serving-gpu"]["deploy"]["resources"]["reservations"]["devices"]
     assert reserved == [{"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}]
     assert "deploy" not in services["serving"]
@@ -121,7 +121,7 @@ def test_the_health_check_of_docker_compose(state):
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
-            assert self.path == "/v1/models/vae_mnist"
+            assert self.path == "/v1/models/vae_2d_mnist"
             self.send_response(200)
             self.end_headers()
             answer = {"model_version_status": [{"version": "1", "state": state}]}
@@ -169,7 +169,7 @@ def test_kubernetes_deployment(kubernetes):
     assert {port["name"]: port["containerPort"] for port in container["ports"]} == PORTS
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         assert container[probe]["httpGet"]["port"] in PORTS
-    assert container["readinessProbe"]["httpGet"]["path"] == "/v1/models/vae_mnist"
+    assert container["readinessProbe"]["httpGet"]["path"] == "/v1/models/vae_2d_mnist"
     for kind in ("requests", "limits"):
         assert set(container["resources"][kind]) == {"cpu", "memory"}
     mounts = {mount["name"]: mount for mount in container["volumeMounts"]}
@@ -214,7 +214,7 @@ def test_kserve(kubernetes):
     model = predictor["model"]
     assert model["modelFormat"] == {"name": "tensorflow"}
     claim = kubernetes["PersistentVolumeClaim"]["metadata"]["name"]
-    assert model["storageUri"] == f"pvc://{claim}/vae_mnist"
+    assert model["storageUri"] == f"pvc://{claim}/vae_2d_mnist"
     assert model["readinessProbe"]["httpGet"]["path"] == f"/v1/models/{name}"
     assert set(model["resources"]) == {"requests", "limits"}
 
@@ -230,8 +230,8 @@ def test_git_keeps_one_model():
         return run.returncode == 0
 
     assert ignored("saved_models/gan_mnist/1/saved_model.pb")
-    assert ignored("saved_models/vae_mnist/2/saved_model.pb")
-    assert not ignored("saved_models/vae_mnist/1/saved_model.pb")
+    assert ignored("saved_models/vae_2d_mnist/2/saved_model.pb")
+    assert not ignored("saved_models/vae_2d_mnist/1/saved_model.pb")
     assert not ignored("saved_models/models.config")
 
 
