@@ -487,4 +487,4 @@ def test_folder_with_a_truncated_image(tmp_path):
     content = (tmp_path / "001.png").read_bytes()
     (tmp_path / "001.png").write_bytes(content[: len(content) // 2])
     with pytest.raises(ValueError, match=r"001\.png must be a whole image file"):
-        data.load(tmp_path)
+        [data.load(tmp_path, split) for split in ("train", "validation", "test")]

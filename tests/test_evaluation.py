@@ -36,7 +36,7 @@ def test_likelihood_figures_are_the_mean_over_the_whole_split(vae):
 def test_several_orders_are_measured_in_the_first_one_alone_too():
     arguments = {"filters": 4, "num_blocks": 1, "head_units": 4, "num_classes": 10}
     model = PixelCNN((8, 8, 1), orders=2, pixel_distribution="categorical", **arguments)
-    laws.randomised(model)
+    laws.randomised(model, 0.5)
     images, labels = data.arrays("digits", "test")
     figures = likelihood.log_likelihood(model, "digits", verbose=0)
     assert list(figures) == [

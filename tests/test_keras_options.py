@@ -102,7 +102,7 @@ def checkpoint(subject, folder):
     path = str(folder / "best.weights.h5")
     with_callback(
         subject,
-        keras.callbacks.ModelCheckpoint(path, watched(subject), save_weights_only=True),
+        keras.callbacks.ModelCheckpoint(path, watched(subject), save_weights_only=True, mode="min"),
     )
     subject.model.load_weights(path)
 

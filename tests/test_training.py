@@ -329,6 +329,18 @@ def test_conditional_model_of_unlabelled_data(tmp_path):
         training.train(dataclasses.replace(recipe, batch_size=4), tmp_path / "run", verbose=0)
 
 
+def test_more_classes_in_the_data_than_in_the_model(tmp_path):
+    """XLA drops a check inside the graph: the fourth class would read another class's weights."""
+    images = np.zeros((50, 8, 8, 1), np.uint8)
+    np.savez(tmp_path / "own.npz", images=images, labels=np.arange(50) % 5)
+    recipe = dataclasses.replace(
+        RECIPE, model={**RECIPE.model, "num_classes": 3}, data=str(tmp_path / "own.npz")
+    )
+    with pytest.raises(ValueError, match=r"must be at least the 5 classes of .*; received 3"):
+        training.train(dataclasses.replace(recipe, batch_size=4), tmp_path / "run", verbose=0)
+    assert not (tmp_path / "run" / "recipe.json").exists()
+
+
 def test_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(OSError, match="file"):

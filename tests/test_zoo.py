@@ -296,5 +296,5 @@ def test_half_precision_refuses_what_it_cannot_hold(value, tmp_path):
 def test_load_evaluator():
     names = zoo.list_models(kind="evaluator")
     assert zoo.load_evaluator(names[0]).num_classes == 10
-    with pytest.raises(ValueError, match=f"name must be a classifier: {names[0]}.*is a HierarchicalVAE"):
+    with pytest.raises(ValueError, match=f"classifier: {names[0]}.*is a HierarchicalVAE"):
         zoo.load_evaluator("vae_mnist")

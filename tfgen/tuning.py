@@ -90,9 +90,10 @@ def lora_layers(model: keras.Model, patterns: Iterable[str]) -> dict[str, keras.
             walk(child, f"{name}/")
 
     walk(model, "")
-    unique = {id(layer): name for name, layer in reversed(found.items())}
     chosen = matching(found, patterns) if found else []
-    return {name: found[name] for name in chosen if unique[id(found[name])] == name}
+    # A layer that two networks share is named once, by the first of its names.
+    names = {id(found[name]): name for name in reversed(chosen)}
+    return {name: found[name] for name in chosen if names[id(found[name])] == name}
 
 
 def refuse_quantized(model: keras.Model) -> None:

@@ -141,9 +141,9 @@ def _dataset(model, data: tf.data.Dataset, with_labels: bool) -> tf.data.Dataset
             rule = f"images must have shape (batch, {wanted}); received"
             size = tf.shape(images)[1:]
             same = tf.reduce_all(tf.equal(size, model.image_shape))
-            tf.debugging.Assert(tf.equal(tf.size(size), 3), [rule, tf.shape(images)])
-            tf.debugging.Assert(same, [rule, tf.shape(images)])
-            images = tf.ensure_shape(images, (None, *model.image_shape))
+            tf.debugging.Assert(tf.equal(tf.size(size), 3), [rule, tf.shape(images)], summarize=8)
+            tf.debugging.Assert(same, [rule, tf.shape(images)], summarize=8)
+            images.set_shape((None, *model.image_shape))  # checked above, in clearer words
         tf.debugging.Assert(tf.reduce_max(images) != 1, [pixels.ZERO_ONE])
         if conditional:
             labels = tf.cast(rest[0], tf.int64)

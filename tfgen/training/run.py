@@ -174,6 +174,11 @@ def _open(recipe: Recipe, folder: Path, options: Options) -> Run:
             f"recipe: {recipe.data!r} needs at least two classes for a class-conditional model; "
             "its train split holds one. Leave num_classes out or use other data."
         )
+    if run.labelled and training.num_classes > model.num_classes:
+        raise ValueError(
+            f"recipe: model.num_classes must be at least the {training.num_classes} classes of "
+            f"{recipe.data!r}; received {model.num_classes}."
+        )
     first_images, _ = data.head(training, 1)
     pixels.check_images(first_images, model.image_shape, 256, f"recipe: data {recipe.data!r}")
     return run
