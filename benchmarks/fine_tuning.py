@@ -291,7 +291,7 @@ def main() -> int:
         scratch.append(zoo.load(arguments.name, load_weights=False).encoder.get_weights())
 
     def latents(images: np.ndarray) -> np.ndarray:
-        return model.encode(images).numpy()
+        return model.encode(images)
 
     # Before the encoder is trained on.
     accuracies = {

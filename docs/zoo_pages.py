@@ -72,10 +72,22 @@ def headline(entry: dict[str, Any]) -> str:
     return "" if accuracy is None else f"{accuracy:.1f} % 1-nearest-neighbour accuracy on latents"
 
 
+def measured(entry: dict[str, Any]) -> list[str]:
+    """Returns the results that the gallery shows: likelihood and quality of samples."""
+    ratio = frechet_ratio(entry)
+    found = [likelihood(entry), f"Fréchet ratio {ratio}" if ratio else ""]
+    return [one for one in found if one] or [headline(entry)]
+
+
 def training_time(entry: dict[str, Any]) -> str:
     """Returns how long the training took, and on what."""
     minutes = entry["training"]["seconds"] / 60
     return f"trained in {minutes:.0f} min on {entry['device']}"
+
+
+def short_device(entry: dict[str, Any]) -> str:
+    """Returns "2 CPU cores" as it is, and "GPU" for the many words that describe one."""
+    return "GPU" if "NVIDIA" in entry["device"] else entry["device"]
 
 
 # Tables
@@ -113,7 +125,7 @@ def comparison() -> str:
             likelihood(entry),
             frechet_ratio(entry),
             f"{entry['parameters'] / 1e6:.2f} M",
-            training_time(entry).removeprefix("trained in "),
+            f"{entry['training']['seconds'] / 60:.0f} min, {short_device(entry)}",
         )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
@@ -133,9 +145,19 @@ def gallery() -> str:
         if picture:
             text += [f"[![{name}](gallery/{name}/{picture})](gallery/{name}.md)", ""]
         text += [
-            f"**{headline(entry)}**, as `tfgen evaluate {name}` prints it; {training_time(entry)}. "
-            f"[Card of {name}](gallery/{name}.md)."
+            f"**{'; '.join(measured(entry))}**, as `tfgen evaluate {name} --check` prints again; "
+            f"{training_time(entry)}. [Card of {name}](gallery/{name}.md)."
         ]
+    text += [
+        "",
+        "## Judges",
+        "",
+        "Classifiers, in whose features samples are compared with images:",
+    ]
+    text += [""]
+    for entry in entries(kind="evaluator"):
+        accuracy = result(entry, "^test accuracy")
+        text += [f"- [{entry['name']}](gallery/{entry['name']}.md): {accuracy:.2f} % accuracy"]
     return "\n".join(text) + "\n"
 
 

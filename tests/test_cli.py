@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import tfgen_command
-from tfgen import PixelCNN, cli, data, presets, zoo
+from tfgen import PixelCNN, cli, data, evaluation, presets, zoo
 from tfgen.recipe import Recipe
 from tfgen_command import entries
 
@@ -428,6 +428,8 @@ LIGHT = (
     (("sample", "vae_mnist", "--num", "0"), 2),
     (("score", "vae_mnist", "--data", "mnst"), 2),
     (("evaluate",), 2),
+    (("evaluate", "--list"), 0),
+    (("evaluate", "vae_mnist", "--metric", "sampel_quality"), 2),
     (("serve", "--port", "70000"), 2),
 )
 
@@ -448,8 +450,10 @@ except SystemExit as stop:
         assert done.stderr.splitlines()[-1] == str(code), (arguments, done.stderr)
 
 
-def test_the_names_of_data_sets_are_the_librarys():
+def test_the_names_that_the_command_knows_are_the_librarys():
     assert list(entries.DATA_SETS) == data.names()
+    first_lines = {n: m.__doc__.strip().splitlines()[0] for n, m in evaluation.METRICS.items()}
+    assert first_lines == entries.METRICS
     assert entries.root() == presets.zoo_root()
     assert entries.names(evaluators=True) == zoo.list_models(kind=None)
 
@@ -470,7 +474,10 @@ def test_the_names_of_data_sets_are_the_librarys():
         (("interpolate", "{entry}", "{entry}/samples.png"), "even number"),
         (("complete", "{entry}", "--keep", "top"), "--keep"),
         (("evaluate", "{entry}", "--check", "--num-samples", "50"), "--num-samples"),
+        (("evaluate", "{entry}", "--metric", "sampel_quality"), "--metric must be one of"),
         (("evaluate", "{entry}", "--metric", "sampel_quality"), "Did you mean 'sample_quality'"),
+        (("recipe", "new", "--data", "digits", "--out", "a.json", "--family", "VEA"), "--family"),
+        (("recipe", "new", "--data", "digits", "--out", "a.json", "--minutes", "0"), "--minutes"),
         (("sample", "{entry}", "--out", "{entry}/config.json/x.png"), "--out must lie"),
         (("manifold", "{entry}", "--side", "1"), "side"),
         (("interpolate", "{entry}", "--steps", "1"), "--steps"),

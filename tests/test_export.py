@@ -35,10 +35,10 @@ EVERY_TINY, EVERY = (
 )
 COMMITTED = Path(__file__).resolve().parents[1] / "saved_models" / "vae_2d_mnist" / "1"
 INPUTS = {"images", "latents", "labels", "mask", "seed"}
-OUTPUTS = {"images", "image_bytes", "latents", "log_likelihood", "score"}
+OUTPUTS = {"images", "image_bytes", "latents", "log_likelihood", "log_likelihood_map", "score"}
 ENDPOINTS = {
     *("serving_default", "sample", "sample_png", "encode", "decode", "reconstruct"),
-    *("latents", "log_likelihood", "complete", "score"),
+    *("latents", "log_likelihood", "log_likelihood_map", "complete", "score"),
 }
 MEGABYTE = 10**6
 

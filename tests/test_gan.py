@@ -318,7 +318,7 @@ def test_candidates_are_chosen_in_proportion():
         logits = np.float64(model._logits(images, None)).reshape(count, 3)
         weights = np.exp(selectivity * logits)
         weights /= weights.sum(1, keepdims=True)
-        latents = model.latents(count, seed=0).numpy()
+        latents = model.latents(count, seed=0)
         chosen = np.isclose(latents[:, None], drawn, atol=1e-5).all(-1)
         assert (chosen.sum(1) == 1).all()
         ranks = weights.argsort(1)

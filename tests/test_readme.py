@@ -8,13 +8,17 @@ import re
 import shlex
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 import typer
 import yaml
+from PIL import Image
 from serving_support import running
 
+import tfgen_command
 from tfgen import families, zoo
 from tfgen.recipe import Recipe
 from tfgen_command import (  # noqa: F401  they add commands
@@ -160,6 +164,56 @@ def check_tfgen(words):
     assert [p.name for p in command.params if p.required and not typed.get(p.name)] == [], words
 
 
+# What other tests run, or what takes longer than a night allows.
+LONG = (
+    "tfgen evaluate --all",
+    "tfgen evaluate vae_mnist --check",  # tests/test_zoo.py
+    "tfgen export --all",
+    "tfgen serve",  # tests/test_serving*.py
+    "tfgen train",  # tests/test_cli.py
+)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("page", ["docs/command-line.md", "docs/index.md", "docs/own-images.md"])
+def test_commands_of_a_page_run(page, tmp_path, monkeypatch, capsys):
+    """Each with the files that it names, in the order of the page."""
+    monkeypatch.chdir(tmp_path)
+    write_own_images(tmp_path)
+    for code in blocks(PAGES[page], "python"):
+        exec(compile(code, page, "exec"), {"__name__": "page"})
+    trained = set()
+    for words in commands(PAGES[page]):
+        line = " ".join(words)
+        if words[0] != "tfgen" or (line.startswith(LONG) and not own_recipe(words)):
+            continue
+        words = ["0.1" if before == "--minutes" else word for before, word in pairwise(words)]
+        monkeypatch.setattr(sys, "argv", ["tfgen", *words])
+        with pytest.raises(SystemExit) as stop:
+            tfgen_command.main()
+        assert stop.value.code == 0, (line, capsys.readouterr().err)
+        trained |= {word for word in words if word.startswith("runs/")}
+    assert all((tmp_path / run / "model.weights.h5").is_file() for run in trained)
+
+
+def own_recipe(words):
+    return words[1] == "train" and words[2].endswith(".json")
+
+
+def write_own_images(folder):
+    """Photos of several sizes in photos/, and the single files that the pages name."""
+    rng = np.random.default_rng(0)
+    (folder / "photos").mkdir()
+    names = [f"photos/{index}.png" for index in range(60)]
+    for name in (*names, "mine.png", "from.png", "to.png", "mask.png"):
+        height, width = rng.integers(64, 90, 2)
+        pixels = rng.integers(0, 256, (height, width, 3), np.uint8)
+        if name == "mask.png":
+            pixels[:] = 0
+            pixels[: height // 2] = 255
+        Image.fromarray(pixels).save(folder / name)
+
+
 def test_command_table_names_commands():
     group = typer.main.get_command(app)
     for text in PAGES.values():
@@ -194,7 +248,7 @@ def test_every_request_of_the_serving_page_is_answered(served, tmp_path, monkeyp
             body = Path(body[1:]).read_text() if body.startswith("@") else body
             signatures.add(json.loads(body)["signature_name"])
     every = {"sample", "sample_png", "encode", "decode", "reconstruct", "log_likelihood"}
-    assert signatures == every | {"score", "complete"}
+    assert signatures == every | {"score", "complete", "log_likelihood_map"}
 
 
 def curl(served, words):
@@ -274,6 +328,19 @@ def test_the_table_is_what_the_metadata_say():
     assert table == pages.readme_table(), "run: python docs/zoo_pages.py"
     for entry in pages.entries():
         assert pages.headline(entry), entry["name"]
+
+
+def test_numbers_in_prose_are_those_of_the_metadata():
+    """`name`: result, as on the decision page."""
+    pages = load_zoo_pages()
+    known = {entry["name"]: entry for entry in pages.entries()}
+    number = r"`(\w+)`: (Fréchet ratio [\d.]+|[\d.]+ (?:nats|bits/dim), \w+)"
+    found = [claim for text in PAGES.values() for claim in re.findall(number, text)]
+    assert len(found) >= 5
+    for name, claim in found:
+        entry = known[name]
+        ratio = f"Fréchet ratio {pages.frechet_ratio(entry)}"
+        assert claim in (pages.likelihood(entry), ratio), (name, claim)
 
 
 def test_readme_is_short():

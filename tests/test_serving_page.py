@@ -1,6 +1,8 @@
 """The page of `tfgen serve` in a real browser, on models of the zoo."""
 
+import base64
 import contextlib
+import io
 import json
 import re
 import shutil
@@ -8,6 +10,7 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 from serving_support import running
 
 from tfgen import zoo
@@ -169,9 +172,9 @@ def page(browser, served):
 
 def test_each_model_shows_the_demos_that_it_can(page):
     expected = {
-        "vae_2d_mnist": {"draw", "map", "morph", "reconstruct"},
-        "gan_mnist": {"draw", "morph"},
-        "pixelcnn_binarized_mnist": {"draw", "complete"},
+        "vae_2d_mnist": {"draw", "map", "morph", "reconstruct", "judge"},
+        "gan_mnist": {"draw", "morph", "judge"},
+        "pixelcnn_binarized_mnist": {"draw", "judge", "complete"},
         "completer": {"complete"},
     }
     for name, demos in expected.items():
@@ -197,7 +200,7 @@ def test_models_are_chosen_in_the_list(page):
         choose("gan_mnist")
         choose("vae_2d_mnist")
     choose("gan_mnist")
-    assert shown.demos() == {"draw", "morph"}
+    assert shown.demos() == {"draw", "morph", "judge"}
     shown.until(lambda: shown.run("return document.getElementById('share').value") != "")
     assert shown.problem() == ""
 
@@ -282,6 +285,57 @@ def test_the_address_holds_the_state(page, browser, served):
     assert shown.run("return [first.value, labels.value]") == ["48", "4"]
 
 
+def test_the_address_holds_the_place_on_the_map(page, browser):
+    shown = page("vae_2d_mnist")
+    shown.drag("plane", (0.5, 0.5), (0.2, 0.9))
+    address = browser.current_url
+    place = shown.run("return [ring.x, ring.y]")
+    browser.get("about:blank")
+    browser.get(address)
+    shown.until(lambda: shown.run("return document.body.dataset.model") == "vae_2d_mnist")
+    np.testing.assert_allclose(shown.run("return [ring.x, ring.y]"), place, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["pixelcnn_binarized_mnist", "vae_2d_mnist", "gan_mnist"])
+def test_what_the_model_thinks_of_an_image(page, models, name):
+    """The number is the method's; that of the model's own images stands next to it."""
+    model, shown = models[name], page(name)
+    judge = model.score if name == "gan_mnist" else model.log_likelihood
+    image = model.sample(1, seed=1)
+    shown.shows("#judge-pad canvas", image[0])
+    shown.until(lambda: np.isclose(number(shown, "value"), judge(image)[0], atol=0.2))
+    shown.until(lambda: told(shown, "own"))
+    mean = judge(model.sample(8, seed=0)).mean()
+    assert np.isclose(number(shown, "own"), mean, atol=1.0)
+    shown.press("judge", "clear")
+    black = judge(np.zeros_like(image))[0]
+    shown.until(lambda: np.isclose(number(shown, "value"), black, atol=0.2))
+    sign = {"gan_mnist": "taken for", "vae_2d_mnist": "≥"}.get(name, "=")
+    assert sign in told(shown, "value")
+
+
+def test_the_map_of_surprise(page, models):
+    """Brightest where the model expected the pixel least."""
+    model, shown = models["pixelcnn_binarized_mnist"], page("pixelcnn_binarized_mnist")
+    image = model.sample(1, seed=1)
+    bits = -model.log_likelihood_map(image)[0, ..., 0] / np.log(2)
+    scale = f"0 to {bits.max():.1f} bits"
+    shown.until(lambda: told(shown, "surprise-scale").startswith(scale))
+    drawn = shown.grey("#surprise")
+    assert drawn.shape == (28, 28)
+    assert drawn[np.unravel_index(bits.argmax(), bits.shape)] == drawn.max() >= 250
+    assert drawn[bits < 0.01].max() < 20
+
+
+def told(shown, field):
+    return shown.run("return document.getElementById(arguments[0]).value", field)
+
+
+def number(shown, field):
+    found = re.search(r"-?\d+\.?\d*", told(shown, field))
+    return float(found[0]) if found else np.nan
+
+
 def test_an_image_of_ones_own(page):
     """A file of another size and in colour is fitted into the model's size."""
     shown = page("vae_2d_mnist")
@@ -302,12 +356,52 @@ def test_an_image_of_ones_own(page):
     assert not grey[:, :8].any()
 
 
+def test_a_pasted_image(page):
+    """Goes to every pad that is shown."""
+    shown = page("vae_2d_mnist")
+    shown.browser.execute_async_script(
+        """
+        const done = arguments[0], canvas = document.createElement("canvas");
+        canvas.width = canvas.height = 28;
+        canvas.getContext("2d").fillStyle = "#fff";
+        canvas.toBlob((blob) => {
+          const clipboardData = new DataTransfer();
+          clipboardData.items.add(new File([blob], "pasted.png", { type: "image/png" }));
+          document.dispatchEvent(new ClipboardEvent("paste", { clipboardData }));
+          done();
+        });
+        """
+    )
+    for pad in ("reconstruct", "judge"):
+        shown.shows(f"#{pad}-pad canvas", np.zeros((28, 28, 1), np.uint8))
+
+
+def test_saving_a_png(page):
+    """One sheet with each sample once, named after the model and the first number."""
+    shown = page("gan_mnist")
+    count = "return document.querySelectorAll('#samples img').length"
+    shown.until(lambda: shown.run(count) == 24)
+    name, sheet = shown.run(
+        """
+        let saved;
+        HTMLAnchorElement.prototype.click = function () { saved = [this.download, this.href]; };
+        document.getElementById("download").click();
+        return saved;
+        """
+    )
+    assert name == "gan_mnist-0.png"
+    with Image.open(io.BytesIO(base64.b64decode(sheet.split(",")[1]))) as picture:
+        assert picture.size == (8 * 28, 3 * 28)
+
+
 def test_nothing_overflows_a_phone(page):
     for name in ("cgan_mnist", "vae_2d_mnist", "pixelcnn_binarized_mnist"):
         shown = page(name)
         size = {"width": 390, "height": 900, "deviceScaleFactor": 1, "mobile": True}
         shown.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         assert shown.run("return document.documentElement.scrollWidth") <= 390
+        rows = "return [...new Set([...draw.querySelectorAll('.row > *')].map((e) => e.offsetTop))]"
+        assert len(shown.run(rows)) <= 2, "a button of Draw wraps"  # labels stand a little lower
         shown.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 

@@ -14,7 +14,9 @@ from typing import Any
 
 __all__ = [
     "DATA_SETS",
+    "METRICS",
     "check_data",
+    "check_metrics",
     "details",
     "find",
     "find_recipe",
@@ -35,6 +37,20 @@ DATA_SETS = (
     "mnist",
     "noto_emoji64",
 )
+
+# The same for the metrics of `tfgen.evaluation`, with what each measures.
+METRICS = {
+    "accuracy": "Share of images that a classifier gets right.",
+    "conditional_accuracy": "Share of a conditional model's samples that two classifiers take for "
+    "what was asked.",
+    "label_agreement": "How often a sample of class c has a nearest training image of class c.",
+    "log_likelihood": "Mean negative log-likelihood of a whole split; lower is better.",
+    "nearest_neighbour_accuracy": "1-nearest-neighbour accuracy on `model.encode`, and on raw "
+    "pixels for comparison.",
+    "sample_quality": "Samples against a held-out split; train images against it show what is "
+    "attainable.",
+    "squared_error": "Mean over images of the squared error of `reconstruct`, summed over pixels.",
+}
 
 
 def package() -> Path:
@@ -126,6 +142,20 @@ def check_data(name: str) -> None:
             "--data must be the name of a data set, or the path of an .npz file or of a folder; "
             f"received {name!r}.{nearest(name, DATA_SETS)} Data sets: {', '.join(DATA_SETS)}."
         )
+
+
+def check_metrics(names: Iterable[str]) -> None:
+    """Checks that the values of --metric are known.
+
+    Raises:
+        ValueError: One is not; the message gives the nearest name.
+    """
+    for name in names:
+        if name not in METRICS:
+            raise ValueError(
+                f"--metric must be one of {', '.join(METRICS)}; received {name!r}."
+                f"{nearest(name, METRICS)} `tfgen evaluate --list` says what each measures."
+            )
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tfgen_command import entries
 from tfgen_command.app import (
     Binarize,
     DataName,
@@ -88,13 +89,14 @@ def evaluate(
 ) -> None:
     """Measures the results of a card: writes them, or with --check compares them."""
     if show_metrics:
-        import_tensorflow()
-        _list_metrics()
+        for metric_name, measured in entries.METRICS.items():
+            typer.echo(f"{metric_name:<28}{measured}")
         return
     if (name is None) != all_entries:
         raise ValueError("evaluate needs either an entry's NAME or --all.")
     if check and num_samples is not None:
         raise ValueError("--num-samples and --check exclude each other: a card has its own number.")
+    entries.check_metrics(metric or ())
     import_tensorflow()
     from tfgen import evaluation, zoo
     from tfgen.allocator import tune_allocator
@@ -128,10 +130,3 @@ def _line(result: "Result", check: bool) -> str:
         parts.append("reproduced" if result.reproduced else "NOT REPRODUCED")
         parts.append(f"recorded {result.recorded}")
     return ", ".join(parts)
-
-
-def _list_metrics() -> None:
-    from tfgen.evaluation import METRICS
-
-    for name, metric in METRICS.items():
-        typer.echo(f"{name:<28}{metric.__doc__.strip().splitlines()[0]}")

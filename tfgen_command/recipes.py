@@ -1,7 +1,7 @@
 """`tfgen recipe new`: a recipe for images of the user's own."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -18,8 +18,12 @@ def new(
         str, typer.Option("--data", help="A folder of images, an .npz file or a set's name.")
     ],
     out: Annotated[Path, typer.Option(help="The JSON file to write.")],
-    family: Annotated[str, typer.Option(help="VAE, GAN or PixelCNN.")] = "VAE",
-    minutes: Annotated[float, typer.Option(help="How long the training may take here.")] = 10.0,
+    family: Annotated[
+        Literal["VAE", "GAN", "PixelCNN"], typer.Option(help="What to train.")
+    ] = "VAE",
+    minutes: Annotated[
+        float, typer.Option(min=0.1, help="How long the training may take here.")
+    ] = 10.0,
     conditional: Annotated[
         bool, typer.Option("--conditional", help="Learn the classes, one for each subfolder.")
     ] = False,

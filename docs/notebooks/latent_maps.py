@@ -35,8 +35,8 @@ spread = [latents[labels == label].std(0).mean() for label in range(10)]
 print(f"all classes: spread {latents.std(0).mean():.2f}; within a class: {np.mean(spread):.2f}")
 
 # %% [markdown]
-# Two latents are few: walks between classes pass through blends. With 32 latents they look
-# better.
+# Two latents are few: walks between classes pass through blends. A hierarchical VAE has far more,
+# and its walks look better.
 
 # %%
 plots.interpolations(model, digits[:4], digits[-4:], 10)

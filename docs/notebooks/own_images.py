@@ -2,8 +2,8 @@
 # # Fine-tune on your own images
 #
 # A folder of images is all it takes. This notebook makes one (thick, inverted digits), and trains
-# a model of the zoo on it. Put the path of your own folder into the recipe; all images must have
-# one size.
+# a model of the zoo on it. Put the path of your own folder into the recipe; `size=28` would scale
+# and crop images of other sizes.
 
 # %%
 from pathlib import Path
@@ -30,7 +30,7 @@ for index, (digit, label) in enumerate(zip(digits, labels, strict=True)):
 # %%
 start = tfgen.zoo.load_recipe("cvae_mnist")
 recipe = Recipe(
-    family="VAE",
+    family=start.family,
     model=start.model,
     data=str(folder),
     init_from="cvae_mnist",

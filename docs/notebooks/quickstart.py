@@ -22,7 +22,8 @@ assert (model.sample(1, seed=5)[0] == digits[5]).all()
 plots.show(digits, columns=12)
 
 # %% [markdown]
-# `encode` gives 32 numbers per image, `decode` turns them back into an image.
+# `encode` gives one vector of latents per image, `decode` turns it back into an image. This model
+# has latents at several resolutions, from the kind of digit down to the edges of its strokes.
 
 # %%
 latents = model.encode(digits)
@@ -37,7 +38,7 @@ plots.interpolations(model, digits[:2], digits[2:4], 12)
 
 # %% [markdown]
 # A VAE gives a lower bound of log p(x), in nats per image. More samples make it tighter. (These
-# images are averages of p(x given z) with soft edges, so they are less likely than real digits.)
+# images are averages of p(x given z), so their likelihood differs from that of real digits.)
 
 # %%
 for num_samples in (1, 10):

@@ -69,6 +69,19 @@ class AutoregressiveModel(TokenModel):
         # log p(x) = sum over tokens t, groups g of log p(x_tg | tokens before t, groups before g)
         return tf.reduce_sum(log_probs, (1, 2, 3))
 
+    def _log_prob_of_pixels(self, levels, labels, order: int) -> tf.Tensor:
+        """log p of each pixel given those before it in `order`, float32 (batch, H, W, channels)."""
+        batch, grid = tf.shape(levels)[0], self.token_grid
+        which = tf.fill((batch,), order)
+        tokens = grid.to_tokens(grid.reorder(levels, which))
+        parameters = self.parameters_of(tokens, self.conditions(batch, labels, which))
+        if self.uses_patterns:
+            logits = pattern_logits(parameters, tokens, self.patterns)
+            values = -tf.nn.softplus(tf.where(tokens > 0.5, -logits, logits))
+        else:
+            values = self._group_log_probs(tokens, parameters)[..., None]
+        return tf.cast(grid.restore(grid.from_tokens(values), which), tf.float32)
+
     def _mixture_log_prob(self, images, labels) -> tf.Tensor:
         """log 1/K sum_k p(x read in order k), nats, (batch,)."""
         levels = self.levels_of(self.nearest_level(images))
@@ -126,7 +139,7 @@ class AutoregressiveModel(TokenModel):
     # Endpoints -------------------------------------------------------------------------------
 
     def endpoints(self, temperature=1.0, num_samples=1):
-        """Returns sample, complete and log_likelihood."""
+        """Returns sample, complete, log_likelihood and log_likelihood_map."""
         images, seed, labels = (self.specs[name] for name in ("images", "seed", "labels"))
         mask = {"mask": tf.TensorSpec((None, *self.image_shape[:2], 1), tf.bool, "mask")}
         sampler = Sampler(self, temperature)
@@ -147,10 +160,15 @@ class AutoregressiveModel(TokenModel):
         def log_likelihood(images, labels=None):
             return {"log_likelihood": self._mixture_log_prob(images, labels)}
 
+        def log_likelihood_map(images, labels=None):
+            levels = self.levels_of(self.nearest_level(images))
+            return {"log_likelihood_map": self._log_prob_of_pixels(levels, labels, 0)}
+
         return {
             "sample": (sample, seed | labels),
             "complete": (complete, images | mask | seed | labels),
             "log_likelihood": (log_likelihood, images | labels),
+            "log_likelihood_map": (log_likelihood_map, images | labels),
         }
 
     def batch_size_for(self, count: int) -> int:
@@ -248,14 +266,6 @@ class AutoregressiveModel(TokenModel):
         if order not in range(self.orders):
             raise ValueError(f"order must lie in [0, {self.orders - 1}]; received {order!r}.")
         images, labels = self.check(images, labels)
-        batch, grid = images.shape[0], self.token_grid
-        which = tf.fill((batch,), order)
-        tokens = grid.to_tokens(grid.reorder(self.levels_of(images), which))
-        parameters = self.parameters_of(tokens, self.conditions(batch, labels, which))
-        if self.uses_patterns:
-            logits = pattern_logits(parameters, tokens, self.patterns)
-            values = -tf.nn.softplus(tf.where(tokens > 0.5, -logits, logits))
-        else:
-            values = self._group_log_probs(tokens, parameters)[..., None]
-        values = grid.restore(grid.from_tokens(values), which)
-        return tf.cast(values, tf.float32).numpy()
+        if order == 0:
+            return self._run("log_likelihood_map", {"images": images, "labels": labels})
+        return self._log_prob_of_pixels(self.levels_of(images), labels, order).numpy()

@@ -23,6 +23,7 @@ ROWS = {
     "complete": 250,
     "latents": 250,
     "log_likelihood": 100,
+    "log_likelihood_map": 100,
     "encode": 500,
     "decode": 500,
     "reconstruct": 500,

@@ -485,7 +485,7 @@ class GAN(GenerativeModel):
 
     def latents(
         self, num_samples: int = 1, *, labels: Labels = None, seed: Seed = None
-    ) -> tf.Tensor:
+    ) -> np.ndarray:
         """Returns the latents that `sample` decodes, float32 (num_samples, latent_dim).
 
         Args:
@@ -500,7 +500,7 @@ class GAN(GenerativeModel):
         if labels is None and self.num_classes is not None and self.candidates == 1:
             labels = 0
         labels = pixels.check_labels(labels, self.num_classes, num_samples)
-        return tf.constant(self._run("latents", {"seed": seeds, "labels": labels}))
+        return self._run("latents", {"seed": seeds, "labels": labels})
 
 
 def _augmented(images, seeds):

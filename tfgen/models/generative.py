@@ -195,11 +195,11 @@ class GenerativeModel(EndpointModel):
 
     # Latents ---------------------------------------------------------------------------------
 
-    def encode(self, images: np.ndarray, *, labels: Labels = None) -> tf.Tensor:
+    def encode(self, images: np.ndarray, *, labels: Labels = None) -> np.ndarray:
         """Returns the mean latents of `images`, float32 (batch, latent_dim)."""
         self._require("encode")
         images, labels = self.check(images, labels)
-        return tf.constant(self._run("encode", {"images": images, "labels": labels}))
+        return self._run("encode", {"images": images, "labels": labels})
 
     def decode(self, latents: Any, *, labels: Labels = None) -> np.ndarray:
         """Returns the mean image of p(x | latents), on the nearest level, uint8.

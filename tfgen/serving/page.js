@@ -57,13 +57,14 @@ function latest(work) {
 }
 
 // The address holds the state, so that it can be kept and sent: #model&first=24&labels=3.
-const FIELDS = ["first", "labels", "seedA", "seedB", "slide"];
+const FIELDS = ["first", "labels", "seedA", "seedB", "slide", "mapX", "mapY"];
 
 function readAddress() {
   const [name, ...fields] = location.hash.slice(1).split("&");
   for (const [field, value] of new URLSearchParams(fields.join("&"))) {
     if (FIELDS.includes(field)) $(field).value = value;
   }
+  [ring.x, ring.y] = [Number($("mapX").value), Number($("mapY").value)];
   return decodeURIComponent(name);
 }
 
@@ -177,6 +178,9 @@ const decodePoint = latest(async (of) => {
 function moveRing(x, y) {
   ring.x = Math.min(1, Math.max(0, x));
   ring.y = Math.min(1, Math.max(0, y));
+  $("mapX").value = ring.x.toFixed(3);
+  $("mapY").value = ring.y.toFixed(3);
+  writeAddress();
   decodePoint();
 }
 
@@ -234,14 +238,14 @@ const morph = latest(async (of) => {
   $("share").value = `${Math.round(100 * t)} % of the way`;
 });
 
-// Reconstruct and complete -------------------------------------------------------------------
+// Reconstruct, judge and complete ------------------------------------------------------------
 
 // A pasted image goes to every pad that is shown.
 document.addEventListener("paste", (event) => {
   const item = [...event.clipboardData.items].find(({ type }) => type.startsWith("image/"));
   if (!item) return;
   const file = item.getAsFile();
-  for (const [name, pad] of [["reconstruct", rebuildPad], ["complete", completePad]]) {
+  for (const [name, pad] of pads) {
     if (!$(name).hidden) pad.load(file).catch((error) => report(pad, error.message));
   }
 });
@@ -264,7 +268,10 @@ const complete = latest(async (of) => {
 });
 
 const rebuildPad = new Pad("reconstruct", ["paint", "erase"], () => rebuild());
+const judge = latest(judgeImage);
+const judgePad = new Pad("judge", ["paint", "erase"], () => judge());
 const completePad = new Pad("complete", ["paint", "erase", "hide"], () => {});
+const pads = [["reconstruct", rebuildPad], ["judge", judgePad], ["complete", completePad]];
 
 // Choosing a model --------------------------------------------------------------------------
 
@@ -296,15 +303,17 @@ const choose = latest(async () => {
     map: decodes && sizes(model.endpoints.decode.inputs.latents)[1] === 2,
     morph: samples && decodes && (takes("latents", "seed") || takes("encode", "images")),
     reconstruct: Boolean(pictures) && takes("reconstruct", "images"),
+    judge: Boolean(pictures) && judges(),
     complete: Boolean(pictures) && takes("complete", "images", "mask", "seed"),
   };
   for (const [demo, there] of Object.entries(demos)) $(demo).hidden = !there;
-  for (const pad of [rebuildPad, completePad]) {
+  if (demos.judge) describeJudge();
+  for (const [demo, pad] of pads) {
     for (const button of pad.buttons) {
       if (button.textContent === "sample") button.hidden = !samples;
     }
     if (pictures) { pad.clear(); pad.refresh(); }
-    if (demos[pad === rebuildPad ? "reconstruct" : "complete"]) {
+    if (demos[demo]) {
       pad.example(samples).catch((error) => report(pad, error.message));
     }
   }
@@ -339,7 +348,8 @@ function markClass() {
 }
 
 function refreshDemos(demos) {
-  const refresh = { draw: [draw], map: [drawMap, decodePoint], morph: [morph], reconstruct: [rebuild] };
+  const refresh = { draw: [draw], map: [drawMap, decodePoint], morph: [morph], reconstruct: [rebuild],
+    judge: [judge] };
   for (const [demo, runs] of Object.entries(refresh)) {
     if (demos ? demos[demo] : !$(demo).hidden) runs.forEach((run) => run());
   }

@@ -33,6 +33,7 @@ __all__ = ["build_app"]
 PAGE = {
     "": ("page.html", "text/html; charset=utf-8"),
     "page.pads.js": ("page.pads.js", "text/javascript; charset=utf-8"),
+    "page.judge.js": ("page.judge.js", "text/javascript; charset=utf-8"),
     "page.js": ("page.js", "text/javascript; charset=utf-8"),
 }
 METRICS_PATH = "/monitoring/prometheus/metrics"  # TF Serving's default
