@@ -415,6 +415,7 @@ def test_list_never_cuts_a_name(width, monkeypatch, capsys):
     assert max(map(len, lines)) <= width
     shown = {line.split()[0] for line in lines if line.strip()}
     assert shown >= set(zoo.list_models(kind=None))
+    assert ("what it is" in lines[0]) == (width >= 80)
 
 
 LIGHT = (

@@ -30,7 +30,8 @@ def list_entries(
 
     Sample quality is the Frechet distance of samples to real images, as a multiple of that
     between two sets of real images: 1 is perfect. Bits/dim is -log2 p(x) per pixel and channel;
-    lower is better, and `<=` marks an upper bound.
+    lower is better, and `<=` marks an upper bound. A conditional model draws the class that you ask
+    for. On a narrow terminal some columns are left out.
     """
     found = [_row(entries.details(name)) for name in entries.names(pattern, every)]
     if as_json:
@@ -54,10 +55,10 @@ def _row(details: dict[str, Any]) -> dict[str, str | None]:
     bound = "<= " if details.get("likelihood") == "bound" else ""
     return {
         "name": details["name"],
-        "what it is": ("class-conditional " if conditional else "") + details["family"],
+        "what it is": ("conditional " if conditional else "") + details["family"],
         "images": size,
         "data": details.get("recipe", {}).get("data"),
-        "sample quality": None if quality is None else f"{quality:.3g}",
+        "sample quality": None if quality is None else f"{quality:.2f}",
         "bits/dim": None if bits is None else f"{bound}{bits:.3f}",
     }
 

@@ -123,21 +123,26 @@ class TokenGrid:
 
     # Tokens ----------------------------------------------------------------------------------
 
+    # In two transpositions each, since LiteRT takes at most six axes.
+
     def to_tokens(self, images: tf.Tensor) -> tf.Tensor:
         """(batch, height, width, channels) -> (batch, rows, columns, groups, group_size)."""
-        (th, tw), (gh, gw) = self.token_shape, self.group_shape
-        channels = self.image_shape[2]
-        split = (-1, self.rows, th // gh, gh, self.columns, tw // gw, gw, channels)
-        split = tf.transpose(tf.reshape(images, split), (0, 1, 4, 2, 5, 7, 3, 6))
-        return tf.reshape(split, (-1, *self.shape))
+        (th, tw), (gh, gw), channels = self.token_shape, self.group_shape, self.image_shape[2]
+        down, across = th // gh, tw // gw  # groups of a token
+        split = tf.transpose(tf.reshape(images, (-1, across, gw, channels)), (0, 1, 3, 2))
+        split = tf.reshape(split, (-1, down, gh, self.columns, across * channels, gw))
+        return tf.reshape(tf.transpose(split, (0, 3, 1, 4, 2, 5)), (-1, *self.shape))
 
     def from_tokens(self, tokens: tf.Tensor) -> tf.Tensor:
         """Undoes `to_tokens`; there may be more axes: (batch, height, width, channels, ...)."""
-        (th, tw), (gh, gw) = self.token_shape, self.group_shape
-        channels, rest = self.image_shape[2], tokens.shape[5:]
-        split = (-1, self.rows, self.columns, th // gh, tw // gw, channels, gh, gw, math.prod(rest))
-        split = tf.transpose(tf.reshape(tokens, split), (0, 1, 3, 6, 2, 4, 7, 5, 8))
-        return tf.reshape(split, (-1, *self.image_shape, *rest))
+        (th, tw), (gh, gw), channels = self.token_shape, self.group_shape, self.image_shape[2]
+        down, across, rest = th // gh, tw // gw, tokens.shape[5:]
+        size = math.prod(rest)
+        split = tf.reshape(tokens, (-1, self.columns, down, across * channels, gh, gw * size))
+        split = tf.reshape(
+            tf.transpose(split, (0, 2, 4, 1, 3, 5)), (-1, across, channels, gw, size)
+        )
+        return tf.reshape(tf.transpose(split, (0, 1, 3, 2, 4)), (-1, *self.image_shape, *rest))
 
     # Orders ----------------------------------------------------------------------------------
 

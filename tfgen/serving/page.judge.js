@@ -47,7 +47,7 @@ async function judgeImage(of) {
   if (takes("log_likelihood_map", "images")) {
     const [map] = await predict(of, "log_likelihood_map", { images: [image] });
     const most = showSurprise($("surprise"), map);
-    $("surprise-scale").value = `0 to ${most.toFixed(1)} bits per pixel`;
+    $("surprise-scale").value = `0 to ${most.toFixed(1)} bits`;
   }
   if (!takes("sample", "seed")) return;
   const mean = (await meanOfOwn(of)).toFixed(likelihood ? 0 : 2);
