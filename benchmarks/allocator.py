@@ -1,7 +1,7 @@
 """What glibc's allocator settings do to a training step, with and without XLA.
 
 defaults      glibc as it comes
-mallopt       tfgen.allocator.tune_allocator(), called by the running process as `tfgen train` does
+mallopt       tfgen.training.tune_allocator(), called by the running process as `tfgen train` does
 environment   MALLOC_* variables, set before Python starts
 
 Each combination with jit_compile on or off runs in a separate process. The processes stay alive,

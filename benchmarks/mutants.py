@@ -147,7 +147,7 @@ MUTANTS: dict[tuple[str, str], list[tuple[str, str]]] = {
         ("apply_left([left, y], kernel)", "apply_left([y, left], kernel)"),
         ("        return recorded\n", "        return cache\n"),
     ],
-    ("models/pixel_rnn.py", RECURRENT): [
+    ("models/lstm_layers.py", RECURRENT): [
         (
             "return x + self.project(h + right), (h, c), (x, h)",
             "return x + self.project(h), (h, c), (x, h)",

@@ -19,7 +19,7 @@ import os
 import re
 from importlib.metadata import version as version_of
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
@@ -34,13 +34,16 @@ from tfgen.model_repository import (
     update_config,
 )
 
+if TYPE_CHECKING:
+    from tfgen.models.generative import GenerativeModel
+
 __all__ = ["add", "save"]
 
 BATCHES = (1, 2, 4, 8, 16, 32)  # those of saved_models/batching.config; XLA compiles each
 
 
 def save(
-    model,
+    model: "GenerativeModel",
     folder: str | Path,
     *,
     version: int | None = None,

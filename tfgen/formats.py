@@ -15,13 +15,16 @@ import re
 from collections.abc import Callable, Sequence
 from importlib.metadata import version as version_of
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import tensorflow as tf
 
 from tfgen import checks, noise, presets
 from tfgen.files import scratch
+
+if TYPE_CHECKING:
+    from tfgen.models.generative import GenerativeModel
 
 __all__ = ["FORMATS", "SIGNATURES", "save"]
 
@@ -37,7 +40,7 @@ class Unsupported(Exception):
 
 
 def save(
-    model,
+    model: "GenerativeModel",
     folder: str | Path,
     format: str,
     *,

@@ -1,6 +1,7 @@
 """Basic layers: scaling of images, sub-pixels, spectral normalisation, dropout with seeds."""
 
 import math
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -84,7 +85,7 @@ class SubPixel(keras.layers.Layer):
 class SpectralNormalization(keras.layers.SpectralNormalization):
     """Keras' layer, whose state may also move on several replicas; it is the same on each."""
 
-    def add_weight(self, *args, **kwargs):
+    def add_weight(self, *args: Any, **kwargs: Any) -> keras.Variable:
         return super().add_weight(*args, **{"aggregation": "only_first_replica", **kwargs})
 
 
@@ -109,7 +110,7 @@ def matmul(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     return tf.reshape(product, (*leading_shape(x, 1), kernel.shape[1]))
 
 
-def seeded_dropout(x, rate: float, seeds: tf.Tensor | None, stream: int):
+def seeded_dropout(x: tf.Tensor, rate: float, seeds: tf.Tensor | None, stream: int) -> tf.Tensor:
     """Sets a share of `x` (batch, ...) to zero by each image's seed, and scales up the rest.
 
     A byte of noise decides on each number, so the share is `rate` rounded to 1/256. Without seeds

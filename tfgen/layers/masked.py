@@ -89,7 +89,7 @@ class MaskedConv2D(keras.layers.Layer):
         if self.use_bias:
             self.bias = self.add_weight(name="bias", shape=(self.filters,), initializer="zeros")
 
-    def masked_kernel(self):
+    def masked_kernel(self) -> tf.Tensor:
         """Returns mask * kernel, (rows, columns, input channels, filters)."""
         kernel = keras.ops.cast(self.kernel, self.compute_dtype)
         if self.allowed.all():
@@ -105,7 +105,7 @@ class MaskedConv2D(keras.layers.Layer):
         x = keras.ops.conv(keras.ops.pad(x, padding), self.masked_kernel(), padding="valid")
         return x + keras.ops.cast(self.bias, x.dtype) if self.use_bias else x
 
-    def apply_rows_above(self, history):
+    def apply_rows_above(self, history: tf.Tensor) -> tf.Tensor:
         """Returns what the rows above add to a row of outputs, with the bias.
 
         Args:
@@ -218,7 +218,7 @@ class MaskedDense(keras.layers.Layer):
         x = keras.ops.matmul(x, keras.ops.reshape(kernel * self.allowed, shape))
         return x + keras.ops.cast(self.bias, x.dtype) if self.use_bias else x
 
-    def group(self, x, index: int):
+    def group(self, x: tf.Tensor, index: int) -> tf.Tensor:
         """Returns one group's outputs, (batch, units).
 
         Args:

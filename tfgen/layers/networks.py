@@ -1,5 +1,7 @@
 """Convolutional networks that two or more families use."""
 
+from collections.abc import Callable
+
 import keras
 
 from tfgen.layers.basic import GreyToPixels, SubPixel
@@ -16,7 +18,12 @@ __all__ = [
 ACTIVATION = "elu"
 
 
-def residual_block(x, filters: int, name: str, wrap=lambda layer: layer):
+def residual_block(
+    x: keras.KerasTensor,
+    filters: int,
+    name: str,
+    wrap: Callable[[keras.layers.Layer], keras.layers.Layer] = lambda layer: layer,
+) -> keras.KerasTensor:
     """x + conv(elu(conv(elu(x)))), the last kernel starting small so that depth starts linear.
 
     `wrap` is put around each convolution, e.g. `SpectralNormalization`.
@@ -150,6 +157,6 @@ def coupling_network(latent_dim: int, units: int, name: str) -> keras.Model:
     return keras.Model(inputs, [shift, log_scale], name=name)
 
 
-def one_hot(labels, num_classes: int):
+def one_hot(labels: keras.KerasTensor, num_classes: int) -> keras.KerasTensor:
     """Returns labels (batch,) as one-hot rows (batch, num_classes)."""
     return keras.layers.CategoryEncoding(num_classes, "one_hot", name="one_hot")(labels)

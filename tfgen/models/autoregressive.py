@@ -61,7 +61,13 @@ class AutoregressiveModel(TokenModel):
             self.pixel_distribution, flat, tokens[..., 0], self.num_levels
         )
 
-    def log_prob_in_order(self, levels, labels, order, seeds=None) -> tf.Tensor:
+    def log_prob_in_order(
+        self,
+        levels: tf.Tensor,
+        labels: tf.Tensor | None,
+        order: tf.Tensor,
+        seeds: tf.Tensor | None = None,
+    ) -> tf.Tensor:
         """log p(x read in `order`), nats, (batch,)."""
         tokens = self.token_grid.to_tokens(self.token_grid.reorder(levels, order))
         conditions = self.conditions(tf.shape(levels)[0], labels, order, seeds)

@@ -122,12 +122,12 @@ class PixelCNN(AutoregressiveModel):
             else (ResidualTrunk, 2 * self.filters)
         )
         trunk = family(
-            self.filters,
-            self.num_blocks,
-            self.kernel_size,
-            (self.orders, *self.token_grid.shape[:2]),
-            self.dropout,
-            self.has_context,
+            filters=self.filters,
+            num_blocks=self.num_blocks,
+            kernel_size=self.kernel_size,
+            map_shape=(self.orders, *self.token_grid.shape[:2]),
+            dropout=self.dropout,
+            has_context=self.has_context,
             name="trunk",
         )
         if not self.attention_heads:
@@ -188,7 +188,9 @@ class GatedBlock(keras.layers.Layer):
             return None, None
         return keras.ops.split(self.flags(conditions.context)[:, None, None], 2, axis=-1)
 
-    def row(self, above, v, conditions):
+    def row(
+        self, above: tf.Tensor, v: tf.Tensor, conditions: Conditions
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Moves a row of v and prepares h's.
 
         Args:
@@ -213,7 +215,16 @@ class GatedBlock(keras.layers.Layer):
 class GatedTrunk(Trunk):
     """Two stacks of gated blocks; the features are elu h of the last one."""
 
-    def __init__(self, filters, num_blocks, kernel_size, map_shape, dropout, has_context, **kwargs):
+    def __init__(
+        self,
+        filters: int,
+        num_blocks: int,
+        kernel_size: tuple[int, int],
+        map_shape: tuple[int, int, int],
+        dropout: float,
+        has_context: bool,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         self.filters, self.columns = filters, map_shape[2]
         left = kernel_size[1] // 2 + 1

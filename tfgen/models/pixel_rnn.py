@@ -1,14 +1,15 @@
 """PixelRNN: exact likelihood by two-dimensional recurrent networks.
 
-van den Oord et al., "Pixel recurrent neural networks", 2016: the Row LSTM and the Diagonal BiLSTM.
+van den Oord et al., "Pixel recurrent neural networks", 2016. The two kinds of layers, the Row LSTM
+and the Diagonal BiLSTM, are in `lstm_layers.py`.
 """
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from tfgen import checks, layers
 from tfgen.models.autoregressive import AutoregressiveModel
+from tfgen.models.lstm_layers import CELLS, RecurrentLayer
 from tfgen.models.trunk import Column, Conditions, PositionMap, Row, Trunk
 
 __all__ = ["PixelRNN"]
@@ -27,9 +28,9 @@ class PixelRNN(AutoregressiveModel):
     Input of `call`: uint8 images (batch, height, width, channels). Output: the parameters of each
     pixel's distribution, float (batch, height, width, channels, outputs).
 
-    All arguments that are not listed are those of `PixelCNN`.
-
     Args:
+        image_shape: (height, width, channels), 1 or 3 channels. The channels of a pixel are read
+            in their order. Defaults to (28, 28, 1).
         filters: int. Channels of the network, and units of each LSTM. Defaults to 32.
         num_blocks: int. Number of LSTM layers. Defaults to 2.
         cell: str. "row_lstm": one step per row, whose state sees a triangle above the pixel;
@@ -37,6 +38,27 @@ class PixelRNN(AutoregressiveModel):
             that came before. Defaults to "diagonal_bilstm".
         kernel_size: (rows, columns) of the first layer: rows above the current one, and an odd
             number of columns. Defaults to (3, 7).
+        head_units: int. Hidden units per group of a token between the features and the
+            parameters. Defaults to 64.
+        token_shape: (height, width) in pixels of the blocks that the network reads as one
+            position. The head draws their pixels one after another, or, of two levels, by
+            softmaxes over up to 4 pixels. Larger tokens see further and cost the network less,
+            the head more. Defaults to (1, 1).
+        orders: int. How many reading orders the network serves, 1, 2, 4 or 8: rotated by 0 and
+            180 degrees, then those transposed, then all of them mirrored. The likelihood is the
+            mean of their probabilities, and sampling picks one per image. Defaults to 1.
+        pixel_distribution: str. "bernoulli" (2 levels), "categorical" or
+            "discretized_logistic_mixture" (the default).
+        num_levels: int. Grey levels, 2 to 256. Defaults to 256.
+        num_mixtures: int. Components of the logistic mixture. Defaults to 5.
+        fourier_features: int. How many periods (2, 4, 8, ... levels) of a pixel's level the
+            network sees as sine and cosine next to the pixel itself, so that it can tell
+            neighbouring levels apart (Kingma et al., "Variational diffusion models", 2021).
+            Defaults to 0.
+        dropout: float. Share of its input that each LSTM drops in training, in [0, 1).
+            Defaults to 0.
+        num_classes: int or None. Classes of a conditional model p(x | label). Defaults to None.
+        seed: int. Seed of the training noise. Defaults to 0.
 
     Raises:
         ValueError: An argument out of its range.
@@ -84,222 +106,30 @@ class PixelRNN(AutoregressiveModel):
     def build_trunk(self) -> Trunk:
         """Returns the masked convolution and the layers of LSTMs."""
         return RecurrentTrunk(
-            CELLS[self.cell],
-            self.filters,
-            self.num_blocks,
-            self.kernel_size,
-            (self.orders, *self.token_grid.shape[:2]),
-            self.dropout,
-            self.has_context,
+            cell=CELLS[self.cell],
+            filters=self.filters,
+            num_blocks=self.num_blocks,
+            kernel_size=self.kernel_size,
+            map_shape=(self.orders, *self.token_grid.shape[:2]),
+            dropout=self.dropout,
+            has_context=self.has_context,
             name="trunk",
         )
-
-
-class RecurrentLayer(keras.layers.Layer):
-    """x + project(LSTM over the grid (x)); what the two kinds share.
-
-        (i, f, o, g) = input(x) + state-to-state(h around) + W context + bias
-        c = sigmoid(f) c_before + sigmoid(i) tanh(g),   h = sigmoid(o) tanh(c)
-
-    Args:
-        filters: int. Channels of x and units of the LSTM.
-        stream: int. Stream of the dropout's noise.
-        dropout: float. Share of x that the LSTM does not see in training.
-        has_context: bool. Whether there is a context: a class, or one of several orders.
-    """
-
-    num_recorded = 0  # tensors of a column that the next row needs
-
-    def __init__(self, filters: int, stream: int, dropout: float, has_context: bool, **kwargs):
-        super().__init__(**kwargs)
-        self.filters, self.stream, self.dropout = filters, stream, dropout
-        self.project = keras.layers.Dense(filters, name="project")
-        if has_context:  # "flags" is what saved weights call it
-            self.flags = keras.layers.Dense(4 * filters, use_bias=False, name="flags")
-
-    def call(self, x, tokens, conditions):
-        seen = layers.seeded_dropout(x, self.dropout, conditions.seeds, self.stream)
-        bias = self.context_bias(conditions)
-        bias = bias if conditions.context is None else bias[:, None, None]
-        # x + project(LSTM over the grid (x))
-        return x + self.project(self.scan(seen, tokens, bias))
-
-    def context_bias(self, conditions):
-        """What class and order add to the gates, (batch, 4 filters), or 0."""
-        return 0.0 if conditions.context is None else self.flags(conditions.context)
-
-    def state_weight(self, name: str, taps: int):
-        """A kernel from `taps` states side by side to the gates."""
-        return self.add_weight(
-            name=name,
-            shape=(taps * self.filters, 4 * self.filters),
-            initializer=keras.initializers.Orthogonal(),
-        )
-
-    def scan(self, x, tokens, context_bias):
-        """Returns the LSTM's output over the whole grid, (batch, rows, columns, filters)."""
-        raise NotImplementedError
-
-
-class RowLSTM(RecurrentLayer):
-    """Runs from the top row down; a row's state sees three columns of the row above.
-
-    input to state: mask B, left and current   state to state: the row above
-              . .                                       h h h
-              x x                                         o
-    """
-
-    num_recorded = 2
-
-    def build(self, input_shape, *_):
-        self.to_gates = layers.MaskedConv2D(4 * self.filters, (1, 3), "B", name="to_gates")
-        self.state = self.state_weight("state", 3)
-
-    def scan(self, x, tokens, context_bias):
-        gates = self.to_gates(x) + context_bias  # (batch, rows, columns, 4 filters)
-        kernel = keras.ops.cast(self.state, x.dtype)
-        h, c = keras.ops.zeros_like(x[:, 0]), keras.ops.zeros_like(x[:, 0])
-        rows = []
-        for row in range(x.shape[1]):
-            padded = keras.ops.pad(h, [[0, 0], [1, 1], [0, 0]])
-            around = keras.ops.concatenate([padded[:, :-2], h, padded[:, 2:]], -1)
-            h, c = _lstm(gates[:, row] + layers.matmul(around, kernel), c)
-            rows.append(h)
-        return keras.ops.stack(rows, 1)
-
-    def start(self, row):
-        """h and c of the row above."""
-        return (row, row)
-
-    def begin_row(self, cache, conditions):
-        """What the state above adds to the gates, with the bias, and the cells above."""
-        h, c = cache
-        padded = tf.pad(h, [[1, 1], [0, 0], [0, 0]])
-        around = tf.concat([padded[:-2], h, padded[2:]], -1)
-        gates = layers.matmul(around, tf.cast(self.state, self.compute_dtype))
-        return (gates + tf.cast(self.to_gates.bias, gates.dtype) + self.context_bias(conditions), c)
-
-    def first_column(self, zeros):
-        """The column to the left of the first one."""
-        return (zeros,)
-
-    def step_kernel(self):
-        """From the columns to the gates."""
-        return self.to_gates.left_kernel()
-
-    def step(self, x, left, terms, kernel):
-        """x after the layer at one column; what the next column and the next row need."""
-        gates, c = terms
-        h, c = _lstm(self.to_gates.apply_left([*left, x], kernel) + gates, c)
-        return x + self.project(h), (x,), (h, c)
-
-    def end_row(self, cache, recorded, tokens, conditions):
-        """h and c of the whole row."""
-        return recorded
-
-
-class DiagonalBiLSTM(RecurrentLayer):
-    """Runs over the diagonals from both upper corners; the state sees all that came before.
-
-    Rows are skewed, each by one column more than the one above, so that a diagonal becomes a
-    column, and a step's states, to the left and above, lie in the column before:
-
-        a b c          a b c . .              h(i, j) sees h(i, j - 1) and h(i - 1, j):
-        d e f    ->    . d e f .                  . h
-        g h i          . . g h i                  h o
-
-    The corners that the skewing leaves empty (.) are not computed.
-
-    The other direction runs on the mirrored image, and its output moves down by one row, since on
-    the same row it would have seen the pixels to the right. So it may also see the tokens
-    themselves, and does: without them, the end of the row above would stay hidden from the start of
-    a row.
-    """
-
-    num_recorded = 2
-
-    def build(self, input_shape, *_):
-        self.inputs_left = keras.layers.Dense(4 * self.filters, name="inputs_left")
-        self.inputs_right = keras.layers.Dense(4 * self.filters, name="inputs_right")
-        # The first half of a kernel's rows is for the state to the left, the second for that above.
-        self.state_left = self.state_weight("state_left", 2)
-        self.state_right = self.state_weight("state_right", 2)
-
-    def scan(self, x, tokens, context_bias):
-        kernels = [
-            tf.convert_to_tensor(keras.ops.cast(kernel, x.dtype))
-            for kernel in (self.state_left, self.state_right)
-        ]
-        left = _over_diagonals(self.inputs_left(x) + context_bias, kernels[0])
-        with_tokens = keras.ops.concatenate([x, tokens], -1)
-        mirrored = self.inputs_right(keras.ops.flip(with_tokens, 2)) + context_bias
-        right = keras.ops.flip(_over_diagonals(mirrored, kernels[1]), 2)
-        return left + keras.ops.pad(right[:, :-1], [[0, 0], [1, 0], [0, 0], [0, 0]])
-
-    def start(self, row):
-        """h of the row above, from the left and from the right."""
-        return (row, row)
-
-    def begin_row(self, cache, conditions):
-        """What the state above adds to the gates, with the bias, and the other direction's h."""
-        left, right = cache
-        kernel = tf.cast(self.state_left, self.compute_dtype)[self.filters :]
-        gates = (
-            layers.matmul(left, kernel)
-            + tf.cast(self.inputs_left.bias, left.dtype)
-            + self.context_bias(conditions)
-        )
-        return (gates, right)
-
-    def first_column(self, zeros):
-        """h and c to the left of the first column."""
-        return (zeros, zeros)
-
-    def step_kernel(self):
-        """From the column and the state to its left to the gates."""
-        kernel = tf.concat([self.inputs_left.kernel, self.state_left[: self.filters]], 0)
-        return tf.cast(kernel, self.compute_dtype)
-
-    def step(self, x, left, terms, kernel):
-        """x after the layer at one column; what the next column and the next row need."""
-        gates, right = terms
-        h, c = left
-        h, c = _lstm(tf.matmul(tf.concat([x, h], -1), kernel) + gates, c)
-        return x + self.project(h + right), (h, c), (x, h)
-
-    def end_row(self, cache, recorded, tokens, conditions):
-        """h from the left, and the other direction over the whole row."""
-        x, left = recorded
-        columns = cache[0].shape[0]
-        kernel = tf.cast(self.state_right, self.compute_dtype)
-        from_right, from_above = kernel[: self.filters], kernel[self.filters :]
-        gates = self.inputs_right(tf.concat([x, tokens], -1)) + self.context_bias(conditions)
-        gates += layers.matmul(cache[1], from_above)
-
-        def leftwards(step, h, c, written):
-            column = columns - 1 - step
-            h, c = _lstm(gates[column] + tf.matmul(h, from_right), c)
-            return step + 1, h, c, written.write(column, h)
-
-        zeros = tf.zeros_like(x[0])
-        states = tf.while_loop(
-            lambda step, *_: step < columns,
-            leftwards,
-            (tf.constant(0), zeros, zeros, tf.TensorArray(x.dtype, columns)),
-            maximum_iterations=columns,
-            parallel_iterations=1,
-        )
-        return left, states[3].stack()
-
-
-CELLS = {"row_lstm": RowLSTM, "diagonal_bilstm": DiagonalBiLSTM}
 
 
 class RecurrentTrunk(Trunk):
     """Mask A, then residual layers of LSTMs; the features are elu of the last one."""
 
     def __init__(
-        self, cell, filters, num_blocks, kernel_size, map_shape, dropout, has_context, **kwargs
+        self,
+        cell: type[RecurrentLayer],
+        filters: int,
+        num_blocks: int,
+        kernel_size: tuple[int, int],
+        map_shape: tuple[int, int, int],
+        dropout: float,
+        has_context: bool,
+        **kwargs,
     ):
         super().__init__(**kwargs)
         rows, columns = kernel_size
@@ -364,46 +194,3 @@ class RecurrentTrunk(Trunk):
             block.end_row(states, (next(recorded), next(recorded)), tokens, conditions)
             for block, states in zip(self.blocks, cache, strict=True)
         )
-
-
-def _lstm(gates, c):
-    """One step of an LSTM from its gates (..., 4 units) and cell: (h, c)."""
-    i, f, o, g = keras.ops.split(gates, 4, axis=-1)
-    # The forget gate starts open, so that a state lasts.
-    c = keras.ops.sigmoid(f + 1.0) * c + keras.ops.sigmoid(i) * keras.ops.tanh(g)
-    return keras.ops.sigmoid(o) * keras.ops.tanh(c), c
-
-
-@tf.function(autograph=False)
-def _over_diagonals(gates, kernel):
-    """One direction: gates (batch, rows, columns, 4 filters), kernel (2 filters, 4 filters) -> h.
-
-    A function of its own, so that a graph holds its steps once for all layers.
-    """
-    filters = kernel.shape[1] // 4
-    rows, columns = gates.shape[1:3]
-    diagonals = _diagonals(rows, columns)
-    cells = keras.ops.reshape(gates, (-1, rows * columns, 4 * filters))
-    # Cells first, in the order of the diagonals, so that a step reads and writes one piece.
-    cells = keras.ops.take(keras.ops.transpose(cells, (1, 0, 2)), np.concatenate(diagonals), 0)
-    steps = tf.split(cells, [len(diagonal) for diagonal in diagonals], 0)
-    h = c = keras.ops.zeros_like(steps[0][:0, :, :filters])  # (cells, batch, filters)
-    states = []
-    for step, of_input in enumerate(steps):
-        # From the row above the first cell to the last cell's own; outside the grid is 0.
-        around = [[int(step < columns), int(step < rows)], [0, 0], [0, 0]]
-        h, c = keras.ops.pad(h, around), keras.ops.pad(c, around)
-        both = keras.ops.concatenate([h[1:], h[:-1]], -1)
-        h, c = _lstm(of_input + layers.matmul(both, kernel), c[1:])
-        states.append(h)
-    states = keras.ops.take(
-        keras.ops.concatenate(states, 0), np.argsort(np.concatenate(diagonals)), 0
-    )
-    states = keras.ops.transpose(states, (1, 0, 2))
-    return keras.ops.reshape(states, (-1, rows, columns, filters))
-
-
-def _diagonals(rows: int, columns: int) -> list[np.ndarray]:
-    """Cells (row * columns + column) of each diagonal, from the upper left corner on, downwards."""
-    row, column = np.divmod(np.arange(rows * columns), columns)
-    return [np.flatnonzero(row + column == step) for step in range(rows + columns - 1)]

@@ -43,11 +43,13 @@ class ResidualBlock(keras.layers.Layer):
         """What class and order add, (batch, filters), or None."""
         return None if conditions.context is None else self.flags(conditions.context)
 
-    def row(self, above, conditions):
+    def row(self, above: tf.Tensor, conditions: Conditions) -> tf.Tensor:
         """Returns what the row above and the context add, (columns, batch, filters)."""
         return plus(self.masked.apply_rows_above(above[None]), self._context_bias(conditions))
 
-    def column(self, x, left, term, kernel):
+    def column(
+        self, x: tf.Tensor, left: tf.Tensor, term: tf.Tensor, kernel: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns x after the block at one column, and its bottleneck before, (batch, filters)."""
         y = keras.ops.elu(self.down(keras.ops.elu(x)))
         z = self.masked.apply_left([left, y], kernel) + term
@@ -57,7 +59,16 @@ class ResidualBlock(keras.layers.Layer):
 class ResidualTrunk(Trunk):
     """One stack: mask A, then residual blocks with mask B; the features are elu of the last one."""
 
-    def __init__(self, filters, num_blocks, kernel_size, map_shape, dropout, has_context, **kwargs):
+    def __init__(
+        self,
+        filters: int,
+        num_blocks: int,
+        kernel_size: tuple[int, int],
+        map_shape: tuple[int, int, int],
+        dropout: float,
+        has_context: bool,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         rows, columns = kernel_size
         self.filters, self.columns = filters, map_shape[2]

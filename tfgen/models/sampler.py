@@ -122,7 +122,13 @@ class Sampler:
         shape = (*model.token_grid.shape[:3], distributions.num_uniforms(model.pixel_distribution))
         return tf.cast(noise.uniform(seeds, shape, PIXEL_STREAM), model.output_dtype)
 
-    def draw_token(self, features, uniforms, kept=None, mask=None) -> tf.Tensor:
+    def draw_token(
+        self,
+        features: tf.Tensor,
+        uniforms: tf.Tensor,
+        kept: tf.Tensor | None = None,
+        mask: tf.Tensor | None = None,
+    ) -> tf.Tensor:
         """Draws a token group by group from its features: levels (batch, groups, group_size)."""
         model = self.model
         from_trunk, units = model.from_trunk(features), model.head_units
@@ -141,7 +147,13 @@ class Sampler:
             seen.append(model.group_features(level))
         return tf.stack(levels, 1)
 
-    def draw_group(self, parameters, uniforms, kept=None, mask=None) -> tf.Tensor:
+    def draw_group(
+        self,
+        parameters: tf.Tensor,
+        uniforms: tf.Tensor,
+        kept: tf.Tensor | None = None,
+        mask: tf.Tensor | None = None,
+    ) -> tf.Tensor:
         """Draws the pixels of one group, (batch, group_size), from (batch, outputs)."""
         model = self.model
         if model.uses_patterns:

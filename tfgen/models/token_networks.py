@@ -117,7 +117,13 @@ class TokenModel(GenerativeModel):
         x = self.group_features(tokens)
         return tf.reshape(x, (*layers.leading_shape(x, 2), self.token_channels))
 
-    def conditions(self, batch, labels, order, seeds=None) -> Conditions:
+    def conditions(
+        self,
+        batch: int | tf.Tensor,
+        labels: tf.Tensor | None,
+        order: int | tf.Tensor,
+        seeds: tf.Tensor | None = None,
+    ) -> Conditions:
         """Puts the conditions of a batch together; `order` is one for all or (batch,)."""
         order = tf.broadcast_to(tf.cast(order, tf.int32), (batch,))
         context = []

@@ -5,7 +5,9 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-__all__ = ["Column", "Conditions", "PositionMap", "Row", "Trunk", "plus"]
+__all__ = ["Column", "Conditions", "PositionMap", "Row", "Tensors", "Trunk", "plus"]
+
+Tensors = tuple[tf.Tensor, ...]
 
 
 class Conditions(NamedTuple):

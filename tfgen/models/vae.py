@@ -182,7 +182,7 @@ class VAE(GenerativeModel):
             self._posterior(whole, labels),
         )
 
-    def pixel_likelihood(self, latents, *, labels=None):
+    def pixel_likelihood(self, latents: np.ndarray | tf.Tensor, *, labels: Labels = None) -> Any:
         """Returns p(x | latents), a TFP distribution over levels; its `sample` draws pixels."""
         from tfgen.distributions.tfp import pixel_distribution
 

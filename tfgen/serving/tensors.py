@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
+from tensorflow.core.protobuf import meta_graph_pb2
 
 from tfgen.serving.errors import ServingError
 from tfgen.serving.pieces import array_of
@@ -38,7 +39,7 @@ class Spec:
     shape: tuple[int | None, ...] | None
 
     @classmethod
-    def from_info(cls, name: str, info) -> "Spec":
+    def from_info(cls, name: str, info: meta_graph_pb2.TensorInfo) -> "Spec":
         """Reads a `TensorInfo`."""
         shape = info.tensor_shape
         sizes = tuple(None if axis.size < 0 else axis.size for axis in shape.dim)

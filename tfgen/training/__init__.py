@@ -14,6 +14,7 @@ goes on from its newest checkpoint and ends with the weights of a run that was n
     announce    what a run says
 """
 
+from tfgen.allocator import tune_allocator
 from tfgen.arrays import load_weights, read_arrays
 from tfgen.training.batches import random_shift, train_batches, validation_batches
 from tfgen.training.build import build
@@ -37,5 +38,6 @@ __all__ = [
     "read_arrays",
     "train",
     "train_batches",
+    "tune_allocator",
     "validation_batches",
 ]
