@@ -4,22 +4,34 @@
     python benchmarks/gpu/measure.py OUT        # on the GPU's machine: needs numpy and jax alone
 
 For each entry and batch size OUT receives a StableHLO export and, next to it, inputs and the
-answers of this machine's CPU. measure.py compares the GPU's answers with them and times each call.
+answers of this machine's CPU. For each entry whose training is asked for it receives one step in
+float32 and one in bfloat16, as gpu/lower.py writes them. measure.py compares the GPU's answers with
+the CPU's and times each call.
 """
 
 import argparse
+import dataclasses
 import json
 import os
+import sys
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+sys.path.insert(0, str(Path(__file__).with_name("gpu")))
 
+import lower
 import numpy as np
 
 import tfgen
 
 ENDPOINTS = ("sample", "decode", "log_likelihood")
-ENTRIES = ("ae_mnist", "vae_mnist", "gan_mnist", "pixelcnn_mnist", "pixelrnn_binarized_mnist")
+# One entry for each family.
+ENTRIES = (
+    *("ae_mnist", "vae_2d_mnist", "vae_mnist", "gan_mnist"),
+    *("pixelcnn_mnist", "pixelrnn_binarized_mnist"),
+)
+TRAINED = ("vae_2d_mnist", "gan_mnist", "pixelcnn_mnist")
+PRECISIONS = ("float32", "mixed_bfloat16")
 
 
 def inputs(specs: dict, batch: int, num_classes: int | None) -> dict[str, np.ndarray]:
@@ -55,16 +67,24 @@ def prepare(model, folder: Path, batch: int, endpoints: list[str]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
-    parser.add_argument("--entries", nargs="+", default=ENTRIES)
+    parser.add_argument("--entries", nargs="*", default=ENTRIES)
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 16, 256, 1024])
+    parser.add_argument("--train", nargs="*", default=TRAINED, help="entries or recipe files")
+    parser.add_argument("--count", type=int, default=4096, help="images for the training")
     options = parser.parse_args()
     for entry in options.entries:
         model = tfgen.load(entry)
         endpoints = [name for name in ENDPOINTS if name in model.endpoints()]
         for batch in options.batches:
-            folder = options.out / f"{entry}.{batch}"
+            folder = options.out / f"{Path(entry).stem}.{batch}"
             prepare(model, folder, batch, endpoints)
             print(f"{folder}: {', '.join(endpoints)}", flush=True)
+    for name in options.train:
+        for precision in PRECISIONS:
+            recipe = dataclasses.replace(lower.load_recipe(name), precision=precision)
+            folder = options.out / f"train.{Path(name).stem}.{precision}"
+            lower.prepare(recipe, folder, options.count)
+            print(f"{folder}: one step", flush=True)
 
 
 if __name__ == "__main__":

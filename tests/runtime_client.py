@@ -94,7 +94,7 @@ def main() -> None:
                     row["difference"] = max(row["difference"], float(error.max()))
                     row["equal"] = min(row["equal"], float(np.mean(error == 0)))
             except Exception as error:
-                row["failed"] = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
+                row["failed"] = f"{type(error).__name__}: {' '.join(str(error).split())[:600]}"
             print(json.dumps(row), flush=True)
 
 

@@ -26,7 +26,7 @@ from tfgen.files import scratch
 if TYPE_CHECKING:
     from tfgen.models.generative import GenerativeModel
 
-__all__ = ["FORMATS", "SIGNATURES", "save"]
+__all__ = ["FORMATS", "SIGNATURES", "save", "stablehlo_artifact"]
 
 SIGNATURES = "signatures.json"
 FORMATS = ("tf_saved_model", "onnx", "litert", "stablehlo")
@@ -248,6 +248,8 @@ class _LiteRT(_Writer):
             converter = tf.lite.TFLiteConverter.from_saved_model(str(saved))
             converter.experimental_enable_resource_variables = False
             content = converter.convert()
+            # Some files convert and cannot be run.
+            tf.lite.Interpreter(model_content=content).allocate_tensors()
         except Exception as error:  # the converter raises whatever it stumbles over
             raise Unsupported(_first_line(error)) from error
         finally:
@@ -266,8 +268,6 @@ class _StableHLO(_Writer):
         self.weights: dict[str, np.ndarray] = {}
 
     def convert(self, graph, specs, path):
-        from jaxlib.mlir.dialects import stablehlo
-
         concrete = graph.get_concrete_function()
         # Numbered, since an encoder and a decoder may both have a "dense/kernel".
         paths = {id(v.value.handle): f"{i}/{v.path}" for i, v in enumerate(self.model.variables)}
@@ -280,10 +280,7 @@ class _StableHLO(_Writer):
         try:
             examples = [tf.zeros(spec.shape, spec.dtype) for spec in specs]
             text = graph.experimental_get_compiler_ir(*examples)(stage="stablehlo")
-            # XLA's own identity, which no other dialect knows.
-            text = text.replace("mhlo.copy", "stablehlo.optimization_barrier")
-            version = stablehlo.get_minimum_version()
-            content = stablehlo.serialize_portable_artifact_str(text, version)
+            content, version = stablehlo_artifact(text)
         except Exception as error:  # the compiler raises whatever it stumbles over
             raise Unsupported(_first_line(error)) from error
         path.write_bytes(content)
@@ -291,6 +288,17 @@ class _StableHLO(_Writer):
 
     def finish(self):
         np.savez(self.folder / "weights.npz", **self.weights)
+
+
+def stablehlo_artifact(text: str) -> tuple[bytes, str]:
+    """Returns XLA's text of a program as a portable artifact, and the version that can read it."""
+    from jaxlib.mlir.dialects import stablehlo
+
+    # XLA's own copy, which no other dialect knows; a reshape to the same shape is one.
+    copy = re.compile(r"mhlo\.copy (%\S+) : (tensor<\S+>)")
+    version = stablehlo.get_minimum_version()
+    text = copy.sub(r"stablehlo.reshape \1 : (\2) -> \2", text)
+    return stablehlo.serialize_portable_artifact_str(text, version), version
 
 
 _WRITERS = {"onnx": _Onnx, "litert": _LiteRT, "stablehlo": _StableHLO}

@@ -1,9 +1,11 @@
 """Runs what ../gpu.py prepared on this machine's first device. Needs numpy and jax alone.
 
-    python measure.py OUT [--minutes 5]
+    python measure.py OUT [--minutes 5] [--teraflops 67]
 
-Prints a row per endpoint and batch: the share of values equal to the CPU's, the largest difference,
-seconds of compilation, images per second (the median of 20 calls). Stops after `--minutes`.
+Prints a row of JSON per endpoint and batch: the share of values equal to the CPU's, the largest
+difference, seconds of compilation, images per second (the median of 20 calls), the arithmetic per
+second as XLA counts it, and with `--teraflops`, the card's limit, its share of that. Then a row per
+training step (train.py's `--check`). Stops after `--minutes`.
 """
 
 import argparse
@@ -13,27 +15,17 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from jax._src.lib import xla_client
-from jaxlib.mlir.dialects import stablehlo
-
-jax.config.update("jax_enable_x64", True)
+import runtime
+import train
 
 
-def compiled(path: Path):
-    """The executable of a StableHLO artifact on the first device."""
-    program = stablehlo.deserialize_portable_artifact_str(path.read_bytes())
-    devices = xla_client._xla.DeviceList(tuple(jax.devices()[:1]))
-    options = xla_client.CompileOptions()
-    return jax.devices()[0].client.compile_and_load(program, devices, options)
-
-
-def measure(folder: Path, name: str, endpoint: dict) -> dict:
+def measure(folder: Path, name: str, endpoint: dict, teraflops: float | None) -> dict:
     with np.load(folder / "answers.npz") as answers, np.load(folder / "weights.npz") as held:
-        given = [jax.device_put(answers[f"{name}.in.{key}"]) for key in endpoint["inputs"]]
-        weights = [jax.device_put(held[key]) for key in endpoint["weights"]]
+        given = runtime.on_device(answers[f"{name}.in.{key}"] for key in endpoint["inputs"])
+        weights = runtime.on_device(held[key] for key in endpoint["weights"])
         wanted = answers[f"{name}.out"].astype(np.float64)
     begin = time.perf_counter()
-    run = compiled(folder / endpoint["file"])
+    run = runtime.compiled(folder / endpoint["file"])
     compile_seconds = time.perf_counter() - begin
     found = np.asarray(run.execute([*given, *weights])[0])
     times = []
@@ -41,6 +33,8 @@ def measure(folder: Path, name: str, endpoint: dict) -> dict:
         begin = time.perf_counter()
         run.execute([*given, *weights])[0].block_until_ready()
         times.append(time.perf_counter() - begin)
+    seconds, gigaflops = float(np.median(times)), runtime.gigaflops(run)
+    rate = gigaflops and gigaflops / seconds
     error = np.abs(found.astype(np.float64) - wanted)
     return {
         "entry": folder.name.rpartition(".")[0],
@@ -49,26 +43,36 @@ def measure(folder: Path, name: str, endpoint: dict) -> dict:
         "equal": float(np.mean(error == 0)),
         "difference": float(error.max()),
         "compile_seconds": round(compile_seconds, 2),
-        "images_per_second": round(len(wanted) / float(np.median(times)), 1),
+        "images_per_second": round(len(wanted) / seconds, 1),
+        "gigaflops_per_second": rate and round(rate, 1),
+        "share_of_limit": rate and teraflops and round(rate / (1000 * teraflops), 4),
     }
+
+
+def tasks(out: Path, teraflops: float | None):
+    """Yields a function for each row, small batches first, then the trainings."""
+    folders = [path.parent for path in out.glob("[!.]*/answers.npz")]
+    for folder in sorted(folders, key=lambda path: int(path.suffix[1:])):
+        described = json.loads((folder / "signatures.json").read_text())["endpoints"]
+        for name, endpoint in described.items():
+            yield lambda f=folder, n=name, e=endpoint: measure(f, n, e, teraflops)
+    for path in sorted(out.glob("train.*/program.json")):
+        yield lambda f=path.parent: train.check(f, train.Training(f))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--teraflops", type=float, help="the card's limit, e.g. 67 of an H100")
     options = parser.parse_args()
     end = time.monotonic() + 60 * options.minutes
     print(json.dumps({"device": str(jax.devices()[0].device_kind)}), flush=True)
-    folders = [path.parent for path in options.out.glob("[!.]*/answers.npz")]
-    folders.sort(key=lambda path: int(path.suffix[1:]))
-    for folder in folders:
-        described = json.loads((folder / "signatures.json").read_text())
-        for name, endpoint in described["endpoints"].items():
-            if time.monotonic() > end:
-                print(json.dumps({"stopped": f"after {options.minutes} minutes"}))
-                return
-            print(json.dumps(measure(folder, name, endpoint)), flush=True)
+    for task in tasks(options.out, options.teraflops):
+        if time.monotonic() > end:
+            print(json.dumps({"stopped": f"after {options.minutes} minutes"}))
+            return
+        print(json.dumps(task()), flush=True)
 
 
 if __name__ == "__main__":

@@ -295,7 +295,5 @@ class HierarchicalVAE(GenerativeModel):
             )
 
         start = (tf.constant(0), tf.fill((rows,), -math.inf))
-        _, total = tf.while_loop(
-            lambda index, _: index < passes, one_pass, start, parallel_iterations=1
-        )
+        _, total = repeated(one_pass, passes, start)
         return total - math.log(num_samples)

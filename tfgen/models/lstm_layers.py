@@ -205,7 +205,8 @@ class DiagonalBiLSTM(RecurrentLayer):
         def leftwards(step, h, c, written):
             column = columns - 1 - step
             h, c = _lstm(gates[column] + tf.matmul(h, from_right), c)
-            return step + 1, h, c, written.write(column, h)
+            # At `step`: a loop of ONNX can only append.
+            return step + 1, h, c, written.write(step, h)
 
         zeros = tf.zeros_like(x[0])
         states = tf.while_loop(
@@ -215,7 +216,7 @@ class DiagonalBiLSTM(RecurrentLayer):
             maximum_iterations=columns,
             parallel_iterations=1,
         )
-        return left, states[3].stack()
+        return left, states[3].stack()[::-1]
 
 
 CELLS = {"row_lstm": RowLSTM, "diagonal_bilstm": DiagonalBiLSTM}
@@ -242,11 +243,12 @@ def _over_diagonals(gates, kernel):
     # Cells first, in the order of the diagonals, so that a step reads and writes one piece.
     cells = keras.ops.take(keras.ops.transpose(cells, (1, 0, 2)), np.concatenate(diagonals), 0)
     steps = tf.split(cells, [len(diagonal) for diagonal in diagonals], 0)
-    h = c = keras.ops.zeros_like(steps[0][:0, :, :filters])  # (cells, batch, filters)
+    h = c = keras.ops.zeros_like(steps[0][:, :, :filters])  # (cells, batch, filters)
     states = []
     for step, of_input in enumerate(steps):
-        # From the row above the first cell to the last cell's own; outside the grid is 0.
-        around = [[int(step < columns), int(step < rows)], [0, 0], [0, 0]]
+        # From the row above the first cell to the last cell's own; outside the grid is 0. So is
+        # the cell that h starts with, since some runtimes take no empty tensor.
+        around = [[int(0 < step < columns), int(step < rows)], [0, 0], [0, 0]]
         h, c = keras.ops.pad(h, around), keras.ops.pad(c, around)
         both = keras.ops.concatenate([h[1:], h[:-1]], -1)
         h, c = _lstm(of_input + layers.matmul(both, kernel), c[1:])

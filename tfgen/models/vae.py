@@ -13,6 +13,7 @@ import tensorflow as tf
 from tfgen import checks, distributions, layers, noise, pixels
 from tfgen.models import priors
 from tfgen.models.generative import GenerativeModel, Labels, with_labels
+from tfgen.models.loops import repeated
 
 __all__ = ["VAE"]
 
@@ -331,15 +332,8 @@ class VAE(GenerativeModel):
             )
 
         start = (tf.constant(0), tf.fill((rows,), -math.inf))
-        _, total = _repeated(one_pass, passes, start)
+        _, total = repeated(one_pass, passes, start)
         return total - math.log(num_samples)
-
-
-def _repeated(body, times: int, state: tuple) -> tuple:
-    """Applies `body` to (index, value) `times` times; once without a loop, which exports like."""
-    if times == 1:
-        return body(*state)
-    return tf.while_loop(lambda index, _: index < times, body, state, parallel_iterations=1)
 
 
 def _log_normal(posterior, eps):

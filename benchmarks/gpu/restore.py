@@ -1,0 +1,47 @@
+"""Puts weights that train.py wrote into the recipe's model, as a folder that `tfgen.load` takes.
+
+python benchmarks/gpu/restore.py RECIPE_OR_ENTRY weights.npz OUT [--device "an NVIDIA H200"]
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import lower
+import numpy as np
+
+from tfgen import presets, training
+
+
+def restored(recipe, weights: Path):
+    """Returns the recipe's model with those weights; raises SystemExit where one is missing."""
+    model = training.build(recipe, 1)
+    trained = {id(v) for v in model.trainable_variables}
+    with np.load(weights) as held:
+        for index, variable in enumerate(model.variables):
+            if f"w{index}" in held.files:
+                variable.assign(held[f"w{index}"])
+            elif id(variable) in trained:
+                raise SystemExit(f"{weights} lacks variable {index}, {variable.path}.")
+    return model
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("recipe")
+    parser.add_argument("weights", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--device", default="a machine with JAX", help="for the card")
+    parser.add_argument("--half", action="store_true", help="store weights in 16 bits")
+    options = parser.parse_args()
+    recipe = lower.load_recipe(options.recipe)
+    model = restored(recipe, options.weights)
+    note = "Trained by benchmarks/gpu/train.py: the order of the data and the schedule are its own."
+    details = {"device": options.device, "trained": note}
+    print(presets.save(model, options.out, recipe, details, half=options.half))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Trains every folder that lower.py wrote at the same time on one GPU, through CUDA's multi-process
+# service where there is one: small networks leave most of a large GPU idle.
+#
+#     benchmarks/gpu/side_by_side.sh MINUTES OUT FOLDER...
+#
+# OUT receives NAME.npz and NAME.txt of each.
+set -euo pipefail
+minutes=$1 out=$2
+shift 2
+here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+mkdir -p "$out"
+export PYTHONUNBUFFERED=1 XLA_PYTHON_CLIENT_PREALLOCATE=false
+if command -v nvidia-cuda-mps-control > /dev/null; then
+    CUDA_MPS_PIPE_DIRECTORY="$(mktemp -d)"
+    export CUDA_MPS_PIPE_DIRECTORY CUDA_MPS_LOG_DIRECTORY="$CUDA_MPS_PIPE_DIRECTORY"
+    nvidia-cuda-mps-control -d
+    trap 'echo quit | nvidia-cuda-mps-control' EXIT
+fi
+jobs=()
+for folder in "$@"; do
+    name="$(basename "$folder")"
+    python3 "$here/train.py" "$folder" --minutes "$minutes" --out "$out/$name.npz" \
+        > "$out/$name.txt" 2>&1 &
+    jobs+=($!)
+done
+failed=0
+for job in "${jobs[@]}"; do wait "$job" || failed=1; done
+tail -n 2 "$out"/*.txt
+exit "$failed"

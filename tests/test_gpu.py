@@ -1,0 +1,100 @@
+"""benchmarks/gpu: endpoints and trainings as programs that JAX runs without TensorFlow.
+
+Here JAX runs them on a CPU; no figure of a GPU is tested.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tfgen
+
+pytest.importorskip("jax", reason="needs pip install jax, as the machine with the GPU has")
+pytestmark = pytest.mark.slow
+
+GPU = Path(__file__).resolve().parents[1] / "benchmarks" / "gpu"
+RECIPE = {
+    "family": "VAE",
+    "model": {"image_shape": [8, 8, 1], "latent_dim": 2, "filters": [4], "dense_units": 8},
+    "data": "digits",
+    "batch_size": 16,
+    "epochs": 2,
+    "max_shift": 1,
+    "clip_norm": 1.0,
+}
+GAN = {
+    "family": "GAN",
+    "model": {"image_shape": [8, 8, 1], "latent_dim": 2, "filters": [4], "dense_units": 8},
+    "data": "digits",
+    "batch_size": 16,
+    "epochs": 2,
+    "clip_norm": 1.0,
+}
+# Nothing of JAX's side may import TensorFlow: this module shadows it.
+FORBIDDEN = 'raise ImportError("TensorFlow is not to be imported here")\n'
+
+
+def run(script: Path, *arguments, without: Path | None = None) -> str:
+    environment = dict(os.environ)
+    if without is not None:
+        (without / "tensorflow.py").write_text(FORBIDDEN)
+        environment["PYTHONPATH"] = str(without)
+    command = [sys.executable, script, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("gpu")
+    (folder / "vae.json").write_text(json.dumps(RECIPE))
+    (folder / "gan.json").write_text(json.dumps(GAN))
+    recipes = (folder / "vae.json", folder / "gan.json")
+    arguments = ("--entries", "vae_2d_mnist", "--batches", 2, "--count", 64, "--train", *recipes)
+    run(GPU.with_suffix(".py"), folder / "out", *arguments)
+    return folder
+
+
+def test_answers_and_steps_are_those_of_the_cpu(prepared, tmp_path):
+    printed = run(GPU / "measure.py", prepared / "out", "--teraflops", 1, without=tmp_path)
+    rows = [json.loads(line) for line in printed.splitlines()]
+    endpoints = {row["endpoint"]: row for row in rows if "endpoint" in row}
+    assert set(endpoints) == {"sample", "decode", "log_likelihood"}
+    for name, row in endpoints.items():
+        assert row["batch"] == 2
+        assert row["difference"] <= (1e-2 if name == "log_likelihood" else 1)
+        assert row["images_per_second"] > 0
+    steps = [row for row in rows if "training" in row]
+    assert {(row["training"], row["precision"]) for row in steps} == {
+        (f"train.{name}.{precision}", precision)
+        for name in ("vae", "gan")
+        for precision in ("float32", "mixed_bfloat16")
+    }
+    for row in steps:
+        exact = row["precision"] == "float32"
+        assert row["losses_relative_difference"] < (1e-5 if exact else 1e-2), row
+        assert row["weights_within_5_percent_of_a_step"] > (0.999 if exact else 0.9), row
+
+
+def test_a_model_trained_without_tensorflow(prepared, tmp_path):
+    """From the recipe to a folder that `tfgen.load` takes; it has learned."""
+    folder, weights = prepared / "out" / "train.vae.float32", tmp_path / "weights.npz"
+    options = ("--minutes", 0.15, "--warmup-steps", 10, "--out", weights)
+    printed = run(GPU / "train.py", folder, *options, without=tmp_path)
+    assert "validation" in printed
+    run(GPU / "restore.py", prepared / "vae.json", weights, tmp_path / "entry")
+    model = tfgen.load(tmp_path / "entry")
+    with np.load(weights) as held, np.load(folder / "data.npz") as data:
+        log, images = held["log"], data["validation_images"]
+    # What JAX measured with the best weights is what TensorFlow measures, but for the noise.
+    before = json.loads((prepared / "vae.json").read_text())
+    untrained = tfgen.VAE(**before["model"])
+    found = -model.log_likelihood(images, num_samples=1).mean()
+    assert found < -untrained.log_likelihood(images, num_samples=1).mean() - 20
+    assert abs(found - log[:, 2].min()) < 5
