@@ -8,7 +8,7 @@ const STEP = 0.1; // of an arrow key
 
 const here = new URL(".", import.meta.url).href;
 ort.env.wasm.numThreads = 1; // more need headers that a plain web server does not send
-ort.env.wasm.wasmPaths = here;
+ort.env.wasm.wasmPaths = { wasm: `${here}ort-wasm-simd-threaded.wasm` };
 
 const plane = document.getElementById("latent-map-plane");
 const image = document.getElementById("latent-map-image");
