@@ -63,7 +63,7 @@ def frechet_ratio(entry: dict[str, Any]) -> str:
 
 
 def headline(entry: dict[str, Any]) -> str:
-    """Returns the one result that README shows."""
+    """Returns the one result that the gallery shows."""
     if found := likelihood(entry):
         return found
     if ratio := frechet_ratio(entry):
@@ -94,12 +94,18 @@ def short_device(entry: dict[str, Any]) -> str:
 
 
 def readme_table() -> str:
-    """Returns the table of README: one row and one result per entry."""
-    lines = ["| model | what it is | result |", "|---|---|---|"]
+    """Returns the table of README: a row per entry, with sample quality beside likelihood."""
+    lines = ["| model | what it is | Fréchet ratio | likelihood |", "|---|---|---|---|"]
     for entry in entries():
         name = entry["name"]
         description = entry["recipe"]["description"].partition(". ")[0].rstrip(".")
-        lines.append(f"| [`{name}`](zoo/{name}/card.md) | {description} | {headline(entry)} |")
+        cells = (
+            f"[`{name}`](zoo/{name}/card.md)",
+            description,
+            frechet_ratio(entry) or "–",
+            likelihood(entry) or "–",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
