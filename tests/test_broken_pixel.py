@@ -148,6 +148,7 @@ def test_a_likelihood_that_is_none_is_caught(family):
     assert abs(np.exp(scores).sum() - 1.0) > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [

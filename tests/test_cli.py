@@ -57,6 +57,7 @@ def entry(tmp_path_factory):
     return trained
 
 
+@pytest.mark.slow
 def test_a_run_is_extended_and_read_before_it_ends(tmp_path, monkeypatch, capsys):
     recipe, out = tmp_path / "recipe.json", tmp_path / "run"
     recipe.write_text(json.dumps(RECIPE))
@@ -105,6 +106,7 @@ def test_training_and_evaluating_fill_a_whole_entry(entry):
     assert details["licence"]["weights"] == "as its user decides"
 
 
+@pytest.mark.slow
 def test_a_card_is_reproduced_and_a_wrong_one_is_not(entry, monkeypatch, capsys):
     assert run(monkeypatch, "evaluate", entry, "--check", "--no-verbose") == 0
     metadata = entry / "metadata.json"
@@ -189,6 +191,7 @@ def gan(tmp_path_factory):
     return folder / "tiny_gan"
 
 
+@pytest.mark.slow
 def test_a_gan_has_its_pictures_and_its_results(gan, monkeypatch):
     card = (gan / "card.md").read_text()
     for name in ("samples.png", "interpolation.png", "progress.png"):
@@ -203,6 +206,7 @@ def test_a_gan_has_its_pictures_and_its_results(gan, monkeypatch):
     assert zoo.info(gan.parent / "tiny_classifier")["kind"] == "evaluator"
 
 
+@pytest.mark.slow
 def test_a_gan_draws_classes_and_walks_between_seeds(gan, tmp_path, monkeypatch):
     pictures = {}
     for name, options in {
@@ -235,6 +239,7 @@ PIXEL_RECIPE = {
 }
 
 
+@pytest.mark.slow
 def test_a_pixel_model_is_trained_measured_and_completes(tmp_path, monkeypatch, capsys):
     recipe, entry = tmp_path / "recipe.json", tmp_path / "pixelcnn_tiny"
     recipe.write_text(json.dumps(PIXEL_RECIPE))

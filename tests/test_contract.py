@@ -95,6 +95,7 @@ def slots(model) -> list[np.ndarray]:
     ]
 
 
+@pytest.mark.slow_except("VAE-mixture")
 def test_keras_file_keeps_everything(fitted, tmp_path):
     fitted.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
@@ -111,6 +112,7 @@ def test_keras_file_keeps_everything(fitted, tmp_path):
         np.testing.assert_array_equal(kept, own)
 
 
+@pytest.mark.slow_except("VAE-mixture", "PixelCNN-gated")
 def test_preset_keeps_the_model(fitted, tmp_path):
     fitted.save_to_preset(tmp_path / "preset")
     loaded = type(fitted).from_preset(tmp_path / "preset")
@@ -132,6 +134,7 @@ def test_preset_of_another_family(tmp_path):
         families.find(b.family).from_preset(tmp_path)
 
 
+@pytest.mark.slow
 def test_fresh_process_loads_equal_outputs(tmp_path):
     """All families in one new process, which imports nothing but keras and tfgen."""
     expected = {}
@@ -178,6 +181,7 @@ def test_sampling(fitted):
         laws.labels_matter(fitted)
 
 
+@pytest.mark.slow_except("GAN-dcgan")
 def test_noise_of_samples_is_equal_under_xla(fitted):
     if "sample" not in fitted.endpoints():
         pytest.skip("the family cannot be sampled from")
@@ -268,6 +272,7 @@ def test_loss_is_the_likelihood(case):
     laws.loss_is_minus_log_likelihood(laws.randomised(model))
 
 
+@pytest.mark.slow_except("PixelCNN")
 def test_probabilities_sum_to_one(first_case):
     if first_case().likelihood == "none":
         pytest.skip("the family has no likelihood")
@@ -302,6 +307,7 @@ def test_evaluation_repeats_itself(fitted):
     assert set(first) == set(fitted.loss_names)
 
 
+@pytest.mark.slow_except("VAE")
 def test_fit_with_defaults(first_case):
     """`compile()` as zoo.load calls it, then images alone, then a data set of them."""
     model = first_case()
@@ -390,6 +396,7 @@ def test_sample_weights(first_case):
     np.testing.assert_allclose(weighted, alone, rtol=1e-5)
 
 
+@pytest.mark.slow_except("VAE")
 def test_mixed_precision(first_case):
     model = first_case(dtype="mixed_bfloat16")
     assert keras.config.dtype_policy().name == "float32"
@@ -416,6 +423,7 @@ def test_mixed_precision(first_case):
 # Export
 
 
+@pytest.mark.slow_except("GAN-dcgan", "PixelCNN-gated")
 def test_exported_signatures_give_the_same_bytes(fitted, tmp_path):
     path = fitted.export(tmp_path / "model", num_samples=3)
     loaded = tf.saved_model.load(str(path)).signatures

@@ -141,7 +141,7 @@ def assert_equal_losses(first: Path, second: Path) -> None:
             assert float(a[name]) == pytest.approx(float(b[name]), rel=1e-5, abs=1e-5), name
 
 
-@pytest.mark.slow_except("VAE")
+@pytest.mark.slow
 def test_two_devices_equal_one(first_case, data_folder, tmp_path):
     recipe = recipe_for(first_case.family, first_case.name, data_folder)
     run_mirrored({"run": recipe}, tmp_path)

@@ -93,6 +93,7 @@ def test_full_disk_spares_the_old_entry(whole, tmp_path):
             np.testing.assert_array_equal(own, other)
 
 
+@pytest.mark.slow
 def test_saving_needs_no_temporary_folder(whole, tmp_path):
     """A full disk under $TMPDIR: nothing is written there, so nothing can fail or crash there."""
     model, _ = whole
@@ -127,6 +128,7 @@ def test_weights_file_is_whole_or_not_there(whole, tmp_path):
         assert not list(disk.iterdir())
 
 
+@pytest.mark.slow
 def test_read_only_folder(tmp_path):
     """Root writes wherever permissions forbid it, so the disk itself is read-only."""
     with tmpfs(tmp_path / "disk", "1M") as disk:
@@ -148,6 +150,7 @@ def test_read_only_folder(tmp_path):
 # Two runs in one folder
 
 
+@pytest.mark.slow
 def test_two_runs_in_one_folder(whole, tmp_path):
     """The second one is told so and leaves the folder as it is; the lock dies with its holder."""
     script = """
@@ -234,6 +237,7 @@ def test_replacing_is_whole_or_not_at_all(tmp_path):
 # Checkpoints
 
 
+@pytest.mark.slow
 def test_no_bit_of_a_checkpoint_can_change_unseen(tmp_path, capsys):
     """A flipped bit: the state that was stored, or the checkpoint before; never another state."""
     recipe = dataclasses.replace(
@@ -270,6 +274,7 @@ def test_no_bit_of_a_checkpoint_can_change_unseen(tmp_path, capsys):
         assert restored() == states[1]
 
 
+@pytest.mark.slow
 def test_when_no_checkpoint_can_be_read_the_run_begins_anew(whole, tmp_path, capsys):
     training.train(RECIPE, tmp_path / "run", verbose=0)
     for path in (tmp_path / "run").glob("checkpoint-*"):
@@ -280,6 +285,7 @@ def test_when_no_checkpoint_can_be_read_the_run_begins_anew(whole, tmp_path, cap
         np.testing.assert_array_equal(own, other)
 
 
+@pytest.mark.slow
 def test_damaged_best_weights_are_refused(tmp_path):
     training.train(RECIPE, tmp_path / "run", verbose=0)
     path = tmp_path / "run" / "best.npz"

@@ -161,11 +161,13 @@ def from_bare_python(artifacts, chosen, tmp_path_factory) -> dict[str, dict]:
     return dict(zip(chosen, results, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY)
 def test_c_gives_the_same_bytes(name, artifacts, from_c):
     assert_same_bytes(from_c[name], artifacts[name].answers)
 
 
+@pytest.mark.slow_except("AutoEncoder-squared_error")
 @pytest.mark.parametrize("name", EVERY)
 def test_python_without_keras_gives_the_same_bytes(name, artifacts, from_bare_python):
     assert_same_bytes(from_bare_python[name], artifacts[name].answers)
@@ -273,6 +275,7 @@ def test_saved_model_cli_shows_named_batches(artifact):
         assert shown.count("']") == len(specs["inputs"]) + len(specs["outputs"])
 
 
+@pytest.mark.slow
 def test_the_command_saved_model_cli(artifacts):
     artifact = artifacts["VAE-conditional_colour"]
     command = ["saved_model_cli", "show", "--dir", artifact.path, "--all"]
@@ -461,7 +464,7 @@ def assert_xla_agrees(plain: Artifact, c_program: Path, folder: Path) -> None:
     assert requests == len(export.BATCHES) * len(plain.details["signatures"])
 
 
-@pytest.mark.slow_except("GAN")
+@pytest.mark.slow
 def test_xla_agrees_to_one_grey_level(first_case, artifacts, c_program, tmp_path):
     plain = artifacts[f"{first_case.family}-{first_case.name}"]
     assert_xla_agrees(plain, c_program, tmp_path)

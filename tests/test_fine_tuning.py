@@ -53,6 +53,7 @@ def loss_of(model) -> float:
     return model.evaluate(*arguments(model, "validation"), verbose=0, return_dict=True)["loss"]
 
 
+@pytest.mark.slow_except("VAE")
 def test_an_epoch_on_its_own_data_does_not_make_it_worse(entry):
     model = zoo.load(entry)
     if "loss" not in model.loss_names:
@@ -63,6 +64,7 @@ def test_an_epoch_on_its_own_data_does_not_make_it_worse(entry):
     assert after <= before + 0.01 * abs(before)
 
 
+@pytest.mark.slow_except("GAN")
 def test_the_averaged_generator_is_kept(entry):
     """Its average is warmed up once, in training, and moves little in the steps after that."""
     model = zoo.load(entry)
@@ -77,6 +79,7 @@ def test_the_averaged_generator_is_kept(entry):
     assert max(moved) < 0.3
 
 
+@pytest.mark.slow_except("VAE")
 def test_schedules_are_past_and_the_learning_rate_is_low(entry):
     recipe, model = zoo.load_recipe(entry), zoo.load(entry)
     assert model.steps_trained == 6 * (1151 // 64)

@@ -229,7 +229,7 @@ def assert_survives(nursery: Nursery, recipe: Recipe, folder: Path, kills: int) 
     return struck
 
 
-@pytest.mark.slow_except("VAE")
+@pytest.mark.slow
 def test_killed_twice(first_case, nursery, digits, tmp_path):
     recipe = recipe_for(first_case.family, first_case.name, digits)
     assert_survives(nursery, recipe, tmp_path, kills=2)

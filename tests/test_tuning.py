@@ -95,6 +95,7 @@ def test_a_weight_that_never_trained_is_not_thawed(first_case):
 # Adapters
 
 
+@pytest.mark.slow_except("VAE", "PixelCNN")
 def test_lora_trains_the_adapters_alone_and_is_folded_in(first_case, tmp_path):
     model = laws.randomised(first_case())
     model.compile(run_eagerly=True)
