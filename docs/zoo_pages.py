@@ -102,8 +102,8 @@ def readme_table() -> str:
         cells = (
             f"[`{name}`](zoo/{name}/card.md)",
             description,
-            frechet_ratio(entry) or "–",
-            likelihood(entry) or "–",
+            frechet_ratio(entry) or "-",
+            likelihood(entry) or "-",
         )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

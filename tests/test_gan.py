@@ -400,6 +400,7 @@ class Interruption(Exception):
     """Stands for a kill."""
 
 
+@pytest.mark.slow_except("non_saturating")
 @pytest.mark.parametrize("objective", gan.OBJECTIVES)
 def test_resumed_run_equals_a_whole_one(objective, tmp_path, monkeypatch):
     recipe = recipe_of(objective)
@@ -426,6 +427,7 @@ def test_resumed_run_equals_a_whole_one(objective, tmp_path, monkeypatch):
             np.testing.assert_array_equal(own, expected, err_msg=own.path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", gan.OBJECTIVES)
 def test_keras_own_backup_keeps_the_whole_state(objective, tmp_path):
     """BackupAndRestore: a run that fails after an epoch goes on to the same end."""
@@ -519,9 +521,9 @@ def test_divergence_stops_the_run(tmp_path, monkeypatch):
     recipe = recipe_of("wasserstein_gp")
     losses = GAN.generator_losses
 
-    def explode(self, labels, seeds):
+    def explode(self, labels, seeds, training):
         bad = tf.where(self.optimizer.iterations >= 9, np.float32(np.nan), np.float32(1.0))
-        return {name: bad * value for name, value in losses(self, labels, seeds).items()}
+        return {name: bad * value for name, value in losses(self, labels, seeds, training).items()}
 
     monkeypatch.setattr(GAN, "generator_losses", explode)
     with pytest.raises(

@@ -65,6 +65,7 @@ def test_labels_out_of_range_are_refused_from_every_source(conditional, source, 
         np.testing.assert_array_equal(own, old)
 
 
+@pytest.mark.slow_except("xla")
 def test_validation_labels_out_of_range(conditional):
     for data in ((IMAGES, LABELS + 5), batches(IMAGES, LABELS + 5)):
         with pytest.raises(ValueError, match=r"labels must lie in \[0, 2\]; received"):
@@ -86,6 +87,7 @@ def test_labels_that_are_none(conditional, labels, message):
             conditional.fit(*data, verbose=0)
 
 
+@pytest.mark.slow_except("plain")
 def test_labels_are_required_and_may_stand_in_a_column(conditional):
     for data in (IMAGES, batches(IMAGES)):
         with pytest.raises(ValueError, match="labels are required"):
