@@ -83,6 +83,15 @@ def test_what_a_format_cannot_hold_is_left_out_or_refused(small, tmp_path, monke
 
 
 @pytest.mark.slow
+def test_a_loop_that_litert_lacks_is_refused_in_one_line(tmp_path):
+    model = next(case for case in CASES if case.family == "PixelCNN")()
+    with pytest.raises(ValueError, match="TensorListReserve") as refused:
+        model.export(tmp_path / "model", format="litert", endpoints=["sample"])
+    assert str(refused.value) == "litert cannot hold 'sample': it has no TensorListReserve."
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["PixelCNN", "PixelRNN"])
 def test_loops_in_onnx_keep_their_order(family, tmp_path):
     """What a loop writes, ONNX can only append: written in another order it would be scrambled.

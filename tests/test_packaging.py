@@ -87,3 +87,10 @@ def test_import_is_light():
     assert "tfgen" in added
     heavy = {"tensorflow_probability", "tf_keras", "typer", "rich", "matplotlib", "sklearn", "PIL"}
     assert not added & (heavy | {"tfgen.cli", "tfgen.training", "tfgen.distributions.tfp"})
+
+
+@pytest.mark.nightly
+def test_the_contract_holds_for_every_version_of_tensorflow_and_python():
+    """Makes an environment for each pair, so it takes an hour; pairs without a Python are told."""
+    script = Path(__file__).resolve().parents[1] / "benchmarks" / "versions.py"
+    subprocess.run([sys.executable, script], check=True)

@@ -12,6 +12,7 @@ signatures.json says why; if it was asked for by name, nothing is written.
 import importlib
 import json
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from importlib.metadata import version as version_of
 from pathlib import Path
@@ -248,8 +249,7 @@ class _LiteRT(_Writer):
             converter = tf.lite.TFLiteConverter.from_saved_model(str(saved))
             converter.experimental_enable_resource_variables = False
             content = converter.convert()
-            # Some files convert and cannot be run.
-            tf.lite.Interpreter(model_content=content).allocate_tensors()
+            _check_litert(content)
         except Exception as error:  # the converter raises whatever it stumbles over
             raise Unsupported(_first_line(error)) from error
         finally:
@@ -257,6 +257,13 @@ class _LiteRT(_Writer):
                 tf.io.gfile.rmtree(str(path.with_suffix(".saved")))
         path.write_bytes(content)
         return {}
+
+
+def _check_litert(content: bytes) -> None:
+    """Raises RuntimeError for a file that converts and cannot be run."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the interpreter moves to a package of its own
+        tf.lite.Interpreter(model_content=content).allocate_tensors()
 
 
 class _StableHLO(_Writer):
