@@ -7,7 +7,7 @@ tests/test_contract.py with one configuration of each family: saving, loading, s
 likelihoods, training, exports. `--whole` runs all of that file. An environment takes about 3 GB,
 and is removed before the next one is made. Pythons are found as python3.11, ... on the PATH.
 
-Prints one line per pair and then the table of docs/exports.md. Exits with 1 if a pair fails.
+Prints one line per pair and then a table. Exits with 1 if a pair fails.
 """
 
 import argparse

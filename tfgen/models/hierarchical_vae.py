@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfgen import checks, distributions, layers, noise, pixels
-from tfgen.models import priors
+from tfgen.models import loops, priors
 from tfgen.models.generative import GenerativeModel, with_labels
 from tfgen.models.ladder import BottomUp, Encode, TopDown
 
@@ -295,5 +295,5 @@ class HierarchicalVAE(GenerativeModel):
             )
 
         start = (tf.constant(0), tf.fill((rows,), -math.inf))
-        _, total = repeated(one_pass, passes, start)
+        _, total = loops.repeated(one_pass, passes, start)
         return total - math.log(num_samples)

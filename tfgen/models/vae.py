@@ -11,9 +11,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfgen import checks, distributions, layers, noise, pixels
-from tfgen.models import priors
+from tfgen.models import loops, priors
 from tfgen.models.generative import GenerativeModel, Labels, with_labels
-from tfgen.models.loops import repeated
 
 __all__ = ["VAE"]
 
@@ -332,7 +331,7 @@ class VAE(GenerativeModel):
             )
 
         start = (tf.constant(0), tf.fill((rows,), -math.inf))
-        _, total = repeated(one_pass, passes, start)
+        _, total = loops.repeated(one_pass, passes, start)
         return total - math.log(num_samples)
 
 
