@@ -164,7 +164,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     >>> nearest("mnst", ["mnist", "digits"])
     " Did you mean 'mnist'?"
     """
-    near = difflib.get_close_matches(name, list(known), 3, 0.5)
+    near = difflib.get_close_matches(name, list(known), 3)
     return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
