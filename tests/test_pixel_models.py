@@ -157,6 +157,7 @@ SPACES = {
 }
 
 
+@pytest.mark.slow_except("*-gated")
 @each_network
 @pytest.mark.parametrize("space", SPACES)
 def test_probabilities_sum_to_one(network, space):
@@ -207,6 +208,7 @@ CAUSAL = {
 }
 
 
+@pytest.mark.slow_except("*-gated", "tokens-row")
 @each_network
 @pytest.mark.parametrize("space", CAUSAL)
 def test_no_place_sees_itself_or_the_future(network, space):
@@ -252,6 +254,7 @@ def allowed(network: str, model) -> np.ndarray:
     return sees.reshape(rows * columns, rows * columns)
 
 
+@pytest.mark.slow
 def test_every_allowed_place_is_seen():
     """The two-stack network has no blind spot; the diagonal one and attention see everything."""
     for network in ("gated", "diagonal", "attentive"):
@@ -352,6 +355,7 @@ SAMPLED = {
 }
 
 
+@pytest.mark.slow_except("*-gated", "*-tokens-diagonal", "*-tokens-row", "*-tokens-attentive")
 @each_network
 @pytest.mark.parametrize("space", SAMPLED)
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
@@ -388,6 +392,7 @@ def test_sampler_equals_the_readable_reference():
     np.testing.assert_allclose(model(images)[..., 0, 0], expected, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow_except("gated")
 @each_network
 def test_sampled_frequencies_are_the_likelihoods(network):
     """Chi-squared on the 16 images of a 2x2 binary space, several orders and a token."""
@@ -420,6 +425,7 @@ def test_temperature_sharpens():
 # Completion
 
 
+@pytest.mark.slow_except("*-gated", "tokens-diagonal")
 @each_network
 @pytest.mark.parametrize("space", SAMPLED)
 def test_completion(network, space):
@@ -440,6 +446,7 @@ def test_completion(network, space):
     np.testing.assert_array_equal(everything, images)
 
 
+@pytest.mark.slow_except("gated", "diagonal")
 @each_network
 def test_completion_goes_on_as_the_sample_did(network):
     """Of an image drawn from seed s, the first pixels kept and seed s again: the same image."""
@@ -524,6 +531,7 @@ def test_bad_masks_of_completion(change, message):
 # Orders and maps
 
 
+@pytest.mark.slow_except("gated")
 @each_network
 def test_several_orders_are_the_mean_of_their_probabilities(network):
     model = build(network, (4, 4, 1), orders=4, token_shape=(2, 2))
@@ -634,6 +642,7 @@ def test_dropped_share(rate):
 # Colour
 
 
+@pytest.mark.slow
 def test_the_colour_recipe_trains_samples_and_exports(tmp_path):
     """zoo/pixelcnn_cifar10 with fewer filters, on made-up images of its size."""
     recipe = zoo.load_recipe("pixelcnn_cifar10")

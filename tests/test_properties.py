@@ -50,6 +50,11 @@ VALUES = {
     "ema_momentum": st.sampled_from([0.0, 0.9]),
     "candidates": st.integers(1, 3),
     "selectivity": st.sampled_from([0.0, 1.0, 8.0]),
+    "network": st.sampled_from(["dcgan", "residual"]),
+    "augment": st.booleans(),
+    "top_dim": st.integers(1, 4),
+    "prior_units": st.integers(1, 4),
+    "free_bits": st.sampled_from([0.0, 0.2]),
     "fourier_features": st.integers(0, 3),
     "block": st.sampled_from(["gated", "residual"]),
     "cell": st.sampled_from(["row_lstm", "diagonal_bilstm"]),
@@ -78,8 +83,17 @@ def arguments(draw, family: str) -> dict:
         chosen["generator_filters"] = draw(st.none() | widths(stages, stages))
     if "decoder_filters" in known:
         chosen["decoder_filters"] = draw(st.none() | widths(1, stages))
+    if "groups" in known:
+        chosen["filters"] = draw(widths(stages, stages))
+        chosen["groups"] = draw(
+            widths(stages, stages).map(lambda groups: tuple(g % 3 for g in groups))
+        )
+        chosen["group_channels"] = draw(widths(stages, stages))
+        chosen["prior"] = draw(st.sampled_from(["standard_normal", "flow"]))
     if chosen.get("prior") == "flow":
-        chosen["latent_dim"] = draw(st.integers(2, 4))
+        chosen["top_dim" if "top_dim" in known else "latent_dim"] = draw(st.integers(2, 4))
+    if chosen.get("network") == "residual":
+        chosen["num_blocks"] = max(1, chosen["num_blocks"])
     if "pixel_distribution" in known:
         exact = families.find(family).likelihood == "exact"  # which a density is not
         names = ["bernoulli", "categorical", "discretized_logistic_mixture", "gaussian"]
@@ -156,14 +170,15 @@ def works_from_end_to_end(model) -> None:
 def test_every_argument_has_values():
     drawn_together = {
         *("image_shape", "filters", "generator_filters", "decoder_filters"),
-        *("pixel_distribution", "num_levels", "token_shape", "orders"),
+        *("pixel_distribution", "num_levels", "token_shape", "orders", "attention_heads"),
+        *("groups", "group_channels"),
     }
     for family in FAMILIES.values():
         missing = set(laws.constructor_arguments(family)) - set(VALUES) - drawn_together
         assert not missing, f"{family.__name__}: no values for {missing}"
 
 
-@pytest.mark.slow_except("AutoEncoder")
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_random_arguments(family):
     property_of(family, -(-CASES // len(FAMILIES)))()

@@ -44,6 +44,7 @@ def write_changing(path, name: str):
     tf.saved_model.save(module, str(path), {"serving_default": module.run})
 
 
+@pytest.mark.slow
 def test_versions_come_and_go_while_it_serves(repository, tmp_path):
     tiny = tmp_path / "tiny"
     copy_version(repository / "tiny" / "3", tiny / "1")

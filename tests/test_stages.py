@@ -72,6 +72,7 @@ def test_what_a_stage_has_trained_is_not_frozen_in_the_end(staged):
     assert all(variable.trainable for variable in tuning.weights(model).values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epoch", [2, 3])  # counted from 1: the last of stage 0, the first of 1
 def test_resume_around_a_stage_s_end(staged, tmp_path, monkeypatch, epoch):
     def fail(picture, path, **options):

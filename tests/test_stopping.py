@@ -51,6 +51,7 @@ def at(place, method: str, time_: int, number: int):
     return place, method, signalled
 
 
+@pytest.mark.slow_except("AveragedWeights-on_train_batch_end-6-6-2")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(
     ("place", "method", "time_", "step"),
@@ -78,6 +79,7 @@ def test_a_signal_saves_the_run(
     assert_resumes(folder, whole)
 
 
+@pytest.mark.slow
 def test_a_step_that_takes_long_is_given_up(whole, tmp_path):
     script = f"""
         import sys, time

@@ -70,6 +70,7 @@ def test_shards_hold_the_data_set(shards):
     assert not [p for p in shards.iterdir() if p.name.startswith(".")]
 
 
+@pytest.mark.slow
 def test_order_of_shards_is_a_function_of_seed_and_epoch(shards, monkeypatch):
     monkeypatch.setattr(shards_module, "BLOCK", 100)
     split = data.Shards(shards, "train")
@@ -98,6 +99,7 @@ def test_batches_can_be_skipped(request, source, monkeypatch):
             np.testing.assert_array_equal(b, d)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_on_shards_ends_as_a_whole_one(shards, tmp_path, monkeypatch):
     recipe = dataclasses.replace(RECIPE, data=str(shards), batch_size=128)
     whole = training.train(recipe, tmp_path / "whole", verbose=0)

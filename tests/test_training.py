@@ -194,6 +194,7 @@ def test_damaged_checkpoint_falls_back(cut, whole, tmp_path, capsys, damage):
     assert "checkpoint-000000011.npz cannot be read" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("place", "method", "checkpoint_seconds"),
     [
@@ -225,6 +226,7 @@ def test_resume_of_a_run_that_ended(whole, tmp_path):
     assert_ends_as_if_whole(folder, whole)
 
 
+@pytest.mark.slow
 def test_killed_while_writing_a_checkpoint(whole, tmp_path):
     """SIGKILL with half a checkpoint on disk, in another process."""
     script = f"""
@@ -301,7 +303,7 @@ def test_a_run_says_what_it_does(tmp_path, capsys):
     [
         ({"family": "VEA"}, ValueError, "family must be one of"),
         ({"model": {"latent_dims": 3}}, ValueError, "latent_dims"),
-        ({"data": "digit"}, ValueError, "name must be one of.*'digits'"),
+        ({"data": "digit"}, ValueError, "data must be one of.*'digits'"),
         ({"data": "no/such/folder"}, data.DataNotFoundError, "path that exists"),
         (
             {"model": {"image_shape": [4, 4, 1], "filters": [4]}},
