@@ -320,7 +320,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         call = getattr(item, "callspec", None)
         for mark in item.iter_markers("slow_except"):
-            if call and not any(fnmatch.fnmatchcase(call.id, pattern) for pattern in mark.args):
+            own = call.id if call else item.name
+            if not any(fnmatch.fnmatchcase(own, pattern) for pattern in mark.args):
                 item.add_marker(pytest.mark.slow)
         shared = call.params.get("case", call.params.get("first_case")) if call else None
         item.add_marker(pytest.mark.xdist_group(str(shared or item.path.stem)))

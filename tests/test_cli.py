@@ -85,6 +85,7 @@ def test_a_run_is_extended_and_read_before_it_ends(tmp_path, monkeypatch, capsys
     assert "no trained weights yet" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_training_and_evaluating_fill_a_whole_entry(entry):
     names = {path.name for path in entry.iterdir()}
     assert names >= {
@@ -123,6 +124,7 @@ def test_a_card_is_reproduced_and_a_wrong_one_is_not(entry, monkeypatch, capsys)
         metadata.write_text(honest)
 
 
+@pytest.mark.slow_except("command0-*")
 @pytest.mark.parametrize(
     ("command", "shape"),
     [
@@ -287,6 +289,7 @@ def test_samples_as_pictures_folders_and_arrays(entry, gan, tmp_path, monkeypatc
         assert {path: path.read_bytes() for path in tmp_path.rglob("*.png")} == before
 
 
+@pytest.mark.slow
 def test_own_files_of_any_size_mode_and_turn(entry, gan, tmp_path, monkeypatch, capsys):
     rng = np.random.default_rng(0)
     files = []
@@ -329,6 +332,7 @@ def test_evaluate_measures_one_metric_and_writes_nothing(entry, monkeypatch, cap
     assert "sample_quality" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_binary_models_take_other_images_when_asked(tmp_path, monkeypatch, capsys):
     model = PixelCNN((8, 8, 1), filters=4, num_blocks=1, head_units=4, num_levels=2)
     zoo.save(model, tmp_path / "binary", Recipe("PixelCNN", {}, "digits"))

@@ -325,6 +325,7 @@ def test_loss_is_the_models_own(first_case):
         first_case().compile(loss="mse")
 
 
+@pytest.mark.slow_except("VAE", "GAN")
 def test_training_noise_is_a_function_of_seed_and_step(first_case):
     def seeds(seed, step, count=6):
         model = first_case(seed=seed)
@@ -338,6 +339,7 @@ def test_training_noise_is_a_function_of_seed_and_step(first_case):
     assert len(np.unique([base, seeds(1, 11), seeds(2, 10)])) == 18
 
 
+@pytest.mark.slow_except("VAE")
 def test_each_small_batch_of_an_accumulated_one_has_its_own_noise(first_case):
     """Keras' `iterations` stands still between the updates; the noise must not."""
     model = first_case()
@@ -555,6 +557,7 @@ def test_bad_sampling_arguments(fitted):
             fitted.log_likelihood(laws.images_for(fitted, 1), 0, **label)
 
 
+@pytest.mark.slow_except("VAE", "PixelCNN")
 def test_evaluation_noise_tells_images_of_equal_sums_apart(first_case, monkeypatch):
     """The same pixels in other places are another image, and get another seed."""
     model = first_case()

@@ -194,6 +194,7 @@ UNEVEN = """
 """
 
 
+@pytest.mark.slow
 def test_an_uneven_batch_has_one_seed_for_each_image():
     command = [sys.executable, "-c", textwrap.dedent(UNEVEN)]
     run = subprocess.run(command, capture_output=True, text=True)

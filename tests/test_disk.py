@@ -194,6 +194,7 @@ def test_the_lock_is_freed(tmp_path):
 # Stopping
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_ends(whole, tmp_path, monkeypatch):
     def step(self, batch, logs=None):
         if self.state.step == 4:

@@ -167,7 +167,7 @@ def test_c_gives_the_same_bytes(name, artifacts, from_c):
     assert_same_bytes(from_c[name], artifacts[name].answers)
 
 
-@pytest.mark.slow_except("AutoEncoder-squared_error")
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY)
 def test_python_without_keras_gives_the_same_bytes(name, artifacts, from_bare_python):
     assert_same_bytes(from_bare_python[name], artifacts[name].answers)
@@ -388,6 +388,7 @@ def test_metadata(artifact):
             assert outputs[key]["shape"] == shape
 
 
+@pytest.mark.slow
 def test_an_entry_trained_further_is_no_longer_that_entry(tmp_path):
     model = zoo.load("ae_mnist")
     assert zoo.origin(model)["name"] == "ae_mnist"
@@ -541,6 +542,7 @@ def test_exports_at_the_same_time_become_versions_each(small, tmp_path, monkeypa
         small.export(tmp_path / "small")
 
 
+@pytest.mark.slow
 def test_a_version_never_changes_and_a_new_one_has_the_new_weights(tmp_path):
     model = laws.randomised(TINY["VAE-mixture"]())
     first = Artifact(model, model.export(tmp_path / "model"))

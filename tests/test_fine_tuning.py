@@ -64,7 +64,7 @@ def test_an_epoch_on_its_own_data_does_not_make_it_worse(entry):
     assert after <= before + 0.01 * abs(before)
 
 
-@pytest.mark.slow_except("GAN")
+@pytest.mark.slow
 def test_the_averaged_generator_is_kept(entry):
     """Its average is warmed up once, in training, and moves little in the steps after that."""
     model = zoo.load(entry)

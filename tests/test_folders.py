@@ -366,6 +366,7 @@ def test_a_report_of_a_bad_folder(damaged):
     assert sum(fine.splits.values()) == fine.count == 12
 
 
+@pytest.mark.slow_except("npz*")
 @pytest.mark.parametrize("kind", ["digits", "npz", "shards"])
 def test_a_report_of_what_is_no_folder(tmp_path, kind):
     path = "digits"

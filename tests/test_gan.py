@@ -227,6 +227,7 @@ def test_every_update_has_its_own_noise():
     assert len(np.unique(np.concatenate(seen))) == 2 * 4 * 5
 
 
+@pytest.mark.slow
 def test_discriminator_overfits_one_batch():
     """Against a generator that stands still, D tells the two apart."""
     model = made()
@@ -400,7 +401,7 @@ class Interruption(Exception):
     """Stands for a kill."""
 
 
-@pytest.mark.slow_except("non_saturating")
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", gan.OBJECTIVES)
 def test_resumed_run_equals_a_whole_one(objective, tmp_path, monkeypatch):
     recipe = recipe_of(objective)

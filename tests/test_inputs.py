@@ -51,6 +51,7 @@ def conditional(request):
 # Labels
 
 
+@pytest.mark.slow_except("plain-*")
 @pytest.mark.parametrize("source", [batches, Batches, generator])
 @pytest.mark.parametrize("wrong", [LABELS + 5, LABELS - 1])
 def test_labels_out_of_range_are_refused_from_every_source(conditional, source, wrong):
@@ -65,7 +66,7 @@ def test_labels_out_of_range_are_refused_from_every_source(conditional, source, 
         np.testing.assert_array_equal(own, old)
 
 
-@pytest.mark.slow_except("xla")
+@pytest.mark.slow_except("plain")
 def test_validation_labels_out_of_range(conditional):
     for data in ((IMAGES, LABELS + 5), batches(IMAGES, LABELS + 5)):
         with pytest.raises(ValueError, match=r"labels must lie in \[0, 2\]; received"):

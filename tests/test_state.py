@@ -22,7 +22,7 @@ def assert_same_as_a_copy(model, call, tmp_path) -> None:
     np.testing.assert_allclose(call(model), call(zoo.load(tmp_path / "copy")), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.slow_except("AutoEncoder", "PixelCNN")
+@pytest.mark.slow_except("AutoEncoder")
 def test_endpoints_after_adapters_have_trained(first_case, tmp_path):
     """Every endpoint was called before; LoRA then replaces the kernels it read."""
     model = laws.randomised(first_case())

@@ -50,6 +50,7 @@ def test_patterns():
 # Freezing
 
 
+@pytest.mark.slow_except("VAE", "GAN")
 def test_frozen_weights_stay_and_the_others_move(first_case):
     model = laws.randomised(first_case())
     model.compile(run_eagerly=True)
@@ -70,6 +71,7 @@ def test_frozen_weights_stay_and_the_others_move(first_case):
     assert "frozen" not in model.get_config()
 
 
+@pytest.mark.slow_except("VAE")
 def test_what_is_frozen_is_saved(first_case, tmp_path):
     model = first_case()
     model.compile()
@@ -95,7 +97,7 @@ def test_a_weight_that_never_trained_is_not_thawed(first_case):
 # Adapters
 
 
-@pytest.mark.slow_except("VAE", "PixelCNN")
+@pytest.mark.slow_except("VAE")
 def test_lora_trains_the_adapters_alone_and_is_folded_in(first_case, tmp_path):
     model = laws.randomised(first_case())
     model.compile(run_eagerly=True)
