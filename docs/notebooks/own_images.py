@@ -25,19 +25,19 @@ for index, (digit, label) in enumerate(zip(digits, labels, strict=True)):
     Image.fromarray(255 - thick[..., 0]).save(folder / str(label) / f"{index:04}.png")
 
 # %% [markdown]
-# The recipe starts from the weights of `cvae_mnist` (`init_from`) and runs for a few epochs.
+# The recipe starts from the weights of `vae_2d_mnist` (`init_from`) and runs for a few epochs.
 
 # %%
-start = tfgen.zoo.load_recipe("cvae_mnist")
+start = tfgen.zoo.load_recipe("vae_2d_mnist")
 recipe = Recipe(
     family=start.family,
     model=start.model,
     data=str(folder),
-    init_from="cvae_mnist",
+    init_from="vae_2d_mnist",
     batch_size=50,
-    epochs=3,
+    epochs=10,
     warmup_steps=5,
-    learning_rate=0.001,
+    learning_rate=0.002,
     ema_momentum=0.5,
 )
 model = training.train(recipe, "runs/photos", verbose=0)
@@ -46,8 +46,8 @@ model = training.train(recipe, "runs/photos", verbose=0)
 # Before and after:
 
 # %%
-before = tfgen.load("cvae_mnist").sample(10, labels=np.arange(10), seed=0)
-after = model.sample(10, labels=np.arange(10), seed=0)
+before = tfgen.load("vae_2d_mnist").sample(10, seed=0)
+after = model.sample(10, seed=0)
 plt.figure(figsize=(7, 2))
 plt.imshow(plots.rows(before, after), cmap="gray")
 plt.axis("off")
