@@ -43,7 +43,7 @@ class AutoEncoder(GenerativeModel):
     >>> import numpy as np
     >>> model = AutoEncoder(image_shape=(8, 8, 1), latent_dim=2, filters=(4,), dense_units=8)
     >>> model.encode(np.zeros((5, 8, 8, 1), "uint8")).shape
-    TensorShape([5, 2])
+    (5, 2)
     """
 
     likelihood = "none"
