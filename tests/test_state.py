@@ -1,12 +1,15 @@
 """Graphs follow the model: what changes what a graph would hold makes a new one, or is refused."""
 
+import warnings
+
 import keras
 import laws
 import numpy as np
 import pytest
 
-from tfgen import GAN, VAE, AutoEncoder, zoo
+from tfgen import GAN, VAE, AutoEncoder, tuning, zoo
 from tfgen.models.classifier import Classifier
+from tfgen.optimizers import GroupedAdam
 
 SMALL = {"image_shape": (8, 8, 1), "latent_dim": 2, "filters": (4,), "dense_units": 8}
 IMAGES = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 1), np.uint8)
@@ -87,6 +90,61 @@ def test_an_unchanged_model_keeps_its_graphs():
     model.encode(IMAGES), fit(model)
     assert model._graph("encode") is graph
     assert model.train_function is step
+
+
+@pytest.mark.slow_except("VAE", "GAN")
+def test_schedules_do_not_begin_again_with_another_optimizer(first_case, tmp_path):
+    """The warm-ups of the KL and of averaged weights go by the steps behind the weights."""
+    model = first_case()
+    model.compile(run_eagerly=True)
+    part = next(n for n, v in tuning.weights(model).items() if v.trainable and "/" in n)
+    images, labels = laws.images_for(model, 2), laws.labels_for(model, 2)
+    for steps, change in enumerate((lambda: model.freeze(part), model.unfreeze, model.compile)):
+        model.run_eagerly = True
+        model.train_on_batch(images, labels)
+        change()
+        assert model.steps_trained == int(model.step) == steps + 1
+    model.compile(*[optimizer for optimizer, _ in model.optimizers.values()])
+    assert model.steps_trained == 3
+    model.save(tmp_path / "model.keras")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert loaded.steps_trained == 3
+    with pytest.raises(ValueError, match="must be left out"):
+        loaded.compile(loss="mse")
+    assert loaded.steps_trained == 3
+
+
+@pytest.mark.slow_except("AutoEncoder", "GAN")
+def test_rates_by_variable_follow_what_trains(first_case, tmp_path):
+    """Variables that `freeze` takes out of an optimizer, and gives back, keep their own factor."""
+    model = first_case()
+    model.compile(run_eagerly=True)
+    factors = {
+        id(variable): 0.5 + index
+        for _, variables in model.optimizers.values()
+        for index, variable in enumerate(variables)
+    }
+
+    def assert_factors():
+        model.train_on_batch(laws.images_for(model, 2), laws.labels_for(model, 2))
+        for optimizer, variables in model.optimizers.values():
+            assert optimizer.factors == [factors[id(v)] for v in variables]
+
+    model.compile(
+        *[GroupedAdam([factors[id(v)] for v in vs]) for _, vs in model.optimizers.values()],
+        run_eagerly=True,
+    )
+    part = next(n for n, v in tuning.weights(model).items() if v.trainable and "/" in n)
+    model.freeze(part)
+    assert_factors()
+    model.save(tmp_path / "model.keras")
+    keras.models.load_model(tmp_path / "model.keras").fit(
+        laws.images_for(model, 2), laws.labels_for(model, 2), verbose=0
+    )
+    model.unfreeze()
+    assert_factors()
 
 
 def test_quantize_is_refused(first_case, tmp_path):

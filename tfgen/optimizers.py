@@ -63,6 +63,7 @@ class GroupedAdam(keras.optimizers.Adam):
     def __init__(self, factors: list[float], **kwargs):
         super().__init__(**kwargs)
         self.factors = [float(factor) for factor in factors]
+        self.__dict__["_scales"] = {}  # by variable; Keras would wrap a plain attribute
 
     def build(self, variables: list[keras.Variable]) -> None:
         if len(variables) != len(self.factors):
@@ -71,10 +72,23 @@ class GroupedAdam(keras.optimizers.Adam):
                 f"received {len(self.factors)}."
             )
         super().build(variables)
+        self._scales.update(zip(map(self._var_key, variables), self.factors, strict=True))
+
+    def regroup(self, variables: list[keras.Variable]) -> None:
+        """Puts `factors` in the order of the variables that train now, for `get_config`.
+
+        A variable that the optimizer has never seen gets the factor 1.
+        """
+        self.factors = [self._scales.get(self._var_key(variable), 1.0) for variable in variables]
+
+    def take_scales(self, other: keras.optimizers.Optimizer) -> None:
+        """Remembers what another one knew of variables that do not train now but may again."""
+        if isinstance(other, GroupedAdam):
+            self.__dict__["_scales"] = {**other._scales, **self._scales}
 
     def update_step(self, gradient, variable, learning_rate):
-        factor = self.factors[self._get_variable_index(variable)]
-        super().update_step(gradient, variable, learning_rate * factor)
+        scale = self._scales[self._var_key(variable)]
+        super().update_step(gradient, variable, learning_rate * scale)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "factors": list(self.factors)}

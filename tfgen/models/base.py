@@ -10,6 +10,7 @@ import tensorflow as tf
 from tfgen import devices, noise, pixels
 from tfgen.models import inputs
 from tfgen.models.configured import ConfiguredModel
+from tfgen.optimizers import GroupedAdam
 
 __all__ = ["ImageModel"]
 
@@ -18,8 +19,6 @@ HASH_FACTOR = 2654435761  # spreads neighbouring pixels over 64 bits; any large 
 WEIGHTS = ("sample_weight", "class_weight")  # arguments of `fit`
 # Arguments of Keras' `compile` that a model with an objective of its own has no use for.
 REFUSED = ("loss", "loss_weights", "metrics", "weighted_metrics")
-# Callbacks that move the learning rate of `model.optimizer`, and of no second one.
-MOVES_ONE_RATE = (keras.callbacks.LearningRateScheduler, keras.callbacks.ReduceLROnPlateau)
 
 
 class ImageModel(ConfiguredModel):
@@ -73,19 +72,25 @@ class ImageModel(ConfiguredModel):
                     f"objective and reports {', '.join(self.loss_names)}; received "
                     f"{name}={kwargs[name]!r}."
                 )
+        steps = self.steps_trained
         super().compile(optimizer=optimizer, **kwargs)
+        # Another optimizer, the same weights; it may have counted steps already.
+        self.steps_before = steps - int(_inner(self.optimizer)._iterations)
         self.__dict__["_auto_scale_loss"] = kwargs.get("auto_scale_loss", True)
 
     def get_compile_config(self) -> dict[str, Any]:
         """Returns what `compile_from_config` needs to compile the same way."""
         if not self.compiled:
             return {}
-        optimizers = {
-            name: keras.saving.serialize_keras_object(optimizer)
-            for name, (optimizer, _) in self.optimizers.items()
-        }
+        optimizers = {}
+        for name, (optimizer, variables) in self.optimizers.items():
+            if optimizer.built and isinstance(_inner(optimizer), GroupedAdam):
+                _inner(optimizer).regroup(variables)
+            optimizers[name] = keras.saving.serialize_keras_object(optimizer)
         return {
             **optimizers,
+            "steps_before": self.steps_before,
+            "built": all(optimizer.built for optimizer, _ in self.optimizers.values()),
             "run_eagerly": self.run_eagerly,
             "steps_per_execution": self.steps_per_execution,
             "jit_compile": self.jit_compile,
@@ -93,9 +98,24 @@ class ImageModel(ConfiguredModel):
         }
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
-        """Compiles with deserialised optimizers and makes their slots, so that they can load."""
-        self.compile(**keras.saving.deserialize_keras_object(config))
-        self.build_optimizers()
+        """Compiles with deserialised optimizers and makes the slots that they had, to be loaded."""
+        options = keras.saving.deserialize_keras_object(config)
+        steps_before, built = options.pop("steps_before", 0), options.pop("built", True)
+        if not self.compiled:
+            self.steps_before = steps_before
+        self.compile(**options)
+        if built:
+            self.build_optimizers()
+
+    def _recompile(self) -> None:
+        """Makes optimizers of the same settings for the variables that train now."""
+        if not self.compiled:
+            return
+        before = {name: _inner(optimizer) for name, (optimizer, _) in self.optimizers.items()}
+        self.compile_from_config(self.get_compile_config())
+        for name, (optimizer, _) in self.optimizers.items():
+            if isinstance(_inner(optimizer), GroupedAdam):
+                _inner(optimizer).take_scales(before[name])
 
     @property
     def optimizers(self) -> dict[str, tuple[keras.optimizers.Optimizer, list]]:
@@ -135,7 +155,7 @@ class ImageModel(ConfiguredModel):
         """
         given = inspect.signature(keras.Model.fit).bind(self, x, y, *args, **kwargs).arguments
         del given["self"]
-        self._check_callbacks(given.get("callbacks"))
+        inputs.check_callbacks(self, given.get("callbacks"))
         weighted = any(given.get(n) is not None for n in WEIGHTS)
         given["x"], given["y"] = inputs.checked(self, x, y, weighted)
         given["validation_data"] = inputs.checked_validation(self, given.get("validation_data"))
@@ -199,24 +219,6 @@ class ImageModel(ConfiguredModel):
         # TensorFlow cannot do with uint8.
         return
 
-    def _check_callbacks(self, callbacks: Any) -> None:
-        """Raises ValueError for a callback of Keras that would do nothing, or half of it."""
-        found = getattr(callbacks, "callbacks", callbacks) or []
-        for callback in found if isinstance(found, (list, tuple)) else [found]:
-            name, count = type(callback).__name__, len(self.updates_per_step)
-            if isinstance(callback, MOVES_ONE_RATE) and count > 1:
-                raise ValueError(
-                    f"callbacks: {name} moves one learning rate, and {type(self).__name__} has "
-                    f"{count}. Give each optimizer a schedule of keras.optimizers.schedules."
-                )
-            if isinstance(callback, keras.callbacks.TerminateOnNaN) and (
-                "loss" not in self.loss_names
-            ):
-                raise ValueError(
-                    f"callbacks: {name} watches 'loss'; {type(self).__name__} reports "
-                    f"{', '.join(self.loss_names)} instead. Use a keras.callbacks.LambdaCallback."
-                )
-
     # Steps -----------------------------------------------------------------------------------
 
     @property
@@ -269,9 +271,8 @@ class ImageModel(ConfiguredModel):
         Under gradient accumulation each of the small batches is a step. A model from a preset goes
         on counting where the preset's training ended.
         """
-        optimizer = getattr(self.optimizer, "inner_optimizer", self.optimizer)
         # Keras' `iterations` stands still while gradients accumulate.
-        return tf.cast(optimizer._iterations.value, tf.int64) + self.steps_before
+        return tf.cast(_inner(self.optimizer)._iterations.value, tf.int64) + self.steps_before
 
     @property
     def steps_trained(self) -> int:
@@ -314,3 +315,8 @@ class ImageModel(ConfiguredModel):
             # Keras averages what the workers return over an axis, which a scalar has not.
             return {name: tf.reshape(value, (1,)) for name, value in logs.items()}
         return logs
+
+
+def _inner(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
+    """The optimizer itself, without the scaling of the loss that may be around it."""
+    return getattr(optimizer, "inner_optimizer", optimizer)

@@ -142,6 +142,8 @@ class ConfiguredModel(keras.Model):
         return self._set_trainable(patterns or sorted(self._frozen), True)
 
     def _set_trainable(self, patterns, trainable: bool) -> list[str]:
+        if self.compiled:
+            self.build_optimizers()  # while they still see every variable
         names = tuning.set_trainable(self, patterns, trainable)
         self._frozen.symmetric_difference_update(names)
         self._recompile()
@@ -165,14 +167,17 @@ class ConfiguredModel(keras.Model):
             ValueError: A rank below 1, a pattern that matches nothing, or no layer under the
                 patterns offers it.
         """
+        if self.compiled:
+            self.build_optimizers()
         names = tuning.enable_lora(self, rank, patterns)
         self._recompile()
         return names
 
+    def build_optimizers(self) -> None:
+        """Makes the slots that the optimizers of a compiled model lack."""
+
     def _recompile(self) -> None:
         """Makes optimizers of the same settings for the variables that train now."""
-        if self.compiled:
-            self.compile_from_config(self.get_compile_config())
 
     def quantize(self, *args: Any, **kwargs: Any) -> None:
         """Always raises NotImplementedError: the samplers and presets know float weights alone."""

@@ -17,7 +17,10 @@ import tensorflow as tf
 from tfgen import pixels
 from tfgen.models.configured import ConfiguredModel
 
-__all__ = ["checked", "checked_validation", "explained"]
+__all__ = ["check_callbacks", "checked", "checked_validation", "explained"]
+
+# Callbacks that move the learning rate of `model.optimizer`, and of no second one.
+MOVES_ONE_RATE = (keras.callbacks.LearningRateScheduler, keras.callbacks.ReduceLROnPlateau)
 
 
 def checked(
@@ -59,6 +62,25 @@ def checked_validation(model: ConfiguredModel, data: Any) -> Any:
     images, labels, weight = keras.utils.unpack_x_y_sample_weight(data)
     images, labels = checked(model, images, labels, weight is not None)
     return tuple(part for part in (images, labels, weight) if part is not None)
+
+
+def check_callbacks(model: ConfiguredModel, callbacks: Any) -> None:
+    """Raises ValueError for a callback of Keras that would do nothing, or half of it."""
+    found = getattr(callbacks, "callbacks", callbacks) or []
+    for callback in found if isinstance(found, (list, tuple)) else [found]:
+        name, count = type(callback).__name__, len(model.updates_per_step)
+        if isinstance(callback, MOVES_ONE_RATE) and count > 1:
+            raise ValueError(
+                f"callbacks: {name} moves one learning rate, and {type(model).__name__} has "
+                f"{count}. Give each optimizer a schedule of keras.optimizers.schedules."
+            )
+        if isinstance(callback, keras.callbacks.TerminateOnNaN) and (
+            "loss" not in model.loss_names
+        ):
+            raise ValueError(
+                f"callbacks: {name} watches 'loss'; {type(model).__name__} reports "
+                f"{', '.join(model.loss_names)} instead. Use a keras.callbacks.LambdaCallback."
+            )
 
 
 @contextlib.contextmanager

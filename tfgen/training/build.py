@@ -50,13 +50,13 @@ def begin_stage(stage: Stage, model: ImageModel, steps_per_epoch: int, steps_bef
         steps_per_epoch: Of this stage.
         steps_before: Of all stages before, so that no schedule of the objective begins again.
     """
-    model.steps_before = steps_before
     held = tuning.weights(model)
     trained = {id(held[name]) for name in tuning.matching(held, stage.trainable or ("*",))}
     model.compile()  # without the optimizers of the stage before, whose slots would not fit
     model.unfreeze()
     model.freeze(*(name for name, variable in held.items() if id(variable) not in trained))
     compile_for(stage.recipe, model, steps_per_epoch)
+    model.steps_before = steps_before
 
 
 def end_stages(recipe: Recipe, model: ImageModel) -> None:
