@@ -25,6 +25,8 @@ def test_every_mutant_changes_one_place(mutants):
         changed = mutant.applied()
         compile(changed, mutant.file, "exec")
         assert mutant.text != mutant.changed
+        for word in mutant.tests.split():
+            assert not word.endswith(".py") or (Path(__file__).parent / word).is_file(), word
 
 
 def test_a_mutant_whose_line_is_gone_is_told(mutants):

@@ -84,6 +84,7 @@ def test_folds_differ_from_each_other_and_from_their_seeds():
     assert len(np.unique(np.append(folded, np.arange(-100, 100)))) == 10_200
     np.testing.assert_array_equal(noise.fold(3, 4), folded[3, 54])
     assert noise.fold(3, 4) != noise.fold(4, 3)
+    assert noise.fold(3, 4) != noise.fold(3, 4 + 2**32), "the upper half counts too"
     assert noise.fold(noise.fold(3, 1), 2) != noise.fold(noise.fold(3, 2), 1)
 
 
