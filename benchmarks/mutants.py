@@ -97,7 +97,7 @@ MUTANTS: dict[tuple[str, str], list[tuple[str, str]]] = {
         ("* reached[:, -1:] > reached", "* reached[:, -1:] < reached"),
     ],
     ("models/tokens.py", TOKENS): [
-        ("(0, 1, 4, 2, 5, 7, 3, 6))", "(0, 1, 4, 2, 5, 7, 6, 3))"),
+        ("tf.transpose(split, (0, 3, 1, 4, 2, 5))", "tf.transpose(split, (0, 3, 4, 1, 2, 5))"),
         (
             "return image[::-1, ::-1] if order & 1 else image",
             "return image[::-1] if order & 1 else image",
