@@ -51,7 +51,8 @@ def adversarial_step(model) -> Callable:
     """Returns images, labels -> both losses of a GAN's step, added up."""
     from tfgen import noise, pixels
     from tfgen.devices import move_averages
-    from tfgen.models.gan import DISCRIMINATOR_FOLD, GENERATOR_FOLD, MIX_STREAM, OBJECTIVES
+    from tfgen.models.adversarial import DISCRIMINATOR_FOLD, GENERATOR_FOLD
+    from tfgen.models.gan import MIX_STREAM, OBJECTIVES
     from tfgen.models.generative import with_labels
 
     generator, discriminator = model.generator, model.discriminator

@@ -193,13 +193,16 @@ MUTANTS: dict[tuple[str, str], list[tuple[str, str]]] = {
             "math.log(k) - tf.reduce_logsumexp(log_weights, 1)",
             "-tf.reduce_logsumexp(log_weights, 1)",
         ),
-        ("return total - math.log(num_samples)", "return total"),
         ("normal.loc[:, None] + normal.scale[:, None] * eps", "normal.loc[:, None] + eps"),
         (
-            "eps = noise.normal(seeds, (k, self.latent_dim), stream=index)",
-            "eps = noise.normal(seeds, (k, self.latent_dim))",
+            "eps = noise.normal(seeds, (count, self.latent_dim), stream=index)",
+            "eps = noise.normal(seeds, (count, self.latent_dim))",
         ),
         ("tf.minimum(step / self.kl_warmup_steps, 1.0)", "step / self.kl_warmup_steps"),
+    ],
+    ("models/importance.py", "test_vae.py"): [
+        ("return total - math.log(num_samples)", "return total"),
+        ("index * count + tf.range(count) < num_samples", "tf.range(count) < num_samples"),
     ],
     ("models/gan.py", "test_gan.py"): [
         (

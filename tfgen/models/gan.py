@@ -11,9 +11,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfgen import checks, devices, layers, noise, pixels, tuning
+from tfgen import checks, layers, noise, pixels
 from tfgen.models import gan_networks
-from tfgen.models.generative import GenerativeModel, Labels, Seed, with_labels
+from tfgen.models.adversarial import DISCRIMINATOR_FOLD, GENERATOR_FOLD, AdversarialModel
+from tfgen.models.augmentation import augmented
+from tfgen.models.generative import Labels, Seed, with_labels
 
 __all__ = [
     "GAN",
@@ -25,11 +27,9 @@ __all__ = [
     "wasserstein_gp",
 ]
 
-NETWORKS = ("dcgan", "residual")
-# Streams of a seed beside 0, that of the latents.
-# Of the gradient penalty; of the choice between candidates; of the augmentation.
+# Streams of a seed for the gradient penalty, the choice between candidates and the augmentation;
+# stream 0 is that of the latents.
 MIX_STREAM, CHOICE_STREAM, AUGMENT_STREAM = 1, 2, 3
-DISCRIMINATOR_FOLD, GENERATOR_FOLD = 1, 2  # separate noise for the two updates of a step
 
 # Objectives: logits of real and of generated images -> losses of D and of G, each (batch,).
 # With D(x) = sigmoid(logit), log D = -softplus(-logit) and log(1 - D) = -softplus(logit).
@@ -60,6 +60,27 @@ def wasserstein_gp(real: tf.Tensor, fake: tf.Tensor) -> tuple[tf.Tensor, tf.Tens
     return fake - real, -fake
 
 
+def penalty(
+    logits_of: Callable[[tf.Tensor], tf.Tensor], real: tf.Tensor, fake: tf.Tensor, seeds: tf.Tensor
+) -> tf.Tensor:
+    """(|grad D(x')| - 1)^2 at x' = u x + (1 - u) G(z), u ~ U(0, 1), (batch,)."""
+    u = noise.uniform(seeds, (1, 1, 1), stream=MIX_STREAM)
+    mixed = u * real + (1.0 - u) * fake
+    with tf.GradientTape() as tape:
+        tape.watch(mixed)
+        total = tf.reduce_sum(logits_of(mixed))
+    # The small number keeps the root's derivative finite at 0.
+    norm = tf.sqrt(_squared_norm(tape.gradient(total, mixed)) + 1e-12)
+    return tf.square(norm - 1.0)
+
+
+def choice(log_weights: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
+    """Draws a column of each row with probability proportional to its weight, int64 (batch,)."""
+    # The largest of log-weights plus Gumbel noise is a draw by the weights.
+    u = noise.uniform(seeds, log_weights.shape[1:], CHOICE_STREAM)
+    return tf.argmax(log_weights - tf.math.log(-tf.math.log(u)), 1)
+
+
 OBJECTIVES: dict[str, Callable] = {
     objective.__name__: objective
     for objective in (minimax, non_saturating, least_squares, hinge, wasserstein_gp)
@@ -67,7 +88,7 @@ OBJECTIVES: dict[str, Callable] = {
 
 
 @keras.saving.register_keras_serializable("tfgen")
-class GAN(GenerativeModel):
+class GAN(AdversarialModel):
     """Convolutional generator and discriminator that train against each other.
 
         min_G max_D  E log D(x) + E log(1 - D(G(z))),   z ~ N(0, I)
@@ -87,36 +108,44 @@ class GAN(GenerativeModel):
 
     Args:
         image_shape: (height, width, channels), 1 or 3 channels, divisible by 2^len(filters).
-        latent_dim: Latent dimensions.
-        filters: Channels of the discriminator's stages, each with stride 2.
-        generator_filters: Channels of the generator's stages, the coarsest first, as many as
-            `filters`; None mirrors `filters`.
-        network: "dcgan" (strided convolutions) or "residual" (see `gan_networks`), for colour and
-            larger images.
-        num_blocks: Residual blocks per stage, in both networks; at least 1 for "residual".
-        dense_units: Width of the discriminator's last hidden layer.
-        spectral_normalization: Whether the discriminator's kernels are divided by their largest
-            singular value (Miyato et al., 2018).
-        objective: A name in `OBJECTIVES`.
-        gradient_penalty: Weight of (|grad D| - 1)^2 between real and generated images; only for
-            "wasserstein_gp".
-        r1: Weight of R1, r1 / 2 |grad D(x)|^2 at real images (Mescheder et al., 2018); 0 is off.
-        augment: Whether D sees real and generated images shifted by up to an eighth of their side
-            and changed in brightness, saturation and contrast, so that it cannot learn a small data
-            set by heart (Zhao et al., "Differentiable augmentation", 2020).
-        discriminator_steps: Updates of D before each update of G, with fresh noise each.
-        ema_momentum: Momentum of the averaged generator, warmed up, in [0, 1).
-        candidates: Latents that each sample draws to keep one of.
-        selectivity: How much the discriminator's logit weighs in that choice, at least 0.
-        num_levels: Grey levels, 2 to 256; samples are rounded to them.
-        num_classes: Classes of a conditional model, or None. G takes the class beside its
+            Defaults to (28, 28, 1).
+        latent_dim: int. Latent dimensions. Defaults to 64.
+        filters: tuple of int. Channels of the discriminator's stages, each with stride 2. Defaults
+            to (32, 64).
+        generator_filters: tuple of int or None. Channels of the generator's stages, the coarsest
+            first, as many as `filters`; None (the default) mirrors `filters`.
+        network: str. "dcgan" (strided convolutions) or "residual" (see `gan_networks`), for colour
+            and larger images. Defaults to "dcgan".
+        num_blocks: int. Residual blocks per stage, in both networks; at least 1 for "residual".
+            Defaults to 0.
+        dense_units: int. Width of the discriminator's last hidden layer. Defaults to 128.
+        spectral_normalization: bool. Whether the discriminator's kernels are divided by their
+            largest singular value (Miyato et al., 2018). Defaults to False.
+        objective: str. A name in `OBJECTIVES`. Defaults to "non_saturating".
+        gradient_penalty: float. Weight of (|grad D| - 1)^2 between real and generated images; only
+            for "wasserstein_gp". Defaults to 10.
+        r1: float. Weight of R1, r1 / 2 |grad D(x)|^2 at real images (Mescheder et al., 2018).
+            Defaults to 0, off.
+        augment: bool. Whether D sees real and generated images shifted by up to an eighth of their
+            side and changed in brightness, saturation and contrast, so it cannot memorise a small
+            data set (Zhao et al., "Differentiable augmentation", 2020). Defaults to False.
+        discriminator_steps: int. Updates of D before each update of G, with fresh noise each.
+            Defaults to 1.
+        ema_momentum: float in [0, 1). Momentum of the averaged generator. Defaults to 0.999.
+        candidates: int. Latents that each sample draws to keep one of. Defaults to 1.
+        selectivity: float. How much the discriminator's logit weighs in that choice, at least 0.
+            Defaults to 1.
+        num_levels: int. Grey levels, 2 to 256; samples are rounded to them. Defaults to 256.
+        num_classes: int or None. Classes of a conditional model: G takes the class next to its
             latents; D adds <embedding(class), features> to its logit (Miyato & Koyama, 2018).
-        seed: Seed of the training noise.
+            Defaults to None.
+        seed: int. Seed of the training noise. Defaults to 0.
 
     Raises:
         ValueError: An argument out of its range.
 
     Example:
+    >>> import numpy as np
     >>> model = GAN(image_shape=(8, 8, 1), latent_dim=2, filters=(4, 8), dense_units=8)
     >>> model.sample(3, seed=0).shape
     (3, 8, 8, 1)
@@ -153,7 +182,7 @@ class GAN(GenerativeModel):
         super().__init__(image_shape, num_levels, num_classes, seed, **kwargs)
         self.keep(locals())
         checks.one_of("objective", objective, OBJECTIVES)
-        checks.one_of("network", network, NETWORKS)
+        checks.one_of("network", network, gan_networks.NETWORKS)
         checks.at_least(1 if network == "residual" else 0, num_blocks=num_blocks)
         checks.at_least(
             1,
@@ -176,168 +205,39 @@ class GAN(GenerativeModel):
                 "float64."
             )
         with self.own_dtype_policy():
-            self.generator = self._generator_network("generator")
-            self.averaged_generator = self._generator_network("averaged_generator")
-            self.discriminator = self._discriminator_network()
+            self._build_networks()
         self.averaged_generator.set_weights(self.generator.get_weights())
         self.averaged_generator.trainable = False
         self.build()
 
-    # Networks --------------------------------------------------------------------------------
-
-    def _generator_network(self, name: str) -> keras.Model:
-        """latents (batch, latent_dim) [and labels] -> pixels (batch, *image_shape) in [-1, 1]."""
-        build = {
-            "dcgan": gan_networks.dcgan_generator,
-            "residual": gan_networks.residual_generator,
-        }[self.network]
-        return build(
-            self._inputs((self.latent_dim,), "latents"),
-            self.image_shape,
-            self.generator_filters or self.filters[::-1],
-            self.num_blocks,
-            self.num_classes,
-            name,
+    def _build_networks(self) -> None:
+        build_generator, build_discriminator = gan_networks.NETWORKS[self.network]
+        # latents (batch, latent_dim) [and labels] -> pixels (batch, *image_shape) in [-1, 1]
+        self.generator, self.averaged_generator = (
+            build_generator(
+                given=gan_networks.inputs((self.latent_dim,), "latents", self.num_classes),
+                image_shape=self.image_shape,
+                filters=self.generator_filters or self.filters[::-1],
+                num_blocks=self.num_blocks,
+                num_classes=self.num_classes,
+                name=name,
+            )
+            for name in ("generator", "averaged_generator")
         )
-
-    def _discriminator_network(self) -> keras.Model:
-        """pixels (batch, *image_shape) in [-1, 1] [and labels] -> logit (batch, 1)."""
-        build = {
-            "dcgan": gan_networks.dcgan_discriminator,
-            "residual": gan_networks.residual_discriminator,
-        }[self.network]
+        # pixels (batch, *image_shape) in [-1, 1] [and labels] -> logit (batch, 1)
         normalized = self.spectral_normalization
-        return build(
-            self._inputs(self.image_shape, "pixels"),
-            self.filters,
-            self.num_blocks,
-            self.dense_units,
-            self.num_classes,
+        self.discriminator = build_discriminator(
+            given=gan_networks.inputs(self.image_shape, "pixels", self.num_classes),
+            filters=self.filters,
+            num_blocks=self.num_blocks,
+            dense_units=self.dense_units,
+            num_classes=self.num_classes,
             # The Wasserstein objective is a difference of logits, in which a bias would cancel.
-            self.objective != "wasserstein_gp",
-            layers.SpectralNormalization if normalized else lambda layer: layer,
+            biased=self.objective != "wasserstein_gp",
+            wrap=layers.SpectralNormalization if normalized else lambda layer: layer,
         )
-
-    def _inputs(self, shape: tuple[int, ...], name: str):
-        """The symbolic inputs of a network: one, or that and labels."""
-        x = keras.Input(shape, name=name)
-        if self.num_classes is None:
-            return x
-        return [x, keras.Input((), dtype="int64", name="labels")]
 
     # Training --------------------------------------------------------------------------------
-
-    def compile(
-        self,
-        generator_optimizer: str | keras.optimizers.Optimizer | None = None,
-        discriminator_optimizer: str | keras.optimizers.Optimizer | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Prepares for `fit`.
-
-        Args:
-            generator_optimizer: A Keras optimizer or its name; None is Adam(2e-4, beta_1=0.5),
-                DCGAN's.
-            discriminator_optimizer: The same for the discriminator; not the same object.
-            **kwargs: Passed to `keras.Model.compile`, but for `loss` and `optimizer`.
-
-        Raises:
-            ValueError: `loss` or `optimizer` was given, one object for both networks, or an
-                optimizer that was built for other variables.
-        """
-        if "optimizer" in kwargs:
-            raise ValueError(
-                "compile(optimizer=...) must be left out: a GAN has two. Pass "
-                "generator_optimizer and discriminator_optimizer."
-            )
-        generator_optimizer, discriminator_optimizer = (
-            keras.optimizers.Adam(2e-4, beta_1=0.5)
-            if optimizer is None
-            else keras.optimizers.get(optimizer)
-            for optimizer in (generator_optimizer, discriminator_optimizer)
-        )
-        if generator_optimizer is discriminator_optimizer:
-            raise ValueError(
-                "generator_optimizer and discriminator_optimizer must be two objects, each with "
-                "slots for its own network; received one for both. Make a second one."
-            )
-        super().compile(optimizer=generator_optimizer, **kwargs)
-        scaled = isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer)
-        if scaled and not isinstance(discriminator_optimizer, keras.optimizers.LossScaleOptimizer):
-            discriminator_optimizer = keras.optimizers.LossScaleOptimizer(discriminator_optimizer)
-        self.discriminator_optimizer = discriminator_optimizer
-        for name, (optimizer, variables) in self.optimizers.items():
-            _check_variables(name, optimizer, variables)
-        self.build_optimizers()
-
-    def enable_lora(self, rank: int, *patterns: str) -> list[str]:
-        names = super().enable_lora(rank, *patterns)
-        adapted = [n for n in names if n.startswith("generator/")]
-        if adapted:  # the average needs the same weights, and begins at them
-            averaged = [f"averaged_{name}" for name in adapted if f"averaged_{name}" not in names]
-            names += super().enable_lora(rank, *averaged) if averaged else []
-            self.averaged_generator.trainable = False
-            held = tuning.weights(self)
-            for name, variable in held.items():
-                if name.startswith("averaged_") and name.split("/")[-1] in tuning.LORA_WEIGHTS:
-                    variable.assign(held[name.removeprefix("averaged_")])
-            self._recompile()
-        return names
-
-    @property
-    def optimizers(self):
-        """The two optimizers, each with the variables of its own network."""
-        return {
-            "generator_optimizer": (self.optimizer, self.generator.trainable_variables),
-            "discriminator_optimizer": (
-                self.discriminator_optimizer,
-                self.discriminator.trainable_variables,
-            ),
-        }
-
-    @property
-    def updates_per_step(self):
-        """One update of G for `discriminator_steps` of D."""
-        return {
-            "generator_optimizer": 1,
-            "discriminator_optimizer": self.discriminator_steps,
-        }
-
-    def train_step(self, data):
-        """Updates D `discriminator_steps` times, then G, then the averaged generator."""
-        images, labels, weight = self._unpack(data)
-        seeds = self.step_seeds(tf.shape(images)[0])
-        reported = {}
-        for update in range(self.discriminator_steps):
-            fresh = noise.fold(noise.fold(seeds, DISCRIMINATOR_FOLD), update)
-            reported |= self._update(
-                "discriminator_optimizer",
-                lambda fresh=fresh: self.discriminator_losses(images, labels, fresh, True),
-                weight,
-            )
-        fresh = noise.fold(seeds, GENERATOR_FOLD)
-        reported |= self._update(
-            "generator_optimizer", lambda: self.generator_losses(labels, fresh, True), weight
-        )
-        devices.move_averages(
-            [v.value for v in self.averaged_generator.variables],
-            [v.value for v in self.generator.variables],
-            self.step,
-            self.ema_momentum,
-        )
-        return self._report(reported, weight)
-
-    def _update(self, name: str, losses_of: Callable, weight) -> dict[str, tf.Tensor]:
-        """Lowers the first of the losses in the variables of one optimizer, and no others."""
-        optimizer, variables = self.optimizers[name]
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch([v.value for v in variables])
-            losses = losses_of()
-            loss = devices.weighted_mean(next(iter(losses.values())), weight)
-            scaled = optimizer.scale_loss(loss)
-        gradients = tape.gradient(scaled, [v.value for v in variables])
-        devices.apply_gradients(optimizer, gradients, variables)
-        return losses
 
     def discriminator_losses(
         self, images: tf.Tensor, labels: tf.Tensor | None, seeds: tf.Tensor, training: bool
@@ -349,16 +249,19 @@ class GAN(GenerativeModel):
             tape.watch(real)
             both = tf.concat([real, fake], 0)  # (2 batch, height, width, channels)
             if self.augment and training:
-                both = _augmented(both, noise.fold(tf.concat([seeds, ~seeds], 0), AUGMENT_STREAM))
+                both = augmented(both, noise.fold(tf.concat([seeds, ~seeds], 0), AUGMENT_STREAM))
             twice = None if labels is None else tf.concat([labels, labels], 0)
             logits = self._logits(both, twice, training)
             real_logits, fake_logits = tf.split(logits, 2)
             total = tf.reduce_sum(real_logits)
         loss, _ = OBJECTIVES[self.objective](real_logits, fake_logits)
         if self.r1:
+            # r1 / 2 |grad D(x)|^2
             loss += 0.5 * self.r1 * _squared_norm(tape.gradient(total, real))
         if self.objective == "wasserstein_gp":
-            loss += self.gradient_penalty * self._penalty(real, fake, labels, seeds)
+            loss += self.gradient_penalty * penalty(
+                lambda mixed: self._logits(mixed, labels), real, fake, seeds
+            )
         return {
             "discriminator_loss": loss,
             "real_accuracy": tf.cast(real_logits > 0, tf.float32),
@@ -371,7 +274,7 @@ class GAN(GenerativeModel):
         """Returns generator_loss, (batch,)."""
         fake = self._generate(self.generator, seeds, labels)
         if self.augment and training:
-            fake = _augmented(fake, noise.fold(seeds, AUGMENT_STREAM))
+            fake = augmented(fake, noise.fold(seeds, AUGMENT_STREAM))
         logits = self._logits(fake, labels)
         _, loss = OBJECTIVES[self.objective](tf.zeros_like(logits), logits)
         return {"generator_loss": loss}
@@ -381,17 +284,6 @@ class GAN(GenerativeModel):
         return self.discriminator_losses(
             images, labels, noise.fold(seeds, DISCRIMINATOR_FOLD), False
         ) | self.generator_losses(labels, noise.fold(seeds, GENERATOR_FOLD), False)
-
-    def _penalty(self, real, fake, labels, seeds):
-        """(|grad D(x')| - 1)^2 at x' = u x + (1 - u) G(z), u ~ U(0, 1), (batch,)."""
-        u = noise.uniform(seeds, (1, 1, 1), stream=MIX_STREAM)
-        mixed = u * real + (1.0 - u) * fake
-        with tf.GradientTape() as tape:
-            tape.watch(mixed)
-            total = tf.reduce_sum(self._logits(mixed, labels))
-        # The small number keeps the root's derivative finite at 0.
-        norm = tf.sqrt(_squared_norm(tape.gradient(total, mixed)) + 1e-12)
-        return tf.square(norm - 1.0)
 
     def _generate(self, generator, seeds, labels):
         latents = noise.normal(seeds, (self.latent_dim,))
@@ -417,18 +309,13 @@ class GAN(GenerativeModel):
         if self.candidates == 1:
             return drawn[:, 0]
 
-        def logits_of(latents):
-            return self._logits(self.averaged_generator(with_labels(latents, labels)), labels)
-
         scores = tf.map_fn(
-            logits_of,
+            lambda z: self._logits(self.averaged_generator(with_labels(z, labels)), labels),
             tf.transpose(drawn, (1, 0, 2)),
             parallel_iterations=1,
             fn_output_signature=tf.float32,
         )  # (candidates, batch)
-        # The largest of log-weights plus Gumbel noise is a draw by the weights.
-        gumbel = -tf.math.log(-tf.math.log(noise.uniform(seeds, (self.candidates,), CHOICE_STREAM)))
-        chosen = tf.argmax(self.selectivity * tf.transpose(scores) + gumbel, 1)
+        chosen = choice(self.selectivity * tf.transpose(scores), seeds)
         return tf.gather(drawn, chosen, batch_dims=1)
 
     def endpoints(self, temperature=1.0, num_samples=1):
@@ -503,39 +390,5 @@ class GAN(GenerativeModel):
         return self._run("latents", {"seed": seeds, "labels": labels})
 
 
-def _augmented(images, seeds):
-    """Shifts pixels (batch, height, width, channels) and changes their colours, by image.
-
-    Brightness + U(-1/4, 1/4); saturation and contrast by factors of U(1/2, 3/2) around the mean of
-    a pixel and of the image; a shift by up to an eighth of the side, filled with the edge.
-    """
-    height, width = images.shape[1:3]
-    u = noise.uniform(seeds, (5, 1, 1, 1))
-    images += 0.5 * u[:, 0] - 0.25
-    grey = tf.reduce_mean(images, 3, keepdims=True)
-    images = grey + (images - grey) * (0.5 + u[:, 1])
-    mean = tf.reduce_mean(images, (1, 2, 3), keepdims=True)
-    images = mean + (images - mean) * (0.5 + u[:, 2])
-    for axis, side, unit in ((1, height, u[:, 3]), (2, width, u[:, 4])):
-        most = side // 8
-        offset = tf.cast(tf.reshape(unit, (-1, 1)) * (2 * most + 1), tf.int32) - most
-        places = tf.clip_by_value(tf.range(side) + offset, 0, side - 1)  # (batch, side)
-        chosen = tf.one_hot(places, side, dtype=images.dtype)  # a product: gathers train slowly
-        equation = "bij,bjwc->biwc" if axis == 1 else "bij,bhjc->bhic"
-        images = tf.einsum(equation, chosen, images)
-    return images
-
-
 def _squared_norm(gradient):
     return tf.reduce_sum(tf.square(gradient), (1, 2, 3))
-
-
-def _check_variables(name: str, optimizer, variables) -> None:
-    """Raises ValueError if the optimizer was built for other variables."""
-    inner = getattr(optimizer, "inner_optimizer", optimizer)
-    if inner.built and {id(v) for v in inner._trainable_variables} != {id(v) for v in variables}:
-        raise ValueError(
-            f"{name} must be new, or built for the variables of that network; received one that "
-            f"holds slots of {len(inner._trainable_variables)} other variables. Make a new one: "
-            f"{type(inner).__name__}.from_config(optimizer.get_config())."
-        )

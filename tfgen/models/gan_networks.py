@@ -20,8 +20,10 @@ import keras
 from tfgen import layers
 
 __all__ = [
+    "NETWORKS",
     "dcgan_discriminator",
     "dcgan_generator",
+    "inputs",
     "residual_discriminator",
     "residual_generator",
 ]
@@ -50,6 +52,12 @@ class Modulation(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape):
         return input_shape[0]
+
+
+def inputs(shape: tuple[int, ...], name: str, num_classes: int | None) -> Any:
+    """Returns the symbolic inputs of a network: a tensor, or [tensor, labels]."""
+    x = keras.Input(shape, name=name)
+    return x if num_classes is None else [x, keras.Input((), dtype="int64", name="labels")]
 
 
 def dcgan_generator(
@@ -219,3 +227,10 @@ def _plain_block(x, channels: int, halve: bool, name: str, wrap):
     x = keras.layers.Add(name=f"{name}_add")([x, y])
     x = keras.layers.Rescaling(math.sqrt(0.5), name=f"{name}_unit")(x)
     return keras.layers.AveragePooling2D(2, name=f"{name}_halve")(x) if halve else x
+
+
+# {name: (generator, discriminator)}
+NETWORKS = {
+    "dcgan": (dcgan_generator, dcgan_discriminator),
+    "residual": (residual_generator, residual_discriminator),
+}

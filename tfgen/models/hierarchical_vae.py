@@ -4,7 +4,6 @@ Sonderby et al., "Ladder variational autoencoders", 2016; Child, "Very deep VAEs
 autoregressive models and can outperform them on images", 2021.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,13 +12,12 @@ import numpy as np
 import tensorflow as tf
 
 from tfgen import checks, distributions, layers, noise, pixels
-from tfgen.models import loops, priors
+from tfgen.models import importance, priors
 from tfgen.models.generative import GenerativeModel, with_labels
 from tfgen.models.ladder import BottomUp, Encode, TopDown
 
 __all__ = ["HierarchicalVAE"]
 
-SAMPLES_PER_PASS = 5  # importance samples per image in one pass
 PRIORS = ("standard_normal", "flow")
 DROPOUT_FOLD = 3  # seeds of the dropout, apart from those of the latents
 
@@ -270,30 +268,22 @@ class HierarchicalVAE(GenerativeModel):
         }
 
     def _bound(self, images, labels, seeds, num_samples):
-        """The importance-weighted bound, summed over samples in passes of bounded memory.
+        """The importance-weighted bound, nats, (batch,).
 
         log 1/k sum_k w_k,   log w = log p(x | z) + sum_l log p(eps_l) - log q(eps_l | eps_<l, x)
         """
         images = self.nearest_level(images)
         rows = tf.shape(images)[0]
-        k = min(num_samples, SAMPLES_PER_PASS)
-        passes = -(-num_samples // k)
-        features = [tf.repeat(f, k, axis=0) for f in self.bottom_up(images)]
-        levels = tf.repeat(pixels.images_to_levels(images, self.num_levels), k, axis=0)
-        repeated = None if labels is None else tf.repeat(labels, k)
+        features = self.bottom_up(images)
+        levels = pixels.images_to_levels(images, self.num_levels)
 
-        def one_pass(index, total):
-            drawn = noise.normal(seeds, (k * self.latent_dim,), stream=index)
+        def log_weights(index, count):
+            drawn = noise.normal(seeds, (count * self.latent_dim,), stream=index)
             drawn = tf.reshape(drawn, (-1, self.latent_dim))
-            walk = self.top_down.infer(features, drawn, repeated)
-            log_pixels = self._log_pixels(levels, walk["parameters"])
-            log_weights = tf.reshape(log_pixels + tf.add_n(walk["log_ratio"]), (rows, k))
-            used = index * k + tf.range(k) < num_samples
-            log_weights = tf.where(used, log_weights, -math.inf)
-            return index + 1, tf.reduce_logsumexp(
-                tf.concat([total[:, None], log_weights], 1), axis=1
-            )
+            repeated = [tf.repeat(f, count, axis=0) for f in features]
+            classes = None if labels is None else tf.repeat(labels, count)
+            walk = self.top_down.infer(repeated, drawn, classes)
+            log_pixels = self._log_pixels(tf.repeat(levels, count, axis=0), walk["parameters"])
+            return tf.reshape(log_pixels + tf.add_n(walk["log_ratio"]), (rows, count))
 
-        start = (tf.constant(0), tf.fill((rows,), -math.inf))
-        _, total = loops.repeated(one_pass, passes, start)
-        return total - math.log(num_samples)
+        return importance.bound(log_weights, num_samples, rows)

@@ -11,14 +11,13 @@ import numpy as np
 import tensorflow as tf
 
 from tfgen import checks, distributions, layers, noise, pixels
-from tfgen.models import loops, priors
+from tfgen.models import importance, priors
 from tfgen.models.generative import GenerativeModel, Labels, with_labels
 
 __all__ = ["VAE"]
 
 PRIORS = ("standard_normal", "flow", "vamp")
-SAMPLES_PER_PASS = 5  # per image; few enough for a pass to stay in the cache
-MIN_SCALE = 1e-4  # of the posterior, so that its logarithm stays finite
+MIN_SCALE = 1e-4  # of the posterior: keeps its logarithm finite
 LOG_2PI = math.log(2.0 * math.pi)
 
 
@@ -308,31 +307,21 @@ class VAE(GenerativeModel):
         return tf.gather(normal.loc, index) + tf.gather(normal.scale, index) * eps
 
     def _bound(self, images, labels, seeds, num_samples):
-        """log 1/k sum_k w_k, nats, (batch,): the samples in passes of bounded memory."""
+        """log 1/k sum_k w_k, nats, (batch,)."""
         images = self.nearest_level(images)
         posterior, prior = self._posterior(images, labels), self.prior_distribution()
-        rows = tf.shape(images)[0]
-        k = min(num_samples, SAMPLES_PER_PASS)
-        passes = -(-num_samples // k)
 
-        def one_pass(index, total):
-            eps = noise.normal(seeds, (k, self.latent_dim), stream=index)
+        def log_weights(index, count):
+            eps = noise.normal(seeds, (count, self.latent_dim), stream=index)
             latents = self._at(posterior, eps)
             # log w = log p(x | z) + log p(z) - log q(z | x)
-            log_weights = (
+            return (
                 self._log_pixels(images, latents, labels)
                 + prior.log_prob(latents)
                 - _log_normal(posterior, eps)
             )
-            used = index * k + tf.range(k) < num_samples
-            log_weights = tf.where(used, log_weights, -math.inf)
-            return index + 1, tf.reduce_logsumexp(
-                tf.concat([total[:, None], log_weights], 1), axis=1
-            )
 
-        start = (tf.constant(0), tf.fill((rows,), -math.inf))
-        _, total = loops.repeated(one_pass, passes, start)
-        return total - math.log(num_samples)
+        return importance.bound(log_weights, num_samples, tf.shape(images)[0])
 
 
 def _log_normal(posterior, eps):

@@ -64,20 +64,8 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
         on_batch=metrics.count_batch,
     )
     backend = Backend(repository, batcher, metrics, limit, settings.timeout)
-    # Without grpc.so_reuseport=0, two servers would silently share a port.
-    rpc = grpc.aio.server(
-        options=[
-            ("grpc.so_reuseport", 0),
-            ("grpc.max_receive_message_length", limit),
-            ("grpc.max_send_message_length", -1),
-        ]
-    )
-    rpc.add_generic_rpc_handlers(handlers(backend))
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    try:
-        grpc_port = rpc.add_insecure_port(f"{host}:{settings.grpc_port}")
-    except RuntimeError:
-        raise port_in_use(settings.host, settings.grpc_port, "--grpc-port", "in use") from None
+    rpc, grpc_port = _rpc_server(settings, backend, host, limit)
     web = _Web(
         uvicorn.Config(
             build_app(backend),
@@ -115,3 +103,23 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
     await asyncio.gather(rpc.stop(settings.grace_seconds), serving)
     batcher.stop()
     await asyncio.to_thread(repository.stop, 1.0)  # whatever still runs has no client left
+
+
+def _rpc_server(
+    settings: Settings, backend: Backend, host: str, limit: int
+) -> tuple[grpc.aio.Server, int]:
+    """Makes the gRPC server, not yet started, and returns it with its port."""
+    # Without grpc.so_reuseport=0, two servers would silently share a port.
+    rpc = grpc.aio.server(
+        options=[
+            ("grpc.so_reuseport", 0),
+            ("grpc.max_receive_message_length", limit),
+            ("grpc.max_send_message_length", -1),
+        ]
+    )
+    rpc.add_generic_rpc_handlers(handlers(backend))
+    try:
+        port = rpc.add_insecure_port(f"{host}:{settings.grpc_port}")
+    except RuntimeError:
+        raise port_in_use(settings.host, settings.grpc_port, "--grpc-port", "in use") from None
+    return rpc, port

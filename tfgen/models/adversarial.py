@@ -1,0 +1,173 @@
+"""Two networks that train against each other: their two optimizers and the alternating step."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tfgen import devices, noise, tuning
+from tfgen.models.generative import GenerativeModel
+
+__all__ = ["DISCRIMINATOR_FOLD", "GENERATOR_FOLD", "AdversarialModel"]
+
+DISCRIMINATOR_FOLD, GENERATOR_FOLD = 1, 2  # separate noise for the two updates of a step
+
+
+class AdversarialModel(GenerativeModel):
+    """A generator G and a discriminator D, each with its own optimizer.
+
+    Each training step updates D `discriminator_steps` times, then G once, then the averaged
+    generator; an update reads both networks and moves its own alone.
+
+    A subclass's constructor sets the attributes; `discriminator_losses` and `generator_losses` give
+    the objective.
+
+    Attributes:
+        generator: G.
+        averaged_generator: The same network, with an exponential moving average of G's weights.
+        discriminator: D.
+        discriminator_steps: Updates of D before each update of G, with fresh noise each.
+        ema_momentum: Momentum of the average, in [0, 1).
+    """
+
+    generator: keras.Model
+    averaged_generator: keras.Model
+    discriminator: keras.Model
+    discriminator_steps: int
+    ema_momentum: float
+
+    def discriminator_losses(
+        self, images: tf.Tensor, labels: tf.Tensor | None, seeds: tf.Tensor, training: bool
+    ) -> dict[str, tf.Tensor]:
+        """Returns the loss of D, which is lowered, and what else to report, (batch,) each."""
+        raise NotImplementedError
+
+    def generator_losses(
+        self, labels: tf.Tensor | None, seeds: tf.Tensor, training: bool = False
+    ) -> dict[str, tf.Tensor]:
+        """Returns the loss of G, which is lowered, and what else to report, (batch,) each."""
+        raise NotImplementedError
+
+    def compile(
+        self,
+        generator_optimizer: str | keras.optimizers.Optimizer | None = None,
+        discriminator_optimizer: str | keras.optimizers.Optimizer | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Prepares for `fit`.
+
+        Args:
+            generator_optimizer: A Keras optimizer or its name; None is Adam(2e-4, beta_1=0.5),
+                DCGAN's.
+            discriminator_optimizer: The same for the discriminator; not the same object.
+            **kwargs: Passed to `keras.Model.compile`, but for `loss` and `optimizer`.
+
+        Raises:
+            ValueError: `loss` or `optimizer` was given, one object for both networks, or an
+                optimizer that was built for other variables.
+        """
+        if "optimizer" in kwargs:
+            raise ValueError(
+                "compile(optimizer=...) must be left out: a GAN has two. Pass "
+                "generator_optimizer and discriminator_optimizer."
+            )
+        generator_optimizer, discriminator_optimizer = (
+            keras.optimizers.Adam(2e-4, beta_1=0.5)
+            if optimizer is None
+            else keras.optimizers.get(optimizer)
+            for optimizer in (generator_optimizer, discriminator_optimizer)
+        )
+        if generator_optimizer is discriminator_optimizer:
+            raise ValueError(
+                "generator_optimizer and discriminator_optimizer must be two objects, each with "
+                "slots for its own network; received one for both. Make a second one."
+            )
+        super().compile(optimizer=generator_optimizer, **kwargs)
+        scaled = isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer)
+        if scaled and not isinstance(discriminator_optimizer, keras.optimizers.LossScaleOptimizer):
+            discriminator_optimizer = keras.optimizers.LossScaleOptimizer(discriminator_optimizer)
+        self.discriminator_optimizer = discriminator_optimizer
+        for name, (optimizer, variables) in self.optimizers.items():
+            _check_variables(name, optimizer, variables)
+        self.build_optimizers()
+
+    def enable_lora(self, rank: int, *patterns: str) -> list[str]:
+        names = super().enable_lora(rank, *patterns)
+        adapted = [n for n in names if n.startswith("generator/")]
+        if adapted:  # the average needs the same weights, and begins at them
+            averaged = [f"averaged_{name}" for name in adapted if f"averaged_{name}" not in names]
+            names += super().enable_lora(rank, *averaged) if averaged else []
+            self.averaged_generator.trainable = False
+            held = tuning.weights(self)
+            for name, variable in held.items():
+                if name.startswith("averaged_") and name.split("/")[-1] in tuning.LORA_WEIGHTS:
+                    variable.assign(held[name.removeprefix("averaged_")])
+            self._recompile()
+        return names
+
+    @property
+    def optimizers(self):
+        """The two optimizers, each with the variables of its own network."""
+        return {
+            "generator_optimizer": (self.optimizer, self.generator.trainable_variables),
+            "discriminator_optimizer": (
+                self.discriminator_optimizer,
+                self.discriminator.trainable_variables,
+            ),
+        }
+
+    @property
+    def updates_per_step(self):
+        """One update of G for `discriminator_steps` of D."""
+        return {
+            "generator_optimizer": 1,
+            "discriminator_optimizer": self.discriminator_steps,
+        }
+
+    def train_step(self, data):
+        """Updates D `discriminator_steps` times, then G, then the averaged generator."""
+        images, labels, weight = self._unpack(data)
+        seeds = self.step_seeds(tf.shape(images)[0])
+        reported = {}
+        for update in range(self.discriminator_steps):
+            fresh = noise.fold(noise.fold(seeds, DISCRIMINATOR_FOLD), update)
+            reported |= self._update(
+                "discriminator_optimizer",
+                lambda fresh=fresh: self.discriminator_losses(images, labels, fresh, True),
+                weight,
+            )
+        fresh = noise.fold(seeds, GENERATOR_FOLD)
+        reported |= self._update(
+            "generator_optimizer", lambda: self.generator_losses(labels, fresh, True), weight
+        )
+        devices.move_averages(
+            [v.value for v in self.averaged_generator.variables],
+            [v.value for v in self.generator.variables],
+            self.step,
+            self.ema_momentum,
+        )
+        return self._report(reported, weight)
+
+    def _update(self, name: str, losses_of: Callable, weight) -> dict[str, tf.Tensor]:
+        """Lowers the first of the losses in the variables of one optimizer, and no others."""
+        optimizer, variables = self.optimizers[name]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch([v.value for v in variables])
+            losses = losses_of()
+            loss = devices.weighted_mean(next(iter(losses.values())), weight)
+            scaled = optimizer.scale_loss(loss)
+        gradients = tape.gradient(scaled, [v.value for v in variables])
+        devices.apply_gradients(optimizer, gradients, variables)
+        return losses
+
+
+def _check_variables(name: str, optimizer, variables) -> None:
+    """Raises ValueError if the optimizer was built for other variables."""
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    if inner.built and {id(v) for v in inner._trainable_variables} != {id(v) for v in variables}:
+        raise ValueError(
+            f"{name} must be new, or built for the variables of that network; received one that "
+            f"holds slots of {len(inner._trainable_variables)} other variables. Make a new one: "
+            f"{type(inner).__name__}.from_config(optimizer.get_config())."
+        )
