@@ -226,7 +226,7 @@ def test_interpolation(fitted):
     for end, images in ((0, a), (-1, b)):
         expected = fitted.reconstruct(images, **labelled(fitted, 3))
         laws.assert_close_images(line[:, end], expected, fitted.num_levels)
-    with pytest.raises(ValueError, match="equally many images"):
+    with pytest.raises(ValueError, match="the same number of images"):
         fitted.interpolate(a, b[:2], **laws.given(fitted, 0))
     with pytest.raises(ValueError, match="steps must be"):
         fitted.interpolate(a, b, 1, **labelled(fitted, 3))

@@ -95,7 +95,7 @@ def test_mirrors(entry, server):
 def test_a_download_that_was_cut_off_goes_on(entry, server):
     model, with_urls = entry
     folder = with_urls("/cut")
-    with pytest.raises(downloads.DownloadError, match=r"/cut: .*goes on where it stopped"):
+    with pytest.raises(downloads.DownloadError, match=r"/cut: .*the download will resume"):
         zoo.load(folder)
     assert_loads(with_urls("/file"), model)
     (_, first), (path, start) = server.asked

@@ -167,7 +167,7 @@ def test_bad_images(images, match, draw):
     [("columns", 0), ("columns", 1.5), ("padding", -1), ("background", 256), ("background", True)],
 )
 def test_bad_numbers(argument, value):
-    with pytest.raises(ValueError, match=f"{argument} must be a whole number.*received {value}"):
+    with pytest.raises(ValueError, match=f"{argument} must be an integer.*received {value}"):
         plots.grid(made_up(2), **{argument: value})
 
 
@@ -179,7 +179,7 @@ def test_rows_of_different_batches():
 
 
 def test_bad_scale_and_suffix(tmp_path):
-    with pytest.raises(ValueError, match="scale must be a whole number"):
+    with pytest.raises(ValueError, match="scale must be an integer"):
         plots.save(made_up(2), tmp_path / "a.png", scale=0)
     with pytest.raises(ValueError, match=r"must end in \.png.*Use .*a\.png"):
         plots.save(made_up(2), tmp_path / "a.jpg")

@@ -75,7 +75,9 @@ def test_a_signal_saves_the_run(
     assert number == signal.SIGINT or stop.value.code == 143
     assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == handlers
     said = capsys.readouterr().err
-    assert f"saved at step {step}; go on with: tfgen train {folder} --out {folder} --resume" in said
+    assert (
+        f"saved at step {step}; continue with: tfgen train {folder} --out {folder} --resume" in said
+    )
     assert_resumes(folder, whole)
 
 
@@ -105,7 +107,7 @@ def test_a_step_that_takes_long_is_given_up(whole, tmp_path):
     _, error = run.communicate(timeout=60)
     assert time.monotonic() - began < 5
     assert run.returncode == 143
-    assert "saved at step 4; go on with: tfgen train" in error
+    assert "saved at step 4; continue with: tfgen train" in error
     assert_resumes(tmp_path / "run", whole)
 
 

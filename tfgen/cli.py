@@ -196,7 +196,9 @@ def read_mask(model: GenerativeModel, path: Path) -> np.ndarray:
     """Reads an image whose white pixels are kept, bool (H, W, 1)."""
     mask = _read_own(path, (*model.image_shape[:2], 1)) >= 128
     if mask.all() or not mask.any():
-        raise ValueError(f"--mask must have white pixels to keep and black ones; {path} has not.")
+        raise ValueError(
+            f"--mask must have white pixels (kept) and black ones; {path} has one kind."
+        )
     return mask
 
 

@@ -1,8 +1,8 @@
 """Training on several devices with TensorFlow's own strategies.
 
 A strategy keeps a copy of the model, a replica, on each device; each takes its part of the global
-batch, and the gradients are summed. What has to be right for that lives here: which part of a
-batch is whose, who writes, and what all processes have to agree on.
+batch, and the gradients are summed. What must be right for that lives here: which part of a
+batch is whose, who writes, and what all processes must agree on.
 """
 
 import functools
@@ -101,7 +101,7 @@ def _task() -> tuple[int, int]:
 
 
 def any_process(flag: bool) -> bool:
-    """Returns whether any of the processes passes True; all have to call it at the same step."""
+    """Returns whether any of the processes passes True; all must call it at the same step."""
     if num_workers() == 1:
         return flag
     return bool(_total([np.float32(flag)])[0] > 0)
@@ -212,7 +212,7 @@ def move_averages(
     Args:
         averages: Variables to move.
         weights: Variables or tensors of the same shapes.
-        step: n, a whole number.
+        step: n, an integer.
         momentum: In [0, 1).
     """
     n = tf.cast(step, tf.float32)

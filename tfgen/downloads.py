@@ -2,10 +2,10 @@
 
     TFGEN_CACHE_DIR   where they are kept; by default the user's cache folder. A folder that holds
                       them already may be read-only.
-    TFGEN_OFFLINE=1   never connects; what is not in the cache is an error that says so.
+    TFGEN_OFFLINE=1   never connects; a file that is not in the cache is an error.
 
 An entry names one or more addresses of the same file. The next one is tried when one fails, and a
-download that was cut off goes on where it stopped.
+download that was interrupted resumes where it stopped.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ CHUNK = 2**14  # bytes; what has arrived of one is lost when a connection breaks
 
 
 class DownloadError(FileNotFoundError):
-    """A file is neither in the cache nor reachable. The message says each reason."""
+    """A file is neither in the cache nor reachable. The message gives each reason."""
 
 
 def sha256(path: Path) -> str:
@@ -53,7 +53,7 @@ def fetch(urls: Sequence[str], digest: str, suffix: str) -> Path:
         return path
     if os.environ.get("TFGEN_OFFLINE", "0") not in ("", "0"):
         raise DownloadError(
-            f"{path} is not there or damaged, and TFGEN_OFFLINE forbids to download it. Unset "
+            f"{path} is missing or corrupt, and TFGEN_OFFLINE prevents downloading it. Unset "
             "TFGEN_OFFLINE, or set TFGEN_CACHE_DIR to a folder that holds it."
         )
     import pooch
@@ -79,7 +79,7 @@ def fetch(urls: Sequence[str], digest: str, suffix: str) -> Path:
                 reasons.append(f"{url}: {error}")
     raise DownloadError(
         f"{path.name} is not in the cache {path.parent} and could not be downloaded: "
-        f"{'; '.join(reasons)}. Connect to the internet and try again: it goes on where it stopped."
+        f"{'; '.join(reasons)}. Connect to the internet and try again: the download will resume."
     )
 
 

@@ -80,8 +80,8 @@ def draft(
     split = data.open_split(source, "train")
     if conditional and (split.num_classes or 0) < 2:
         raise ValueError(
-            f"conditional must be False for {source.data!r}, which has no two classes. Leave "
-            "--conditional out, or make a subfolder for each class."
+            f"conditional must be False for {source.data!r}, which has fewer than two classes. "
+            "Leave --conditional out, or make a subfolder for each class."
         )
     num_classes = split.num_classes if conditional else None
     chosen, speed = None, 0.0
@@ -182,7 +182,7 @@ class _Choice:
             "learning_rate": 5e-4,
             "betas": (0.5, 0.99),
             "final_fraction": 0.05,
-            "ema_momentum": 0.0,  # the generator has an average of its own
+            "ema_momentum": 0.0,  # the generator has its own average
         }
 
     def _pixel_cnn(self, model: dict[str, Any], steps: int) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """SavedModels for TensorFlow Serving, C and any process that has TensorFlow and nothing else.
 
-A version is a folder that is there whole or not at all:
+A version is a folder that is written completely or not at all:
 
     <name>/<version>/
         saved_model.pb, variables/               one signature for each endpoint, weights once
@@ -117,7 +117,7 @@ def add(
         The folder of the new version, or of the other format.
 
     Raises:
-        ValueError: Unknown name, an entry that is no generative model, a bad option.
+        ValueError: Unknown name, an entry that is not a generative model, a bad option.
         OSError: The repository cannot be written.
     """
     repository = Path(repository).expanduser()

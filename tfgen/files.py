@@ -49,7 +49,7 @@ def _json_lines(value: Any, column: int, in_list: bool = False) -> str:
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Yields a temporary name beside `path`; on success it becomes `path`, else it is removed.
+    """Yields a temporary name next to `path`; on success it becomes `path`, else it is removed.
 
     A reader, or a run that was killed, sees the old file or the new one and nothing between; nor
     does a power cut, since the content is on the disk before the name is. The temporary name keeps

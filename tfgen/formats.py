@@ -6,7 +6,7 @@
 
 The files hold the functions that the model's own methods run, and the seed is an input, so every
 runtime draws the same images. An endpoint that a format cannot hold is left out, and
-signatures.json says why; if it was asked for by name, nothing is written.
+signatures.json gives the reason; if it was asked for by name, nothing is written.
 """
 
 import importlib

@@ -2,7 +2,7 @@
 
 One generator (Philox 4x32-10, Salmon et al., "Parallel random numbers: as easy as 1, 2, 3",
 2011) written in integer operations, so that eager, graph, XLA and SavedModel give the same bits
-on every device, with a key of its own for each image of a batch. TensorFlow's own stateless ops
+on every device, with a separate key for each image of a batch. TensorFlow's own stateless ops
 take one key for a whole tensor, and their floats differ between graph and XLA.
 
     seed (n,) int64 -- bits -->   uint32 (n, words)
@@ -83,7 +83,7 @@ def bits(seeds: tf.Tensor, words: int, stream: int | tf.Tensor = 0) -> tf.Tensor
 
 
 def fold(seeds: tf.Tensor, data: int | tf.Tensor) -> tf.Tensor:
-    """Mixes whole numbers into seeds: new, unrelated seeds.
+    """Mixes integers into seeds: new, unrelated seeds.
 
     Args:
         seeds: int64 (n,) or scalar.

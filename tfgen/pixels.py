@@ -158,7 +158,7 @@ def check_range(images: np.ndarray, name: str = "images") -> None:
 def check_images(
     images: Any, image_shape: tuple[int, ...], num_levels: int, name: str = "images"
 ) -> tf.Tensor:
-    """Returns `images` as a uint8 tensor (batch, height, width, channels), or says what is wrong.
+    """Returns `images` as a checked uint8 tensor (batch, height, width, channels).
 
     Args:
         images: uint8 array or tensor (batch, *image_shape) with values among the levels.
@@ -167,7 +167,7 @@ def check_images(
         name: The argument's name, for the message.
 
     Raises:
-        ValueError: Another dtype, rank, shape, or a grey value that is no level.
+        ValueError: Another dtype, rank, shape, or a grey value that is not a level.
     """
     if not hasattr(images, "dtype"):
         images = np.asarray(images)
@@ -187,7 +187,7 @@ def check_images(
 
 
 def check_mask(mask: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """Returns `mask` as a bool array of `shape`, or says what is wrong.
+    """Returns `mask` as a checked bool array of `shape`.
 
     Raises:
         ValueError: Another dtype or shape.
@@ -202,7 +202,7 @@ def check_mask(mask: Any, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def check_labels(labels: Any, num_classes: int | None, count: int) -> tf.Tensor | None:
-    """Returns `labels` as an int64 tensor (count,), or says what is wrong.
+    """Returns `labels` as a checked int64 tensor (count,).
 
     One label stands for `count` equal ones.
 

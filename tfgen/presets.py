@@ -94,7 +94,7 @@ def load(
     if not (path / "config.json").is_file():
         if overrides or load_weights is not True:
             raise ValueError(
-                f"{path} is not trained to its end: it loads as its recipe says, without "
+                f"{path} is not fully trained: it loads as its recipe specifies, without "
                 f"overrides. Train it: tfgen train {path.name} --out DIR."
             )
         return starting.unfinished(path)

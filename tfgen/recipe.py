@@ -28,7 +28,7 @@ STAGE_KEYS = (
 )
 
 
-# Rules, each beside the field that it is for
+# Rules; each stands next to the field that it is for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,7 +150,7 @@ class Recipe:
         learning_rate_scales: Factors on the learning rate by part, e.g. {"encoder": 0.1}; the
             last one that holds for a weight counts.
         stages: What follows once the model is trained: each stage trains some of its parts
-            further, with the best weights so far and an optimizer of its own. It names them in
+            further, with the best weights so far and a new optimizer. It names them in
             `trainable`, as `freeze` does, and gives what else differs from the recipe, e.g.
             [{"trainable": ["prior"], "epochs": 20, "batch_size": 512}].
         seed: Seed of the data's order, the noise and the initial weights.
@@ -263,7 +263,7 @@ class Stage:
     """One stage of a recipe's plan.
 
     Args:
-        recipe: How to train in this stage; without stages of its own.
+        recipe: How to train in this stage; it has no stages itself.
         trainable: The parts that train; None for all that the recipe does not freeze.
     """
 

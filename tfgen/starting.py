@@ -55,7 +55,7 @@ def unfinished(path: Path) -> keras.Model:
 
 
 def continue_training(model: keras.Model, metadata: dict[str, Any], recipe_path: Path) -> None:
-    """Compiles a trained model so that `fit` goes on where its training ended.
+    """Compiles a trained model so that `fit` continues where its training ended.
 
     Schedules of the objective are past, averages of weights move slowly from the start, and the
     learning rate is low enough not to undo in an epoch what training has reached.

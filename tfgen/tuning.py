@@ -184,6 +184,6 @@ def copy_weights(source: keras.Model, target: keras.Model) -> list[str]:
     if len(kept) == len({id(v) for v in own.values()}):
         raise ValueError(
             f"no weight of the {type(source).__name__} fits the {type(target).__name__}; "
-            "initial weights must come from a model of a like configuration."
+            "initial weights must come from a model with a similar configuration."
         )
     return kept

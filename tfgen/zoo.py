@@ -96,8 +96,8 @@ def load_recipe(name: str | Path) -> Recipe:
     path = folder(name) / "recipe.json"
     if not path.is_file():
         raise ValueError(
-            f"{path.parent} holds a model without a recipe, so how to train or measure it is not "
-            "known. Write its recipe.json (see tfgen.recipe.Recipe)."
+            f"{path.parent} has no recipe.json, so it cannot be trained or "
+            "evaluated. Write one (see tfgen.recipe.Recipe)."
         )
     return Recipe.load(path)
 

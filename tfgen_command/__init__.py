@@ -7,7 +7,7 @@ can answer without them: the options of every command, `--help`, `--version`, `l
 the errors of wrong arguments. A command that computes imports the library when it starts.
 
     app       the application, the options that commands share, the form of an error
-    entries   what the zoo's folder says about its entries
+    entries   what is known about the zoo's entries
     look      list, info
     draw      sample, reconstruct, interpolate, complete, manifold
     measure   score, evaluate

@@ -89,7 +89,7 @@ class _Group(_Light, TyperGroup):
 _look = {"cls": _Group, "rich_markup_mode": None, "add_completion": False}
 app = typer.Typer(pretty_exceptions_enable=False, **_look)
 data_app = typer.Typer(help="Check data sets, and prepare them on disk.", **_look)
-recipe_app = typer.Typer(help="Write recipes for images of your own.", **_look)
+recipe_app = typer.Typer(help="Write recipes for your own images.", **_look)
 command = functools.partial(app.command, cls=_Command)
 data_command = functools.partial(data_app.command, cls=_Command)
 recipe_command = functools.partial(recipe_app.command, cls=_Command)
@@ -159,7 +159,7 @@ def parse_labels(text: str | None) -> list[int]:
 
 
 def say(line: str) -> None:
-    """Prints a line that tells the user what was done."""
+    """Prints one line on what was done."""
     typer.echo(line)
 
 
@@ -194,7 +194,7 @@ Files = Annotated[
 ]
 Seed = Annotated[int, typer.Option(help="Image i is drawn from seed + i.")]
 Label = Annotated[
-    str | None, typer.Option(help="Class, for a conditional model; several as 3,7 (in turn).")
+    str | None, typer.Option(help="Class, for a conditional model; several, such as 3,7, in turn.")
 ]
 Binarize = Annotated[
     bool,

@@ -1,4 +1,4 @@
-"""What the zoo's folder says about its entries, read without TensorFlow.
+"""What is known about the zoo's entries, read from its folder without TensorFlow.
 
 `tfgen.zoo` reads the same files for the library; this module reads them for commands that must
 answer at once. It uses the standard library alone.
@@ -154,7 +154,7 @@ def check_metrics(names: Iterable[str]) -> None:
         if name not in METRICS:
             raise ValueError(
                 f"--metric must be one of {', '.join(METRICS)}; received {name!r}."
-                f"{nearest(name, METRICS)} `tfgen evaluate --list` says what each measures."
+                f"{nearest(name, METRICS)} `tfgen evaluate --list` explains each."
             )
 
 

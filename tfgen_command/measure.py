@@ -35,7 +35,7 @@ def score(
     binarize: Binarize = False,
     as_json: Json = False,
 ) -> None:
-    """Prints what a model says about single images.
+    """Prints the log-likelihoods or logits that a model gives to single images.
 
     A model with a likelihood prints nats: log p(x), or a lower bound of it. A GAN prints its
     discriminator's logit, which is above 0 for images that it takes for real.
@@ -46,7 +46,7 @@ def score(
 
     model = cli.generative(name)
     if model.likelihood == "none" and "score" not in model.endpoints():
-        raise ValueError(f"{name!r} scores no images: {model.why_not('log_likelihood')}")
+        raise ValueError(f"{name!r} cannot score images: {model.why_not('log_likelihood')}")
     images, labels = cli.images_for(model, name, files, data_name, num, labels, binarize)
     if model.likelihood != "none":
         values, unit = model.log_likelihood(images, labels=labels), "nats"
@@ -75,11 +75,11 @@ def evaluate(
         bool, typer.Option("--check", help="Fail when a recorded result is not reproduced.")
     ] = False,
     metric: Annotated[
-        list[str] | None, typer.Option(help="Measure this metric alone; writes nothing.")
+        list[str] | None, typer.Option(help="Measure only this metric; nothing is written.")
     ] = None,
     num_samples: Annotated[
         int | None,
-        typer.Option(min=8, help="Draw so many samples instead, for a quick look; writes nothing."),
+        typer.Option(min=8, help="Draw this many samples, for a quick look; nothing is written."),
     ] = None,
     verbose: Annotated[bool, typer.Option(help="Show progress.")] = True,
     as_json: Json = False,

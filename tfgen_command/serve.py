@@ -95,7 +95,7 @@ def serve(
             min=0,
             max=DAY,
             callback=_finite,
-            help="Seconds that running requests have to finish after SIGTERM.",
+            help="Seconds for running requests to finish after SIGTERM.",
         ),
     ] = Settings.grace_seconds,
 ) -> None:

@@ -21,7 +21,7 @@ class Settings:
         max_body_mb: Maximum request size in MB.
         timeout: Maximum seconds per request.
         poll_seconds: Seconds between checks of the repository for changes.
-        grace_seconds: Seconds that running requests have to finish when the server is stopped.
+        grace_seconds: Seconds for running requests to finish after the server is stopped.
     """
 
     models: str

@@ -25,27 +25,32 @@ def train(
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder of the run.")],
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
     epochs: Annotated[
         int | None,
-        typer.Option(min=1, help="Instead of the recipe's; with --resume more of them."),
+        typer.Option(min=1, help="Epochs, instead of the recipe's; with --resume, more of them."),
     ] = None,
     keep_epochs: Annotated[
-        int, typer.Option(min=0, help="Keep the weights of every so many epochs.")
+        int, typer.Option(min=0, help="Keep the weights of every N-th epoch; 0 for none.")
     ] = 0,
-    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write its logs.")] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Also write logs for TensorBoard.")
+    ] = False,
     verbose: Annotated[int, typer.Option(min=0, max=2, help="As in Keras' fit.")] = 1,
     strategy: Annotated[
         str, typer.Option(help="Devices to train on: none, mirrored or multi_worker.")
     ] = "none",
     checkpoint_seconds: Annotated[
-        float, typer.Option(min=0, help="Time between checkpoints inside an epoch.")
+        float, typer.Option(min=0, help="Seconds between checkpoints inside an epoch.")
     ] = 120.0,
     deterministic: Annotated[
-        bool, typer.Option("--deterministic", help="The same bits on every run on a GPU; slower.")
+        bool,
+        typer.Option(
+            "--deterministic", help="Bit-identical results from run to run on a GPU; slower."
+        ),
     ] = False,
 ) -> None:
-    """Trains a recipe into a folder that `sample`, `evaluate` and `tfgen.zoo.load` take.
+    """Trains a recipe into a folder that `sample`, `evaluate` and `tfgen.load` take.
 
     Makes glibc keep freed memory (see `tfgen.allocator`), worth up to a third of the speed.
     """
@@ -95,7 +100,7 @@ def export(
     all_entries: Annotated[bool, typer.Option("--all", help="Every model of the zoo.")] = False,
     out: Annotated[Path, typer.Option(help="The model repository.")] = Path("saved_models"),
     version: Annotated[
-        int | None, typer.Option(min=1, help="By default one more than the last one there.")
+        int | None, typer.Option(min=1, help="Version number; by default the next one.")
     ] = None,
     temperature: Annotated[
         float, typer.Option(min=0.0, help="Scale of the noise, fixed in sample.")

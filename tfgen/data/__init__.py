@@ -13,8 +13,8 @@
     sources   from a name or a path to images: `arrays`, `load`, `open_split`
     named     the table above, and where each set is downloaded from
     npz, folders, shards    the three formats on disk; `prepare` writes shards
-    images    one image file: what its header says, and its pixels
-    splits    a split as training reads it, in an order of its own for each epoch
+    images    one image file: what its header holds, and its pixels
+    splits    a split as training reads it, in a new order for each epoch
     report    what a set holds, before anything trains on it: `check`
 
 The order of the images is the file's, or that of a hash of the files' names, and never changes:

@@ -1,4 +1,4 @@
-"""One image file: what its header says, and its pixels as uint8.
+"""One image file: what its header holds, and its pixels as uint8.
 
 What is converted, and into what:
 
@@ -34,7 +34,7 @@ WHITE = (255, 255, 255, 255)
 
 @dataclasses.dataclass(frozen=True)
 class Header:
-    """What the header of an image file says.
+    """What the header of an image file holds.
 
     Attributes:
         size: (height, width) when upright.
@@ -52,7 +52,7 @@ class Header:
 
 
 def read_header(path: str | Path) -> Header:
-    """Returns what a file's header says.
+    """Returns what a file's header holds.
 
     Raises:
         ValueError: It is not an image, or of a mode that is not read.

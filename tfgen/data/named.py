@@ -2,7 +2,7 @@
 
 A named set is looked for as `<name>.npz` in the folder `$TFGEN_DATA_DIR` first, so a machine
 without internet works. Only then is it downloaded, into the cache of Keras. Three sets have no
-address to be downloaded from; the error says where their images come from.
+address to be downloaded from; the error tells where their images come from.
 """
 
 import contextlib

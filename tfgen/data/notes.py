@@ -1,4 +1,4 @@
-"""What reading a data set tells its user: what was skipped, converted or held out."""
+"""Notes to the user from reading a data set: what was skipped, converted or held out."""
 
 import sys
 

@@ -207,7 +207,7 @@ def _read_folder(source: Source, split: str) -> Pair:
 
 
 def _load(source: Source) -> dict[str, Pair]:
-    """Loads every split of a named set or an .npz file, or says that the source is neither."""
+    """Loads every split of a named set or an .npz file; raises ValueError for another source."""
     if source.skip_bad:
         raise ValueError(
             f"skip_bad must be False for {source.data!r}, which is not a folder of images. "
@@ -223,7 +223,7 @@ def _load(source: Source) -> dict[str, Pair]:
 
 
 def _npz(source: Source) -> Path:
-    """Returns the path of an .npz file, or says what is at the source's path instead."""
+    """Returns the path of an .npz file, or raises ValueError that names what is there instead."""
     path = source.path
     is_npz = path.suffix.lower() == ".npz"
     if is_npz and path.is_file():

@@ -10,13 +10,13 @@ __all__ = ["PICTURES", "card"]
 # The pictures of an entry's folder, in their order on the card.
 PICTURES = {
     "samples.png": "what it draws",
-    "interpolation.png": "walks between latents",
+    "interpolation.png": "interpolations between latents",
     "completions.png": "the upper half, six completions of it, the image",
-    "progress.png": "the same seeds during training, time to the right",
+    "progress.png": "the same seeds during training, left to right",
 }
 TWO_COLUMNS = """
-Real images are train images where something is compared with test images, and test images
-elsewhere: what perfect samples would get.
+The column of real images shows what perfect samples would get: training images are compared with
+test images; results that involve no test images are those of the test images themselves.
 """
 
 

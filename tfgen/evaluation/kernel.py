@@ -74,7 +74,7 @@ def _check_subsets(
     if not 2 <= subset_size < rows:
         raise ValueError(
             f"subset_size must be at least 2 and below {rows}, the rows of the smaller side; "
-            f"received {subset_size}. Give more rows or take smaller subsets."
+            f"received {subset_size}. Use more rows or smaller subsets."
         )
     if num_subsets < 2:
         raise ValueError(

@@ -36,7 +36,8 @@ def log_likelihood(
     labels = labels if model.num_classes is not None else None
     log_p = model.log_likelihood(images, num_samples, labels=labels, seed=0, verbose=verbose)
     mean_log_p = float(log_p.astype(np.float64).mean())
-    how = "" if model.likelihood == "exact" else f", bound with {num_samples} samples"
+    many = f"{num_samples} sample{'s' if num_samples > 1 else ''}"
+    how = "" if model.likelihood == "exact" else f", bound with {many}"
     bits = pixels.bits_per_dim(mean_log_p, model.image_shape)
     results = {
         f"{split} negative log-likelihood{how}": Result(-mean_log_p, "nats per image"),

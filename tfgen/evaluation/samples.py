@@ -1,8 +1,8 @@
 """Metrics of samples, each next to the same metric of real images.
 
 Features and classes come from a judge that was trained on real images before any model was judged
-by it (see `judges`). Both sides have equally many images, because most of these metrics move with
-the number, which stands in their names.
+by it (see `judges`). Both sides have the same number of images, because most of these metrics
+depend on it; it is part of their names.
 """
 
 import math

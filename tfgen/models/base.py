@@ -17,7 +17,7 @@ __all__ = ["ImageModel"]
 EVALUATION_FOLD = -1  # folded into a model's seed for the noise of `evaluate`
 HASH_FACTOR = 2654435761  # spreads neighbouring pixels over 64 bits; any large odd number would do
 WEIGHTS = ("sample_weight", "class_weight")  # arguments of `fit`
-# Arguments of Keras' `compile` that a model with an objective of its own has no use for.
+# Arguments of Keras' `compile` that a model with its own objective has no use for.
 REFUSED = ("loss", "loss_weights", "metrics", "weighted_metrics")
 
 

@@ -93,7 +93,7 @@ class GenerativeModel(EndpointModel):
 
         Raises:
             ValueError: An argument out of range.
-            NotImplementedError: The family cannot be sampled from; the message says why.
+            NotImplementedError: The family cannot be sampled from; the message explains why.
         """
         count = checks.positive("num_samples", num_samples)
         checks.finite(0, temperature=temperature)
@@ -163,7 +163,7 @@ class GenerativeModel(EndpointModel):
 
         Raises:
             ValueError: An argument out of range.
-            NotImplementedError: `likelihood` is "none"; the message says why.
+            NotImplementedError: `likelihood` is "none"; the message explains why.
         """
         count = checks.positive("num_samples", num_samples)
         self._require("log_likelihood")
@@ -242,7 +242,7 @@ class GenerativeModel(EndpointModel):
         checks.at_least(2, steps=steps)  # both ends are included
         if start.shape != end.shape:
             raise ValueError(
-                f"a and b must hold equally many images; received {start.shape[0]} and "
+                f"a and b must hold the same number of images; received {start.shape[0]} and "
                 f"{end.shape[0]}."
             )
         along = tf.linspace(0.0, 1.0, steps)[None, :, None]

@@ -234,7 +234,7 @@ def _lstm(gates, c):
 def _over_diagonals(gates, kernel):
     """One direction: gates (batch, rows, columns, 4 filters), kernel (2 filters, 4 filters) -> h.
 
-    A function of its own, so that a graph holds its steps once for all layers.
+    A separate function, so a graph holds its steps once for all layers.
     """
     filters = kernel.shape[1] // 4
     rows, columns = gates.shape[1:3]

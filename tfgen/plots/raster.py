@@ -1,7 +1,7 @@
 """Pictures as arrays and files: grids and rows of images, captions, strips of a training.
 
 Every file is written under a temporary name in its own folder and then renamed, so a picture is
-either whole or not there.
+either complete or absent.
 """
 
 import contextlib
@@ -234,7 +234,7 @@ def _number(text: str) -> float:
 
 @contextlib.contextmanager
 def _written(path: str | os.PathLike[str]) -> Iterator[tuple[Path, Path]]:
-    """Yields (path, temporary path beside it) and renames the second to the first at the end."""
+    """Yields (path, temporary path next to it); renames the second to the first at the end."""
     path = Path(path).expanduser()
     if path.suffix.lower() != ".png":
         raise ValueError(
@@ -252,7 +252,7 @@ def _written(path: str | os.PathLike[str]) -> Iterator[tuple[Path, Path]]:
 
 
 def _checked(images: np.ndarray, name: str, rank: int) -> np.ndarray:
-    """Returns uint8 images of the given rank as a numpy array, or says what is wrong."""
+    """Returns uint8 images of the given rank as a numpy array; raises ValueError for others."""
     images = np.asarray(images)
     if images.dtype != np.uint8:
         raise ValueError(
@@ -270,9 +270,9 @@ def _checked(images: np.ndarray, name: str, rank: int) -> np.ndarray:
 
 
 def _whole(value: int, name: str, low: int, high: int | None = None) -> int:
-    """Returns a whole number within its range, or says what is wrong."""
+    """Returns an integer in its range; raises ValueError otherwise."""
     whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     if not whole or value < low or (high is not None and value > high):
         rule = f"of {low} or more" if high is None else f"from {low} to {high}"
-        raise ValueError(f"{name} must be a whole number {rule}; received {value!r}.")
+        raise ValueError(f"{name} must be an integer {rule}; received {value!r}.")
     return int(value)

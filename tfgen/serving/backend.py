@@ -136,7 +136,7 @@ class Backend:
             metrics.seconds.labels(model, api).observe(time.perf_counter() - request.began)
 
     async def in_thread(self, work: Callable[..., _Result], *arguments: Any) -> _Result:
-        """Calls `work` in a thread, so the event loop goes on answering."""
+        """Calls `work` in a thread, so the event loop keeps answering."""
         return await asyncio.get_running_loop().run_in_executor(self._readers, work, *arguments)
 
     async def by_size(self, size: int, work: Callable[..., _Result], *arguments: Any) -> _Result:

@@ -11,7 +11,7 @@ goes on from its newest checkpoint and ends with the weights of a run that was n
     checkpoint  the state of a run, and its files
     folder      whose a run's folder is, what it holds
     stopping    Ctrl-C and SIGTERM
-    announce    what a run says
+    announce    what a run prints
 """
 
 from tfgen.allocator import tune_allocator

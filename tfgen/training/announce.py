@@ -1,4 +1,4 @@
-"""What a run says before its first step and after its first ten."""
+"""What a run prints before its first step and after its first ten."""
 
 import datetime
 import time
@@ -72,7 +72,7 @@ class ExpectedEnd(keras.callbacks.Callback):
         self._epoch = epoch
 
     def on_train_batch_end(self, batch, logs=None):
-        """Takes the time, and says it once."""
+        """Measures the time of a step, and prints it once."""
         self._seen += 1
         if self._seen == WARM_UP:
             self._start = time.monotonic()

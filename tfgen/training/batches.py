@@ -25,8 +25,8 @@ def train_batches(
 ) -> tf.data.Dataset:
     """Yields the batches of steps first_step, first_step + 1, ... to the end of the run.
 
-    Each epoch has an order of its own, drawn from (seed, epoch); the last partial batch is
-    dropped. Of several processes each reads the images of its own devices alone.
+    Each epoch has its own order, drawn from (seed, epoch); the last partial batch is
+    dropped. With several processes, each reads only the images of its own devices.
 
     Args:
         recipe: Decides batch size, epochs, order and shifts.

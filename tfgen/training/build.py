@@ -72,7 +72,7 @@ def end_stages(recipe: Recipe, model: ImageModel) -> None:
 
 def compile_for(recipe: Recipe, model: ImageModel, steps_per_epoch: int) -> None:
     """Compiles the model with the recipe's optimizers for the weights that train now."""
-    model.compile()  # so that the model says what each optimizer trains
+    model.compile()  # so that the model knows what each optimizer trains
     scales = _scales(recipe, model)
     optimizers = {
         name: _optimizer(

@@ -191,7 +191,7 @@ class Checkpoint(keras.callbacks.Callback):
     def save(self) -> None:
         """Writes a checkpoint.
 
-        Of several processes the chief writes; all have to call this at the same step.
+        Of several processes the chief writes; all must call this at the same step.
 
         Raises:
             FloatingPointError: The losses have diverged; nothing is written then.

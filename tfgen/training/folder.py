@@ -1,4 +1,4 @@
-"""A run's folder: whose it is, what is written first, what it says at the end."""
+"""A run's folder: whose it is, what is written first, what it holds at the end."""
 
 import dataclasses
 import json
@@ -22,7 +22,7 @@ def check_folder(folder: Path, recipe: Recipe, resume: bool) -> None:
         if not resume:
             raise ValueError(
                 f"folder must be new: {folder} already holds a run. "
-                "Pass resume (--resume) to go on with it, or name another folder."
+                "Pass resume (--resume) to continue it, or name another folder."
             )
         began = Recipe.load(path)
         if began != recipe and not _extends(recipe, began):

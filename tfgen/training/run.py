@@ -36,7 +36,7 @@ class Options:
         verbose: As in `keras.Model.fit`.
         tensorboard: Whether to write TensorBoard logs.
         checkpoint_seconds: Time between checkpoints inside an epoch.
-        keep_epochs: Keep the weights of every so many epochs; 0 keeps none.
+        keep_epochs: Keep the weights of every N-th epoch; 0 keeps none.
     """
 
     verbose: int = 1
@@ -98,7 +98,7 @@ def train(
 ) -> ImageModel:
     """Fits the recipe's model and returns it with the best epoch's (averaged) weights.
 
-    The folder receives recipe.json, log.csv, samples/ and checkpoints while the run goes on, and
+    The folder receives recipe.json, log.csv, samples/ and checkpoints during the run, and
     training.json (steps, best epoch, seconds) at its end. Of several processes only the first one
     writes, and only it needs the folder.
 
@@ -112,7 +112,7 @@ def train(
         checkpoint_seconds: Time between checkpoints inside an epoch.
         strategy: From `tfgen.devices.make_strategy`; None trains on one device. The recipe's
             batch is shared out among its devices.
-        keep_epochs: Keep the weights of every so many epochs in folder/epochs; 0 keeps none.
+        keep_epochs: Keep the weights of every N-th epoch in folder/epochs; 0 keeps none.
         stop_within: Seconds after Ctrl-C or SIGTERM in which the process ends, if need be in the
             middle of a step: at most `checkpoint_seconds` are lost then. None waits for the step.
 
@@ -122,7 +122,7 @@ def train(
             process uses it.
         OSError: The folder cannot be written.
         ImportError: `tensorboard` is wanted and not installed.
-        ConnectionError: One of several processes has stopped; all have to be started again.
+        ConnectionError: One of several processes has stopped; all must be started again.
         KeyboardInterrupt: Ctrl-C asked for the end; a checkpoint has been written.
         SystemExit: SIGTERM asked for the end; a checkpoint has been written. Exit code 143.
     """
@@ -280,7 +280,7 @@ def _fit(run: Run, checkpoint: Checkpoint, callbacks: list) -> None:
             verbose=run.options.verbose if devices.is_chief() else 0,
         )
         if checkpoint.averages is not None and (first, last, steps) != segments[-1]:
-            checkpoint.averages.swap()  # the next segment goes on from the weights
+            checkpoint.averages.swap()  # the next segment continues from the weights
     if checkpoint.averages is not None:
         checkpoint.averages.on_train_end()  # also where nothing was left to train
 
@@ -292,7 +292,7 @@ def finish_epoch(run: Run, checkpoint: Checkpoint, callbacks: list) -> None:
     """
     model, batch_size = run.model, run.recipe.batch_size
     checkpoint.put_back_means()
-    checkpoint.stop.pending = lambda: None  # the newest checkpoint is what to go on from
+    checkpoint.stop.pending = lambda: None  # the newest checkpoint is what to continue from
     logs = model.get_metrics_result()
     every = keras.callbacks.CallbackList(callbacks, model=model)
     batches = validation_batches(run.validation, run.labelled, batch_size)
@@ -303,7 +303,7 @@ def finish_epoch(run: Run, checkpoint: Checkpoint, callbacks: list) -> None:
 
 @contextlib.contextmanager
 def _explaining_lost_workers() -> Iterator[None]:
-    """Says in one line what TensorFlow says in a hundred when one of several processes ends."""
+    """Replaces TensorFlow's hundred lines by one when one of several processes ends."""
     try:
         yield
     except tf.errors.OpError as error:
@@ -312,7 +312,7 @@ def _explaining_lost_workers() -> Iterator[None]:
         raise ConnectionError(
             f"one of the {devices.num_workers()} workers has stopped, so this one stops too "
             f"({type(error).__name__}). Start all of them again with resume (--resume): the run "
-            "goes on from its newest checkpoint."
+            "continues from its newest checkpoint."
         ) from error
 
 

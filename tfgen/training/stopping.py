@@ -1,8 +1,8 @@
-"""Ending a run on request: Ctrl-C or SIGTERM saves it, and says how to go on.
+"""Ending a run on request: Ctrl-C or SIGTERM saves it, and prints how to continue.
 
 Between two steps a run can be saved at once; in an epoch's end (validation, pictures) what its last
 step left is kept in memory for that. Only a step that takes long, such as the first one, which
-compiles, has to be waited for; or given up, since the newest checkpoint lies on disk anyway.
+compiles, must be waited for; or given up, since the newest checkpoint is on disk anyway.
 """
 
 import contextlib
@@ -70,7 +70,7 @@ class Stop:
             self.end()
 
     def end(self) -> None:
-        """Saves what is pending, says how to go on, and raises what ends the run.
+        """Saves what is pending, prints how to continue, and raises what ends the run.
 
         Raises:
             KeyboardInterrupt: Ctrl-C asked for the end.
@@ -90,7 +90,7 @@ class Stop:
 
     def _advice(self) -> str:
         steps = [int(path.stem.split("-")[1]) for path in checkpoint_paths(self.folder)]
-        saved = f"saved at step {max(steps):,}; go on" if steps else "no step to save yet; begin"
+        saved = f"saved at step {max(steps):,}; continue" if steps else "no step to save yet; begin"
         return f"{saved} with: tfgen train {self.folder} --out {self.folder} --resume"
 
     def _watch(self, reader: socket.socket) -> None:
