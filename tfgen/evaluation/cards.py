@@ -15,8 +15,8 @@ PICTURES = {
     "progress.png": "the same seeds during training, left to right",
 }
 TWO_COLUMNS = """
-The column of real images shows what perfect samples would get: training images are compared with
-test images; results that involve no test images are those of the test images themselves.
+The column of real images shows what perfect samples would get: training images take the place of
+samples where a result compares with test images, and test images everywhere else.
 """
 
 
