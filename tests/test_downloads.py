@@ -114,7 +114,7 @@ def test_offline(entry, server, monkeypatch):
     model, with_urls = entry
     folder = with_urls("/file")
     monkeypatch.setenv("TFGEN_OFFLINE", "1")
-    with pytest.raises(downloads.DownloadError, match="TFGEN_OFFLINE forbids"):
+    with pytest.raises(downloads.DownloadError, match="TFGEN_OFFLINE prevents"):
         zoo.load(folder)
     assert not server.asked
     monkeypatch.setenv("TFGEN_OFFLINE", "0")

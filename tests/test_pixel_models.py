@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 
 from tfgen import PixelCNN, PixelRNN, layers, pixels, training, zoo
+from tfgen.models import pixel_cnn
 from tfgen.models.sampler import Sampler
 from tfgen.models.tokens import TokenGrid
 
@@ -420,6 +421,12 @@ def test_temperature_sharpens():
         model.log_likelihood(model.sample(64, seed=0, temperature=t)).mean() for t in (0.5, 1.0)
     )
     assert cold > warm
+
+
+def test_a_gate_weighs_one_half_by_the_other():
+    y = np.random.default_rng(0).normal(size=(3, 4, 5, 6)).astype("float32")
+    a, b = np.split(y, 2, axis=-1)
+    np.testing.assert_allclose(pixel_cnn._gate(y), a / (1 + np.exp(-b)), rtol=1e-5)
 
 
 # Completion
