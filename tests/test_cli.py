@@ -124,7 +124,7 @@ def test_a_card_is_reproduced_and_a_wrong_one_is_not(entry, monkeypatch, capsys)
         metadata.write_text(honest)
 
 
-@pytest.mark.slow_except("command0-*")
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "shape"),
     [

@@ -576,6 +576,7 @@ def test_evaluation_noise_tells_images_of_equal_sums_apart(first_case, monkeypat
     assert one != other
 
 
+@pytest.mark.slow_except("VAE-mixture", "PixelCNN-gated")
 def test_evaluation_does_not_depend_on_the_batch_size(fitted):
     images, labels = laws.images_for(fitted, 6), laws.labels_for(fitted, 6)
     at_once, in_pairs = (

@@ -55,6 +55,7 @@ def whole(tmp_path_factory):
     return training.train(RECIPE, folder, verbose=0), folder
 
 
+@pytest.mark.slow
 def test_full_disk(whole, tmp_path):
     """The run ends with the system's error; what was written before is whole and goes on."""
     model, reference = whole

@@ -103,7 +103,9 @@ def test_a_conditional_model_of_one_class(tmp_path, fast):
     for index in range(9):
         (tmp_path / "all").mkdir(exist_ok=True)
         Image.new("L", (8, 8), index).save(tmp_path / "all" / f"{index}.png")
-    with pytest.raises(ValueError, match=r"conditional must be False for .* no two classes"):
+    with pytest.raises(
+        ValueError, match=r"conditional must be False for .* fewer than two classes"
+    ):
         drafts.draft(tmp_path, conditional=True)
 
 

@@ -173,6 +173,7 @@ def test_python_without_keras_gives_the_same_bytes(name, artifacts, from_bare_py
     assert_same_bytes(from_bare_python[name], artifacts[name].answers)
 
 
+@pytest.mark.slow
 def test_the_committed_version_gives_the_same_bytes(c_program, tmp_path):
     """So a clone can be served with no Python at all."""
     committed = Artifact(None, COMMITTED)
@@ -205,6 +206,7 @@ def test_png_holds_the_sample(artifact):
     np.testing.assert_array_equal(decode_png(strings), artifact.answers["sample"]["images"])
 
 
+@pytest.mark.slow
 def test_c_program_reports_what_fails(c_program, tmp_path):
     for plan, message in (
         (f"model {tmp_path}", "Could not find SavedModel"),
@@ -247,6 +249,7 @@ def test_seeds_matter(artifact):
                 assert (value != artifact.answers[name][key]).any(), f"{name} ignores its seed"
 
 
+@pytest.mark.slow_except("GAN-dcgan", "PixelCNN-gated")
 def test_any_batch_size(tiny):
     for batch in (1, 3, 17):
         for name, given in tiny.calls(batch).items():

@@ -79,7 +79,7 @@ def test_the_averaged_generator_is_kept(entry):
     assert max(moved) < 0.3
 
 
-@pytest.mark.slow_except("VAE")
+@pytest.mark.slow
 def test_schedules_are_past_and_the_learning_rate_is_low(entry):
     recipe, model = zoo.load_recipe(entry), zoo.load(entry)
     assert model.steps_trained == 6 * (1151 // 64)

@@ -101,6 +101,7 @@ def test_entry_of_any_json(entry, tmp_path_factory, file, values):
             call(copy)
 
 
+@pytest.mark.slow
 @settings
 @hypothesis.given(st.sampled_from(["family", "config"]), json_values)
 def test_config_of_any_value(entry, tmp_path_factory, key, value):

@@ -88,7 +88,7 @@ def test_labels_that_are_none(conditional, labels, message):
             conditional.fit(*data, verbose=0)
 
 
-@pytest.mark.slow_except("plain")
+@pytest.mark.slow
 def test_labels_are_required_and_may_stand_in_a_column(conditional):
     for data in (IMAGES, batches(IMAGES)):
         with pytest.raises(ValueError, match="labels are required"):

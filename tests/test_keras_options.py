@@ -233,7 +233,7 @@ def test_the_page_lists_what_is_run():
     assert {row.replace("`", "") for row in rows} == set(OPTIONS) | SHOWN_ELSEWHERE
 
 
-@pytest.mark.slow_except("PixelCNN")
+@pytest.mark.slow
 def test_every_option(first_case, tmp_path):
     subject = Subject(first_case)
     for name, row in OPTIONS.items():

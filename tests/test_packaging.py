@@ -77,6 +77,7 @@ def test_channels_first_is_refused_in_one_sentence(monkeypatch):
             call()
 
 
+@pytest.mark.slow
 def test_import_is_light():
     """Beyond what Keras loads: no TFP, no library of the command line, of plots or of the data."""
     script = (

@@ -356,7 +356,7 @@ SAMPLED = {
 }
 
 
-@pytest.mark.slow_except("*-gated", "*-tokens-diagonal", "*-tokens-row", "*-tokens-attentive")
+@pytest.mark.slow_except("*-gated")
 @each_network
 @pytest.mark.parametrize("space", SAMPLED)
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
@@ -432,7 +432,7 @@ def test_a_gate_weighs_one_half_by_the_other():
 # Completion
 
 
-@pytest.mark.slow_except("*-gated", "tokens-diagonal")
+@pytest.mark.slow_except("gated", "tokens-gated", "categorical-gated", "mixture-gated")
 @each_network
 @pytest.mark.parametrize("space", SAMPLED)
 def test_completion(network, space):

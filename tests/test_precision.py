@@ -91,6 +91,7 @@ def test_loss_scales_fall_apart_from_each_other(first_case):
         assert any((a != b).any() for a, b in zip(old, new, strict=True))
 
 
+@pytest.mark.slow
 def test_a_run_with_skipped_steps_resumes(tmp_path, monkeypatch):
     """Loss scaling skips steps, which the optimizer then does not count; the run does."""
     recipe = Recipe(

@@ -144,6 +144,7 @@ def test_paths_of_any_kind(rest, parts, method):
         assert list(json.loads(content)) == ["error"]
 
 
+@pytest.mark.slow
 def test_requests_drawn_from_the_openapi_schema(server):
     """What schemathesis makes of the schema that the server gives of itself."""
     url = f"http://127.0.0.1:{server.port}/openapi.json"

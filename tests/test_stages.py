@@ -88,6 +88,7 @@ def test_resume_around_a_stage_s_end(staged, tmp_path, monkeypatch, epoch):
     assert_resumes(tmp_path / "cut", staged)
 
 
+@pytest.mark.slow
 def test_resume_inside_a_later_stage(staged, tmp_path, monkeypatch):
     def step(self, batch, logs=None):
         original(self, batch, logs)
@@ -131,6 +132,7 @@ def test_a_stage_that_does_not_fit_is_refused_before_the_first_one(tmp_path, sta
 # Data that has changed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["a pixel", "the size", "validation"])
 def test_resume_on_other_data_is_refused(tmp_path, change):
     rng = np.random.default_rng(0)

@@ -25,7 +25,7 @@ def assert_same_as_a_copy(model, call, tmp_path) -> None:
     np.testing.assert_allclose(call(model), call(zoo.load(tmp_path / "copy")), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.slow_except("AutoEncoder")
+@pytest.mark.slow_except("PixelCNN")
 def test_endpoints_after_adapters_have_trained(first_case, tmp_path):
     """Every endpoint was called before; LoRA then replaces the kernels it read."""
     model = laws.randomised(first_case())
@@ -53,6 +53,7 @@ def test_features_of_a_classifier_after_adapters_have_trained(tmp_path):
     assert_same_as_a_copy(model, lambda m: m.features(IMAGES), tmp_path)
 
 
+@pytest.mark.slow
 def test_beta_between_two_fits():
     losses = {}
     for changed in (False, True):

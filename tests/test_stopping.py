@@ -51,7 +51,7 @@ def at(place, method: str, time_: int, number: int):
     return place, method, signalled
 
 
-@pytest.mark.slow_except("AveragedWeights-on_train_batch_end-6-6-2")
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(
     ("place", "method", "time_", "step"),

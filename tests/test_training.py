@@ -114,6 +114,7 @@ def assert_ends_as_if_whole(folder, whole) -> None:
 # A whole run
 
 
+@pytest.mark.slow
 def test_run_leaves_its_files(whole):
     folder, model = whole
     names = {p.name for p in folder.iterdir()}
@@ -164,6 +165,7 @@ def test_build_is_a_function_of_the_recipe():
 # Resume
 
 
+@pytest.mark.slow
 def test_cut_inside_an_epoch(cut, whole, tmp_path):
     assert [row["epoch"] for row in runs.log_of(cut)] == ["0"]
     assert sorted(p.name for p in cut.glob("checkpoint-*")) == [
@@ -276,6 +278,7 @@ def test_resume_with_another_recipe_is_refused(whole):
         training.train(fewer, whole[0], resume=True, verbose=0)
 
 
+@pytest.mark.slow
 def test_more_epochs_extend_a_run(tmp_path):
     recipe = dataclasses.replace(SIMPLE, epochs=1)
     training.train(recipe, tmp_path / "run", verbose=0)

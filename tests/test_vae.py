@@ -54,6 +54,7 @@ def draws_of_the_bound(model, images, num_samples: int, draws: int = 400) -> np.
     return values.reshape(len(images), draws).T.astype(float)
 
 
+@pytest.mark.slow
 def test_bounds_lie_in_order_below_the_truth(line, binary_images):
     """E ELBO <= E IWAE_5 <= E IWAE_50 <= log p(x), and 50 samples come close to it."""
     truth = by_quadrature(line, binary_images)
