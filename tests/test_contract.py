@@ -1,7 +1,10 @@
 """The contract of `GenerativeModel`, over every family in every configuration."""
 
+import ast
 import functools
+import inspect
 import json
+import re
 import subprocess
 import sys
 import textwrap
@@ -58,9 +61,21 @@ def test_configuration_round_trip(family):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_argument_is_documented(family):
+    """With its type, or the form of a tuple, and with its default."""
     documented = families.find(family).__doc__
-    for name in laws.constructor_arguments(families.find(family)):
-        assert f"\n        {name}: " in documented, name
+    for name, argument in inspect.signature(families.find(family)).parameters.items():
+        if argument.kind is argument.VAR_KEYWORD:
+            continue
+        entry = re.search(
+            rf"\n        {name}: (.*?)(?=\n        \w+: |\n\n)", documented, re.DOTALL
+        )
+        assert entry, name
+        text = " ".join(entry[1].split())
+        assert re.match(r"(int|float|str|bool|tuple of int)\b|\(", text), (name, text)
+        default = re.match(r".*Defaults to (.*)\.$|.*\(the default\)", text)
+        assert default, (name, text)
+        if default[1]:
+            assert ast.literal_eval(default[1]) == argument.default, (name, text)
 
 
 def test_bad_constructor_arguments(first_case):

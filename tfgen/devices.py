@@ -25,6 +25,7 @@ __all__ = [
     "move_averages",
     "num_replicas",
     "num_workers",
+    "unscaled",
     "weighted_mean",
     "worker_index",
 ]
@@ -170,6 +171,11 @@ def weighted_mean(values: tf.Tensor, weight: tf.Tensor | None) -> tf.Tensor:
     return tf.math.divide_no_nan(tf.reduce_sum(values * weight), total)  # 0 if nothing weighs
 
 
+def unscaled(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
+    """Returns the optimizer itself, without the scaling of the loss that may be around it."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
+
+
 def apply_gradients(
     optimizer: keras.optimizers.Optimizer,
     gradients: Sequence[tf.Tensor | tf.IndexedSlices | None],
@@ -186,7 +192,7 @@ def apply_gradients(
     """
     replicas = num_replicas()
     gradients = [None if g is None else tf.convert_to_tensor(g) for g in gradients]
-    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    inner = unscaled(optimizer)
     clips = any((inner.clipnorm, inner.global_clipnorm, inner.clipvalue))
     if replicas > 1 and (clips or inner is not optimizer):
         given = [g for g in gradients if g is not None]

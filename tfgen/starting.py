@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from tfgen import arrays, families, tuning
+from tfgen import arrays, devices, families, tuning
 from tfgen.recipe import Recipe
 
 __all__ = ["continue_training", "from_recipe", "unfinished"]
@@ -73,7 +73,7 @@ def continue_training(model: keras.Model, metadata: dict[str, Any], recipe_path:
             recipe = Recipe.load(recipe_path)
     optimizers = {}
     for name, (optimizer, _) in model.optimizers.items():
-        inner = getattr(optimizer, "inner_optimizer", optimizer)
+        inner = devices.unscaled(optimizer)
         config = inner.get_config()
         if recipe is not None:
             config["learning_rate"] = recipe.learning_rates.get(name, recipe.learning_rate)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from tfgen import zoo
+from tfgen import pixels, zoo
 from tfgen.evaluation.latents import flat
 
 __all__ = ["Judge", "classifier", "judge", "plain_features"]
@@ -88,12 +88,12 @@ def plain_features(train: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
         train: uint8 (batch, height, width, channels); at least two images.
     """
     fitted = train[:NUM_FITTED]
-    pixels = flat(fitted)
-    mean = pixels.mean(0)
-    count = min(NUM_COMPONENTS, *pixels.shape)
+    rows_of_pixels = flat(fitted)
+    mean = rows_of_pixels.mean(0)
+    count = min(NUM_COMPONENTS, *rows_of_pixels.shape)
     # The eigenvectors of the covariance, from the smaller of the two products.
-    centred = pixels - mean
-    if pixels.shape[1] <= pixels.shape[0]:
+    centred = rows_of_pixels - mean
+    if rows_of_pixels.shape[1] <= rows_of_pixels.shape[0]:
         vectors = np.linalg.eigh(centred.T @ centred)[1][:, ::-1][:, :count]
     else:
         rows = np.linalg.eigh(centred @ centred.T)[1][:, ::-1][:, :count]
@@ -105,7 +105,7 @@ def plain_features(train: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
         parts = []
         for start in range(0, len(images), BATCH):
             batch = images[start : start + BATCH]
-            h = tf.cast(batch, tf.float32) / 127.5 - 1.0
+            h = pixels.images_to_pixels(batch)
             for kernel in kernels:
                 h = tf.nn.relu(tf.nn.conv2d(h, kernel, 2, "SAME"))
             texture = tf.reduce_mean(h, (1, 2)).numpy()  # (batch, 64)

@@ -164,7 +164,7 @@ class AdversarialModel(GenerativeModel):
 
 def _check_variables(name: str, optimizer, variables) -> None:
     """Raises ValueError if the optimizer was built for other variables."""
-    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    inner = devices.unscaled(optimizer)
     if inner.built and {id(v) for v in inner._trainable_variables} != {id(v) for v in variables}:
         raise ValueError(
             f"{name} must be new, or built for the variables of that network; received one that "

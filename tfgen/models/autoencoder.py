@@ -25,16 +25,19 @@ class AutoEncoder(GenerativeModel):
 
     Args:
         image_shape: (height, width, channels), 1 or 3 channels, divisible by 2^len(filters).
-        latent_dim: Latent dimensions.
-        filters: Channels of the encoder's stages, each with stride 2; the decoder mirrors them.
-        num_blocks: Residual blocks per stage.
-        dense_units: Width of the dense layer of encoder and decoder.
-        pixel_distribution: "gaussian" (squared error), "bernoulli" (2 levels), "categorical" or
-            "discretized_logistic_mixture".
-        num_levels: Grey levels, 2 to 256.
-        num_mixtures: Components of the logistic mixture.
-        noise_std: Standard deviation of the noise on training inputs, in pixels ([-1, 1]).
-        seed: Seed of the training noise.
+            Defaults to (28, 28, 1).
+        latent_dim: int. Latent dimensions. Defaults to 32.
+        filters: tuple of int. Channels of the encoder's stages, each with stride 2; the decoder
+            mirrors them. Defaults to (32, 64).
+        num_blocks: int. Residual blocks per stage. Defaults to 1.
+        dense_units: int. Width of the dense layer of encoder and decoder. Defaults to 256.
+        pixel_distribution: str. "gaussian" (squared error), "bernoulli" (2 levels), "categorical"
+            or "discretized_logistic_mixture". Defaults to "gaussian".
+        num_levels: int. Grey levels, 2 to 256. Defaults to 256.
+        num_mixtures: int. Components of the logistic mixture. Defaults to 5.
+        noise_std: float. Standard deviation of the noise on training inputs, in pixels ([-1, 1]).
+            Defaults to 0.
+        seed: int. Seed of the training noise. Defaults to 0.
 
     Raises:
         ValueError: An argument out of its range.

@@ -75,7 +75,7 @@ class ImageModel(ConfiguredModel):
         steps = self.steps_trained
         super().compile(optimizer=optimizer, **kwargs)
         # Another optimizer, the same weights; it may have counted steps already.
-        self.steps_before = steps - int(_inner(self.optimizer)._iterations)
+        self.steps_before = steps - int(devices.unscaled(self.optimizer)._iterations)
         self.__dict__["_auto_scale_loss"] = kwargs.get("auto_scale_loss", True)
 
     def get_compile_config(self) -> dict[str, Any]:
@@ -84,8 +84,8 @@ class ImageModel(ConfiguredModel):
             return {}
         optimizers = {}
         for name, (optimizer, variables) in self.optimizers.items():
-            if optimizer.built and isinstance(_inner(optimizer), GroupedAdam):
-                _inner(optimizer).regroup(variables)
+            if optimizer.built and isinstance(devices.unscaled(optimizer), GroupedAdam):
+                devices.unscaled(optimizer).regroup(variables)
             optimizers[name] = keras.saving.serialize_keras_object(optimizer)
         return {
             **optimizers,
@@ -111,11 +111,13 @@ class ImageModel(ConfiguredModel):
         """Makes optimizers of the same settings for the variables that train now."""
         if not self.compiled:
             return
-        before = {name: _inner(optimizer) for name, (optimizer, _) in self.optimizers.items()}
+        before = {
+            name: devices.unscaled(optimizer) for name, (optimizer, _) in self.optimizers.items()
+        }
         self.compile_from_config(self.get_compile_config())
         for name, (optimizer, _) in self.optimizers.items():
-            if isinstance(_inner(optimizer), GroupedAdam):
-                _inner(optimizer).take_scales(before[name])
+            if isinstance(devices.unscaled(optimizer), GroupedAdam):
+                devices.unscaled(optimizer).take_scales(before[name])
 
     @property
     def optimizers(self) -> dict[str, tuple[keras.optimizers.Optimizer, list]]:
@@ -272,7 +274,10 @@ class ImageModel(ConfiguredModel):
         on counting where the preset's training ended.
         """
         # Keras' `iterations` stands still while gradients accumulate.
-        return tf.cast(_inner(self.optimizer)._iterations.value, tf.int64) + self.steps_before
+        return (
+            tf.cast(devices.unscaled(self.optimizer)._iterations.value, tf.int64)
+            + self.steps_before
+        )
 
     @property
     def steps_trained(self) -> int:
@@ -315,8 +320,3 @@ class ImageModel(ConfiguredModel):
             # Keras averages what the workers return over an axis, which a scalar has not.
             return {name: tf.reshape(value, (1,)) for name, value in logs.items()}
         return logs
-
-
-def _inner(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
-    """The optimizer itself, without the scaling of the loss that may be around it."""
-    return getattr(optimizer, "inner_optimizer", optimizer)

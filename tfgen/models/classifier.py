@@ -22,13 +22,16 @@ class Classifier(EndpointModel):
 
     Args:
         image_shape: (height, width, channels), 1 or 3 channels, divisible by 2^len(filters).
-        num_classes: Classes, at least 2.
-        filters: Channels of the stages, each with stride 2.
-        num_blocks: Residual blocks per stage.
-        feature_units: Width of the penultimate layer.
-        stem: Channels of a stage at full size before the others, for colour images; 0: none.
-        label_smoothing: Probability that the target spreads over all classes, in [0, 1).
-        seed: Kept for the recipe; the model draws no noise.
+            Defaults to (28, 28, 1).
+        num_classes: int. Classes, at least 2. Defaults to 10.
+        filters: tuple of int. Channels of the stages, each with stride 2. Defaults to (32, 64).
+        num_blocks: int. Residual blocks per stage. Defaults to 1.
+        feature_units: int. Width of the penultimate layer. Defaults to 128.
+        stem: int. Channels of a stage at full size before the others, for colour images; 0 for
+            none. Defaults to 0.
+        label_smoothing: float. Probability that the target spreads over all classes, in [0, 1).
+            Defaults to 0.
+        seed: int. Part of every recipe; the model itself draws no noise. Defaults to 0.
 
     Raises:
         ValueError: An argument out of its range.

@@ -124,8 +124,8 @@ class GAN(AdversarialModel):
         objective: str. A name in `OBJECTIVES`. Defaults to "non_saturating".
         gradient_penalty: float. Weight of (|grad D| - 1)^2 between real and generated images; only
             for "wasserstein_gp". Defaults to 10.
-        r1: float. Weight of R1, r1 / 2 |grad D(x)|^2 at real images (Mescheder et al., 2018).
-            Defaults to 0, off.
+        r1: float. Weight of R1, r1 / 2 |grad D(x)|^2 at real images (Mescheder et al., 2018);
+            0 is off. Defaults to 0.
         augment: bool. Whether D sees real and generated images shifted by up to an eighth of their
             side and changed in brightness, saturation and contrast, so it cannot memorise a small
             data set (Zhao et al., "Differentiable augmentation", 2020). Defaults to False.

@@ -46,26 +46,34 @@ class HierarchicalVAE(GenerativeModel):
 
     Args:
         image_shape: (height, width, channels), 1 or 3 channels, divisible by 2^len(filters).
-        top_dim: Dimensions of the dense group z_0.
-        filters: Channels at each resolution, the finest first; each halves height and width.
-        groups: Groups of latents at each resolution, the finest first.
-        group_channels: Channels of one such group, the finest first.
-        num_blocks: Residual blocks of the encoder at each resolution, and of the decoder after
-            each group and before the pixels.
-        dense_units: Width of the dense layers around z_0.
-        dropout: Share of the channels that training drops inside each residual block, in [0, 1).
-        pixel_distribution: "bernoulli" (2 levels), "categorical", "discretized_logistic_mixture"
-            or "gaussian" (squared error, with one learned scale).
-        num_levels: Grey levels, 2 to 256.
-        num_mixtures: Components of the logistic mixture.
-        prior: Of z_0: "standard_normal" or "flow".
-        prior_components: Coupling layers of the flow.
-        prior_units: Width of the two hidden layers of a coupling.
-        beta: Weight of the KL; 1 is the bound.
-        kl_warmup_steps: Steps over which the weight of the KL grows linearly from 0 to `beta`.
-        free_bits: Nats per group and image below which training does not lower the KL.
-        num_classes: Classes of a conditional model p(x | label), or None.
-        seed: Seed of the training noise.
+            Defaults to (28, 28, 1).
+        top_dim: int. Dimensions of the dense group z_0. Defaults to 24.
+        filters: tuple of int. Channels at each resolution, the finest first; each halves height and
+            width. Defaults to (32, 64).
+        groups: tuple of int. Groups of latents at each resolution, the finest first.
+            Defaults to (3, 3).
+        group_channels: tuple of int. Channels of one such group, the finest first.
+            Defaults to (4, 8).
+        num_blocks: int. Residual blocks of the encoder at each resolution, and of the decoder after
+            each group and before the pixels. Defaults to 1.
+        dense_units: int. Width of the dense layers around z_0. Defaults to 256.
+        dropout: float in [0, 1). Share of the channels that training drops inside each residual
+            block. Defaults to 0.
+        pixel_distribution: str. "bernoulli" (2 levels), "categorical",
+            "discretized_logistic_mixture" or "gaussian" (squared error, with one learned scale).
+            Defaults to "discretized_logistic_mixture".
+        num_levels: int. Grey levels, 2 to 256. Defaults to 256.
+        num_mixtures: int. Components of the logistic mixture. Defaults to 5.
+        prior: str. "standard_normal" or "flow", the prior of z_0. Defaults to "standard_normal".
+        prior_components: int. Coupling layers of the flow. Defaults to 8.
+        prior_units: int. Width of the two hidden layers of a coupling. Defaults to 128.
+        beta: float. Weight of the KL; 1 is the bound. Defaults to 1.
+        kl_warmup_steps: int. Steps over which the weight of the KL grows linearly from 0 to `beta`.
+            Defaults to 0.
+        free_bits: float. Nats per group and image below which training does not lower the KL.
+            Defaults to 0.
+        num_classes: int or None. Classes of a conditional model p(x | label). Defaults to None.
+        seed: int. Seed of the training noise. Defaults to 0.
 
     Raises:
         ValueError: An argument out of its range.

@@ -1,6 +1,7 @@
-"""Learned priors: a RealNVP flow from N(0, I) to where the posteriors are.
+"""Priors of latents: N(0, I); a RealNVP flow from it to where the posteriors are; a VampPrior.
 
-Dinh et al., "Density estimation using Real NVP", 2017.
+Dinh et al., "Density estimation using Real NVP", 2017; Tomczak & Welling, "VAE with a VampPrior",
+2018.
 
     u -> z:  for each coupling, z_b = u_b * exp(log_scale(u_a)) + shift(u_a);  then reversed
 
@@ -13,9 +14,17 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfgen import layers
+from tfgen import layers, pixels
 
-__all__ = ["coupling_network", "flow", "forward", "inverse"]
+__all__ = [
+    "coupling_network",
+    "flow",
+    "forward",
+    "greys_of",
+    "inverse",
+    "standard_normal",
+    "vamp",
+]
 
 LARGEST_LOG_SCALE = 2.0
 
@@ -49,6 +58,14 @@ def coupling_network(
     return keras.Model(given, [shift, log_scale], name=name)
 
 
+def standard_normal(latent_dim: int) -> Any:
+    """Returns N(0, I) as a TFP distribution with event shape (latent_dim,)."""
+    import tensorflow_probability as tfp
+
+    tfd = tfp.distributions
+    return tfd.Independent(tfd.Normal(tf.zeros([latent_dim]), tf.ones([latent_dim])), 1)
+
+
 def flow(base: Any, couplings: Sequence[keras.Model]) -> Any:
     """Returns the flow of a `VAE` as a TFP distribution.
 
@@ -71,6 +88,26 @@ def flow(base: Any, couplings: Sequence[keras.Model]) -> Any:
     return tfp.distributions.TransformedDistribution(
         base, tfb.Chain(chain, name="flow"), name="prior"
     )
+
+
+def vamp(posterior: Any) -> Any:
+    """Returns the VampPrior p(z) = 1/K sum_k q(z | u_k) as a TFP distribution.
+
+    Args:
+        posterior: q(z | u_k), a TFP distribution with batch shape (K,).
+    """
+    import tensorflow_probability as tfp
+
+    tfd = tfp.distributions
+    return tfd.MixtureSameFamily(
+        tfd.Categorical(logits=tf.zeros([posterior.batch_shape[0]])), posterior
+    )
+
+
+def greys_of(pseudo_inputs: tf.Tensor) -> tf.Tensor:
+    """Maps pseudo-inputs u_k to integer grey values; the gradient ignores the rounding."""
+    greys = pixels.levels_to_greys(tf.sigmoid(pseudo_inputs), 2)
+    return greys + tf.stop_gradient(tf.round(greys) - greys)
 
 
 def forward(

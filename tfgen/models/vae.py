@@ -39,26 +39,33 @@ class VAE(GenerativeModel):
 
     Args:
         image_shape: (height, width, channels), 1 or 3 channels, divisible by 2^len(filters).
-        latent_dim: Latent dimensions.
-        filters: Channels of the encoder's stages, each with stride 2.
-        decoder_filters: Channels of the decoder's stages, the coarsest first; None mirrors
-            `filters`. With fewer stages the last convolution grows the rest at once, which makes
-            a decoder that is cheap to evaluate.
-        num_blocks: Residual blocks per stage of the encoder.
-        decoder_blocks: The same for the decoder; None means `num_blocks`.
-        dense_units: Width of the dense layer of encoder and decoder.
-        pixel_distribution: "bernoulli" (2 levels), "categorical", "discretized_logistic_mixture"
-            or "gaussian" (the lecture's mean square error, with one learned scale).
-        num_levels: Grey levels, 2 to 256.
-        num_mixtures: Components of the logistic mixture.
-        prior: "standard_normal"; "flow" (a RealNVP of TFP bijectors, Dinh et al., 2017); or
-            "vamp" (a mixture of posteriors at learned inputs, Tomczak & Welling, 2018).
-        prior_components: Coupling layers of the flow, or pseudo-inputs of the VampPrior.
-        beta: Weight of the KL (Higgins et al., 2017); 1 is the bound.
-        kl_warmup_steps: Steps over which the weight of the KL grows linearly from 0 to `beta`.
-        num_importance_samples: k of the training objective.
-        num_classes: Classes of a conditional model p(x | label), or None.
-        seed: Seed of the training noise.
+            Defaults to (28, 28, 1).
+        latent_dim: int. Latent dimensions. Defaults to 32.
+        filters: tuple of int. Channels of the encoder's stages, each with stride 2. Defaults to
+            (32, 64).
+        decoder_filters: tuple of int or None. Channels of the decoder's stages, the coarsest first;
+            None mirrors `filters`. With fewer stages the last convolution grows the rest at once,
+            which makes a decoder that is cheap to evaluate. Defaults to None.
+        num_blocks: int. Residual blocks per stage of the encoder. Defaults to 1.
+        decoder_blocks: int or None. The same for the decoder; None means `num_blocks`. Defaults to
+            None.
+        dense_units: int. Width of the dense layer of encoder and decoder. Defaults to 256.
+        pixel_distribution: str. "bernoulli" (2 levels), "categorical",
+            "discretized_logistic_mixture" or "gaussian" (squared error, with one learned scale).
+            Defaults to "discretized_logistic_mixture".
+        num_levels: int. Grey levels, 2 to 256. Defaults to 256.
+        num_mixtures: int. Components of the logistic mixture. Defaults to 5.
+        prior: str. "standard_normal"; "flow" (a RealNVP of TFP bijectors, Dinh et al., 2017); or
+            "vamp" (a mixture of posteriors at learned inputs, Tomczak & Welling, 2018). Defaults to
+            "standard_normal".
+        prior_components: int. Coupling layers of the flow, or pseudo-inputs of the VampPrior.
+            Defaults to 6.
+        beta: float. Weight of the KL (Higgins et al., 2017); 1 is the bound. Defaults to 1.
+        kl_warmup_steps: int. Steps over which the weight of the KL grows linearly from 0 to `beta`.
+            Defaults to 0.
+        num_importance_samples: int. k of the training objective. Defaults to 1.
+        num_classes: int or None. Classes of a conditional model p(x | label). Defaults to None.
+        seed: int. Seed of the training noise. Defaults to 0.
 
     Raises:
         ValueError: An argument out of its range.
@@ -161,25 +168,13 @@ class VAE(GenerativeModel):
 
     def prior_distribution(self) -> Any:
         """Returns p(z), a TFP distribution with event shape (latent_dim,)."""
-        import tensorflow_probability as tfp
-
-        tfd = tfp.distributions
-        base = tfd.Independent(
-            tfd.Normal(tf.zeros([self.latent_dim]), tf.ones([self.latent_dim])), 1
-        )
-        if self.prior == "standard_normal":
-            return base
-        if self.prior == "flow":
-            return priors.flow(base, self.couplings)
-        greys = pixels.levels_to_greys(tf.sigmoid(self.pseudo_inputs), 2)
-        whole = greys + tf.stop_gradient(tf.round(greys) - greys)  # straight-through rounding
-        labels = None
-        if self.num_classes is not None:
-            labels = tf.range(self.prior_components, dtype=tf.int64) % self.num_classes
-        return tfd.MixtureSameFamily(
-            tfd.Categorical(logits=tf.zeros([self.prior_components])),
-            self._posterior(whole, labels),
-        )
+        if self.prior == "vamp":
+            labels = None
+            if self.num_classes is not None:
+                labels = tf.range(self.prior_components, dtype=tf.int64) % self.num_classes
+            return priors.vamp(self._posterior(priors.greys_of(self.pseudo_inputs), labels))
+        normal = priors.standard_normal(self.latent_dim)
+        return priors.flow(normal, self.couplings) if self.prior == "flow" else normal
 
     def pixel_likelihood(self, latents: np.ndarray | tf.Tensor, *, labels: Labels = None) -> Any:
         """Returns p(x | latents), a TFP distribution over levels; its `sample` draws pixels."""

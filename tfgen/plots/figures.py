@@ -275,7 +275,7 @@ def neighbours(
     if labels is None and model.num_classes is not None:
         labels = np.arange(num_samples) % model.num_classes
     drawn = model.sample(num_samples, labels=labels, seed=seed)
-    queries, references = (x.reshape(len(x), -1).astype(np.float32) / 255 for x in (drawn, real))
+    queries, references = (x.reshape(len(x), -1).astype(np.float32) for x in (drawn, real))
     # |q - r|^2 = |q|^2 - 2 q r + |r|^2, of which |q|^2 does not matter
     nearest = np.argmin(np.square(references).sum(1) - 2.0 * queries @ references.T, 1)
     both = np.concatenate([drawn, real[nearest]])
