@@ -182,6 +182,7 @@ def test_the_committed_version_gives_the_same_bytes(c_program, tmp_path):
     assert_same_bytes(from_c, wanted)
 
 
+@pytest.mark.slow_except("GAN-dcgan", "PixelCNN-gated", "VAE-mixture")
 def test_methods_give_the_same_bytes(artifact):
     """`answers` come from the graphs; the public method is one of them."""
     given = artifact.calls()
@@ -221,6 +222,7 @@ def test_c_program_reports_what_fails(c_program, tmp_path):
 # What an image depends on
 
 
+@pytest.mark.slow_except("GAN-dcgan", "PixelCNN-gated", "VAE-mixture")
 def test_image_i_depends_on_seed_i_alone(artifact):
     """Over batch sizes, orders and batch mates, but for float rounding."""
     for name, given in artifact.calls().items():
@@ -363,6 +365,7 @@ def test_size(artifact):
     assert size <= 1.2 * weights + MEGABYTE, f"{size} bytes for {weights} of weights"
 
 
+@pytest.mark.slow_except("GAN-dcgan", "VAE-mixture")
 def test_metadata(artifact):
     details, model = artifact.details, artifact.model
     assert details["name"] == artifact.path.parent.name
@@ -401,6 +404,7 @@ def test_an_entry_trained_further_is_no_longer_that_entry(tmp_path):
     assert details["weights_sha256"] != zoo.weights_digest(zoo.load("ae_mnist"))
 
 
+@pytest.mark.slow_except("GAN-dcgan")
 def test_warm_up_requests(tiny):
     """TensorFlow Serving's own message, one for each signature, and each can be run."""
     records = tf.data.TFRecordDataset(str(tiny.path / model_repository.WARMUP))

@@ -53,7 +53,7 @@ def loss_of(model) -> float:
     return model.evaluate(*arguments(model, "validation"), verbose=0, return_dict=True)["loss"]
 
 
-@pytest.mark.slow_except("VAE")
+@pytest.mark.slow
 def test_an_epoch_on_its_own_data_does_not_make_it_worse(entry):
     model = zoo.load(entry)
     if "loss" not in model.loss_names:

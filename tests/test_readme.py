@@ -65,6 +65,7 @@ def load_zoo_pages():
 # Code
 
 
+@pytest.mark.slow_except("code1")
 @pytest.mark.parametrize("code", blocks(README, "python"))
 def test_readme_python_runs_as_it_stands(code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

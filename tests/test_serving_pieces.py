@@ -45,6 +45,7 @@ def outcome(load, text: bytes):
 
 @EXAMPLES
 @hypothesis.given(value=JSON, indent=st.sampled_from([None, 0, 3]))
+@hypothesis.example(value=[[[[[{}]]]], [[[[[]]]]]], indent=8)  # behind more blanks than a piece has
 def test_any_json(small, value, indent):
     assert pieces.loads(json.dumps(value, indent=indent).encode()) == value
 

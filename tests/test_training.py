@@ -176,6 +176,7 @@ def test_cut_inside_an_epoch(cut, whole, tmp_path):
     assert_ends_as_if_whole(folder, whole)
 
 
+@pytest.mark.slow_except("truncated")
 @pytest.mark.parametrize("damage", ["truncated", "empty", "flipped"])
 def test_damaged_checkpoint_falls_back(cut, whole, tmp_path, capsys, damage):
     folder = shutil.copytree(cut, tmp_path / "run")
@@ -515,6 +516,7 @@ def test_training_without_averages(tmp_path):
 # Early stopping
 
 
+@pytest.mark.slow
 def test_patience_stops_and_the_best_epoch_is_kept(tmp_path):
     """A learning rate far too high, so that the loss soon rises."""
     recipe = dataclasses.replace(

@@ -219,7 +219,7 @@ def test_save_that_is_cut_off_is_not_believed(root, monkeypatch):
 # The shipped entries
 
 
-@pytest.mark.slow_except("vae_2d_mnist", "gan_mnist", "pixelcnn_binarized_mnist")
+@pytest.mark.slow_except("vae_2d_mnist", "pixelcnn_binarized_mnist")
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_entry(name):
     model = zoo.load(name)  # checks the sha256

@@ -106,10 +106,11 @@ class _Text:
         at_commas = (self.kinds[inside] == _COMMA) & (self.depths[inside] == self.depths[first])
         bounds = np.concatenate([[opening], self.places[inside][at_commas], [closing]])
         pair = self.text[opening : opening + 1] + self.text[closing : closing + 1]
+        empty = len(bounds) == 2 and not self.text[opening + 1 : closing].strip(b" \t\n\r")
         if pair == b"[]":
-            return self._array(bounds)
+            return [] if empty else self._array(bounds)
         if pair == b"{}":
-            return self._object(bounds)
+            return {} if empty else self._object(bounds)
         raise ValueError("brackets do not match")
 
     def _array(self, bounds: np.ndarray) -> list:
