@@ -2,7 +2,7 @@
 
 An entry is a preset (see `tfgen.presets`) in the folder zoo/<name>/, with two files more:
 
-    card.md            all that is known of it, to read; written by `tfgen evaluate`
+    card.md            everything known about it, to read; written by `tfgen evaluate`
     samples.png        what it draws
 """
 
