@@ -1,6 +1,5 @@
 """The documentation as a site: built without warnings, and opened page by page in a browser."""
 
-import contextlib
 import functools
 import http.server
 import os
@@ -80,9 +79,9 @@ def browser():
     for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage"):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    with contextlib.closing(webdriver.Chrome(options=options, service=Service(DRIVER))) as driver:
-        yield driver
-        driver.quit()
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    yield driver
+    driver.quit()
 
 
 @pytest.mark.parametrize("width", WIDTHS)
