@@ -39,12 +39,15 @@ def size_of(folder: Path, format: str) -> int:
 
 
 def exported(model, root: Path, batch: int) -> dict[str, Path]:
-    """Writes every format; returns its folder."""
+    """Writes every format that can hold `sample`; returns its folder."""
     folders = {SAVED: model.export(root / "model")}
     for format in runtimes.RUNTIMES:
         options = {"batch": batch} if format == "stablehlo" else {}
         folder = root / format
-        folders[format] = model.export(folder, format=format, endpoints=["sample"], **options)
+        try:
+            folders[format] = model.export(folder, format=format, endpoints=["sample"], **options)
+        except ValueError as refused:
+            print(refused)
     return folders
 
 
@@ -80,6 +83,7 @@ def main() -> int:
             return lambda: measured(own[runtime], runtime, folders[format], batch)
 
         sides = {runtime: side(runtime, format) for runtime, format in SIDES.items()}
+        sides = {runtime: call for runtime, call in sides.items() if SIDES[runtime] in folders}
         rounds = common.interleaved(sides, arguments.repeats)
     rows, figures = [], {"weights": weights, "sizes": sizes, "runtimes": {}}
     base = [round_["rate"] for round_ in rounds[SAVED]]
