@@ -81,7 +81,7 @@ def main() -> None:
             print(f"{folder}: {', '.join(endpoints)}", flush=True)
     for name in options.train:
         for precision in PRECISIONS:
-            recipe = dataclasses.replace(lower.load_recipe(name), precision=precision)
+            recipe = dataclasses.replace(tfgen.zoo.load_recipe(name), precision=precision)
             folder = options.out / f"train.{Path(name).stem}.{precision}"
             lower.prepare(recipe, folder, options.count)
             print(f"{folder}: one step", flush=True)

@@ -81,8 +81,12 @@ def measured(entry: dict[str, Any]) -> list[str]:
 
 def training_time(entry: dict[str, Any]) -> str:
     """Returns how long the training took, and on what."""
-    minutes = entry["training"]["seconds"] / 60
-    return f"trained in {minutes:.0f} min on {entry['device']}"
+    return f"trained in {minutes(entry)} on {entry['device']}"
+
+
+def minutes(entry: dict[str, Any]) -> str:
+    """Returns how long the training took, such as "14 min"."""
+    return f"{entry['training']['seconds'] / 60:.0f} min"
 
 
 def short_device(entry: dict[str, Any]) -> str:
@@ -131,7 +135,7 @@ def comparison() -> str:
             likelihood(entry),
             frechet_ratio(entry),
             f"{entry['parameters'] / 1e6:.2f} M",
-            f"{entry['training']['seconds'] / 60:.0f} min, {short_device(entry)}",
+            f"{minutes(entry)}, {short_device(entry)}",
         )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

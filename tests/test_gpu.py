@@ -18,23 +18,15 @@ pytest.importorskip("jax", reason="needs pip install jax, as the machine with th
 pytestmark = pytest.mark.slow
 
 GPU = Path(__file__).resolve().parents[1] / "benchmarks" / "gpu"
-RECIPE = {
-    "family": "VAE",
-    "model": {"image_shape": [8, 8, 1], "latent_dim": 2, "filters": [4], "dense_units": 8},
-    "data": "digits",
-    "batch_size": 16,
-    "epochs": 2,
-    "max_shift": 1,
-    "clip_norm": 1.0,
-}
-GAN = {
-    "family": "GAN",
+SHARED = {
     "model": {"image_shape": [8, 8, 1], "latent_dim": 2, "filters": [4], "dense_units": 8},
     "data": "digits",
     "batch_size": 16,
     "epochs": 2,
     "clip_norm": 1.0,
 }
+RECIPE = {"family": "VAE", **SHARED, "max_shift": 1}
+GAN = {"family": "GAN", **SHARED}
 # Nothing of JAX's side may import TensorFlow: this module shadows it.
 FORBIDDEN = 'raise ImportError("TensorFlow is not to be imported here")\n'
 

@@ -179,12 +179,6 @@ def prepare(recipe, out: Path, count: int | None = None, mirrored: bool = False)
     return program
 
 
-def load_recipe(name: str):
-    from tfgen import Recipe
-
-    return Recipe.load(Path(name)) if Path(name).suffix == ".json" else zoo.load_recipe(name)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("recipe")
@@ -193,7 +187,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, help="images of each split; all by default")
     parser.add_argument("--mirrored", action="store_true", help="mirror images at random")
     options = parser.parse_args()
-    recipe = load_recipe(options.recipe)
+    recipe = zoo.load_recipe(options.recipe)
     if options.precision:
         recipe = dataclasses.replace(recipe, precision=options.precision)
     program = prepare(recipe, options.out, options.count, options.mirrored)

@@ -9,10 +9,9 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import lower
 import numpy as np
 
-from tfgen import presets, training
+from tfgen import presets, training, zoo
 
 
 def restored(recipe, weights: Path):
@@ -36,7 +35,7 @@ def main() -> None:
     parser.add_argument("--device", default="a machine with JAX", help="for the card")
     parser.add_argument("--half", action="store_true", help="store weights in 16 bits")
     options = parser.parse_args()
-    recipe = lower.load_recipe(options.recipe)
+    recipe = zoo.load_recipe(options.recipe)
     model = restored(recipe, options.weights)
     note = "Trained by benchmarks/gpu/train.py: the order of the data and the schedule are its own."
     details = {"device": options.device, "trained": note}

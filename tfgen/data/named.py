@@ -7,7 +7,6 @@ address to be downloaded from; the error tells where their images come from.
 
 import contextlib
 import dataclasses
-import difflib
 import io
 import itertools
 import os
@@ -18,7 +17,7 @@ from typing import TypeGuard
 import keras
 import numpy as np
 
-from tfgen import downloads, pixels
+from tfgen import checks, downloads, pixels
 from tfgen.data.npz import read_npz
 from tfgen.data.pairs import DataNotFoundError, Pair, validated, with_every_split
 from tfgen.files import replacing
@@ -52,8 +51,7 @@ def licence(data: str | os.PathLike[str]) -> str:
 
 def unknown(data: str) -> ValueError:
     """Returns the error for a word that is neither a named set nor a path; it names the nearest."""
-    near = difflib.get_close_matches(data, names(), n=3, cutoff=0.5)
-    hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+    hint = checks.nearest(data, names(), 3)
     return ValueError(
         f"data must be one of {', '.join(names())}, or the path of an .npz file or of a folder of "
         f"images; received {data!r}.{hint}"

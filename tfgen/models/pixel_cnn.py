@@ -121,15 +121,7 @@ class PixelCNN(AutoregressiveModel):
             if self.block == "gated"
             else (ResidualTrunk, 2 * self.filters)
         )
-        trunk = family(
-            filters=self.filters,
-            num_blocks=self.num_blocks,
-            kernel_size=self.kernel_size,
-            map_shape=(self.orders, *self.token_grid.shape[:2]),
-            dropout=self.dropout,
-            has_context=self.has_context,
-            name="trunk",
-        )
+        trunk = family(**self.trunk_arguments())
         if not self.attention_heads:
             return trunk
         if channels % self.attention_heads:

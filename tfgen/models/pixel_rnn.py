@@ -105,16 +105,7 @@ class PixelRNN(AutoregressiveModel):
 
     def build_trunk(self) -> Trunk:
         """Returns the masked convolution and the layers of LSTMs."""
-        return RecurrentTrunk(
-            cell=CELLS[self.cell],
-            filters=self.filters,
-            num_blocks=self.num_blocks,
-            kernel_size=self.kernel_size,
-            map_shape=(self.orders, *self.token_grid.shape[:2]),
-            dropout=self.dropout,
-            has_context=self.has_context,
-            name="trunk",
-        )
+        return RecurrentTrunk(cell=CELLS[self.cell], **self.trunk_arguments())
 
 
 class RecurrentTrunk(Trunk):

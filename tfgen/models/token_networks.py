@@ -1,6 +1,7 @@
 """The networks of a pixel model: from tokens to the parameters of every group's distribution."""
 
 import math
+from typing import Any
 
 import keras
 import numpy as np
@@ -66,6 +67,18 @@ class TokenModel(GenerativeModel):
     def build_trunk(self) -> Trunk:
         """Returns the family's own part."""
         raise NotImplementedError
+
+    def trunk_arguments(self) -> dict[str, Any]:
+        """Returns the arguments that every trunk takes."""
+        return {
+            "filters": self.filters,
+            "num_blocks": self.num_blocks,
+            "kernel_size": self.kernel_size,
+            "map_shape": (self.orders, *self.token_grid.shape[:2]),
+            "dropout": self.dropout,
+            "has_context": self.has_context,
+            "name": "trunk",
+        }
 
     def _check_arguments(self) -> None:
         distributions.check_pixel_distribution(self.pixel_distribution, self.num_levels)

@@ -182,8 +182,7 @@ class TokenGrid:
         for order in range(self.orders):
             tokens = self.to_tokens(self.reorder(mask, tf.fill((batch,), order)))
             hidden = tf.cast(tf.reshape(tf.logical_not(tokens), (batch, places)), tf.int32)
-            all_kept = 1 - tf.reduce_max(hidden, 1)
-            first_hidden.append(tf.argmax(hidden, 1, tf.int32) + all_kept * places)
+            first_hidden.append(tf.argmax(hidden, 1, tf.int32))
         return tf.argmax(tf.stack(first_hidden, 1), 1, tf.int32)
 
 
