@@ -1,8 +1,8 @@
 """Runs exports where there is no TensorFlow: `python runtime_client.py RUNTIME FOLDER...`.
 
 Each folder holds signatures.json and answers.npz, with NAME.in.ARGUMENT and NAME.out.OUTPUT of
-each endpoint. Prints one JSON object per endpoint: the largest difference from the answers, the
-share of equal values, the milliseconds of a call and of loading the file.
+each endpoint. Prints one JSON object per endpoint: the largest difference from the answers and the
+largest of them, the share of equal values, the milliseconds of a call and of loading the file.
 """
 
 import importlib.util
@@ -85,13 +85,14 @@ def main() -> None:
                     run(given)
                     times.append(time.perf_counter() - begin)
                 row["call_ms"] = 1000 * float(np.median(times))
-                row["difference"], row["equal"] = 0.0, 1.0
+                row["difference"], row["scale"], row["equal"] = 0.0, 0.0, 1.0
                 for key in described["outputs"]:
                     wanted = answers[f"{name}.out.{key}"]
                     if found[key].shape != wanted.shape or found[key].dtype != wanted.dtype:
                         raise ValueError(f"{key} is {found[key].dtype} {found[key].shape}")
                     error = np.abs(found[key].astype(np.float64) - wanted)
                     row["difference"] = max(row["difference"], float(error.max()))
+                    row["scale"] = max(row["scale"], float(np.abs(wanted).max()))
                     row["equal"] = min(row["equal"], float(np.mean(error == 0)))
             except Exception as error:
                 row["failed"] = f"{type(error).__name__}: {' '.join(str(error).split())[:600]}"

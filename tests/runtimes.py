@@ -20,7 +20,7 @@ PACKAGES = ("onnxruntime==1.32.0", "openvino==2026.4.1", "ai-edge-litert==2.3.0"
 RUNTIMES = {"onnx": ("onnxruntime", "openvino"), "litert": ("litert",), "stablehlo": ("jax",)}
 CLIENT = Path(__file__).with_name("runtime_client.py")
 BEGIN, END = "<!-- runtimes: begin -->", "<!-- runtimes: end -->"
-BATCH = 32  # enough for a sampler that is slightly wrong to draw another image
+BATCH = 32  # many draws show a sampler that is slightly wrong
 
 
 def environment(folder: Path) -> Path:
@@ -59,9 +59,11 @@ def run(python: Path, runtime: str, folders: list[Path]) -> list[dict]:
 
 
 def agrees(row: dict) -> bool:
-    """Images to one grey level; latents, scores and log-likelihoods to rounding."""
-    most = 1.0 if row["endpoint"] in IMAGES else 2e-3
-    return "failed" not in row and row["difference"] <= most
+    """Images to one grey level; latents, scores and log-likelihoods to rounding: float32 has 24
+    bits, and sums over an image lose a few of them."""
+    if "failed" in row:
+        return False
+    return row["difference"] <= (1 if row["endpoint"] in IMAGES else 1e-5 * max(1, row["scale"]))
 
 
 IMAGES = {"sample", "decode", "reconstruct", "complete"}

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from scipy import special, stats
 
-from tfgen import narrow_noise, noise
+from tfgen import narrow_noise, noise, portable
 
 SEEDS = np.array([0, 1, -1, 42, -(2**63), 2**63 - 1, 1 << 33], np.int64)
 
@@ -43,7 +43,7 @@ def test_portable_noise_has_the_same_bits():
     seeds = tf.concat([SEEDS, tf.cast(np.arange(-300, 300) * 10**13 + 7, tf.int64)], 0)
     for stream in (0, 70_000, tf.constant(70_000)):
         wanted = noise.uniform(seeds, (5, 21), stream)
-        with noise.portable():
+        with portable.tracing():
             found = tf.function(lambda: noise.uniform(seeds, (5, 21), stream))()  # noqa: B023
         np.testing.assert_array_equal(found, wanted)
     np.testing.assert_array_equal(narrow_noise.upper_bits(SEEDS, 101, 70_000), words)

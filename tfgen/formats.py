@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import tensorflow as tf
 
-from tfgen import checks, noise, presets
+from tfgen import checks, portable, presets
 from tfgen.files import scratch
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ class _Onnx(_Writer):
 
         logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)
         try:
-            with noise.portable():
+            with portable.tracing():
                 proto, _ = tf2onnx.convert.from_function(
                     graph, input_signature=specs, opset=self.opset
                 )
@@ -240,7 +240,7 @@ class _LiteRT(_Writer):
 
     def convert(self, graph, specs, path):
         try:
-            with noise.portable():
+            with portable.tracing():
                 concrete = graph.get_concrete_function()
             module = tf.Module()
             module.held = [v.value for v in self.model.variables]

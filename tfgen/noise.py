@@ -13,18 +13,13 @@ Nothing here holds state: a training step folds (seed, step, index in the global
 seeds, which is right under resume, jit and replicas alike.
 """
 
-import contextlib
-import contextvars
 import math
-from collections.abc import Iterator
 
 import tensorflow as tf
 
-from tfgen import narrow_noise
+from tfgen import narrow_noise, portable
 
-__all__ = ["bits", "fold", "normal", "portable", "quantile", "uniform"]
-
-_PORTABLE = contextvars.ContextVar("portable", default=False)
+__all__ = ["bits", "fold", "normal", "quantile", "uniform"]
 
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
@@ -105,22 +100,12 @@ def fold(seeds: tf.Tensor, data: int | tf.Tensor) -> tf.Tensor:
 def uniform(seeds: tf.Tensor, shape: tuple[int, ...], stream: int | tf.Tensor = 0) -> tf.Tensor:
     """Draws float32 (n, *shape), uniform on the open interval (0, 1), multiples of 2^-24."""
     count = math.prod(shape)
-    if _PORTABLE.get():
+    if portable.active():
         drawn = narrow_noise.upper_bits(seeds, count, stream)
     else:
         drawn = tf.bitwise.right_shift(bits(seeds, count, stream), tf.constant(9, tf.uint32))
     unit = (tf.cast(drawn, tf.float32) + 0.5) * 2.0**-23
     return tf.reshape(unit, (tf.shape(seeds)[0], *shape))
-
-
-@contextlib.contextmanager
-def portable() -> Iterator[None]:
-    """Graphs traced inside draw the same numbers with operations that every export format has."""
-    token = _PORTABLE.set(True)
-    try:
-        yield
-    finally:
-        _PORTABLE.reset(token)
 
 
 def normal(seeds: tf.Tensor, shape: tuple[int, ...], stream: int | tf.Tensor = 0) -> tf.Tensor:

@@ -9,7 +9,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from tfgen import checks, pixels
+from tfgen import checks, pixels, portable
 from tfgen.layers.basic import leading_shape
 
 __all__ = [
@@ -125,7 +125,7 @@ def log_prob(
     levels = tf.cast(levels, parameters.dtype)
     if name == "bernoulli":
         # log P(k) = k logit - log(1 + exp(logit))
-        return levels * parameters - tf.nn.softplus(parameters)
+        return levels * parameters - portable.softplus(parameters)
     if name == "categorical":
         return categorical_log_prob(
             tf.cast(levels, tf.int32), split_channels(parameters, num_levels)
@@ -174,8 +174,8 @@ def logistic_log_prob(
     """
     inverse = 1.0 / scale
     centred = level - loc
-    below = -tf.nn.softplus((centred - 0.5) * inverse)  # log P(above the lower edge)
-    above = -tf.nn.softplus(-(centred + 0.5) * inverse)  # log P(below the upper edge)
+    below = -portable.softplus((centred - 0.5) * inverse)  # log P(above the lower edge)
+    above = -portable.softplus(-(centred + 0.5) * inverse)  # log P(below the upper edge)
     # 1 - exp(-x) = 2 t / (1 + t) with t = tanh(x / 2), exact for small x; ONNX has no expm1.
     half = tf.tanh(0.5 * inverse)
     width = tf.math.log(2.0 * half / (1.0 + half))
@@ -222,7 +222,7 @@ def logistic_mean(loc: tf.Tensor, scale: tf.Tensor, num_levels: int) -> tf.Tenso
     """
     top = num_levels - 1.0
     ratio = loc / scale
-    return scale * (tf.nn.softplus(ratio) - tf.nn.softplus(ratio - top / scale))
+    return scale * (portable.softplus(ratio) - portable.softplus(ratio - top / scale))
 
 
 # Draws

@@ -18,7 +18,7 @@ import os
 import numpy as np
 import tensorflow as tf
 
-from tfgen import checks, distributions, layers, noise, pixels
+from tfgen import checks, distributions, layers, noise, pixels, portable
 from tfgen.models.endpoints import ROWS
 from tfgen.models.generative import Labels, Seed
 from tfgen.models.sampler import Sampler
@@ -83,7 +83,7 @@ class AutoregressiveModel(TokenModel):
         parameters = self.parameters_of(tokens, self.conditions(batch, labels, which))
         if self.uses_patterns:
             logits = pattern_logits(parameters, tokens, self.patterns)
-            values = -tf.nn.softplus(tf.where(tokens > 0.5, -logits, logits))
+            values = -portable.softplus(tf.where(tokens > 0.5, -logits, logits))
         else:
             values = self._group_log_probs(tokens, parameters)[..., None]
         return tf.cast(grid.restore(grid.from_tokens(values), which), tf.float32)

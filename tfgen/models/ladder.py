@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-from tfgen import layers
+from tfgen import layers, portable
 from tfgen.models import priors
 
 __all__ = ["BottomUp", "Encode", "TopDown"]
@@ -279,7 +279,7 @@ class Encode(Composite):
 def _mean_and_scale(raw):
     """Splits a network's output into a mean and a scale that starts at 1, float32."""
     mean, raw_scale = tf.split(tf.cast(raw, tf.float32), 2, -1)
-    return mean, tf.nn.softplus(raw_scale + UNIT) + MIN_SCALE
+    return mean, portable.softplus(raw_scale + UNIT) + MIN_SCALE
 
 
 def _sum(x):

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfgen import checks, distributions, layers, noise, pixels
+from tfgen import checks, distributions, layers, noise, pixels, portable
 from tfgen.models import importance, priors
 from tfgen.models.generative import GenerativeModel, Labels, with_labels
 
@@ -195,7 +195,7 @@ class VAE(GenerativeModel):
 
         tfd = tfp.distributions
         mean, raw_scale = self.posterior_network(with_labels(images, labels))
-        return tfd.Independent(tfd.Normal(mean, tf.nn.softplus(raw_scale) + MIN_SCALE), 1)
+        return tfd.Independent(tfd.Normal(mean, portable.softplus(raw_scale) + MIN_SCALE), 1)
 
     @property
     def _pixel_log_scale(self):
