@@ -73,8 +73,8 @@ MUTANTS: dict[tuple[str, str], list[tuple[str, str]]] = {
     ],
     ("distributions/levels.py", "test_distributions.py"): [
         (
-            "return levels * parameters - tf.nn.softplus(parameters)",
-            "return levels * parameters - tf.nn.softplus(-parameters)",
+            "return levels * parameters - portable.softplus(parameters)",
+            "return levels * parameters - portable.softplus(-parameters)",
         ),
         ("lowest, highest = level < 0.5,", "lowest, highest = level < -0.5,"),
         ("level > num_levels - 1.5", "level > num_levels - 0.5"),
@@ -88,7 +88,7 @@ MUTANTS: dict[tuple[str, str], list[tuple[str, str]]] = {
             "scale = tf.maximum(tf.exp(log_scale) * half_range, MIN_GAUSSIAN_SCALE)",
             "scale = tf.exp(log_scale) * half_range",
         ),
-        ("return scale * (tf.nn.softplus(ratio) -", "return scale * (tf.nn.relu(ratio) -"),
+        ("return scale * (portable.softplus(ratio) -", "return scale * (tf.nn.relu(ratio) -"),
         (
             "mean = tf.clip_by_value(mean, 0.0, num_levels - 1.0)",
             "mean = tf.clip_by_value(mean, 0.0, num_levels - 2.0)",

@@ -28,6 +28,7 @@ FLOORS = (
         "noise",
         "narrow_noise",
         "pixels",
+        "portable",
     ),
     ("families", "recipe", "tuning", "optimizers", "starting"),
     ("distributions", "layers"),
