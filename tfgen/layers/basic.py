@@ -29,8 +29,8 @@ class GreyToPixels(keras.layers.Layer):
     Input and output: float (batch, height, width, channels).
 
     Raises:
-        ValueError: The values are not grey values (InvalidArgumentError inside a graph; XLA
-            drops the check).
+        ValueError: The values are not grey values (InvalidArgumentError inside a graph). A program
+            of XLA, ONNX or LiteRT cannot raise an error: there the pixels are not numbers.
     """
 
     def call(self, images: tf.Tensor) -> tf.Tensor:
@@ -49,7 +49,7 @@ class GreyToPixels(keras.layers.Layer):
                 raise ValueError(message)
         else:
             with tf.control_dependencies([tf.debugging.Assert(fine, [message])]):
-                images = tf.identity(images)
+                images = tf.where(fine, images, tf.constant(math.nan, images.dtype))
         return pixels.greys_to_pixels(images)
 
     def compute_output_shape(self, input_shape):
