@@ -28,9 +28,7 @@ the first test images; the same number of train images give the value that real 
 """
 
 import dataclasses
-import math
 import sys
-import time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -39,6 +37,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras import layers
+from peers.keras_fit import Timed
 
 TRIAL_SECONDS = 5.0
 LATENT_DIM = 128  # of both public recipes
@@ -181,67 +180,11 @@ class PublicGAN(keras.Model):
         return np.rint(255.0 * pixels).astype(np.uint8)
 
 
-class Clock(keras.callbacks.Callback):
-    """Counts the steps of `fit`, and stops it after a number of seconds."""
-
-    def __init__(self, seconds: float):
-        super().__init__()
-        self.end = time.perf_counter() + seconds
-        self.steps = 0
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.steps += 1
-        if time.perf_counter() >= self.end:
-            self.model.stop_training = True
-
-
-class Side:
-    """A model in training, compiled and back at its first step, with its own clock.
-
-    Args:
-        model: A compiled model.
-        optimizers: All of the model's optimizers.
-        batch_size: Images per step.
-        batches: First step -> the batches from there on.
-    """
-
-    def __init__(self, model, optimizers, batch_size: int, batches: Callable):
-        self.model, self.batch_size, self._batches = model, batch_size, batches
-        state = [*model.variables, *(v for optimizer in optimizers for v in optimizer.variables)]
-        initial = [variable.numpy() for variable in state]
-        self.steps, self.seconds = 0, 0.0
-        self.train(steps=2)
-        for variable, value in zip(state, initial, strict=True):
-            variable.assign(value)
-        self.steps, self.seconds = 0, 0.0
-
-    def train(self, steps: int | None = None, seconds: float = math.inf) -> None:
-        """Continues for a number of steps or seconds."""
-        batches = self._batches(self.steps)
-        if steps is not None:
-            batches = batches.take(steps).apply(tf.data.experimental.assert_cardinality(steps))
-        start = time.perf_counter()
-        clock = Clock(seconds)
-        self.model.fit(batches, shuffle=False, callbacks=[clock], verbose=0)
-        self.seconds += time.perf_counter() - start
-        self.steps += clock.steps
-
-    def figures(self) -> dict[str, float]:
-        """Returns the images seen and the speed."""
-        seen = self.steps * self.batch_size
-        return {
-            "images_seen": seen,
-            "seconds": self.seconds,
-            "images_per_second": seen / self.seconds,
-            "jit_compile": self.model.jit_compile,
-        }
-
-
-def our_side(recipe, images: tf.Tensor) -> Side:
+def our_side(recipe, images: tf.Tensor) -> Timed:
     from tfgen import data, training
 
     model, split = training.build(recipe), data.Arrays(images, None)
-    return Side(
+    return Timed(
         model,
         [optimizer for optimizer, _ in model.optimizers.values()],
         recipe.batch_size,
@@ -249,7 +192,7 @@ def our_side(recipe, images: tf.Tensor) -> Side:
     )
 
 
-def public_side(name: str, recipe, images: tf.Tensor) -> Side:
+def public_side(name: str, recipe, images: tf.Tensor) -> Timed:
     from tfgen import data, training
 
     published = PUBLISHED[name]
@@ -263,7 +206,7 @@ def public_side(name: str, recipe, images: tf.Tensor) -> Side:
             lambda batch: tf.cast(batch, tf.float32) / 255.0
         )
 
-    return Side(
+    return Timed(
         model, [optimizer for optimizer, _ in model.optimizers], published.batch_size, batches
     )
 

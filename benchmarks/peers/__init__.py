@@ -1,0 +1,1 @@
+"""What users would pick instead of tfgen, trained on the same data for the same minutes."""

@@ -1,0 +1,198 @@
+"""What every side does: train for some minutes, draw, and write down what it took.
+
+A side is a script with a function `build(data, seed) -> Side`. It is run in its own environment,
+from benchmarks/, as
+
+    python -m peers.NAME DATA.npz FOLDER --minutes 3
+
+DATA.npz holds uint8 images and int64 labels: x_train (N, 28, 28, 1), y_train, x_test. The side
+writes into FOLDER:
+
+    samples.npz   uint8 images (num_samples, 28, 28, 1); fewer where --sampling-seconds are over,
+                  and none where not even one batch would be drawn within them
+    figures.json  what `measure` returns
+
+This file needs numpy only, since each environment has it.
+
+How it measures:
+- One training step comes before the clock, so building and compiling do not count. Training ends
+  with the step in which the time is over.
+- `seconds for 1,000`: the batches after the first, in which functions are traced; a side that is
+  drawn pixel by pixel and would not finish gets the time of one pass through its network at this
+  batch size times the number of passes.
+- Peak memory is that of the process and includes the packages and the data.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import platform
+import resource
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+NUM_SAMPLES = 2000
+SAMPLING_SECONDS = 120.0
+NUM_TEST = 500  # test images for nats
+
+
+class Data(NamedTuple):
+    """The images that every side gets: uint8 (N, 28, 28, 1), and the labels of the train split."""
+
+    x_train: np.ndarray
+    y_train: np.ndarray
+    x_test: np.ndarray
+
+    @property
+    def is_binary(self) -> bool:
+        return bool(np.isin(self.x_train[:1000], (0, 255)).all())
+
+
+@dataclasses.dataclass
+class Side:
+    """A model that is ready to be trained.
+
+    Args:
+        train: Trains for some seconds, at least one step, and returns the images seen.
+        sample: A number -> that many uint8 images (number, 28, 28, 1).
+        parameters: How many numbers train.
+        packages: Those whose versions belong to the result.
+        batch: Images per call of `sample`.
+        nats: uint8 images -> their negative log-likelihood, mean, or a bound of it.
+        nats_kind: "exact", or how the bound is made.
+        one_pass: For a side that is drawn pixel by pixel: a number of images -> one pass of them
+            through the network.
+        passes: How many passes a batch of samples takes.
+    """
+
+    train: Callable[[float], int]
+    sample: Callable[[int], np.ndarray]
+    parameters: int
+    packages: tuple[str, ...]
+    batch: int = 500
+    nats: Callable[[np.ndarray], float] | None = None
+    nats_kind: str = ""
+    one_pass: Callable[[int], object] | None = None
+    passes: int = 1
+
+
+def read(path: Path) -> Data:
+    with np.load(path) as arrays:
+        return Data(*(arrays[name] for name in Data._fields))
+
+
+def cpu_seconds() -> float:
+    """Returns what this process and those that it started have used."""
+    each = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in each)
+
+
+def peak_megabytes() -> float:
+    # Linux counts in KiB, macOS in bytes.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def timed(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def trained(side: Side, seconds: float) -> dict[str, float]:
+    side.train(0.0)  # one step, in which it compiles
+    start, used = time.perf_counter(), cpu_seconds()
+    images = side.train(seconds)
+    taken, used = time.perf_counter() - start, cpu_seconds() - used
+    return {
+        "images": images,
+        "seconds": taken,
+        "images_per_second": images / taken,
+        "cpu_seconds": used,
+        "training_megabytes": peak_megabytes(),
+    }
+
+
+def drawn(side: Side, num_samples: int, limit: float) -> tuple[np.ndarray, dict[str, float]]:
+    """Returns samples, at most `num_samples` and `limit` seconds of them, and their cost."""
+    batch = min(side.batch, num_samples)
+    if side.one_pass is not None:
+        side.one_pass(batch)
+        per_batch = side.passes * min(timed(lambda: side.one_pass(batch)) for _ in range(3))
+        if per_batch > limit / 2:
+            side.one_pass(1)
+            one = side.passes * min(timed(lambda: side.one_pass(1)) for _ in range(3))
+            cost = {"seconds_1000": per_batch * 1000 / batch, "seconds_1": one, "estimated": True}
+            return np.zeros((0, 28, 28, 1), np.uint8), cost
+    start = time.perf_counter()
+    batches, times = [], []
+    while sum(map(len, batches)) < num_samples:
+        begin = time.perf_counter()
+        batches.append(side.sample(batch))
+        times.append(time.perf_counter() - begin)
+        if time.perf_counter() - start + times[-1] > limit:
+            break
+    later = times[1:] or times
+    side.sample(1)
+    return np.concatenate(batches)[:num_samples], {
+        "seconds_1000": float(np.median(later)) * 1000 / batch,
+        "seconds_1": float(np.median([timed(lambda: side.sample(1)) for _ in range(3)])),
+        "estimated": False,
+    }
+
+
+def measure(side: Side, data: Data, given: argparse.Namespace) -> tuple[np.ndarray, dict]:
+    """Trains and draws, and returns the samples and all figures."""
+    figures: dict = {"minutes": given.minutes, "parameters": int(side.parameters)}
+    figures["load_before"] = round(os.getloadavg()[0], 2)
+    figures |= trained(side, 60.0 * given.minutes)
+    figures["load_after"] = round(os.getloadavg()[0], 2)
+    samples, cost = drawn(side, given.num_samples, given.sampling_seconds)
+    figures |= cost | {"num_samples": len(samples)}
+    if side.nats is not None:
+        held_out = data.x_test[: given.num_test]
+        figures["nats"] = float(side.nats(held_out))
+        figures |= {"nats_kind": side.nats_kind, "nats_images": len(held_out)}
+    figures["peak_megabytes"] = peak_megabytes()
+    names = ("numpy", *side.packages)
+    figures["versions"] = {"python": platform.python_version(), **{n: version(n) for n in names}}
+    return samples, figures
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("data", type=Path, help="an .npz file with x_train, y_train, x_test")
+    made.add_argument("folder", type=Path, help="where samples.npz and figures.json go")
+    made.add_argument("--minutes", type=float, default=3.0, help="of training")
+    made.add_argument("--num-samples", type=int, default=NUM_SAMPLES)
+    made.add_argument(
+        "--sampling-seconds", type=float, default=SAMPLING_SECONDS, help="for samples, at most"
+    )
+    made.add_argument("--num-test", type=int, default=NUM_TEST, help="test images for nats")
+    made.add_argument("--seed", type=int, default=0)
+    made.add_argument("--variant", default="", help="of a script that stands for several sides")
+    return made
+
+
+def main(description: str | None, build: Callable[..., Side]) -> None:
+    """Runs a side from the command line."""
+    given = parser(description).parse_args()
+    data = read(given.data)
+    side = build(data, given)
+    samples, figures = measure(side, data, given)
+    given.folder.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(given.folder / "samples.npz", images=samples)
+    # Last, and whole or not at all: a folder that has it is finished.
+    unfinished = given.folder / "figures.json.part"
+    unfinished.write_text(json.dumps(figures, indent=2) + "\n")
+    unfinished.replace(given.folder / "figures.json")
+    print(json.dumps(figures, indent=2))

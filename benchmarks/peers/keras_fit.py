@@ -1,0 +1,83 @@
+"""`fit` against a clock, for the sides that are Keras models."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+
+class Clock(keras.callbacks.Callback):
+    """Counts the steps of `fit`, and stops it after a number of seconds."""
+
+    def __init__(self, seconds: float):
+        super().__init__()
+        self.end = time.perf_counter() + seconds
+        self.steps = 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.steps += 1
+        if time.perf_counter() >= self.end:
+            self.model.stop_training = True
+
+
+def fit_for(model: keras.Model, seconds: float, batch_size: int, *arrays: np.ndarray) -> int:
+    """Calls `fit` until the time is over, at least for one step, and returns the images seen."""
+    clock = Clock(seconds)
+    options = {"batch_size": batch_size, "epochs": 10**6, "callbacks": [clock], "verbose": 0}
+    model.fit(*arrays, **options)
+    return clock.steps * batch_size
+
+
+class Timed:
+    """A model in training, compiled and back at its first step, with its own clock.
+
+    Args:
+        model: A compiled model.
+        optimizers: All of the model's optimizers.
+        batch_size: Images per step.
+        batches: First step -> the batches from there on.
+        callbacks: For `fit`.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        optimizers: Sequence[keras.optimizers.Optimizer],
+        batch_size: int,
+        batches: Callable[[int], tf.data.Dataset],
+        callbacks: Sequence[keras.callbacks.Callback] = (),
+    ):
+        self.model, self.batch_size, self._batches = model, batch_size, batches
+        self._callbacks: Sequence[keras.callbacks.Callback] = ()
+        state = [*model.variables, *(v for optimizer in optimizers for v in optimizer.variables)]
+        initial = [variable.numpy() for variable in state]
+        self.steps, self.seconds = 0, 0.0
+        self.train(steps=2)
+        for variable, value in zip(state, initial, strict=True):
+            variable.assign(value)
+        self._callbacks = callbacks
+        self.steps, self.seconds = 0, 0.0
+
+    def train(self, steps: int | None = None, seconds: float = math.inf) -> None:
+        """Continues for a number of steps or seconds, whichever is over first."""
+        batches = self._batches(self.steps)
+        if steps is not None:
+            batches = batches.take(steps).apply(tf.data.experimental.assert_cardinality(steps))
+        start = time.perf_counter()
+        clock = Clock(seconds)
+        self.model.fit(batches, shuffle=False, callbacks=[*self._callbacks, clock], verbose=0)
+        self.seconds += time.perf_counter() - start
+        self.steps += clock.steps
+
+    def figures(self) -> dict[str, float]:
+        """Returns the images seen and the speed."""
+        seen = self.steps * self.batch_size
+        return {
+            "images_seen": seen,
+            "seconds": self.seconds,
+            "images_per_second": seen / self.seconds,
+            "jit_compile": self.model.jit_compile,
+        }

@@ -1,0 +1,92 @@
+"""A zoo recipe of tfgen (--variant NAME) with its schedule fitted to the minutes.
+
+A short trial finds out how many steps the minutes hold; the cosine, the warm-up and the growth of
+the KL's weight then end with them, in the proportions of the recipe. The rest is the recipe's.
+"""
+
+import dataclasses
+import time
+
+import numpy as np
+
+from peers import contract, keras_fit
+
+TRIAL_SECONDS = 5.0
+IMPORTANCE_SAMPLES = 100
+
+
+def fitted(recipe, steps: int, per_epoch: int):
+    """Returns the recipe for a run of so many steps, counted as one epoch."""
+    share = min(1.0, steps / (recipe.epochs * per_epoch))
+    model = dict(recipe.model)
+    if model.get("kl_warmup_steps"):
+        model["kl_warmup_steps"] = max(1, round(share * model["kl_warmup_steps"]))
+    return dataclasses.replace(
+        recipe,
+        model=model,
+        epochs=1,
+        restart_epochs=(),
+        warmup_steps=round(share * recipe.warmup_steps),
+    )
+
+
+def build(data: contract.Data, given) -> contract.Side:
+    import tensorflow as tf
+
+    from tfgen import data as tfgen_data
+    from tfgen import training, zoo
+
+    recipe = dataclasses.replace(zoo.load_recipe(given.variant), seed=given.seed, stages=[])
+    labelled = recipe.model.get("num_classes") is not None
+    labels = tf.constant(data.y_train, tf.int64) if labelled else None
+    split = tfgen_data.Arrays(tf.constant(data.x_train), labels)
+    endless = dataclasses.replace(recipe, epochs=10**6, restart_epochs=())
+    per_epoch = len(data.x_train) // recipe.batch_size
+
+    def timed(steps: int, averages) -> keras_fit.Timed:
+        short = fitted(recipe, steps, per_epoch)
+        model = training.build(short, steps)
+        return keras_fit.Timed(
+            model,
+            [optimizer for optimizer, _ in model.optimizers.values()],
+            recipe.batch_size,
+            lambda step: training.train_batches(endless, split, labelled, step),
+            [training.AveragedWeights(recipe.ema_momentum)] * averages,
+        )
+
+    trial = timed(10**6, False)
+    trial.train(seconds=TRIAL_SECONDS)
+    total = max(2, round(60.0 * given.minutes * trial.steps / trial.seconds))
+    side = timed(total, bool(recipe.ema_momentum))
+    model = side.model
+
+    def train(seconds: float) -> int:
+        if not seconds:  # compiled already, and back at its first step
+            return 0
+        side.train(steps=total, seconds=seconds)
+        return side.steps * recipe.batch_size
+
+    def sample(number: int) -> np.ndarray:
+        classes = np.arange(number) % model.num_classes if labelled else None
+        return model.sample(number, labels=classes, seed=time.perf_counter_ns() % 2**31)
+
+    exact = model.likelihood == "exact"
+    kind = "exact" if exact else f"importance-weighted bound, {IMPORTANCE_SAMPLES} samples"
+    has_nats = model.likelihood != "none" and not labelled
+
+    def nats(held_out: np.ndarray) -> float:
+        options = {} if exact else {"num_samples": IMPORTANCE_SAMPLES, "seed": 0}
+        return -float(np.mean(model.log_likelihood(held_out, **options)))
+
+    return contract.Side(
+        train=train,
+        sample=sample,
+        parameters=sum(int(np.prod(v.shape)) for v in model.trainable_variables),
+        packages=("keras", "tensorflow"),
+        nats=nats if has_nats else None,
+        nats_kind=kind,
+    )
+
+
+if __name__ == "__main__":
+    contract.main(__doc__, build)
