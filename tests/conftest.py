@@ -10,6 +10,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import laws
 import pytest
+import tensorflow as tf
 from serving_support import repository, server  # noqa: F401, fixtures
 
 from tfgen import families
@@ -314,17 +315,21 @@ FITTED_STEPS = 90
 CASES = [Case(f, name) for f in FAMILIES for name in CONFIGURATIONS.get(f, {})]
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Without slow tests, graphs run as traced: optimising them takes longer than running them."""
+    if "not slow" in config.option.markexpr:
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Resolves `slow_except`; keeps tests that share fixtures in one process of pytest-xdist."""
+    """Resolves `slow_except`."""
     for item in items:
         call = getattr(item, "callspec", None)
         for mark in item.iter_markers("slow_except"):
             own = call.id if call else item.name
             if not any(fnmatch.fnmatchcase(own, pattern) for pattern in mark.args):
                 item.add_marker(pytest.mark.slow)
-        shared = call.params.get("case", call.params.get("first_case")) if call else None
-        item.add_marker(pytest.mark.xdist_group(str(shared or item.path.stem)))
 
 
 @pytest.fixture(autouse=True)

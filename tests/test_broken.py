@@ -207,6 +207,7 @@ def fitted(family):
     return model
 
 
+@pytest.mark.slow_except("LeavesTheKLOut")
 @pytest.mark.parametrize("broken", [MeanOverPixels, LeavesTheKLOut, ForgetsTheSampleCount])
 def test_broken_likelihood(broken):
     with caught("the probabilities sum to"):

@@ -75,6 +75,7 @@ def random(family, image_shape=(3, 3, 1), **arguments):
     return laws.randomised(family(image_shape, **{**BINARY, **SMALL, **arguments}), scale=0.5)
 
 
+@pytest.mark.slow_except("SeesItself-arguments0", "LeaksAChannel-arguments2")
 @pytest.mark.parametrize(
     ("family", "arguments"),
     [
@@ -107,6 +108,7 @@ class KeepsAnOldRow(ResidualTrunk):
         return cache
 
 
+@pytest.mark.slow_except("ForgetsALeftColumn")
 @pytest.mark.parametrize("trunk", [ForgetsALeftColumn, KeepsAnOldRow])
 def test_a_stale_cache_is_caught(trunk, monkeypatch):
     block = "gated" if issubclass(trunk, GatedTrunk) else "residual"

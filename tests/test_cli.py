@@ -264,8 +264,8 @@ def test_a_pixel_model_is_trained_measured_and_completes(tmp_path, monkeypatch, 
     assert [float(line.split()[1]) for line in lines] == pytest.approx(own, abs=1e-2)
 
 
-def test_samples_as_pictures_folders_and_arrays(entry, gan, tmp_path, monkeypatch, capsys):
-    one, many, arrays, grid = (tmp_path / name for name in ("1.png", "many", "x.npz", "grid.png"))
+def test_samples_as_pictures_folders_and_arrays(entry, tmp_path, monkeypatch):
+    one, many, arrays = (tmp_path / name for name in ("1.png", "many", "x.npz"))
     for out in (one, many, arrays):
         options = ("--num", 1 if out == one else 3, "--scale", 1, "--out", out)
         assert run(monkeypatch, "sample", entry, *options) == 0
@@ -275,6 +275,16 @@ def test_samples_as_pictures_folders_and_arrays(entry, gan, tmp_path, monkeypatc
         assert stored["images"].shape == (3, 8, 8, 1)
         np.testing.assert_array_equal(stored["images"][1, ..., 0], Image.open(many / "0001.png"))
         np.testing.assert_array_equal(stored["images"][0, ..., 0], Image.open(one))
+    for out in (one, many):
+        before = {path: path.read_bytes() for path in tmp_path.rglob("*.png")}
+        assert run(monkeypatch, "sample", entry, "--num", 1, "--seed", 9, "--out", out) == 2
+        assert {path: path.read_bytes() for path in tmp_path.rglob("*.png")} == before
+
+
+@pytest.mark.slow
+def test_samples_of_classes(gan, tmp_path, monkeypatch, capsys):
+    grid, arrays = tmp_path / "grid.png", tmp_path / "x.npz"
+    arrays.touch()
     assert run(monkeypatch, "sample", gan, "--label", "3,7", "--scale", 1, "--out", grid) == 0
     assert Image.open(grid).size == (8 * 9 + 1, 2 * 9 + 1)  # a row of 8 for each class
     assert run(monkeypatch, "sample", gan, "--num", 4, "--label", "3,7", "--out", arrays) == 2
@@ -283,10 +293,6 @@ def test_samples_as_pictures_folders_and_arrays(entry, gan, tmp_path, monkeypatc
     assert run(monkeypatch, "sample", gan, *options) == 0
     with np.load(arrays) as stored:
         np.testing.assert_array_equal(stored["labels"], [3, 3, 7, 7])
-    for out in (one, many):
-        before = {path: path.read_bytes() for path in tmp_path.rglob("*.png")}
-        assert run(monkeypatch, "sample", entry, "--num", 1, "--seed", 9, "--out", out) == 2
-        assert {path: path.read_bytes() for path in tmp_path.rglob("*.png")} == before
 
 
 @pytest.mark.slow
@@ -320,6 +326,7 @@ def test_own_files_of_any_size_mode_and_turn(entry, gan, tmp_path, monkeypatch, 
     np.testing.assert_array_equal(mirrored[..., 0], np.eye(8, dtype=np.uint8)[:, ::-1] * 255)
 
 
+@pytest.mark.slow
 def test_evaluate_measures_one_metric_and_writes_nothing(entry, monkeypatch, capsys):
     before = {path: path.read_bytes() for path in entry.iterdir() if path.is_file()}
     options = ("--metric", "sample_quality", "--num-samples", 40, "--json", "--no-verbose")
@@ -361,6 +368,7 @@ def test_halves_are_kept(keep):
     assert inside[keep].all()
 
 
+@pytest.mark.slow
 def test_what_cannot_complete_or_score_says_so(entry, gan, monkeypatch, capsys):
     assert run(monkeypatch, "complete", gan) == 2
     assert "cannot complete images. Use a PixelCNN" in capsys.readouterr().err
@@ -368,6 +376,7 @@ def test_what_cannot_complete_or_score_says_so(entry, gan, monkeypatch, capsys):
     assert capsys.readouterr().out.count("logit") == 2
 
 
+@pytest.mark.slow
 def test_export_fills_a_repository(entry, gan, tmp_path, monkeypatch, capsys):
     entries = {path.name: path for path in (entry, gan)}
     monkeypatch.setattr(zoo, "list_models", lambda *_, **__: list(map(str, entries.values())))
@@ -477,10 +486,6 @@ def test_the_names_that_the_command_knows_are_the_librarys():
         (("sample", "{entry}", "--label", "3"), "--label"),
         (("sample", "{entry}", "--out", "picture.gif"), "--out must end in .png or .npz"),
         (("reconstruct", "{entry}", "--out", "picture.gif"), "--out must end in .png"),
-        (("sample", "{gan}", "--label", "3,x"), "--label must be"),
-        (("score", "{gan}", "{entry}/config.json"), "is not an image"),
-        (("score", "{gan}", "nothing.png"), "nothing.png"),
-        (("score", "{gan}", "{gan}/samples.png"), "Pass --label"),
         (("interpolate", "{entry}", "{entry}/samples.png"), "even number"),
         (("complete", "{entry}", "--keep", "top"), "--keep"),
         (("evaluate", "{entry}", "--check", "--num-samples", "50"), "--num-samples"),
@@ -492,10 +497,6 @@ def test_the_names_that_the_command_knows_are_the_librarys():
         (("manifold", "{entry}", "--side", "1"), "side"),
         (("interpolate", "{entry}", "--steps", "1"), "--steps"),
         (("reconstruct", "{entry}", "--data", "no_such_set"), "no_such_set"),
-        (("reconstruct", "{gan}"), "no encoder"),
-        (("sample", "{gan}", "--label", "10"), "--label must lie in"),
-        (("sample", "{classifier}"), "cannot generate images"),
-        (("interpolate", "{classifier}"), "cannot generate images"),
         (("evaluate",), "--all"),
         (("evaluate", "{entry}", "--all"), "--all"),
         (("train", "no_such_recipe.json", "--out", "run"), "there is no file no_such_recipe"),
@@ -505,7 +506,6 @@ def test_the_names_that_the_command_knows_are_the_librarys():
         (("export",), "--all"),
         (("export", "{entry}", "--all"), "--all"),
         (("export", "vae_mnits", "--out", "models"), "vae_mnits"),
-        (("export", "{classifier}", "--out", "models"), "no endpoints to serve"),
         (("export", "{entry}", "--out", "models", "--version", "0"), "--version"),
         (("export", "{entry}", "--out", "models", "--version", "x"), "version"),
         (("export", "{entry}", "--out", "models", "--temperature", "-1"), "temperature"),
@@ -520,15 +520,37 @@ def test_the_names_that_the_command_knows_are_the_librarys():
     ],
 )
 def test_bad_input_gives_exit_code_2_and_no_traceback(
+    entry, tmp_path, monkeypatch, capfd, arguments, words
+):
+    places = {"entry": entry, "folder": entry.parent}
+    assert_refused(tmp_path, monkeypatch, capfd, [a.format(**places) for a in arguments], words)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("sample", "{gan}", "--label", "3,x"), "--label must be"),
+        (("score", "{gan}", "{entry}/config.json"), "is not an image"),
+        (("score", "{gan}", "nothing.png"), "nothing.png"),
+        (("score", "{gan}", "{gan}/samples.png"), "Pass --label"),
+        (("reconstruct", "{gan}"), "no encoder"),
+        (("sample", "{gan}", "--label", "10"), "--label must lie in"),
+        (("sample", "{classifier}"), "cannot generate images"),
+        (("interpolate", "{classifier}"), "cannot generate images"),
+        (("export", "{classifier}", "--out", "models"), "no endpoints to serve"),
+    ],
+)
+def test_bad_input_of_a_gan_and_a_classifier(
     entry, gan, tmp_path, monkeypatch, capfd, arguments, words
 ):
+    places = {"entry": entry, "gan": gan, "classifier": gan.parent / "tiny_classifier"}
+    assert_refused(tmp_path, monkeypatch, capfd, [a.format(**places) for a in arguments], words)
+
+
+def assert_refused(tmp_path, monkeypatch, capfd, arguments, words):
     monkeypatch.chdir(tmp_path)
-    classifier = gan.parent / "tiny_classifier"
-    filled = [
-        argument.format(entry=entry, gan=gan, classifier=classifier, folder=entry.parent)
-        for argument in arguments
-    ]
-    assert run(monkeypatch, *filled) == 2
+    assert run(monkeypatch, *arguments) == 2
     error = capfd.readouterr().err
     assert "Traceback" not in error
     assert words in error

@@ -98,6 +98,7 @@ def test_a_conditional_model_draws_its_classes(images):
     np.testing.assert_array_equal(drawn, model.sample(4, labels=[0, 1, 2, 0], seed=0)[..., 0])
 
 
+@pytest.mark.slow
 def test_figures_of_a_training(vae, images, tmp_path):
     model = VAE(SHAPE, latent_dim=2, filters=(4,), num_blocks=0, dense_units=8)
     model.compile(jit_compile=False)

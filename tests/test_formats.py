@@ -64,6 +64,7 @@ def test_a_missing_package_is_told_in_one_line(small, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_what_a_format_cannot_hold_is_left_out_or_refused(small, tmp_path, monkeypatch):
     def endpoints(*_):
         spec = {"images": tf.TensorSpec((None, 4, 4, 1), tf.uint8, "images")}

@@ -250,6 +250,7 @@ def test_discriminator_overfits_one_batch():
     assert logs["real_accuracy"] == logs["fake_accuracy"] == 1.0
 
 
+@pytest.mark.slow
 def test_generator_follows_a_discriminator_that_stands_still():
     """D(x) = sum of pixels: G learns to draw white."""
     model = made(objective="wasserstein_gp", gradient_penalty=0.0, ema_momentum=0.5)
@@ -527,6 +528,7 @@ def test_unknown_optimizer_in_a_recipe():
         training.build(Recipe.from_dict(recipe))
 
 
+@pytest.mark.slow
 def test_divergence_stops_the_run(tmp_path, monkeypatch):
     """The message names the epoch and the last good checkpoint, which stays as it was."""
     monkeypatch.setattr(checkpoint, "CHECK_EVERY", 1)

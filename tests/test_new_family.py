@@ -80,6 +80,7 @@ def test_configuration():
     assert families.name_of(RealNVP) == "realnvp>RealNVP"
 
 
+@pytest.mark.slow
 def test_from_recipe_to_server(tmp_path):
     """Trains, is saved, loaded, evaluated, exported and answers as a servable."""
     recipe = Recipe(

@@ -72,6 +72,7 @@ def test_xla(first_case, precision):
     assert np.isfinite(list(fit(model).values())).all()
 
 
+@pytest.mark.slow
 def test_loss_scales_fall_apart_from_each_other(first_case):
     """An overflow in one update halves its own scale, and skips that update alone."""
     model = first_case(dtype="mixed_float16")

@@ -157,6 +157,7 @@ def test_versions_come_and_go_while_it_serves(repository, tmp_path):
     assert all(name.startswith("tfgen.serving") for name in ours - shared)
 
 
+@pytest.mark.slow
 def test_at_the_start_the_newest_whole_version_is_served(repository, tmp_path):
     copy_version(repository / "tiny" / "3", tmp_path / "tiny" / "1")
     (tmp_path / "tiny" / "2").mkdir()
@@ -170,6 +171,7 @@ def test_at_the_start_the_newest_whole_version_is_served(repository, tmp_path):
 # Stopping ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_sigterm_lets_running_requests_end(repository):
     server = Server(repository)
     answers = {}
@@ -213,6 +215,7 @@ def test_sigterm_lets_running_requests_end(repository):
 # Starting ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_port_in_use(repository, server):
     for settings, words in (
         ({"port": server.port}, f"port {server.port} of 127.0.0.1"),
@@ -329,6 +332,7 @@ def test_without_the_extra(monkeypatch, capsys):
             Client(address)
 
 
+@pytest.mark.slow
 def test_the_command_serves_as_a_user_starts_it(repository):
     """The one test through `tfgen serve` itself: exec, signals and exit code."""
     script = "import tfgen_command; tfgen_command.main()"

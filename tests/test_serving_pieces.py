@@ -43,6 +43,7 @@ def outcome(load, text: bytes):
         return ValueError
 
 
+@pytest.mark.slow
 @EXAMPLES
 @hypothesis.given(value=JSON, indent=st.sampled_from([None, 0, 3]))
 @hypothesis.example(value=[[[[[{}]]]], [[[[[]]]]]], indent=8)  # behind more blanks than a piece has

@@ -46,6 +46,7 @@ def weights_of_epoch(folder, epoch: int) -> dict[str, np.ndarray]:
     return tuning.values(model)
 
 
+@pytest.mark.slow
 def test_each_stage_trains_its_own_parts(staged):
     folder, model = staged
     epochs = [weights_of_epoch(folder, epoch) for epoch in (1, 2, 3, 4)]
@@ -103,6 +104,7 @@ def test_resume_inside_a_later_stage(staged, tmp_path, monkeypatch):
     assert_resumes(tmp_path / "cut", staged)
 
 
+@pytest.mark.slow
 def test_resume_of_a_staged_run_that_ended(staged, tmp_path):
     assert_resumes(shutil.copytree(staged[0], tmp_path / "run"), staged)
 

@@ -130,6 +130,7 @@ def test_run_leaves_its_files(whole):
     assert model.compiled
 
 
+@pytest.mark.slow
 def test_run_ends_with_the_best_averaged_weights(whole):
     folder, model = whole
     losses = [float(row["val_loss"]) for row in runs.log_of(folder)]
@@ -140,6 +141,7 @@ def test_run_ends_with_the_best_averaged_weights(whole):
     assert found["loss"] == pytest.approx(min(losses), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_trained_model_is_saved_whole(whole, tmp_path):
     """`import tfgen` alone must bring all classes of the file, the learning rate's too."""
     whole[1].save(tmp_path / "trained.keras")
@@ -176,7 +178,7 @@ def test_cut_inside_an_epoch(cut, whole, tmp_path):
     assert_ends_as_if_whole(folder, whole)
 
 
-@pytest.mark.slow_except("truncated")
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["truncated", "empty", "flipped"])
 def test_damaged_checkpoint_falls_back(cut, whole, tmp_path, capsys, damage):
     folder = shutil.copytree(cut, tmp_path / "run")
@@ -224,6 +226,7 @@ def test_cut_at_the_end_of_an_epoch(
     assert_ends_as_if_whole(tmp_path / "run", whole)
 
 
+@pytest.mark.slow
 def test_resume_of_a_run_that_ended(whole, tmp_path):
     folder = shutil.copytree(whole[0], tmp_path / "run")
     assert_ends_as_if_whole(folder, whole)
@@ -505,6 +508,7 @@ def test_a_clip_sees_the_whole_gradient_of_a_lookup():
     np.testing.assert_allclose(table.numpy(), [[0.0], [-1.0], [0.0]], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_training_without_averages(tmp_path):
     recipe = dataclasses.replace(SIMPLE, ema_momentum=0.0, epochs=1)
     model = training.train(recipe, tmp_path / "run", verbose=0)
@@ -554,6 +558,7 @@ def test_tensorboard_that_is_not_installed(tmp_path, monkeypatch):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_tensorboard_gets_losses_and_pictures(tmp_path):
     pytest.importorskip("tensorboard")
     recipe = dataclasses.replace(SIMPLE, epochs=2)

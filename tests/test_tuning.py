@@ -191,6 +191,7 @@ def test_partial_loading_of_what_fits_is_silent(tmp_path, recwarn):
         tuning.copy_weights(model, keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]))
 
 
+@pytest.mark.slow
 def test_a_recipe_fine_tunes(tmp_path, capsys):
     """From weights of another image size, the encoder frozen, adapters and two rates."""
     donor = laws.randomised(AutoEncoder(**{**SMALL, "image_shape": (4, 4, 1)}))
