@@ -108,7 +108,7 @@ class KeepsAnOldRow(ResidualTrunk):
         return cache
 
 
-@pytest.mark.slow_except("ForgetsALeftColumn")
+@pytest.mark.slow
 @pytest.mark.parametrize("trunk", [ForgetsALeftColumn, KeepsAnOldRow])
 def test_a_stale_cache_is_caught(trunk, monkeypatch):
     block = "gated" if issubclass(trunk, GatedTrunk) else "residual"

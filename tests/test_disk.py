@@ -79,6 +79,7 @@ def test_full_disk(whole, tmp_path):
         assert runs.log_of(disk / "run") == runs.log_of(reference)
 
 
+@pytest.mark.slow
 def test_full_disk_spares_the_old_entry(whole, tmp_path):
     model, _ = whole
     with tmpfs(tmp_path / "disk", "300k") as disk:

@@ -223,7 +223,7 @@ def test_c_program_reports_what_fails(c_program, tmp_path):
 # What an image depends on
 
 
-@pytest.mark.slow_except("GAN-dcgan", "PixelCNN-gated", "VAE-mixture")
+@pytest.mark.slow_except("VAE-mixture")
 def test_image_i_depends_on_seed_i_alone(artifact):
     """Over batch sizes, orders and batch mates, but for float rounding."""
     for name, given in artifact.calls().items():
@@ -244,6 +244,7 @@ def test_image_i_depends_on_seed_i_alone(artifact):
                     np.testing.assert_allclose(value, wanted, rtol=1e-4)
 
 
+@pytest.mark.slow_except("vae_2d_mnist", "VAE-mixture")
 def test_seeds_matter(artifact):
     for name, given in artifact.calls().items():
         if "seed" in given and artifact.model.num_levels > 2:
@@ -351,6 +352,7 @@ def test_weights_are_stored_once(artifact):
         assert stored == shapes(read)
 
 
+@pytest.mark.slow
 def test_no_slots_of_an_optimizer(tmp_path):
     model = next(iter(TINY.values()))()
     before = stored_shapes(model.export(tmp_path / "model"))
@@ -675,6 +677,7 @@ model_config_list: { config { name: 'a' base_path: "/models/a" model_platform: "
     assert path.read_text() == "nothing"
 
 
+@pytest.mark.slow
 def test_adding_entries(tmp_path):
     entry = zoo.save(TINY["VAE-mixture"](), tmp_path / "zoo" / "mine")
     for number in ("1", "2"):

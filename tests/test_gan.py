@@ -269,6 +269,7 @@ def test_generator_follows_a_discriminator_that_stands_still():
 # The averaged generator
 
 
+@pytest.mark.slow
 def test_averaged_generator_equals_a_plain_computation():
     model = made(ema_momentum=0.6)
     expected = model.generator.get_weights()
@@ -306,6 +307,7 @@ def test_one_candidate_is_no_choice():
     np.testing.assert_allclose(plain, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_classes", [None, 2])
 def test_a_selective_choice_is_the_discriminators_favourite(num_classes):
     model = laws.randomised(made(candidates=6, selectivity=1e6, num_classes=num_classes), scale=0.5)

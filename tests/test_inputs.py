@@ -51,7 +51,7 @@ def conditional(request):
 # Labels
 
 
-@pytest.mark.slow_except("plain-wrong0-batches", "plain-wrong1-generator")
+@pytest.mark.slow_except("plain-wrong0-batches")
 @pytest.mark.parametrize("source", [batches, Batches, generator])
 @pytest.mark.parametrize("wrong", [LABELS + 5, LABELS - 1])
 def test_labels_out_of_range_are_refused_from_every_source(conditional, source, wrong):

@@ -45,6 +45,7 @@ def test_version(setup_cfg):
     assert tfgen.__version__ == version("tfgen") == setup_cfg["metadata"]["version"]
 
 
+@pytest.mark.slow
 def test_public_names():
     """All of them can be reached after `import tfgen`, and `dir` shows nothing else."""
     assert dir(tfgen) == sorted(tfgen.__all__)

@@ -67,6 +67,7 @@ def test_each_stage_trains_its_own_parts(staged):
         np.testing.assert_array_equal(value, source[name])
 
 
+@pytest.mark.slow
 def test_what_a_stage_has_trained_is_not_frozen_in_the_end(staged):
     _, model = staged
     assert "frozen" not in model.get_config()

@@ -25,7 +25,7 @@ def assert_same_as_a_copy(model, call, tmp_path) -> None:
     np.testing.assert_allclose(call(model), call(zoo.load(tmp_path / "copy")), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.slow_except("PixelCNN")
+@pytest.mark.slow
 def test_endpoints_after_adapters_have_trained(first_case, tmp_path):
     """Every endpoint was called before; LoRA then replaces the kernels it read."""
     model = laws.randomised(first_case())

@@ -262,6 +262,7 @@ def test_killed_while_writing_a_checkpoint(whole, tmp_path):
 # Refusals
 
 
+@pytest.mark.slow
 def test_folder_with_a_run_is_refused(whole):
     with pytest.raises(ValueError, match=r"already holds a run.*resume"):
         training.train(RECIPE, whole[0], verbose=0)
@@ -292,6 +293,7 @@ def test_more_epochs_extend_a_run(tmp_path):
     assert Recipe.load(tmp_path / "run" / "recipe.json") == longer
 
 
+@pytest.mark.slow
 def test_a_run_says_what_it_does(tmp_path, capsys):
     recipe = dataclasses.replace(SIMPLE, epochs=2, freeze=["decoder"])
     training.train(recipe, tmp_path / "run", verbose=2)

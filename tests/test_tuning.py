@@ -158,6 +158,7 @@ def test_rates_by_variable():
 # Weights that start anew
 
 
+@pytest.mark.slow
 def test_partial_loading_names_what_starts_anew(tmp_path):
     model = laws.randomised(families.find("VAE")(**SMALL, num_classes=3))
     model.save_to_preset(tmp_path)

@@ -294,6 +294,7 @@ def test_half_precision_refuses_what_it_cannot_hold(value, tmp_path):
     assert not (tmp_path / "preset").exists()
 
 
+@pytest.mark.slow
 def test_load_evaluator():
     names = zoo.list_models(kind="evaluator")
     assert zoo.load_evaluator(names[0]).num_classes == 10
