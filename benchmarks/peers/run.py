@@ -113,9 +113,17 @@ def frechet_ratio(samples: np.ndarray, train: np.ndarray, test: np.ndarray, feat
     return distances[0] / distances[1]
 
 
+def is_binary(data: Path) -> bool:
+    """Returns whether the test images of a data file are black and white."""
+    with np.load(data) as arrays:
+        return bool(np.isin(arrays["x_test"], (0, 255)).all())
+
+
 def judged(folder: Path, data: Path, features) -> dict:
     """Returns a finished side's figures with its Frechet ratio, None if it drew too little."""
     figures = json.loads((folder / "figures.json").read_text())
+    if not is_binary(data):  # densities of greys differ by the model, probabilities of bits do not
+        figures.pop("nats", None)
     with np.load(folder / "samples.npz") as arrays:
         samples = arrays["images"]
     with np.load(data) as arrays:
