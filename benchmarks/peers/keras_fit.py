@@ -39,7 +39,6 @@ class Timed:
         optimizers: All of the model's optimizers.
         batch_size: Images per step.
         batches: First step -> the batches from there on.
-        callbacks: For `fit`.
     """
 
     def __init__(
@@ -48,27 +47,29 @@ class Timed:
         optimizers: Sequence[keras.optimizers.Optimizer],
         batch_size: int,
         batches: Callable[[int], tf.data.Dataset],
-        callbacks: Sequence[keras.callbacks.Callback] = (),
     ):
         self.model, self.batch_size, self._batches = model, batch_size, batches
-        self._callbacks: Sequence[keras.callbacks.Callback] = ()
         state = [*model.variables, *(v for optimizer in optimizers for v in optimizer.variables)]
         initial = [variable.numpy() for variable in state]
         self.steps, self.seconds = 0, 0.0
         self.train(steps=2)
         for variable, value in zip(state, initial, strict=True):
             variable.assign(value)
-        self._callbacks = callbacks
         self.steps, self.seconds = 0, 0.0
 
-    def train(self, steps: int | None = None, seconds: float = math.inf) -> None:
+    def train(
+        self,
+        steps: int | None = None,
+        seconds: float = math.inf,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
+    ) -> None:
         """Continues for a number of steps or seconds, whichever is over first."""
         batches = self._batches(self.steps)
         if steps is not None:
             batches = batches.take(steps).apply(tf.data.experimental.assert_cardinality(steps))
         start = time.perf_counter()
         clock = Clock(seconds)
-        self.model.fit(batches, shuffle=False, callbacks=[*self._callbacks, clock], verbose=0)
+        self.model.fit(batches, shuffle=False, callbacks=[*callbacks, clock], verbose=0)
         self.seconds += time.perf_counter() - start
         self.steps += clock.steps
 

@@ -5,7 +5,7 @@ the KL's weight then end with them, in the proportions of the recipe. The rest i
 """
 
 import dataclasses
-import time
+import itertools
 
 import numpy as np
 
@@ -43,7 +43,7 @@ def build(data: contract.Data, given) -> contract.Side:
     endless = dataclasses.replace(recipe, epochs=10**6, restart_epochs=())
     per_epoch = len(data.x_train) // recipe.batch_size
 
-    def timed(steps: int, averages) -> keras_fit.Timed:
+    def timed(steps: int) -> keras_fit.Timed:
         short = fitted(recipe, steps, per_epoch)
         model = training.build(short, steps)
         return keras_fit.Timed(
@@ -51,24 +51,26 @@ def build(data: contract.Data, given) -> contract.Side:
             [optimizer for optimizer, _ in model.optimizers.values()],
             recipe.batch_size,
             lambda step: training.train_batches(endless, split, labelled, step),
-            [training.AveragedWeights(recipe.ema_momentum)] * averages,
         )
 
-    trial = timed(10**6, False)
+    trial = timed(10**6)
     trial.train(seconds=TRIAL_SECONDS)
     total = max(2, round(60.0 * given.minutes * trial.steps / trial.seconds))
-    side = timed(total, bool(recipe.ema_momentum))
+    side = timed(total)
     model = side.model
+    averages = [training.AveragedWeights(recipe.ema_momentum)] if recipe.ema_momentum else []
 
     def train(seconds: float) -> int:
         if not seconds:  # compiled already, and back at its first step
             return 0
-        side.train(steps=total, seconds=seconds)
+        side.train(steps=total, seconds=seconds, callbacks=averages)
         return side.steps * recipe.batch_size
+
+    seeds = itertools.count(given.seed)  # each image has its own
 
     def sample(number: int) -> np.ndarray:
         classes = np.arange(number) % model.num_classes if labelled else None
-        return model.sample(number, labels=classes, seed=time.perf_counter_ns() % 2**31)
+        return model.sample(number, labels=classes, seed=list(itertools.islice(seeds, number)))
 
     exact = model.likelihood == "exact"
     kind = "exact" if exact else f"importance-weighted bound, {IMPORTANCE_SAMPLES} samples"

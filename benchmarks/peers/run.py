@@ -8,7 +8,7 @@ ours is tfgen in the running environment. The sides run one after the other, on 
 with the same settings of the allocator (`contract.py` says what is measured, and how). A finished
 side stays in --out, so a run that was cut off goes on. The judge is the Frechet distance of
 `sample_quality` on classifier_mnist: samples against as many test images, over the distance of
-train images. Charts and lines of user code are not there yet.
+train images.
 """
 
 import datetime
@@ -27,6 +27,8 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 import common  # noqa: E402
+
+from peers import contract  # noqa: E402
 
 ENVIRONMENTS = {
     "keras": ("tensorflow==2.21.0", "keras==3.15.1", "numpy==2.4.6"),
@@ -113,23 +115,17 @@ def frechet_ratio(samples: np.ndarray, train: np.ndarray, test: np.ndarray, feat
     return distances[0] / distances[1]
 
 
-def is_binary(data: Path) -> bool:
-    """Returns whether the test images of a data file are black and white."""
-    with np.load(data) as arrays:
-        return bool(np.isin(arrays["x_test"], (0, 255)).all())
-
-
 def judged(folder: Path, data: Path, features) -> dict:
     """Returns a finished side's figures with its Frechet ratio, None if it drew too little."""
-    figures = json.loads((folder / "figures.json").read_text())
-    if not is_binary(data):  # densities of greys differ by the model, probabilities of bits do not
+    figures, real = json.loads((folder / "figures.json").read_text()), contract.read(data)
+    if not real.is_binary:  # densities of greys differ by the model, probabilities of bits do not
         figures.pop("nats", None)
     with np.load(folder / "samples.npz") as arrays:
         samples = arrays["images"]
-    with np.load(data) as arrays:
-        train, test = arrays["x_train"], arrays["x_test"]
     enough = len(samples) >= LEAST_SAMPLES
-    figures["frechet"] = frechet_ratio(samples, train, test, features) if enough else None
+    figures["frechet"] = (
+        frechet_ratio(samples, real.x_train, real.x_test, features) if enough else None
+    )
     return figures
 
 

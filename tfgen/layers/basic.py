@@ -30,7 +30,7 @@ class GreyToPixels(keras.layers.Layer):
 
     Raises:
         ValueError: The values are not grey values (InvalidArgumentError inside a graph). A program
-            of XLA, ONNX or LiteRT cannot raise an error: there the pixels are not numbers.
+            of XLA, ONNX or LiteRT cannot raise an error: there the pixels become NaN.
     """
 
     def call(self, images: tf.Tensor) -> tf.Tensor:
