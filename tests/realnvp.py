@@ -8,7 +8,8 @@ import math
 import keras
 import tensorflow as tf
 
-from tfgen import checks, layers, noise, pixels
+from tfgen import checks, noise, pixels
+from tfgen.models import priors
 from tfgen.models.generative import GenerativeModel
 
 EDGE = 1e-6  # how near to 0 and 1 a grey value may come, whose logit is taken
@@ -51,7 +52,7 @@ class RealNVP(GenerativeModel):
         self.dimensions = math.prod(self.image_shape)
         with self.own_dtype_policy():
             self.networks = [
-                layers.coupling_network(self.dimensions, units, f"coupling_{i}")
+                priors.coupling_network(self.dimensions, units, f"coupling_{i}")
                 for i in range(couplings)
             ]
         self.build()

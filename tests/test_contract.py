@@ -314,6 +314,7 @@ def test_every_weight_moves(case):
     laws.every_weight_moves(case())
 
 
+@pytest.mark.slow
 def test_evaluation_repeats_itself(fitted):
     images, labels = laws.images_for(fitted, 7), laws.labels_for(fitted, 7)
     first = fitted.evaluate(images, labels, batch_size=4, verbose=0, return_dict=True)
@@ -400,6 +401,7 @@ def test_losses_follow_their_seeds(case):
         assert (losses(seeds) != losses(noise.fold(seeds, 1))).all()
 
 
+@pytest.mark.slow
 def test_sample_weights(first_case):
     """An image of weight 0 has no say in the loss."""
     model = laws.randomised(first_case())

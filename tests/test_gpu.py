@@ -11,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import tfgen
+from tfgen import formats
 
 pytest.importorskip("jax", reason="needs pip install jax, as the machine with the GPU has")
 pytestmark = pytest.mark.slow
@@ -90,3 +92,25 @@ def test_a_model_trained_without_tensorflow(prepared, tmp_path):
     found = -model.log_likelihood(images, num_samples=1).mean()
     assert found < -untrained.log_likelihood(images, num_samples=1).mean() - 20
     assert abs(found - log[:, 2].min()) < 5
+
+
+def test_large_boolean_constants_arrive(tmp_path):
+    """TensorFlow packs them as newer readers of StableHLO do not."""
+    mask = np.random.default_rng(0).random((31, 33)) < 0.5
+
+    @tf.function(autograph=False, jit_compile=True)
+    def masked(x):
+        return tf.where(tf.constant(mask), x, 0.0)
+
+    compiler = masked.experimental_get_compiler_ir(tf.zeros(mask.shape))
+    artifact, _ = formats.stablehlo_artifact(compiler(stage="stablehlo"))
+    (tmp_path / "masked.stablehlo").write_bytes(artifact)
+    program = (
+        "import runtime, numpy as np, pathlib, sys\n"
+        "run = runtime.compiled(pathlib.Path(sys.argv[1]))\n"
+        "(found,) = run.execute(runtime.on_device([np.ones((31, 33), np.float32)]))\n"
+        "np.save(sys.argv[2], np.asarray(found))\n"
+    )
+    (tmp_path / "program.py").write_text(f"import sys; sys.path.insert(0, {str(GPU)!r})\n{program}")
+    run(tmp_path / "program.py", tmp_path / "masked.stablehlo", tmp_path / "found.npy")
+    np.testing.assert_array_equal(np.load(tmp_path / "found.npy"), mask)

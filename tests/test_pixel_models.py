@@ -627,6 +627,7 @@ def test_dropout_is_off_outside_training():
     np.testing.assert_allclose(testing, -model.log_likelihood(images.numpy()), rtol=1e-5)
 
 
+@pytest.mark.slow
 @each_network
 def test_dropout_has_a_stream_for_every_place(network, monkeypatch):
     """Both stacks of a gated block, and every block, drop other features."""

@@ -89,6 +89,8 @@ def arguments(draw, family: str) -> dict:
             widths(stages, stages).map(lambda groups: tuple(g % 3 for g in groups))
         )
         chosen["group_channels"] = draw(widths(stages, stages))
+        mixed = st.lists(st.booleans(), min_size=stages, max_size=stages)
+        chosen["mixing"] = draw(st.none() | mixed.map(tuple))
         chosen["prior"] = draw(st.sampled_from(["standard_normal", "flow"]))
     if chosen.get("prior") == "flow":
         chosen["top_dim" if "top_dim" in known else "latent_dim"] = draw(st.integers(2, 4))
@@ -171,7 +173,7 @@ def test_every_argument_has_values():
     drawn_together = {
         *("image_shape", "filters", "generator_filters", "decoder_filters"),
         *("pixel_distribution", "num_levels", "token_shape", "orders", "attention_heads"),
-        *("groups", "group_channels"),
+        *("groups", "group_channels", "mixing"),
     }
     for family in FAMILIES.values():
         missing = set(laws.constructor_arguments(family)) - set(VALUES) - drawn_together

@@ -83,7 +83,7 @@ def test_order_of_shards_is_a_function_of_seed_and_epoch(shards, monkeypatch):
         assert np.mean([a != b for a, b in zip(other, first, strict=True)]) > 0.9
 
 
-@pytest.mark.slow_except("folder")
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["shards", "folder"])
 def test_batches_can_be_skipped(request, source, monkeypatch):
     monkeypatch.setattr(sources, "MEMORY_BYTES", 0)

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from scipy import special, stats
 
-from tfgen import VAE, noise, pixels
+from tfgen import VAE, HierarchicalVAE, noise, pixels
 from tfgen.models import importance, vae
 
 SMALL = {"filters": (4,), "dense_units": 8, "num_blocks": 0}
@@ -183,6 +183,24 @@ def test_flow_is_inverted():
     np.testing.assert_allclose(there, exact, atol=1e-3)
 
 
+def test_conditional_flow_is_a_density_of_each_class():
+    model = VAE(latent_dim=2, prior="flow", prior_components=3, num_classes=3, **BINARY)
+    laws.randomised(model, 0.3)
+    points, cell = grid(14, 561)
+    means = []
+    for label in range(3):
+        prior = model.prior_distribution(np.array([label]))
+        density = np.exp(prior.log_prob(points[None])[0].numpy().astype(float))
+        assert density.sum() * cell == pytest.approx(1, abs=2e-3)
+        means.append((points * density[:, None]).sum(0) * cell)
+        labels = np.full(20_000, label)
+        drawn = model._prior_sample(tf.range(20_000, dtype=tf.int64), 1.0, tf.constant(labels))
+        np.testing.assert_allclose(np.mean(drawn, 0), means[-1], atol=0.03)
+    assert np.abs(means[0] - means[1]).max() > 0.05
+    with pytest.raises(ValueError, match="labels are required"):
+        model.prior_distribution()
+
+
 def test_vamp_components_are_posteriors():
     model = laws.randomised(VAE(latent_dim=2, prior="vamp", prior_components=3, **BINARY))
     greys = np.round(255 / (1 + np.exp(-model.pseudo_inputs.numpy())))
@@ -270,3 +288,27 @@ def test_bad_arguments(argument, wrong):
 def test_a_flow_needs_two_latents():
     with pytest.raises(ValueError, match="latent_dim must be an integer of at least 2; received 1"):
         VAE(latent_dim=1, prior="flow", **BINARY)
+
+
+def test_mixing_reaches_every_place():
+    """A latent in one corner of the coarsest map moves the pixels of the opposite corner."""
+    shape = {"image_shape": (64, 64, 1), "filters": (4, 4), "groups": (0, 2), "dense_units": 8}
+    place = {"mixed": (False, True), "local": (False, False)}
+    moved = {}
+    for name, mixing in place.items():
+        keras.utils.set_random_seed(0)
+        model = HierarchicalVAE(
+            **shape, top_dim=2, group_channels=(1, 1), mixing=mixing, pixel_distribution="gaussian"
+        )
+        latents = np.zeros((2, model.latent_dim), np.float32)
+        latents[1, 2] = 10.0  # the first place of the first map, behind the dense group
+        parameters = model.decoder(latents).numpy()
+        moved[name] = np.abs(parameters[1, -4:, -4:] - parameters[0, -4:, -4:]).max()
+    assert moved["mixed"] > 1e-6
+    assert moved["local"] == 0.0
+
+
+@pytest.mark.parametrize("mixing", [(True,), (True, False, True)])
+def test_mixing_fits_the_filters(mixing):
+    with pytest.raises(ValueError, match="mixing must be None or have one entry for each of"):
+        HierarchicalVAE(mixing=mixing)

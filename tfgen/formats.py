@@ -11,6 +11,7 @@ signatures.json gives the reason; if it was asked for by name, nothing is writte
 
 import importlib
 import json
+import math
 import re
 import warnings
 from collections.abc import Callable, Sequence
@@ -297,6 +298,19 @@ class _StableHLO(_Writer):
         np.savez(self.folder / "weights.npz", **self.weights)
 
 
+# Large booleans: TensorFlow packs 8 into a byte of hex digits, and newer readers expect 1.
+_PACKED = re.compile(r'dense<"0x([0-9A-F]+)"> : tensor<((?:\d+x)+)i1>')
+
+
+def _spelled_out(match: re.Match) -> str:
+    """Booleans as words, which every reader takes."""
+    shape = [int(size) for size in match[2].rstrip("x").split("x")]
+    packed = np.frombuffer(bytes.fromhex(match[1]), np.uint8)
+    bits = np.unpackbits(packed, count=math.prod(shape), bitorder="little").astype(bool)
+    words = json.dumps(bits.reshape(shape).tolist())
+    return f"dense<{words}> : tensor<{match[2]}i1>"
+
+
 def stablehlo_artifact(text: str) -> tuple[bytes, str]:
     """Returns XLA's text of a program as a portable artifact, and the version that can read it."""
     from jaxlib.mlir.dialects import stablehlo
@@ -305,6 +319,7 @@ def stablehlo_artifact(text: str) -> tuple[bytes, str]:
     copy = re.compile(r"mhlo\.copy (%\S+) : (tensor<\S+>)")
     version = stablehlo.get_minimum_version()
     text = copy.sub(r"stablehlo.reshape \1 : (\2) -> \2", text)
+    text = _PACKED.sub(_spelled_out, text)
     return stablehlo.serialize_portable_artifact_str(text, version), version
 
 

@@ -11,7 +11,6 @@ from tfgen.layers.basic import (
 from tfgen.layers.masked import MASKS, MaskedConv2D, MaskedDense
 from tfgen.layers.networks import (
     check_strides,
-    coupling_network,
     decoder_network,
     encoder_network,
     one_hot,
@@ -26,7 +25,6 @@ __all__ = [
     "SpectralNormalization",
     "SubPixel",
     "check_strides",
-    "coupling_network",
     "decoder_network",
     "encoder_network",
     "leading_shape",

@@ -8,7 +8,6 @@ from tfgen.layers.basic import GreyToPixels, SubPixel
 
 __all__ = [
     "check_strides",
-    "coupling_network",
     "decoder_network",
     "encoder_network",
     "one_hot",
@@ -132,29 +131,6 @@ def decoder_network(
     x = keras.layers.Conv2D(factor**2 * num_outputs, 3, padding="same", name="to_pixels")(x)
     x = SubPixel(factor, dtype="float32", name="pixels")(x)
     return keras.Model(inputs, x, name="decoder")
-
-
-def coupling_network(latent_dim: int, units: int, name: str) -> keras.Model:
-    """Builds a RealNVP coupling: the first latent_dim // 2 -> (shift, log scale) of the rest.
-
-    The last layer starts at zero, so that the flow starts as the identity; |log scale| <= 2.
-    """
-    kept = latent_dim // 2
-    x = inputs = keras.Input((kept,), name="kept")
-    for index in range(2):
-        x = keras.layers.Dense(units, activation=ACTIVATION, name=f"dense_{index}")(x)
-    shift = keras.layers.Dense(
-        latent_dim - kept, kernel_initializer="zeros", dtype="float32", name="shift"
-    )(x)
-    log_scale = keras.layers.Dense(
-        latent_dim - kept,
-        kernel_initializer="zeros",
-        activation="tanh",
-        dtype="float32",
-        name="log_scale",
-    )(x)
-    log_scale = keras.layers.Rescaling(2.0, dtype="float32", name="bounded")(log_scale)
-    return keras.Model(inputs, [shift, log_scale], name=name)
 
 
 def one_hot(labels: keras.KerasTensor, num_classes: int) -> keras.KerasTensor:

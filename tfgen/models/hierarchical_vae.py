@@ -54,6 +54,9 @@ class HierarchicalVAE(GenerativeModel):
             Defaults to (3, 3).
         group_channels: tuple of int. Channels of one such group, the finest first.
             Defaults to (4, 8).
+        mixing: tuple of bool, or None. At which resolutions, the finest first, a layer after each
+            group lets every place of the map see every other: weights grow with the square of the
+            number of places. Defaults to None: at none.
         num_blocks: int. Residual blocks of the encoder at each resolution, and of the decoder after
             each group and before the pixels. Defaults to 1.
         dense_units: int. Width of the dense layers around z_0. Defaults to 256.
@@ -99,6 +102,7 @@ class HierarchicalVAE(GenerativeModel):
         filters: tuple[int, ...] = (32, 64),
         groups: tuple[int, ...] = (3, 3),
         group_channels: tuple[int, ...] = (4, 8),
+        mixing: tuple[bool, ...] | None = None,
         num_blocks: int = 1,
         dense_units: int = 256,
         dropout: float = 0.0,
@@ -124,6 +128,11 @@ class HierarchicalVAE(GenerativeModel):
             raise ValueError(
                 "groups and group_channels must have one entry for each of filters, "
                 f"{len(filters)}; received {tuple(groups)} and {tuple(group_channels)}."
+            )
+        if mixing is not None and len(mixing) != len(filters):
+            raise ValueError(
+                f"mixing must be None or have one entry for each of filters, {len(filters)}; "
+                f"received {tuple(mixing)}."
             )
         checks.at_least(2 if prior == "flow" else 1, top_dim=top_dim)
         checks.at_least(
@@ -160,9 +169,10 @@ class HierarchicalVAE(GenerativeModel):
                 for i in range(self.prior_components)
             ]
         self.bottom_up = BottomUp(self.filters, self.num_blocks, self.dense_units, name="bottom_up")
+        mixing = self.mixing or (False,) * len(self.filters)
         self.top_down = TopDown(
             self.image_shape,
-            (self.top_dim, self.filters, self.groups, self.group_channels),
+            (self.top_dim, self.filters, self.groups, self.group_channels, mixing),
             self.num_blocks,
             self.dense_units,
             self.image_shape[2] * per_channel,

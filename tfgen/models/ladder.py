@@ -49,6 +49,30 @@ class ResidualBlock(Composite):
         return x + self.conv_2(y)
 
 
+class Mixing(Composite):
+    """x + W_2 elu(W_1 elu(x)) over the places of the map, the same for each channel.
+
+    The token mixing of Tolstikhin et al., "MLP-Mixer", 2021. A convolution sees the places around
+    it; this sees all of them, so that the parts of an object can agree.
+
+    Args:
+        grid: (height, width) of the map.
+    """
+
+    def __init__(self, grid: tuple[int, int], **kwargs):
+        super().__init__(**kwargs)
+        places = math.prod(grid)
+        small = keras.initializers.VarianceScaling(0.1)
+        self.dense_1 = keras.layers.Dense(places, activation="elu", name="dense_1")
+        self.dense_2 = keras.layers.Dense(places, kernel_initializer=small, name="dense_2")
+
+    def call(self, x):
+        _, height, width, channels = x.shape
+        rows = tf.transpose(tf.reshape(x, (-1, height * width, channels)), (0, 2, 1))
+        rows = self.dense_2(self.dense_1(keras.ops.elu(rows)))
+        return x + tf.reshape(tf.transpose(rows, (0, 2, 1)), (-1, height, width, channels))
+
+
 class BottomUp(Composite):
     """Reads grey images: features at each resolution, the finest first, then a dense vector."""
 
@@ -83,16 +107,25 @@ class Group(Composite):
 
         z = mean(h) + scale(h) * eps                 mean, scale from conv(elu h)
         q(eps | h, x) = N(m, s^2)                    m, s from conv(elu [conv(elu h), conv(elu e)])
-        h <- h + conv(z), then residual blocks
+        h <- h + conv(z), then mixing if asked, then residual blocks
 
     Args:
         filters: Channels of h.
         channels: Channels of z.
         num_blocks: Residual blocks after z has come in.
         index: Which of the model's residual blocks the first of them is.
+        grid: (height, width) of h where its places are mixed, or None.
     """
 
-    def __init__(self, filters: int, channels: int, num_blocks: int, index: int, **kwargs):
+    def __init__(
+        self,
+        filters: int,
+        channels: int,
+        num_blocks: int,
+        index: int,
+        grid: tuple[int, int] | None = None,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         zeros = {"kernel_initializer": "zeros", "dtype": "float32"}
         self.from_state = keras.layers.Conv2D(filters, 1, name="from_state")
@@ -104,6 +137,7 @@ class Group(Composite):
             2 * channels, 3, padding="same", name="to_posterior", **zeros
         )
         self.to_state = keras.layers.Conv2D(filters, 1, name="to_state")
+        self.mixing = Mixing(grid, name="mixing") if grid else None
         self.blocks = [
             ResidualBlock(filters, index + i, name=f"block_{i}") for i in range(num_blocks)
         ]
@@ -116,6 +150,8 @@ class Group(Composite):
     def call(self, h, eps, masks=None):
         mean, scale = _mean_and_scale(self.to_prior(keras.ops.elu(h)))
         h = h + self.to_state(tf.cast(mean + scale * eps, self.compute_dtype))
+        if self.mixing:
+            h = self.mixing(h)
         for block in self.blocks:
             h = block(h, masks)
         return h
@@ -124,14 +160,14 @@ class Group(Composite):
 class TopDown(Composite):
     """The decoder's ladder: latents (batch, all of them) -> parameters of the pixels.
 
-    `ladder` is (top_dim, filters, groups, group_channels). `call` decodes given latents; `infer`
-    finds them on the way down, from what the encoder saw.
+    `ladder` is (top_dim, filters, groups, group_channels, mixing). `call` decodes given latents;
+    `infer` finds them on the way down, from what the encoder saw.
     """
 
     def __init__(
         self,
         image_shape: tuple[int, int, int],
-        ladder: tuple[int, Sequence[int], Sequence[int], Sequence[int]],
+        ladder: tuple[int, Sequence[int], Sequence[int], Sequence[int], Sequence[bool]],
         num_blocks: int,
         dense_units: int,
         num_outputs: int,
@@ -140,7 +176,7 @@ class TopDown(Composite):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        self.top_dim, filters, groups, channels = ladder
+        self.top_dim, filters, groups, channels, mixing = ladder
         self.num_classes = num_classes
         self.couplings = couplings
         height, width, _ = image_shape
@@ -164,6 +200,7 @@ class TopDown(Composite):
             rungs = []
             for rung in range(groups[stage]):
                 args = (filters[stage], channels[stage], num_blocks, index)
+                args += (grid if mixing[stage] else None,)
                 rungs.append(Group(*args, name=f"group_{stage}_{rung}"))
                 index += num_blocks
             self.groups.append(rungs)

@@ -66,7 +66,7 @@ def standard_normal(latent_dim: int) -> Any:
     return tfd.Independent(tfd.Normal(tf.zeros([latent_dim]), tf.ones([latent_dim])), 1)
 
 
-def flow(base: Any, couplings: Sequence[keras.Model]) -> Any:
+def flow(base: Any, couplings: Sequence[keras.Model], labels: tf.Tensor | None = None) -> Any:
     """Returns the flow of a `VAE` as a TFP distribution.
 
         z = f_1(reverse(f_2(reverse(... u)))),   u ~ base
@@ -74,6 +74,7 @@ def flow(base: Any, couplings: Sequence[keras.Model]) -> Any:
     Args:
         base: A TFP distribution of vectors, N(0, I).
         couplings: Networks from the first half of a vector to the shift and log scale of the rest.
+        labels: Classes of a conditional flow, int64 (batch,), of vectors (batch, ..., values).
     """
     import tensorflow_probability as tfp
 
@@ -81,7 +82,7 @@ def flow(base: Any, couplings: Sequence[keras.Model]) -> Any:
     chain = []
     for network in couplings:
         coupling = tfb.RealNVP(
-            num_masked=latent_dim // 2, shift_and_log_scale_fn=_coupling(network)
+            num_masked=latent_dim // 2, shift_and_log_scale_fn=_coupling(network, labels)
         )
         chain += [coupling, tfb.Permute(list(range(latent_dim))[::-1])]
     # Explicit names: TFP's defaults concatenate the names of all parts into every op of the export.
@@ -141,11 +142,14 @@ def _halves(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return x[:, :kept], x[:, kept:]
 
 
-def _coupling(network):
+def _coupling(network, labels):
     """Adapts a Keras network on rows to RealNVP's function of tensors of any rank."""
 
     def shift_and_log_scale(kept, _, **__):
-        outputs = network(tf.reshape(kept, (-1, kept.shape[-1])))
+        rows = tf.reshape(kept, (-1, kept.shape[-1]))
+        if labels is not None:
+            rows = [rows, tf.repeat(labels, tf.shape(rows)[0] // tf.shape(labels)[0])]
+        outputs = network(rows)
         leading = tf.shape(kept)[:-1]
         return [tf.reshape(o, tf.concat([leading, o.shape[-1:]], 0)) for o in outputs]
 

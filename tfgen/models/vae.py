@@ -60,6 +60,8 @@ class VAE(GenerativeModel):
             "standard_normal".
         prior_components: int. Coupling layers of the flow, or pseudo-inputs of the VampPrior.
             Defaults to 6.
+        prior_units: int or None. Width of the two hidden layers of a coupling; None means
+            2 `latent_dim`. Defaults to None.
         beta: float. Weight of the KL (Higgins et al., 2017); 1 is the bound. Defaults to 1.
         kl_warmup_steps: int. Steps over which the weight of the KL grows linearly from 0 to `beta`.
             Defaults to 0.
@@ -96,6 +98,7 @@ class VAE(GenerativeModel):
         num_mixtures: int = 5,
         prior: str = "standard_normal",
         prior_components: int = 6,
+        prior_units: int | None = None,
         beta: float = 1.0,
         kl_warmup_steps: int = 0,
         num_importance_samples: int = 1,
@@ -114,6 +117,7 @@ class VAE(GenerativeModel):
             dense_units=dense_units,
             num_mixtures=num_mixtures,
             prior_components=prior_components,
+            prior_units=1 if prior_units is None else prior_units,
             num_importance_samples=num_importance_samples,
         )
         checks.at_least(0, num_blocks=num_blocks, kl_warmup_steps=kl_warmup_steps)
@@ -150,7 +154,12 @@ class VAE(GenerativeModel):
             self.log_scale = self.add_weight(name="log_scale", initializer="zeros")
         if self.prior == "flow":
             self.couplings = [
-                layers.coupling_network(self.latent_dim, 2 * self.latent_dim, f"coupling_{i}")
+                priors.coupling_network(
+                    self.latent_dim,
+                    self.prior_units or 2 * self.latent_dim,
+                    f"coupling_{i}",
+                    self.num_classes,
+                )
                 for i in range(self.prior_components)
             ]
         elif self.prior == "vamp":
@@ -166,15 +175,29 @@ class VAE(GenerativeModel):
         """Returns q(z | images), a TFP distribution with event shape (latent_dim,)."""
         return self._posterior(*self.check(images, labels))
 
-    def prior_distribution(self) -> Any:
-        """Returns p(z), a TFP distribution with event shape (latent_dim,)."""
+    def prior_distribution(self, labels: Labels = None) -> Any:
+        """Returns p(z), a TFP distribution with event shape (latent_dim,).
+
+        Args:
+            labels: Classes, int (batch,), for a conditional model with `prior="flow"`, whose prior
+                is p(z | label): the distribution takes vectors (batch, ..., latent_dim).
+
+        Raises:
+            ValueError: Such a model without labels, or labels out of range.
+        """
+        if self.prior == "flow" and self.num_classes is not None:
+            count = 1 if labels is None else len(labels)
+            labels = pixels.check_labels(labels, self.num_classes, count)
+        return self._prior(labels)
+
+    def _prior(self, labels):
         if self.prior == "vamp":
             labels = None
             if self.num_classes is not None:
                 labels = tf.range(self.prior_components, dtype=tf.int64) % self.num_classes
             return priors.vamp(self._posterior(priors.greys_of(self.pseudo_inputs), labels))
         normal = priors.standard_normal(self.latent_dim)
-        return priors.flow(normal, self.couplings) if self.prior == "flow" else normal
+        return priors.flow(normal, self.couplings, labels) if self.prior == "flow" else normal
 
     def pixel_likelihood(self, latents: np.ndarray | tf.Tensor, *, labels: Labels = None) -> Any:
         """Returns p(x | latents), a TFP distribution over levels; its `sample` draws pixels."""
@@ -233,7 +256,7 @@ class VAE(GenerativeModel):
         import tensorflow_probability as tfp
 
         k = self.num_importance_samples
-        posterior, prior = self._posterior(images, labels), self.prior_distribution()
+        posterior, prior = self._posterior(images, labels), self._prior(labels)
         # z_k = mean(x) + scale(x) eps_k ~ q(z | x)
         eps = noise.normal(seeds, (k, self.latent_dim))
         latents = self._at(posterior, eps)  # (batch, k, latent_dim)
@@ -274,7 +297,7 @@ class VAE(GenerativeModel):
         images, seed, labels = (self.specs[name] for name in ("images", "seed", "labels"))
 
         def sample(seed, labels=None):
-            latents = self._prior_sample(seed, temperature)
+            latents = self._prior_sample(seed, temperature, labels)
             return {"images": self.decode_tensors(latents, labels)}
 
         def log_likelihood(images, seed, labels=None):
@@ -286,12 +309,12 @@ class VAE(GenerativeModel):
             **self.latent_endpoints(),
         }
 
-    def _prior_sample(self, seed, temperature):
+    def _prior_sample(self, seed, temperature, labels=None):
         """Turns each image's own noise into latents from the prior, (batch, latent_dim)."""
         eps = temperature * noise.normal(seed, (self.latent_dim,))
         if self.prior == "standard_normal":
             return eps
-        prior = self.prior_distribution()
+        prior = self._prior(labels)
         if self.prior == "flow":
             return prior.bijector.forward(eps)
         pick = noise.uniform(seed, (), stream=1) * self.prior_components
@@ -304,7 +327,7 @@ class VAE(GenerativeModel):
     def _bound(self, images, labels, seeds, num_samples):
         """log 1/k sum_k w_k, nats, (batch,)."""
         images = self.nearest_level(images)
-        posterior, prior = self._posterior(images, labels), self.prior_distribution()
+        posterior, prior = self._posterior(images, labels), self._prior(labels)
 
         def log_weights(index, count):
             eps = noise.normal(seeds, (count, self.latent_dim), stream=index)
