@@ -298,6 +298,7 @@ def verdict(mutant: Mutant) -> tuple[str, float]:
             (copy / name).symlink_to(ROOT / name)
         (copy / "tfgen" / mutant.file).write_text(mutant.applied())
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
+        command += ["-m", "not nightly"]  # the proofs of some networks are among the slow ones
         first, *rest = shlex.split(mutant.tests)
         files = [first, *(word for word in rest if word.endswith(".py"))]
         options = [word for word in rest if not word.endswith(".py")]
