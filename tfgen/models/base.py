@@ -75,7 +75,8 @@ class ImageModel(ConfiguredModel):
         steps = self.steps_trained
         super().compile(optimizer=optimizer, **kwargs)
         # Another optimizer, the same weights; it may have counted steps already.
-        self.steps_before = steps - int(devices.unscaled(self.optimizer)._iterations)
+        counted = keras.ops.convert_to_numpy(devices.unscaled(self.optimizer)._iterations)
+        self.steps_before = steps - int(counted)
         self.__dict__["_auto_scale_loss"] = kwargs.get("auto_scale_loss", True)
 
     def get_compile_config(self) -> dict[str, Any]:
