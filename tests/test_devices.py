@@ -76,7 +76,7 @@ COMPILED = """
     import laws
     from conftest import CASES, FAMILIES
 
-    # One for all: TensorFlow numbers the sums of each strategy of a process from the same number on.
+    # One for all: the sums of all strategies of a process share one numbering.
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     for family in FAMILIES:
         case = next(case for case in CASES if case.family == family)

@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 WEIGHTS = "model.weights.h5"
-LARGE = 1024  # bytes from which a halved array is compressed
+LARGE = 1 << 14  # bytes from which a halved array is compressed: a table of its own costs 2 KB
 # Bytes of the exponents next to one another: 8 % smaller than a wheel or git make them.
 COMPRESSED = {"shuffle": True, "compression": "gzip", "compression_opts": 9}
 LICENCES = {"weights": "as its user decides"}

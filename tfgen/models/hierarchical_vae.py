@@ -162,12 +162,9 @@ class HierarchicalVAE(GenerativeModel):
         given = () if self.num_classes is None else (labels,)
         couplings = None
         if self.prior == "flow":
-            couplings = [
-                priors.coupling_network(
-                    self.top_dim, self.prior_units, f"coupling_{i}", self.num_classes
-                )
-                for i in range(self.prior_components)
-            ]
+            couplings = priors.couplings(
+                self.prior_components, self.top_dim, self.prior_units, self.num_classes
+            )
         self.bottom_up = BottomUp(self.filters, self.num_blocks, self.dense_units, name="bottom_up")
         mixing = self.mixing or (False,) * len(self.filters)
         self.top_down = TopDown(

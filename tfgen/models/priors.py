@@ -18,6 +18,7 @@ from tfgen import layers, pixels
 
 __all__ = [
     "coupling_network",
+    "couplings",
     "flow",
     "forward",
     "greys_of",
@@ -56,6 +57,14 @@ def coupling_network(
     raw = keras.layers.Dense(latent_dim - kept, activation="tanh", name="log_scale", **zeros)(x)
     log_scale = keras.layers.Rescaling(LARGEST_LOG_SCALE, dtype="float32", name="bounded")(raw)
     return keras.Model(given, [shift, log_scale], name=name)
+
+
+def couplings(
+    count: int, latent_dim: int, units: int, num_classes: int | None = None
+) -> list[keras.Model]:
+    """Builds the networks of a flow, coupling_0, coupling_1, ..."""
+    names = [f"coupling_{i}" for i in range(count)]
+    return [coupling_network(latent_dim, units, name, num_classes) for name in names]
 
 
 def standard_normal(latent_dim: int) -> Any:

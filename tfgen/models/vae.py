@@ -58,8 +58,7 @@ class VAE(GenerativeModel):
         prior: str. "standard_normal"; "flow" (a RealNVP of TFP bijectors, Dinh et al., 2017); or
             "vamp" (a mixture of posteriors at learned inputs, Tomczak & Welling, 2018). Defaults to
             "standard_normal".
-        prior_components: int. Coupling layers of the flow, or pseudo-inputs of the VampPrior.
-            Defaults to 6.
+        prior_components: int. Couplings of the flow, or pseudo-inputs of "vamp". Defaults to 6.
         prior_units: int or None. Width of the two hidden layers of a coupling; None means
             2 `latent_dim`. Defaults to None.
         beta: float. Weight of the KL (Higgins et al., 2017); 1 is the bound. Defaults to 1.
@@ -153,15 +152,10 @@ class VAE(GenerativeModel):
         if self.pixel_distribution == "gaussian":
             self.log_scale = self.add_weight(name="log_scale", initializer="zeros")
         if self.prior == "flow":
-            self.couplings = [
-                priors.coupling_network(
-                    self.latent_dim,
-                    self.prior_units or 2 * self.latent_dim,
-                    f"coupling_{i}",
-                    self.num_classes,
-                )
-                for i in range(self.prior_components)
-            ]
+            units = self.prior_units or 2 * self.latent_dim
+            self.couplings = priors.couplings(
+                self.prior_components, self.latent_dim, units, self.num_classes
+            )
         elif self.prior == "vamp":
             self.pseudo_inputs = self.add_weight(
                 name="pseudo_inputs",
@@ -175,22 +169,10 @@ class VAE(GenerativeModel):
         """Returns q(z | images), a TFP distribution with event shape (latent_dim,)."""
         return self._posterior(*self.check(images, labels))
 
-    def prior_distribution(self, labels: Labels = None) -> Any:
-        """Returns p(z), a TFP distribution with event shape (latent_dim,).
-
-        Args:
-            labels: Classes, int (batch,), for a conditional model with `prior="flow"`, whose prior
-                is p(z | label): the distribution takes vectors (batch, ..., latent_dim).
-
-        Raises:
-            ValueError: Such a model without labels, or labels out of range.
-        """
-        if self.prior == "flow" and self.num_classes is not None:
-            count = 1 if labels is None else len(labels)
-            labels = pixels.check_labels(labels, self.num_classes, count)
-        return self._prior(labels)
-
-    def _prior(self, labels):
+    def prior_distribution(self, labels: np.ndarray | tf.Tensor | None = None) -> Any:
+        """Returns p(z), of a conditional flow p(z | labels): TFP, event shape (latent_dim,)."""
+        if self.prior == "flow" and labels is None:
+            pixels.check_labels(labels, self.num_classes, 1)  # raises where the flow needs them
         if self.prior == "vamp":
             labels = None
             if self.num_classes is not None:
@@ -256,7 +238,7 @@ class VAE(GenerativeModel):
         import tensorflow_probability as tfp
 
         k = self.num_importance_samples
-        posterior, prior = self._posterior(images, labels), self._prior(labels)
+        posterior, prior = self._posterior(images, labels), self.prior_distribution(labels)
         # z_k = mean(x) + scale(x) eps_k ~ q(z | x)
         eps = noise.normal(seeds, (k, self.latent_dim))
         latents = self._at(posterior, eps)  # (batch, k, latent_dim)
@@ -314,7 +296,7 @@ class VAE(GenerativeModel):
         eps = temperature * noise.normal(seed, (self.latent_dim,))
         if self.prior == "standard_normal":
             return eps
-        prior = self._prior(labels)
+        prior = self.prior_distribution(labels)
         if self.prior == "flow":
             return prior.bijector.forward(eps)
         pick = noise.uniform(seed, (), stream=1) * self.prior_components
@@ -327,7 +309,7 @@ class VAE(GenerativeModel):
     def _bound(self, images, labels, seeds, num_samples):
         """log 1/k sum_k w_k, nats, (batch,)."""
         images = self.nearest_level(images)
-        posterior, prior = self._posterior(images, labels), self._prior(labels)
+        posterior, prior = self._posterior(images, labels), self.prior_distribution(labels)
 
         def log_weights(index, count):
             eps = noise.normal(seeds, (count, self.latent_dim), stream=index)
