@@ -47,6 +47,7 @@ def test_dropped_argument():
         "num_mixtures": 2,
         "prior": "vamp",
         "prior_components": 2,
+        "prior_units": 6,
         "beta": 0.5,
         "kl_warmup_steps": 3,
         "num_importance_samples": 2,
@@ -66,21 +67,21 @@ def test_dropped_argument():
 
 
 class IgnoresTheSeed(VAE):
-    def _prior_sample(self, seed, temperature):
+    def _prior_sample(self, seed, temperature, labels=None):
         return temperature * noise.normal(tf.zeros_like(seed), (self.latent_dim,))
 
 
 class DrawsItsOwnNoise(VAE):
     """The noise comes from TensorFlow's global generator, as most public code has it."""
 
-    def _prior_sample(self, seed, temperature):
+    def _prior_sample(self, seed, temperature, labels=None):
         return temperature * tf.random.normal((tf.shape(seed)[0], self.latent_dim))
 
 
 class SharesNoise(VAE):
     """One key for the batch, as TensorFlow's stateless ops have it."""
 
-    def _prior_sample(self, seed, temperature):
+    def _prior_sample(self, seed, temperature, labels=None):
         key = noise.fold(seed[0], seed[-1])
         shape = (tf.shape(seed)[0], self.latent_dim)
         return temperature * tf.random.stateless_normal(shape, tf.stack([key, key]))
@@ -92,8 +93,8 @@ class ReturnsLogits(VAE):
 
 
 class IgnoresTemperature(VAE):
-    def _prior_sample(self, seed, temperature):
-        return super()._prior_sample(seed, 1.0)
+    def _prior_sample(self, seed, temperature, labels=None):
+        return super()._prior_sample(seed, 1.0, labels)
 
 
 @pytest.mark.parametrize(

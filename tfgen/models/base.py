@@ -75,8 +75,8 @@ class ImageModel(ConfiguredModel):
         steps = self.steps_trained
         super().compile(optimizer=optimizer, **kwargs)
         # Another optimizer, the same weights; it may have counted steps already.
-        counted = keras.ops.convert_to_numpy(devices.unscaled(self.optimizer)._iterations)
-        self.steps_before = steps - int(counted)
+        counted = devices.unscaled(self.optimizer)._iterations.value
+        self.steps_before = steps - int(counted.numpy())  # mirrored variables know no int()
         self.__dict__["_auto_scale_loss"] = kwargs.get("auto_scale_loss", True)
 
     def get_compile_config(self) -> dict[str, Any]:

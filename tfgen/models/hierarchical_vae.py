@@ -56,7 +56,7 @@ class HierarchicalVAE(GenerativeModel):
             Defaults to (4, 8).
         mixing: tuple of bool, or None. At which resolutions, the finest first, a layer after each
             group lets every place of the map see every other: weights grow with the square of the
-            number of places. Defaults to None: at none.
+            number of places. Defaults to None.
         num_blocks: int. Residual blocks of the encoder at each resolution, and of the decoder after
             each group and before the pixels. Defaults to 1.
         dense_units: int. Width of the dense layers around z_0. Defaults to 256.
