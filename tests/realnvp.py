@@ -51,10 +51,7 @@ class RealNVP(GenerativeModel):
             raise ValueError(f"image_shape must have 1 or 3 channels; received {image_shape}.")
         self.dimensions = math.prod(self.image_shape)
         with self.own_dtype_policy():
-            self.networks = [
-                priors.coupling_network(self.dimensions, units, f"coupling_{i}")
-                for i in range(couplings)
-            ]
+            self.networks = priors.couplings(couplings, self.dimensions, units)
         self.build()
 
     def _flow(self):

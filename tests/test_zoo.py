@@ -300,3 +300,12 @@ def test_load_evaluator():
     assert zoo.load_evaluator(names[0]).num_classes == 10
     with pytest.raises(ValueError, match=f"classifier: {names[0]}.*is a HierarchicalVAE"):
         zoo.load_evaluator("vae_mnist")
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_origin_of_an_entry(name):
+    """Its terms are the zoo's, not those of a user's own weights; `fit` knows its steps."""
+    details = zoo.info(name)
+    assert details["licence"]["weights"] == "Apache-2.0"
+    assert details["licence"]["data"]
+    assert details.get("steps", details["training"]["step"]) > 0

@@ -54,7 +54,7 @@ class HierarchicalVAE(GenerativeModel):
             Defaults to (3, 3).
         group_channels: tuple of int. Channels of one such group, the finest first.
             Defaults to (4, 8).
-        mixing: tuple of bool, or None. At which resolutions, the finest first, a layer after each
+        mixing: (bool, ...) or None. At which resolutions, the finest first, a layer after each
             group lets every place of the map see every other: weights grow with the square of the
             number of places. Defaults to None.
         num_blocks: int. Residual blocks of the encoder at each resolution, and of the decoder after
