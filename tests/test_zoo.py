@@ -1,5 +1,6 @@
 """The zoo: names, checksums, overrides; and every entry that is shipped."""
 
+import io
 import json
 import shutil
 
@@ -217,6 +218,24 @@ def test_save_that_is_cut_off_is_not_believed(root, monkeypatch):
 
 
 # The shipped entries
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_entry_loads(name):
+    zoo.load(name)
+
+
+def test_halving_twice_keeps_every_weight(tmp_path):
+    """Equal arrays are stored once, under several names."""
+    model = VAE(**SMALL)
+    once = presets.serialized_weights(model, half=True)
+    (tmp_path / "model.weights.h5").write_bytes(presets._halved(io.BytesIO(once)))
+    twin = VAE(**SMALL)
+    for weight in twin.weights:
+        weight.assign(weight + 1.0)
+    twin.load_weights(tmp_path / "model.weights.h5")
+    for own, other in zip(model.get_weights(), twin.get_weights(), strict=True):
+        np.testing.assert_allclose(own, other, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.slow_except("vae_2d_mnist", "pixelcnn_binarized_mnist")

@@ -317,28 +317,30 @@ def _halved(content: io.BytesIO) -> bytes:
     written = {}
     with h5py.File(content, "r") as source, h5py.File(buffer, "w") as target:
 
-        def copy(name, item):
-            if isinstance(item, h5py.Group):
-                made = target.require_group(name)
-            else:
+        def copy(own, group):
+            """Every name, unlike h5py's `visititems`: an array may have several."""
+            group.attrs.update(own.attrs)
+            for name, item in own.items():
+                if isinstance(item, h5py.Group):
+                    copy(item, group.create_group(name))
+                    continue
                 value = item[()]
                 if value.dtype == np.float32:
                     if not np.all(np.abs(value) <= largest):  # also where it is not a number
                         raise ValueError(
-                            f"half=True stores weights as float16, up to {largest}; {name} holds "
-                            f"{np.abs(value).max()}. Save with half=False."
+                            f"half=True stores weights as float16, up to {largest}; {item.name} "
+                            f"holds {np.abs(value).max()}. Save with half=False."
                         )
                     value = value.astype(np.float16)
                 key = (value.dtype.str, value.shape, value.tobytes())
                 if key in written:
-                    target[name] = written[key]  # a second name of the same data
-                    return
+                    group[name] = written[key]  # a second name of the same data
+                    continue
                 options = {"chunks": value.shape, **COMPRESSED} if value.nbytes > LARGE else {}
-                made = written[key] = target.create_dataset(name, data=value, **options)
-            made.attrs.update(item.attrs)
+                written[key] = group.create_dataset(name, data=value, **options)
+                written[key].attrs.update(item.attrs)
 
-        target.attrs.update(source.attrs)
-        source.visititems(copy)
+        copy(source, target)
     return buffer.getvalue()
 
 
