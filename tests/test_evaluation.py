@@ -105,6 +105,14 @@ def test_every_card_is_what_the_generator_writes(name):
     assert zoo.info(name)["results"]
 
 
+def test_a_card_says_where_the_training_was_not_that_of_tfgen_train():
+    details = {**zoo.info("cgan_mnist"), "device": "a GPU"}
+    text = cards.card({**details, "trained": "Images were mirrored."}, [], "cgan_mnist")
+    assert "minutes on a GPU).\n  Images were mirrored.\n" in text
+    assert "trains it again" not in text
+    assert "trains it again" in cards.card(details, [], "cgan_mnist")
+
+
 def test_a_card_of_a_users_own_model_names_its_path_and_no_licence(tmp_path):
     details = zoo.info("cgan_mnist")
     text = cards.card(details | {"name": "mine"}, ["samples.png"], "/home/me/mine")

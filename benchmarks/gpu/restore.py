@@ -37,7 +37,11 @@ def main() -> None:
     options = parser.parse_args()
     recipe = zoo.load_recipe(options.recipe)
     model = restored(recipe, options.weights)
-    note = "Trained by benchmarks/gpu/train.py: the order of the data and the schedule are its own."
+    note = (
+        "The recipe's training step was compiled by XLA and run by JAX (`benchmarks/gpu`). The order "
+        "of the images and the learning rate schedule are those of that program, so `tfgen train` "
+        "ends with other weights."
+    )
     details = {"device": options.device, "trained": note}
     print(presets.save(model, options.out, recipe, details, half=options.half))
 

@@ -83,6 +83,8 @@ def _facts(details: dict[str, Any], recipe: Recipe, source: str) -> str:
     momentum = recipe.ema_momentum
     averaged = f", averaged over steps (momentum {momentum})" if momentum else ""
     minutes = state.get("seconds", 0.0) / 60.0
+    # Where the training was not that of `tfgen train`, the entry says in which way.
+    note = f"\n  {details['trained']}" if "trained" in details else ""
     licence = details.get("licence", {})
     # Weights that a user trained are the user's: no licence stands on their card.
     terms = f", licence {licence['weights']}" if source == details["name"] else ""
@@ -90,9 +92,9 @@ def _facts(details: dict[str, Any], recipe: Recipe, source: str) -> str:
         f"Family `{recipe.family}`: {arguments}; {details['parameters']:,} weights.",
         f"Trained on the train split of `{recipe.data}` (sha256 `{details['data']['digest']}`).\n"
         f"  {kept} ({state.get('step', 0):,} steps of {recipe.batch_size} images, "
-        f"{minutes:.0f} minutes on {details['device']}).",
-        f"Recipe: `recipe.json`; `tfgen train {source} --out DIR` trains it again "
-        f"(seed {recipe.seed}).",
+        f"{minutes:.0f} minutes on {details['device']}).{note}",
+        f"Recipe: `recipe.json`; `tfgen train {source} --out DIR` "
+        f"{'trains from it' if note else 'trains it again'} (seed {recipe.seed}).",
         f"Weights: `model.weights.h5`{averaged}, sha256\n  `{details['sha256']}`"
         f"{terms}.\n  Data: {licence.get('data') or 'see its source'}",
         f"Versions: {', '.join(f'{key} {value}' for key, value in details['versions'].items())}.",
