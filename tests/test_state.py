@@ -6,6 +6,7 @@ import keras
 import laws
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tfgen import GAN, VAE, AutoEncoder, tuning, zoo
 from tfgen.models.classifier import Classifier
@@ -91,6 +92,29 @@ def test_an_unchanged_model_keeps_its_graphs():
     model.encode(IMAGES), fit(model)
     assert model._graph("encode") is graph
     assert model.train_function is step
+
+
+def test_warm_ups_go_by_the_steps_behind_the_weights(first_case):
+    """Steps that an earlier optimizer took count as its own do, also while gradients accumulate."""
+    config = first_case().get_config()
+    if "kl_warmup_steps" not in config:
+        pytest.skip("the family has no warm-up in its objective")
+    config |= {"kl_warmup_steps": 8, "beta": 1.0}
+    model = laws.randomised(type(first_case()).from_config(config))
+    model.compile(keras.optimizers.Adam(gradient_accumulation_steps=2))
+    images, labels = laws.images_for(model, 2), laws.labels_for(model, 2)
+    labels = None if labels is None else tf.constant(labels, tf.int64)
+
+    def kl_weight():
+        seeds = tf.range(2, dtype=tf.int64)
+        losses = model.losses_per_image(tf.constant(images), labels, seeds, True)
+        return float((losses["loss"] - losses["reconstruction"])[0] / losses["kl"][0])
+
+    assert kl_weight() == pytest.approx(0.0, abs=1e-2)
+    model.steps_before = 4
+    assert kl_weight() == pytest.approx(0.5, abs=1e-2)
+    model.optimizer._iterations.assign(2)
+    assert kl_weight() == pytest.approx(0.75, abs=1e-2)
 
 
 @pytest.mark.slow_except("VAE", "GAN")

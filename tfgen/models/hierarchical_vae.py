@@ -244,7 +244,7 @@ class HierarchicalVAE(GenerativeModel):
             if self.free_bits:
                 counted = tf.maximum(kl, self.free_bits)
             if self.kl_warmup_steps:
-                step = tf.cast(self.optimizer.iterations, tf.float32)
+                step = tf.cast(self.step, tf.float32)
                 beta *= tf.minimum(step / self.kl_warmup_steps, 1.0)
         return {
             "loss": reconstruction + beta * tf.reduce_sum(counted, 1),
