@@ -50,6 +50,7 @@ VALUES = {
     "ema_momentum": st.sampled_from([0.0, 0.9]),
     "candidates": st.integers(1, 3),
     "selectivity": st.sampled_from([0.0, 1.0, 8.0]),
+    "critic_units": st.integers(1, 4),
     "network": st.sampled_from(["dcgan", "residual"]),
     "augment": st.booleans(),
     "top_dim": st.integers(1, 4),

@@ -312,3 +312,75 @@ def test_mixing_reaches_every_place():
 def test_mixing_fits_the_filters(mixing):
     with pytest.raises(ValueError, match="mixing must be None or have one entry for each of"):
         HierarchicalVAE(mixing=mixing)
+
+
+LADDER = {
+    "image_shape": (8, 8, 1),
+    "top_dim": 2,
+    "filters": (4, 4),
+    "groups": (1, 1),
+    "group_channels": (1, 2),
+    "dense_units": 8,
+    "pixel_distribution": "gaussian",
+}
+
+
+@pytest.mark.parametrize("num_classes", [None, 2])
+def test_coarse_latents_are_chosen_in_proportion(num_classes):
+    """With weights exp(selectivity * logit) over the candidates; the finer latents stay."""
+    count, candidates = 2000, 3
+    model = laws.randomised(
+        HierarchicalVAE(**LADDER, candidates=candidates, selectivity=2.0, num_classes=num_classes),
+        scale=0.5,
+    )
+    coarse, fine = model.top_down.coarse_dim, model.top_down.sizes[1]
+    seeds = tf.range(count, dtype=tf.int64)
+    labels = None if num_classes is None else seeds % num_classes
+    drawn = noise.normal(seeds, (candidates * coarse + fine,)).numpy()
+    offered = drawn[:, : candidates * coarse].reshape(count, candidates, coarse)
+    logits = np.stack(
+        [
+            model.critic(model.top_down.coarse_state(offered[:, i], labels), labels)
+            for i in range(candidates)
+        ],
+        1,
+    )
+    latents = model._prior_sample(seeds, 1.0, labels).numpy()
+    np.testing.assert_array_equal(latents[:, coarse:], drawn[:, candidates * coarse :])
+    chosen = (latents[:, None, :coarse] == offered).all(-1)
+    assert (chosen.sum(1) == 1).all()
+    weights = special.softmax(2.0 * np.float64(logits), 1)
+    assert weights.max(1).mean() > 0.5  # so that it is not a choice among equals
+    found, expected = (weights * chosen).sum(), (weights**2).sum()
+    error = np.sqrt(((weights**3).sum(1) - (weights**2).sum(1) ** 2).sum())
+    assert abs(found - expected) < 5 * error
+
+
+def test_critic_sees_the_states_of_images_and_of_the_prior():
+    """Its loss is that of telling them apart, and moves nothing but the critic."""
+    model = laws.randomised(HierarchicalVAE(**LADDER, candidates=2), scale=0.3)
+    model.compile()
+    images, seeds = tf.constant(laws.images_for(model, 3)), tf.range(3, dtype=tf.int64)
+    with tf.GradientTape() as tape:
+        losses = model.losses_per_image(images, None, seeds, True)
+    moved = {
+        variable.path.split("/")[0] if "/" in variable.path else variable.path
+        for variable, gradient in zip(
+            model.trainable_variables,
+            tape.gradient(losses["critic"], [v.value for v in model.trainable_variables]),
+            strict=True,
+        )
+        if gradient is not None
+    }
+    assert moved == {"critic"}
+    drawn = noise.normal(seeds, (model.latent_dim,))
+    walk = model.top_down.infer(model.bottom_up(images), drawn)
+    state = model.top_down.coarse_state(walk["latents"][:, : model.top_down.coarse_dim])
+    np.testing.assert_allclose(state, walk["coarse_state"], rtol=1e-4, atol=1e-5)
+    seen = noise.normal(noise.fold(seeds, 4), (model.top_down.coarse_dim,))
+    real = np.float64(model.critic(state))
+    fake = np.float64(model.critic(model.top_down.coarse_state(seen)))
+    expected = np.logaddexp(0, -real) + np.logaddexp(0, fake)
+    np.testing.assert_allclose(losses["critic"], expected, rtol=1e-4)
+    kl = losses["kl"] + losses["reconstruction"]
+    np.testing.assert_allclose(losses["loss"], kl + losses["critic"], rtol=1e-5)

@@ -16,6 +16,7 @@ from tfgen.models import gan_networks
 from tfgen.models.adversarial import DISCRIMINATOR_FOLD, GENERATOR_FOLD, AdversarialModel
 from tfgen.models.augmentation import augmented
 from tfgen.models.generative import Labels, Seed, with_labels
+from tfgen.models.resampling import resampled
 
 __all__ = [
     "GAN",
@@ -27,9 +28,9 @@ __all__ = [
     "wasserstein_gp",
 ]
 
-# Streams of a seed for the gradient penalty, the choice between candidates and the augmentation;
-# stream 0 is that of the latents.
-MIX_STREAM, CHOICE_STREAM, AUGMENT_STREAM = 1, 2, 3
+# Streams of a seed for the gradient penalty and the augmentation; 0 is that of the latents, 2 that
+# of the choice between candidates.
+MIX_STREAM, AUGMENT_STREAM = 1, 3
 
 # Objectives: logits of real and of generated images -> losses of D and of G, each (batch,).
 # With D(x) = sigmoid(logit), log D = -softplus(-logit) and log(1 - D) = -softplus(logit).
@@ -72,13 +73,6 @@ def penalty(
     # The small number keeps the root's derivative finite at 0.
     norm = tf.sqrt(_squared_norm(tape.gradient(total, mixed)) + 1e-12)
     return tf.square(norm - 1.0)
-
-
-def choice(log_weights: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
-    """Draws a column of each row with probability proportional to its weight, int64 (batch,)."""
-    # The largest of log-weights plus Gumbel noise is a draw by the weights.
-    u = noise.uniform(seeds, log_weights.shape[1:], CHOICE_STREAM)
-    return tf.argmax(log_weights - tf.math.log(-tf.math.log(u)), 1)
 
 
 OBJECTIVES: dict[str, Callable] = {
@@ -306,17 +300,12 @@ class GAN(AdversarialModel):
     def _chosen_latents(self, seeds, labels, temperature):
         """The latents that samples decode, (batch, latent_dim)."""
         drawn = temperature * noise.normal(seeds, (self.candidates, self.latent_dim))
-        if self.candidates == 1:
-            return drawn[:, 0]
 
-        scores = tf.map_fn(
-            lambda z: self._logits(self.averaged_generator(with_labels(z, labels)), labels),
-            tf.transpose(drawn, (1, 0, 2)),
-            parallel_iterations=1,
-            fn_output_signature=tf.float32,
-        )  # (candidates, batch)
-        chosen = choice(self.selectivity * tf.transpose(scores), seeds)
-        return tf.gather(drawn, chosen, batch_dims=1)
+        def score(latents):
+            images = self.averaged_generator(with_labels(latents, labels))
+            return self._logits(images, labels)
+
+        return resampled(drawn, score, self.selectivity, seeds)
 
     def endpoints(self, temperature=1.0, num_samples=1):
         """Returns sample, latents (what sample decodes), decode and score."""

@@ -4,26 +4,24 @@ Sonderby et al., "Ladder variational autoencoders", 2016; Child, "Very deep VAEs
 autoregressive models and can outperform them on images", 2021.
 """
 
-from collections.abc import Sequence
-from typing import Any
-
 import keras
-import numpy as np
 import tensorflow as tf
 
-from tfgen import checks, distributions, layers, noise, pixels
+from tfgen import checks, distributions, layers, noise, pixels, portable
 from tfgen.models import importance, priors
-from tfgen.models.generative import GenerativeModel, with_labels
-from tfgen.models.ladder import BottomUp, Encode, TopDown
+from tfgen.models.ladder import BottomUp, Encode, TopDown, check_ladder
+from tfgen.models.pixel_decoder import PixelDecoder
+from tfgen.models.resampling import Critic, resampled
 
 __all__ = ["HierarchicalVAE"]
 
 PRIORS = ("standard_normal", "flow")
-DROPOUT_FOLD = 3  # seeds of the dropout, apart from those of the latents
+# Seeds of the dropout and of what the critic is shown, apart from those of the latents.
+DROPOUT_FOLD, CRITIC_FOLD = 3, 4
 
 
 @keras.saving.register_keras_serializable("tfgen")
-class HierarchicalVAE(GenerativeModel):
+class HierarchicalVAE(PixelDecoder):
     """Ladder VAE: the encoder reads the image bottom-up, the decoder draws it top-down.
 
         p(x, z) = p(x | z) p(z_0) prod_l p(z_l | z_<l),   p(z_l | z_<l) = N(mean_l, scale_l^2)
@@ -40,6 +38,15 @@ class HierarchicalVAE(GenerativeModel):
 
     The loss is -ELBO with `beta` and `free_bits` on the KL. With `prior="flow"` z_0 comes from a
     RealNVP instead of N(0, I) and its KL is that of a sample.
+
+    What the prior draws is not quite what images lead to. With `candidates` above 1 a critic D
+    learns to tell the decoder's states h, after the coarsest maps, of the two, and each sample
+    draws several coarse latents and keeps one, with probability proportional to exp(selectivity D):
+
+        critic = -E_q log sigmoid(D(h)) - E_p log(1 - sigmoid(D(h)))    (Aneja et al., 2021)
+
+    which is a part of the loss that moves the critic alone. `log_likelihood` is that of the prior
+    without the choice.
 
     Input of `call`: uint8 images (batch, height, width, channels); output: the reconstruction, the
     mean image as float32 grey values of the same shape in [0, 255].
@@ -70,6 +77,10 @@ class HierarchicalVAE(GenerativeModel):
         prior: str. "standard_normal" or "flow", the prior of z_0. Defaults to "standard_normal".
         prior_components: int. Coupling layers of the flow. Defaults to 8.
         prior_units: int. Width of the two hidden layers of a coupling. Defaults to 128.
+        candidates: int. Coarse latents that each sample draws to keep one of. Defaults to 1.
+        selectivity: float. How much the critic's logit weighs in that choice, at least 0.
+            Defaults to 1.
+        critic_units: int. Channels and width of the critic's layers. Defaults to 32.
         beta: float. Weight of the KL; 1 is the bound. Defaults to 1.
         kl_warmup_steps: int. Steps over which the weight of the KL grows linearly from 0 to `beta`.
             Defaults to 0.
@@ -112,6 +123,9 @@ class HierarchicalVAE(GenerativeModel):
         prior: str = "standard_normal",
         prior_components: int = 8,
         prior_units: int = 128,
+        candidates: int = 1,
+        selectivity: float = 1.0,
+        critic_units: int = 32,
         beta: float = 1.0,
         kl_warmup_steps: int = 0,
         free_bits: float = 0.0,
@@ -124,16 +138,7 @@ class HierarchicalVAE(GenerativeModel):
         distributions.check_pixel_distribution(pixel_distribution, num_levels)
         layers.check_strides(self.image_shape, filters)
         checks.one_of("prior", prior, PRIORS)
-        if not len(filters) == len(groups) == len(group_channels):
-            raise ValueError(
-                "groups and group_channels must have one entry for each of filters, "
-                f"{len(filters)}; received {tuple(groups)} and {tuple(group_channels)}."
-            )
-        if mixing is not None and len(mixing) != len(filters):
-            raise ValueError(
-                f"mixing must be None or have one entry for each of filters, {len(filters)}; "
-                f"received {tuple(mixing)}."
-            )
+        check_ladder(filters, groups, group_channels, mixing)
         checks.at_least(2 if prior == "flow" else 1, top_dim=top_dim)
         checks.at_least(
             1,
@@ -142,11 +147,13 @@ class HierarchicalVAE(GenerativeModel):
             num_mixtures=num_mixtures,
             prior_components=prior_components,
             prior_units=prior_units,
+            candidates=candidates,
+            critic_units=critic_units,
         )
         checks.at_least(
             0, groups=min(groups), num_blocks=num_blocks, kl_warmup_steps=kl_warmup_steps
         )
-        checks.finite(0, beta=beta, free_bits=free_bits)
+        checks.finite(0, beta=beta, free_bits=free_bits, selectivity=selectivity)
         checks.fraction(dropout=dropout)
         with self.own_dtype_policy():
             self._build_networks()
@@ -185,31 +192,15 @@ class HierarchicalVAE(GenerativeModel):
         self.decoder = keras.Model(
             [latents, *given] if given else latents, parameters, name="decoder"
         )
+        if self.candidates > 1:
+            self.loss_names = (*self.loss_names, "critic")
+            self._means["critic"] = keras.metrics.Mean("critic")
+            self.critic = Critic(self.critic_units, self.num_classes, name="critic")
+            self.critic(keras.Input(self.top_down.grids[0][:3], name="coarse_state"), *given)
         if self.pixel_distribution == "gaussian":
             self.log_scale = self.add_weight(name="log_scale", initializer="zeros")
 
     # Distributions ---------------------------------------------------------------------------
-
-    def pixel_likelihood(
-        self, latents: np.ndarray | tf.Tensor, *, labels: Sequence[int] | int | None = None
-    ) -> Any:
-        """Returns p(x | latents), a TFP distribution over levels; its `sample` draws pixels."""
-        from tfgen.distributions.tfp import pixel_distribution
-
-        latents = self.check_latents(latents)
-        labels = pixels.check_labels(labels, self.num_classes, latents.shape[0])
-        return pixel_distribution(
-            self.pixel_distribution,
-            self.decoder(with_labels(latents, labels)),
-            self.num_levels,
-            self.image_shape[2],
-            self._pixel_log_scale,
-        )
-
-    @property
-    def _pixel_log_scale(self):
-        """The learned log of the standard deviation of "gaussian" pixels, or None."""
-        return self.log_scale if self.pixel_distribution == "gaussian" else None
 
     def _log_pixels(self, levels, parameters):
         """log p(x | z) in nats, (batch,)."""
@@ -217,13 +208,6 @@ class HierarchicalVAE(GenerativeModel):
             self.pixel_distribution, parameters, levels, self.num_levels, self._pixel_log_scale
         )
         return tf.reduce_sum(log_probs, (1, 2, 3))
-
-    def mean_image(self, latents, labels):
-        """Returns the mean of p(x | latents), float32 grey values in [0, 255]."""
-        parameters = self.decoder(with_labels(latents, labels))
-        return distributions.mean_images(
-            self.pixel_distribution, parameters, self.num_levels, self.image_shape[2]
-        )
 
     # Objective -------------------------------------------------------------------------------
 
@@ -246,11 +230,23 @@ class HierarchicalVAE(GenerativeModel):
             if self.kl_warmup_steps:
                 step = tf.cast(self.step, tf.float32)
                 beta *= tf.minimum(step / self.kl_warmup_steps, 1.0)
-        return {
+        losses = {
             "loss": reconstruction + beta * tf.reduce_sum(counted, 1),
             "reconstruction": reconstruction,
             "kl": tf.reduce_sum(kl, 1),
         }
+        if self.candidates > 1:
+            losses["critic"] = self._critic_loss(walk["coarse_state"], labels, seeds, masks)
+            losses["loss"] += losses["critic"]
+        return losses
+
+    def _critic_loss(self, of_images, labels, seeds, masks):
+        """-log sigmoid(D(h)) - log(1 - sigmoid(D(h'))), h of images, h' of the prior: (batch,)."""
+        drawn = noise.normal(noise.fold(seeds, CRITIC_FOLD), (self.top_down.coarse_dim,))
+        of_prior = self.top_down.coarse_state(drawn, labels, masks)
+        real = self.critic(tf.stop_gradient(of_images), labels)
+        drawn = self.critic(tf.stop_gradient(of_prior), labels)
+        return portable.softplus(-real) + portable.softplus(drawn)
 
     def _masks(self, seeds):
         """Draws which channels each residual block keeps, (batch, blocks, channels)."""
@@ -259,10 +255,6 @@ class HierarchicalVAE(GenerativeModel):
         kept = tf.cast(drawn >= self.dropout, self.compute_dtype)
         return kept / (1.0 - self.dropout)
 
-    def call(self, images, labels=None, training=False):
-        """Returns the mean image, float32 (batch, height, width, channels) in [0, 255]."""
-        return self.mean_image(self.encoder(with_labels(images, labels)), labels)
-
     # Endpoints -------------------------------------------------------------------------------
 
     def endpoints(self, temperature=1.0, num_samples=1):
@@ -270,7 +262,7 @@ class HierarchicalVAE(GenerativeModel):
         images, seed, labels = (self.specs[name] for name in ("images", "seed", "labels"))
 
         def sample(seed, labels=None):
-            latents = temperature * noise.normal(seed, (self.latent_dim,))
+            latents = self._prior_sample(seed, temperature, labels)
             return {"images": self.decode_tensors(latents, labels)}
 
         def log_likelihood(images, seed, labels=None):
@@ -281,6 +273,20 @@ class HierarchicalVAE(GenerativeModel):
             "log_likelihood": (log_likelihood, images | seed | labels),
             **self.latent_endpoints(),
         }
+
+    def _prior_sample(self, seeds, temperature, labels):
+        """Turns each image's own noise into standardised latents, (batch, latent_dim)."""
+        coarse = self.top_down.coarse_dim
+        fine = self.latent_dim - coarse
+        drawn = temperature * noise.normal(seeds, (self.candidates * coarse + fine,))
+        candidates, rest = tf.split(drawn, [self.candidates * coarse, fine], 1)
+        kept = resampled(
+            tf.reshape(candidates, (-1, self.candidates, coarse)),
+            lambda latents: self.critic(self.top_down.coarse_state(latents, labels), labels),
+            self.selectivity,
+            seeds,
+        )
+        return tf.concat([kept, rest], 1)
 
     def _bound(self, images, labels, seeds, num_samples):
         """The importance-weighted bound, nats, (batch,).

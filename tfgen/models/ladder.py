@@ -9,10 +9,29 @@ import tensorflow as tf
 from tfgen import layers, portable
 from tfgen.models import priors
 
-__all__ = ["BottomUp", "Encode", "TopDown"]
+__all__ = ["BottomUp", "Composite", "Encode", "TopDown", "check_ladder", "with_class"]
 
 UNIT = math.log(math.e - 1.0)  # softplus(UNIT) = 1
 MIN_SCALE = 1e-4  # of posterior and prior, so that their logarithms stay finite
+
+
+def check_ladder(
+    filters: Sequence[int],
+    groups: Sequence[int],
+    group_channels: Sequence[int],
+    mixing: Sequence[bool] | None,
+) -> None:
+    """Raises ValueError unless all have one entry for each resolution."""
+    if not len(filters) == len(groups) == len(group_channels):
+        raise ValueError(
+            "groups and group_channels must have one entry for each of filters, "
+            f"{len(filters)}; received {tuple(groups)} and {tuple(group_channels)}."
+        )
+    if mixing is not None and len(mixing) != len(filters):
+        raise ValueError(
+            f"mixing must be None or have one entry for each of filters, {len(filters)}; "
+            f"received {tuple(mixing)}."
+        )
 
 
 class Composite(keras.layers.Layer):
@@ -204,10 +223,12 @@ class TopDown(Composite):
                 rungs.append(Group(*args, name=f"group_{stage}_{rung}"))
                 index += num_blocks
             self.groups.append(rungs)
-        self.latent_dim = self.top_dim + sum(
+        self.sizes = [  # latents of each resolution
             len(rungs) * height * width * depth
             for rungs, (height, width, _, depth) in zip(self.groups, self.grids, strict=True)
-        )
+        ]
+        self.coarse_dim = self.top_dim + self.sizes[0]
+        self.latent_dim = self.top_dim + sum(self.sizes)
         self.last = [
             ResidualBlock(filters[0], index + i, name=f"last_{i}") for i in range(num_blocks)
         ]
@@ -239,65 +260,81 @@ class TopDown(Composite):
             masks: Of the dropout, float (batch, residual blocks, channels), or None.
 
         Returns:
-            parameters; latents (batch, latent_dim); and one entry per group, (batch,) each, of kl
-            and of log_ratio, log p(eps_l) - log q(eps_l | eps_<l, x) at the drawn point.
+            parameters; latents (batch, latent_dim); coarse_state, what `coarse_state` returns for
+            them; and one entry per group, (batch,) each, of kl and of log_ratio,
+            log p(eps_l) - log q(eps_l | eps_<l, x) at the drawn point.
         """
         noises = tf.cast(drawn, tf.float32)
-        mean, scale = _mean_and_scale(self.top_posterior(self._with_class(features[-1], labels)))
+        mean, scale = _mean_and_scale(
+            self.top_posterior(with_class(features[-1], labels, self.num_classes))
+        )
         xi = noises[:, : self.top_dim]
         top = mean + scale * xi
-        latents, kl, log_ratio = [], [], []
         if self.couplings:
             eps, log_det = priors.inverse(self.couplings, top, labels)
             ratio = _log_ratio(eps, xi, scale) + log_det
-            latents.append(eps)
-            kl.append(-ratio)
+            kl = -ratio
         else:
-            ratio = _log_ratio(top, xi, scale)
-            latents.append(top)
-            kl.append(_kl(mean, scale))
-        log_ratio.append(ratio)
-        found = (latents, kl, log_ratio)
+            eps, ratio, kl = top, _log_ratio(top, xi, scale), _kl(mean, scale)
+        walk = {"features": features, "latents": [eps], "kl": [kl], "log_ratio": [ratio]}
         rest = noises[:, self.top_dim :]
-        parameters = self._descend(top, labels, (features, found), rest, masks)
-        return {
-            "parameters": parameters,
-            "latents": tf.concat(latents, 1),
-            "kl": kl,
-            "log_ratio": log_ratio,
-        }
+        walk["parameters"] = self._descend(top, labels, walk, rest, masks)
+        walk["latents"] = tf.concat(walk["latents"], 1)
+        return walk
+
+    def coarse_state(
+        self,
+        latents: tf.Tensor,
+        labels: tf.Tensor | None = None,
+        masks: tf.Tensor | None = None,
+    ) -> tf.Tensor:
+        """Returns the state after all groups of the coarsest resolution, a map.
+
+        Args:
+            latents: float32 (batch, coarse_dim), the dense group and those groups.
+            labels: int64 (batch,), or None.
+            masks: As in `infer`.
+        """
+        top, noises = latents[:, : self.top_dim], latents[:, self.top_dim :]
+        if self.couplings:
+            top = priors.forward(self.couplings, top, labels)
+        return self._stage(0, self._first_state(top, labels), noises, masks=masks)
 
     def _descend(self, top, labels, inferred, noises, masks=None):
         """From z_0 down to the pixels; `noises` is eps, or what infers it."""
-        h = self.dense(tf.cast(self._with_class(top, labels), self.compute_dtype))
-        offset = 0
-        for stage, (grow, rungs, (height, width, filters, channels)) in enumerate(
-            zip(self.grow, self.groups, self.grids, strict=True)
-        ):
-            h = grow(h)
-            if not stage:
-                h = tf.reshape(h, (-1, height, width, filters))
-            for rung in rungs:
-                size = height * width * channels
-                eps = tf.reshape(noises[:, offset : offset + size], (-1, height, width, channels))
-                offset += size
-                if inferred is not None:
-                    features, (latents, kl, log_ratio) = inferred
-                    mean, scale = rung.posterior(h, features[len(self.grow) - 1 - stage])
-                    xi = eps
-                    eps = mean + scale * xi
-                    latents.append(tf.reshape(eps, (-1, size)))
-                    kl.append(_kl(mean, scale))
-                    log_ratio.append(_log_ratio(eps, xi, scale))
-                h = rung(h, eps, masks)
+        h = self._first_state(top, labels)
+        for stage, size in enumerate(self.sizes):
+            h = self._stage(stage, h, noises[:, :size], inferred, masks)
+            noises = noises[:, size:]
+            if inferred is not None and not stage:
+                inferred["coarse_state"] = h
         for block in self.last:
             h = block(h, masks)
         return self.sub_pixel(self.to_pixels(keras.ops.elu(h)))
 
-    def _with_class(self, x, labels):
-        if self.num_classes is None:
-            return x
-        return tf.concat([x, tf.one_hot(labels, self.num_classes, dtype=x.dtype)], 1)
+    def _first_state(self, top, labels):
+        return self.dense(tf.cast(with_class(top, labels, self.num_classes), self.compute_dtype))
+
+    def _stage(self, stage, h, noises, inferred=None, masks=None):
+        """Grows h to the next resolution and takes in its groups; `noises` has theirs alone."""
+        height, width, filters, channels = self.grids[stage]
+        h = self.grow[stage](h)
+        if not stage:
+            h = tf.reshape(h, (-1, height, width, filters))
+        size = height * width * channels
+        for index, rung in enumerate(self.groups[stage]):
+            eps = noises[:, index * size : (index + 1) * size]
+            eps = tf.reshape(eps, (-1, height, width, channels))
+            if inferred is not None:
+                feature = inferred["features"][len(self.grow) - 1 - stage]
+                mean, scale = rung.posterior(h, feature)
+                xi = eps
+                eps = mean + scale * xi
+                inferred["latents"].append(tf.reshape(eps, (-1, size)))
+                inferred["kl"].append(_kl(mean, scale))
+                inferred["log_ratio"].append(_log_ratio(eps, xi, scale))
+            h = rung(h, eps, masks)
+        return h
 
 
 class Encode(Composite):
@@ -311,6 +348,13 @@ class Encode(Composite):
         features = self.bottom_up(images)
         zeros = tf.zeros((tf.shape(features[-1])[0], self.top_down.latent_dim))
         return self.top_down.infer(features, zeros, labels)["latents"]
+
+
+def with_class(x: tf.Tensor, labels: tf.Tensor | None, num_classes: int | None) -> tf.Tensor:
+    """Appends the classes, one-hot, to vectors (batch, width), if the model has any."""
+    if num_classes is None:
+        return x
+    return tf.concat([x, tf.one_hot(labels, num_classes, dtype=x.dtype)], 1)
 
 
 def _mean_and_scale(raw):

@@ -1,0 +1,50 @@
+"""What the VAEs share: a decoder from latents to the parameters of the pixel distribution."""
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfgen import distributions, pixels
+from tfgen.models.generative import GenerativeModel, Labels, with_labels
+
+__all__ = ["PixelDecoder"]
+
+
+class PixelDecoder(GenerativeModel):
+    """A model with `encoder`, `decoder` and `pixel_distribution`.
+
+    Where the distribution is "gaussian" it also has the weight `log_scale`.
+    """
+
+    def pixel_likelihood(self, latents: np.ndarray | tf.Tensor, *, labels: Labels = None) -> Any:
+        """Returns p(x | latents), a TFP distribution over levels; its `sample` draws pixels."""
+        from tfgen.distributions.tfp import pixel_distribution
+
+        latents = self.check_latents(latents)
+        labels = pixels.check_labels(labels, self.num_classes, latents.shape[0])
+        return pixel_distribution(
+            self.pixel_distribution,
+            self.decoder(with_labels(latents, labels)),
+            self.num_levels,
+            self.image_shape[2],
+            self._pixel_log_scale,
+        )
+
+    @property
+    def _pixel_log_scale(self):
+        """The learned log of the standard deviation of "gaussian" pixels, or None."""
+        return self.log_scale if self.pixel_distribution == "gaussian" else None
+
+    def mean_image(self, latents, labels):
+        """Returns the mean of p(x | latents), float32 grey values in [0, 255]."""
+        return distributions.mean_images(
+            self.pixel_distribution,
+            self.decoder(with_labels(latents, labels)),
+            self.num_levels,
+            self.image_shape[2],
+        )
+
+    def call(self, images, labels=None, training=False):
+        """Returns the mean image, float32 (batch, height, width, channels) in [0, 255]."""
+        return self.mean_image(self.encoder(with_labels(images, labels)), labels)

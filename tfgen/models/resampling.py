@@ -1,0 +1,80 @@
+"""Resampling: of several latents that are drawn, one is kept, by how real a network finds it.
+
+Azadi et al., "Discriminator rejection sampling", 2019, for GANs; Aneja et al., "A contrastive
+learning approach for training variational autoencoder priors", 2021, for priors.
+"""
+
+from collections.abc import Callable
+
+import keras
+import tensorflow as tf
+
+from tfgen import noise
+from tfgen.models.ladder import Composite, with_class
+
+__all__ = ["Critic", "choice", "resampled"]
+
+CHOICE_STREAM = 2  # of the noise that chooses
+
+
+def choice(log_weights: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
+    """Draws a column of each row with probability proportional to its weight, int64 (batch,)."""
+    # The largest of log-weights plus Gumbel noise is a draw by the weights.
+    u = noise.uniform(seeds, log_weights.shape[1:], CHOICE_STREAM)
+    return tf.argmax(log_weights - tf.math.log(-tf.math.log(u)), 1)
+
+
+def resampled(
+    drawn: tf.Tensor,
+    score: Callable[[tf.Tensor], tf.Tensor],
+    selectivity: float,
+    seeds: tf.Tensor,
+) -> tf.Tensor:
+    """Keeps one of each row's candidates, with probability proportional to exp(selectivity score).
+
+    Args:
+        drawn: float32 (batch, candidates, latent_dim).
+        score: Log of the ratio of the density wanted over the one drawn from; takes
+            (batch, latent_dim), returns (batch,).
+        selectivity: At least 0; 1 follows the ratio, 0 keeps any.
+        seeds: int64 (batch,).
+
+    Returns:
+        float32 (batch, latent_dim).
+    """
+    if drawn.shape[1] == 1:
+        return drawn[:, 0]
+    scores = tf.map_fn(
+        score,
+        tf.transpose(drawn, (1, 0, 2)),
+        parallel_iterations=1,
+        fn_output_signature=tf.float32,
+    )  # (candidates, batch)
+    chosen = choice(selectivity * tf.transpose(scores), seeds)
+    return tf.gather(drawn, chosen, batch_dims=1)
+
+
+class Critic(Composite):
+    """Tells states of the decoder that images led to from states that the prior led to.
+
+    Its output is a logit, float32 (batch,): for the best critic the log of the ratio of the two
+    densities.
+
+    Args:
+        units: Channels of its convolutions and width of its dense layer.
+        num_classes: Classes of a conditional model, or None.
+    """
+
+    def __init__(self, units: int, num_classes: int | None, **kwargs):
+        super().__init__(**kwargs)
+        self.num_classes = num_classes
+        self.conv_1 = keras.layers.Conv2D(units, 3, padding="same", name="conv_1")
+        self.conv_2 = keras.layers.Conv2D(units, 3, padding="same", name="conv_2")
+        self.flatten = keras.layers.Flatten(name="flatten")
+        self.dense = keras.layers.Dense(units, name="dense")
+        self.logit = keras.layers.Dense(1, dtype="float32", name="logit")
+
+    def call(self, h, labels=None):
+        y = self.conv_2(keras.ops.elu(self.conv_1(keras.ops.elu(h))))
+        y = with_class(self.flatten(keras.ops.elu(y)), labels, self.num_classes)
+        return self.logit(keras.ops.elu(self.dense(y)))[:, 0]
