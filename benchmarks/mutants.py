@@ -243,6 +243,20 @@ MUTANTS: dict[tuple[str, str], list[tuple[str, str]]] = {
             "recall = np.mean(_balls_around(generated, real, k) > 0)",
         ),
     ],
+    ("models/resampling.py", "test_vae.py test_gan.py -k 'critic or coarse or candidates'"): [
+        (
+            "log_weights - tf.math.log(-tf.math.log(u))",
+            "log_weights + tf.math.log(-tf.math.log(u))",
+        ),
+        ("choice(selectivity * tf.transpose(scores)", "choice(tf.transpose(scores)"),
+        ("tf.gather(drawn, chosen, batch_dims=1)", "drawn[:, 0]"),
+    ],
+    ("models/hierarchical_vae.py", "test_vae.py -k 'critic or coarse'"): [
+        ("portable.softplus(-real) + portable.softplus(drawn)", "portable.softplus(-real)"),
+        ("self.critic(tf.stop_gradient(of_images), labels)", "self.critic(of_images, labels)"),
+        ("noise.normal(noise.fold(seeds, CRITIC_FOLD)", "noise.normal(noise.fold(seeds, 0)"),
+        ("return tf.concat([kept, rest], 1)", "return tf.concat([kept, 0.9 * rest], 1)"),
+    ],
 }
 
 
