@@ -37,12 +37,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras import layers
+from peers import keras_dcgan
+from peers.keras_dcgan import LATENT_DIM, grow, shrink
 from peers.keras_fit import Timed
 
 TRIAL_SECONDS = 5.0
-LATENT_DIM = 128  # of both public recipes
-SLOPE = 0.2
-LABEL_NOISE = 0.05
 LEAST_SAMPLES = 10  # for a figure that needs neighbours and subsets
 
 
@@ -53,20 +52,6 @@ class Published(NamedTuple):
     batch_size: int
     learning_rate: float
     from_logits: bool
-
-
-def grow(filters: int) -> list[keras.Layer]:
-    return [
-        layers.Conv2DTranspose(filters, 4, strides=2, padding="same"),
-        layers.LeakyReLU(negative_slope=SLOPE),
-    ]
-
-
-def shrink(filters: int, size: int) -> list[keras.Layer]:
-    return [
-        layers.Conv2D(filters, size, strides=2, padding="same"),
-        layers.LeakyReLU(negative_slope=SLOPE),
-    ]
 
 
 def faces() -> tuple[keras.Model, keras.Model]:
@@ -90,94 +75,15 @@ def faces() -> tuple[keras.Model, keras.Model]:
     return keras.Sequential(generator), keras.Sequential(discriminator)
 
 
-def digits() -> tuple[keras.Model, keras.Model]:
-    generator = [
-        keras.Input((LATENT_DIM,)),
-        layers.Dense(7 * 7 * 128),
-        layers.LeakyReLU(negative_slope=SLOPE),
-        layers.Reshape((7, 7, 128)),
-        *grow(128),
-        *grow(128),
-        layers.Conv2D(1, 7, padding="same", activation="sigmoid"),
-    ]
-    discriminator = [
-        keras.Input((28, 28, 1)),
-        *shrink(64, 3),
-        *shrink(128, 3),
-        layers.GlobalMaxPooling2D(),
-        layers.Dense(1),
-    ]
-    return keras.Sequential(generator), keras.Sequential(discriminator)
-
-
 PUBLISHED = {
     "faces": Published(faces, batch_size=32, learning_rate=1e-4, from_logits=False),
-    "digits": Published(digits, batch_size=64, learning_rate=3e-4, from_logits=True),
+    "digits": Published(
+        keras_dcgan.digits,
+        keras_dcgan.BATCH_SIZE,
+        keras_dcgan.LEARNING_RATE,
+        from_logits=True,
+    ),
 }
-
-
-class PublicGAN(keras.Model):
-    """The public training step: float images in [0, 1]; generated ones are class 1, real ones 0.
-
-    The discriminator's targets are raised by uniform noise in [0, 0.05); the generator's are those
-    of real images, without noise.
-    """
-
-    def __init__(self, published: Published, seed: int):
-        super().__init__()
-        self.generator, self.discriminator = published.networks()
-        self.cross_entropy = keras.losses.BinaryCrossentropy(published.from_logits)
-        self.discriminator_loss = keras.metrics.Mean("discriminator_loss")
-        self.generator_loss = keras.metrics.Mean("generator_loss")
-        self.noise = keras.random.SeedGenerator(seed)
-        self.compile(keras.optimizers.Adam(published.learning_rate))
-        self.discriminator_optimizer = keras.optimizers.Adam(published.learning_rate)
-        for optimizer, network in self.optimizers:
-            optimizer.build(network.trainable_variables)
-
-    @property
-    def optimizers(self):
-        """The two optimizers, each with its network."""
-        return (
-            (self.optimizer, self.generator),
-            (self.discriminator_optimizer, self.discriminator),
-        )
-
-    @property
-    def metrics(self):
-        return [self.discriminator_loss, self.generator_loss]
-
-    def train_step(self, images):
-        count = tf.shape(images)[0]
-        generated = self.generator(self._latents(count))
-        targets = tf.concat([tf.ones((count, 1)), tf.zeros((count, 1))], 0)
-        targets += LABEL_NOISE * keras.random.uniform((2 * count, 1), seed=self.noise)
-        with tf.GradientTape() as tape:
-            judged = self.discriminator(tf.concat([generated, images], 0))
-            discriminator_loss = self.cross_entropy(targets, judged)
-        self._descend(tape, discriminator_loss, *self.optimizers[1])
-        latents = self._latents(count)
-        with tf.GradientTape() as tape:
-            judged = self.discriminator(self.generator(latents))
-            generator_loss = self.cross_entropy(tf.zeros((count, 1)), judged)
-        self._descend(tape, generator_loss, *self.optimizers[0])
-        self.discriminator_loss.update_state(discriminator_loss)
-        self.generator_loss.update_state(generator_loss)
-        return {metric.name: metric.result() for metric in self.metrics}
-
-    def _latents(self, count):
-        return keras.random.normal((count, LATENT_DIM), seed=self.noise)
-
-    @staticmethod
-    def _descend(tape, loss, optimizer, network) -> None:
-        gradients = tape.gradient(loss, network.trainable_variables)
-        optimizer.apply(gradients, network.trainable_variables)
-
-    def sample(self, count: int) -> np.ndarray:
-        """Returns uint8 images of the same latents at each call."""
-        latents = keras.random.normal((count, LATENT_DIM), seed=0)
-        pixels = self.generator.predict(latents, batch_size=500, verbose=0)
-        return np.rint(255.0 * pixels).astype(np.uint8)
 
 
 def our_side(recipe, images: tf.Tensor) -> Timed:
@@ -199,7 +105,10 @@ def public_side(name: str, recipe, images: tf.Tensor) -> Timed:
     # Epochs without end: the clock stops it.
     order = dataclasses.replace(recipe, batch_size=published.batch_size, epochs=10**6, max_shift=0)
     keras.utils.set_random_seed(recipe.seed)
-    model, split = PublicGAN(published, recipe.seed), data.Arrays(images, None)
+    model = keras_dcgan.PublicGAN(
+        published.networks(), published.learning_rate, published.from_logits, recipe.seed
+    )
+    split = data.Arrays(images, None)
 
     def batches(step):
         return training.train_batches(order, split, False, step).map(
@@ -287,7 +196,10 @@ def main() -> int:
     sides = {"ours": ours} | rivals
     samples = {
         "ours": ours.model.sample(num_samples, seed=0, batch_size=500),
-        **{name: rival.model.sample(num_samples) for name, rival in rivals.items()},
+        **{
+            name: keras_dcgan.drawn(rival.model.generator, num_samples)
+            for name, rival in rivals.items()
+        },
     }
     figures = {"train images": against(real, judge.features(train[:num_samples]))}
     for name, side in sides.items():

@@ -1,15 +1,35 @@
-"""benchmarks/peers/: the scripts, the judge, the table."""
+"""benchmarks/peers/: the scripts, the judge, the table, the chart."""
 
 import ast
+import io
+import json
 import sys
+import threading
+import urllib.request
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 FOLDER = BENCHMARKS / "peers"
-SHARED = {"__init__", "contract", "keras_fit", "run"}
+SHARED = {"__init__", "by_hand", "contract", "keras_fit", "report", "run"}
+FIGURES = {
+    "frechet": 2.0,
+    "nats": 80.0,
+    "images_per_second": 5.0,
+    "cpu_seconds": 3.0,
+    "seconds_1000": 1.0,
+    "seconds_1": 0.5,
+    "estimated": True,
+    "peak_megabytes": 9.0,
+    "parameters": 7,
+    "lines": 60,
+    "load_before": 0.1,
+    "load_after": 0.2,
+    "versions": {"numpy": "1", "python": "3"},
+}
 
 
 @pytest.fixture
@@ -26,12 +46,56 @@ def test_every_script_keeps_the_contract(run):
     scripts = {path.stem for path in FOLDER.glob("*.py")} - SHARED
     assert scripts == {peer.script for peer in run.PEERS.values()} | {"ours"}
     for name in scripts:
-        tree = ast.parse((FOLDER / f"{name}.py").read_text())
+        text = (FOLDER / f"{name}.py").read_text()
+        tree = ast.parse(text)
         assert ast.get_docstring(tree), name
-        assert "build" in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+        functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+        added = text[: text.index(run.report.ADDED)].count("\n") + 1
+        assert functions["build"].lineno > added, name
+        assert functions.get("serve", functions.get("train_and_serve")).lineno < added, name
     for peer in run.PEERS.values():
         assert (BENCHMARKS.parent / "zoo" / peer.recipe / "recipe.json").is_file()
         assert all("==" in package for package in run.ENVIRONMENTS[peer.environment])
+
+
+def test_ours_comes_once_after_the_first_peer_that_is_held_against_it(run):
+    runs = run.runs_of(["pythae_vae", "keras_vae", "pythae_iwae"])
+    assert [one.label for one in runs] == [
+        *("pythae_vae", "ours: vae_binarized_mnist"),
+        *("keras_vae", "ours: vae_2d_mnist", "pythae_iwae"),
+    ]
+    assert [one.environment for one in runs] == ["pythae", None, "keras", None, "pythae"]
+    for peer in run.PEERS.values():  # one recipe is trained on one data set
+        others = {other.data for other in run.PEERS.values() if other.recipe == peer.recipe}
+        assert others == {peer.data}
+
+
+def test_lines_are_those_that_hold_code(run, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        '"""Two\nlines."""\n\nimport a\nimport b\nfrom peers import contract\n\n# remark\n'
+        'def f():\n    """One."""\n    return (\n        a\n    )\n\n'
+        f"{run.report.ADDED}\n\ndef build():\n    return b, contract\n"
+    )
+    assert run.report.code_lines(script) == 5
+    by_hand = run.report.code_lines(FOLDER / "by_hand.py")
+    assert by_hand > 10
+    assert run.report.user_lines("keras_vae") > 30 + by_hand
+    assert 5 < run.report.user_lines("ours") < 30
+
+
+def test_the_server_by_hand_answers(run):
+    from peers import by_hand
+
+    server = by_hand.server(lambda number: np.full((number, 28, 28, 1), 7, np.uint8), 0)
+    thread = threading.Thread(target=server.handle_request)
+    thread.start()
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}/?n=3") as answer:
+        images = np.load(io.BytesIO(answer.read()))
+    thread.join()
+    server.server_close()
+    assert images.shape == (3, 28, 28, 1)
+    assert (images == 7).all()
 
 
 def test_the_judge_tells_noise_from_real_images(run):
@@ -41,29 +105,108 @@ def test_the_judge_tells_noise_from_real_images(run):
     assert run.frechet_ratio(train + 1.0, train, test, np.asarray) > 10
 
 
+def test_a_side_is_measured_and_its_saved_model_draws(run, tmp_path):
+    from peers import contract
+
+    images = np.zeros((600, 28, 28, 1), np.uint8)
+    data = contract.Data(images, np.zeros(600, np.int64), images)
+    seen = []
+
+    def train(seconds):
+        for number in contract.ticks(seconds):
+            seen.append(number)
+        return 8 * (number + 1)
+
+    side = contract.Side(
+        train=train,
+        sample=lambda number: images[:number],
+        save=lambda folder: np.save(folder / "model.npy", images[:9]),
+        reload=lambda folder: lambda number: np.load(folder / "model.npy")[:number],
+        parameters=3,
+        packages=(),
+        nats=lambda held_out: float(len(held_out)),
+        nats_kind="exact",
+    )
+    given = contract.parser("").parse_args(["data", "folder", "--minutes", "0.0001"])
+    samples, figures = contract.measure(side, data, given)
+    assert len(samples) == figures["num_samples"] == contract.NUM_SAMPLES
+    assert seen[0] == 0
+    assert figures["images"] >= 8
+    assert figures["nats"] == contract.NUM_TEST
+    assert figures["saved_megabytes"] > 0.007
+    side.reload = lambda folder: lambda number: np.zeros((1, 2))
+    with pytest.raises(ValueError, match="does not draw images"):
+        contract.kept(side, draw=True)
+
+
 def test_the_table_stands_between_its_markers(run, tmp_path):
-    page = tmp_path / "page.md"
-    page.write_text(f"before\n{run.BEGIN}\nold\n{run.END}\nafter\n")
-    figures = {
-        "frechet": 2.0,
-        "nats": 80.0,
-        "images_per_second": 5.0,
-        "cpu_seconds": 3.0,
-        "seconds_1000": 1.0,
-        "seconds_1": 0.5,
-        "estimated": True,
-        "peak_megabytes": 9.0,
-        "parameters": 7,
-        "load_before": 0.1,
-        "load_after": 0.2,
-    }
+    report, page = run.report, tmp_path / "page.md"
+    page.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
     for _ in range(2):
-        run.write_table(page, [run.row("peer", figures)], "caption")
+        report.write_table(page, [report.row("peer", FIGURES)], "caption", ["after the table"])
     text = page.read_text()
     assert text.startswith("before\n")
     assert text.endswith("\nafter\n")
     assert "old" not in text
-    assert text.count("| peer | 2.0 | 80.0 | 5 | 3 | about 1 | about 0.5 |") == 1
+    assert text.count("| peer | 2.0 | 80.0 | 5 | 3 | about 1 | about 0.5 | 9 | 7 | 60 |") == 1
+    assert text.count("after the table") == 1
     page.write_text("no markers")
     with pytest.raises(SystemExit, match="once each"):
-        run.write_table(page, [], "caption")
+        report.write_table(page, [], "caption")
+
+
+def test_a_comparison_says_who_is_ahead_in_what(run):
+    faster = FIGURES | {"images_per_second": 9.0, "frechet": 3.0}
+    assert run.report.comparison("peer", faster, "ours: recipe", FIGURES) == (
+        "- `peer` and `ours: recipe`: `peer` is ahead in images/s (9 against 5); "
+        "`ours: recipe` is ahead in Frechet ratio (2 against 3)."
+    )
+    lacking = {"frechet": None, "images_per_second": 5.0}
+    assert "nothing to compare" in run.report.comparison("peer", lacking, "ours", lacking)
+
+
+def test_finished_sides_become_a_page_without_any_training(run, tmp_path, monkeypatch):
+    from tfgen import zoo
+
+    for minutes in (1, 3):
+        for one in run.runs_of(["keras_vae", "pythae_vae"]):
+            folder = tmp_path / "out" / f"{minutes}_minutes" / one.folder
+            folder.mkdir(parents=True)
+            found = FIGURES | {"frechet": 10.0 / minutes, "images_per_second": len(one.label)}
+            (folder / "figures.json").write_text(json.dumps(found))
+    page = tmp_path / "page.md"
+    page.write_text(f"{run.report.BEGIN}\n{run.report.END}\n")
+    monkeypatch.setattr(zoo, "load_evaluator", lambda name: type("Judge", (), {"features": None}))
+    monkeypatch.setattr(run, "interpreter", lambda *given: pytest.fail("a process was started"))
+    command = ["run.py", "--minutes", "1", "3", "--only", "keras_vae", "pythae_vae"]
+    command += ["--out", str(tmp_path / "out"), "--environments", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", [*command, "--write", str(page)])
+    assert run.main() == 0
+    text = page.read_text()
+    assert text.count("| keras_vae | 3.3 |") == 1
+    assert text.count("| ours: vae_binarized_mnist | 3.3 |") == 1
+    assert "`ours: vae_2d_mnist` is ahead in images/s (18 against 9)" in text
+    with Image.open(tmp_path / "drawings" / "peers.png") as chart:
+        assert chart.size[0] > 800
+
+
+def test_a_side_that_fails_is_left_out(run, tmp_path, monkeypatch, capsys):
+    from tfgen import zoo
+
+    python = tmp_path / "env" / "keras" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text("#!/bin/sh\nexit 3\n")
+    python.chmod(0o755)
+    folder = tmp_path / "3_minutes" / "ours_vae_2d_mnist"
+    folder.mkdir(parents=True)
+    (folder / "figures.json").write_text(json.dumps(FIGURES))
+    (tmp_path / "mnist.npz").write_bytes(b"")
+    monkeypatch.setattr(zoo, "load_evaluator", lambda name: type("Judge", (), {"features": None}))
+    command = ["run.py", "--only", "keras_vae", "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", [*command, "--environments", str(tmp_path / "env")])
+    assert run.main() == 1
+    printed = capsys.readouterr()
+    assert "FAILED: keras_vae (3 minutes)" in printed.out
+    assert "ours: vae_2d_mnist" in printed.out
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--finished"])
+    assert run.main() == 0

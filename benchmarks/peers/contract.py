@@ -12,7 +12,8 @@ writes into FOLDER:
                   and none where not even one batch would be drawn within them
     figures.json  what `measure` returns
 
-This file needs numpy only, since each environment has it.
+What stands above the line `# What the comparison adds` is what a user would write as well: run.py
+counts its lines. This file needs numpy only, since each environment has it.
 
 How it measures:
 - One training step comes before the clock, so building and compiling do not count. Training ends
@@ -20,6 +21,7 @@ How it measures:
 - `seconds for 1,000`: the batches after the first, in which functions are traced; a side that is
   drawn pixel by pixel and would not finish gets the time of one pass through its network at this
   batch size times the number of passes.
+- The model is saved and loaded again after all of that, which is not in the peak.
 - Peak memory is that of the process and includes the packages and the data.
 """
 
@@ -30,8 +32,9 @@ import os
 import platform
 import resource
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -41,6 +44,7 @@ import numpy as np
 NUM_SAMPLES = 2000
 SAMPLING_SECONDS = 120.0
 NUM_TEST = 500  # test images for nats
+SHORT = 5.0  # seconds
 
 
 class Data(NamedTuple):
@@ -62,6 +66,8 @@ class Side:
     Args:
         train: Trains for some seconds, at least one step, and returns the images seen.
         sample: A number -> that many uint8 images (number, 28, 28, 1).
+        save: A folder -> nothing; writes what `reload` needs.
+        reload: That folder -> a function as `sample`.
         parameters: How many numbers train.
         packages: Those whose versions belong to the result.
         batch: Images per call of `sample`.
@@ -74,6 +80,8 @@ class Side:
 
     train: Callable[[float], int]
     sample: Callable[[int], np.ndarray]
+    save: Callable[[Path], object]
+    reload: Callable[[Path], Callable[[int], np.ndarray]]
     parameters: int
     packages: tuple[str, ...]
     batch: int = 500
@@ -104,6 +112,14 @@ def timed(work: Callable[[], object]) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
+
+
+def ticks(seconds: float) -> Iterator[int]:
+    """Yields 0, 1, ... until the time is over, at least once."""
+    end, number = time.perf_counter() + seconds, 0
+    while number == 0 or time.perf_counter() < end:
+        yield number
+        number += 1
 
 
 def trained(side: Side, seconds: float) -> dict[str, float]:
@@ -148,6 +164,20 @@ def drawn(side: Side, num_samples: int, limit: float) -> tuple[np.ndarray, dict[
     }
 
 
+def kept(side: Side, draw: bool) -> dict[str, float]:
+    """Saves the model and loads it again, and draws from the loaded one if that is not slow."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        side.save(folder)
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        start = time.perf_counter()
+        sample = side.reload(folder)
+        taken = time.perf_counter() - start
+        if draw and sample(2).shape != (2, 28, 28, 1):
+            raise ValueError("what was loaded does not draw images as it did before")
+    return {"saved_megabytes": size / 1e6, "reload_seconds": taken}
+
+
 def measure(side: Side, data: Data, given: argparse.Namespace) -> tuple[np.ndarray, dict]:
     """Trains and draws, and returns the samples and all figures."""
     figures: dict = {"minutes": given.minutes, "parameters": int(side.parameters)}
@@ -161,6 +191,7 @@ def measure(side: Side, data: Data, given: argparse.Namespace) -> tuple[np.ndarr
         figures["nats"] = float(side.nats(held_out))
         figures |= {"nats_kind": side.nats_kind, "nats_images": len(held_out)}
     figures["peak_megabytes"] = peak_megabytes()
+    figures |= kept(side, draw=cost["seconds_1"] < SHORT)
     names = ("numpy", *side.packages)
     figures["versions"] = {"python": platform.python_version(), **{n: version(n) for n in names}}
     return samples, figures
@@ -183,6 +214,13 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     return made
 
 
+def write(folder: Path, figures: dict) -> None:
+    """Writes figures.json whole or not at all: a folder that has it is finished."""
+    unfinished = folder / "figures.json.part"
+    unfinished.write_text(json.dumps(figures, indent=2) + "\n")
+    unfinished.replace(folder / "figures.json")
+
+
 def main(description: str | None, build: Callable[..., Side]) -> None:
     """Runs a side from the command line."""
     given = parser(description).parse_args()
@@ -191,8 +229,5 @@ def main(description: str | None, build: Callable[..., Side]) -> None:
     samples, figures = measure(side, data, given)
     given.folder.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(given.folder / "samples.npz", images=samples)
-    # Last, and whole or not at all: a folder that has it is finished.
-    unfinished = given.folder / "figures.json.part"
-    unfinished.write_text(json.dumps(figures, indent=2) + "\n")
-    unfinished.replace(given.folder / "figures.json")
+    write(given.folder, figures)
     print(json.dumps(figures, indent=2))

@@ -6,12 +6,14 @@ split only. Its samples are the decoder's means, which is what the example shows
 likelihood of grey images, so it has no nats.
 """
 
+from pathlib import Path
+
 import keras
 import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from peers import contract, keras_fit
+from peers import by_hand, contract, keras_fit
 
 LATENT_DIM = 2
 BATCH_SIZE = 128
@@ -56,20 +58,33 @@ class VAE(keras.Model):
         return {"loss": loss}
 
 
+def drawn(decoder, number: int) -> np.ndarray:
+    latents = keras.random.normal((number, LATENT_DIM))
+    pixels = decoder.predict(latents, batch_size=500, verbose=0)
+    return np.rint(255.0 * pixels).astype(np.uint8)
+
+
+def reload(folder: Path):
+    decoder = keras.models.load_model(folder / "decoder.keras")
+    return lambda number: drawn(decoder, number)
+
+
+def serve(folder: Path) -> None:
+    by_hand.serve(reload(folder))
+
+
+# What the comparison adds
+
+
 def build(data: contract.Data, given) -> contract.Side:
     keras.utils.set_random_seed(given.seed)
     model, images = VAE(given.seed), data.x_train.astype(np.float32) / 255.0
     model.compile(keras.optimizers.Adam())
-    rng = np.random.default_rng(given.seed)
-
-    def sample(number: int) -> np.ndarray:
-        latents = rng.normal(size=(number, LATENT_DIM)).astype(np.float32)
-        pixels = model.decoder.predict(latents, batch_size=500, verbose=0)
-        return np.rint(255.0 * pixels).astype(np.uint8)
-
     return contract.Side(
         train=lambda seconds: keras_fit.fit_for(model, seconds, BATCH_SIZE, images),
-        sample=sample,
+        sample=lambda number: drawn(model.decoder, number),
+        save=lambda folder: model.decoder.save(folder / "decoder.keras"),
+        reload=reload,
         parameters=model.encoder.count_params() + model.decoder.count_params(),
         packages=("keras", "tensorflow"),
     )

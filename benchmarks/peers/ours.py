@@ -6,10 +6,28 @@ the KL's weight then end with them, in the proportions of the recipe. The rest i
 
 import dataclasses
 import itertools
+import subprocess
+from pathlib import Path
 
 import numpy as np
+import tensorflow as tf
 
+import tfgen
 from peers import contract, keras_fit
+from tfgen import data as tfgen_data
+from tfgen import training, zoo
+
+
+def train_and_serve(name: str, folder: Path) -> None:
+    model = training.train(zoo.load_recipe(name), folder / "run")
+    model.save_to_preset(folder / "model")
+    model = tfgen.load(folder / "model")
+    model.sample(16)
+    model.export(folder / "served" / "model")
+    subprocess.run(["tfgen", "serve", "--models", str(folder / "served")], check=True)
+
+
+# What the comparison adds
 
 TRIAL_SECONDS = 5.0
 IMPORTANCE_SAMPLES = 100
@@ -31,11 +49,6 @@ def fitted(recipe, steps: int, per_epoch: int):
 
 
 def build(data: contract.Data, given) -> contract.Side:
-    import tensorflow as tf
-
-    from tfgen import data as tfgen_data
-    from tfgen import training, zoo
-
     recipe = dataclasses.replace(zoo.load_recipe(given.variant), seed=given.seed, stages=[])
     labelled = recipe.model.get("num_classes") is not None
     labels = tf.constant(data.y_train, tf.int64) if labelled else None
@@ -56,6 +69,7 @@ def build(data: contract.Data, given) -> contract.Side:
     trial = timed(10**6)
     trial.train(seconds=TRIAL_SECONDS)
     total = max(2, round(60.0 * given.minutes * trial.steps / trial.seconds))
+    del trial
     side = timed(total)
     model = side.model
     averages = [training.AveragedWeights(recipe.ema_momentum)] if recipe.ema_momentum else []
@@ -68,13 +82,19 @@ def build(data: contract.Data, given) -> contract.Side:
 
     seeds = itertools.count(given.seed)  # each image has its own
 
-    def sample(number: int) -> np.ndarray:
-        classes = np.arange(number) % model.num_classes if labelled else None
-        return model.sample(number, labels=classes, seed=list(itertools.islice(seeds, number)))
+    def draws(drawing):
+        def sample(number: int) -> np.ndarray:
+            classes = np.arange(number) % drawing.num_classes if labelled else None
+            images = list(itertools.islice(seeds, number))
+            return drawing.sample(number, labels=classes, seed=images)
+
+        return sample
 
     exact = model.likelihood == "exact"
     kind = "exact" if exact else f"importance-weighted bound, {IMPORTANCE_SAMPLES} samples"
-    has_nats = model.likelihood != "none" and not labelled
+    # Densities of greys differ by the model, probabilities of levels do not.
+    discrete = recipe.model.get("pixel_distribution") != "gaussian"
+    has_nats = model.likelihood != "none" and discrete and not labelled
 
     def nats(held_out: np.ndarray) -> float:
         options = {} if exact else {"num_samples": IMPORTANCE_SAMPLES, "seed": 0}
@@ -82,7 +102,9 @@ def build(data: contract.Data, given) -> contract.Side:
 
     return contract.Side(
         train=train,
-        sample=sample,
+        sample=draws(model),
+        save=model.save_to_preset,
+        reload=lambda folder: draws(zoo.load(folder)),
         parameters=sum(int(np.prod(v.shape)) for v in model.trainable_variables),
         packages=("keras", "tensorflow"),
         nats=nats if has_nats else None,

@@ -6,9 +6,11 @@ drawn from it, and nats are the package's own importance-weighted bound; on grey
 the squared error and samples are the decoder's means.
 """
 
+import contextlib
 import logging
 import tempfile
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,10 +19,57 @@ from pythae.pipelines import TrainingPipeline
 from pythae.trainers import BaseTrainerConfig
 from pythae.trainers.training_callbacks import TrainingCallback
 
-from peers import contract
+from peers import by_hand, contract
 
 BATCH_SIZE = 200
 IMPORTANCE_SAMPLES = 100
+
+
+def made(name: str, loss: str):
+    config = getattr(models, f"{name}Config")
+    return getattr(models, name)(
+        config(input_dim=(1, 28, 28), latent_dim=10, reconstruction_loss=loss)
+    )
+
+
+def fit(model, images: np.ndarray, folder: str, callbacks: list) -> None:
+    training = BaseTrainerConfig(
+        output_dir=folder,
+        num_epochs=10**6,
+        learning_rate=1e-3,
+        per_device_train_batch_size=BATCH_SIZE,
+        optimizer_cls="AdamW",
+        optimizer_params={"weight_decay": 0.05, "betas": (0.91, 0.995)},
+        no_cuda=True,
+    )
+    TrainingPipeline(model=model, training_config=training)(
+        train_data=as_floats(images), callbacks=callbacks
+    )
+
+
+def drawn(model, number: int) -> np.ndarray:
+    model.eval()
+    sampler = samplers.VAMPSampler if model.model_name == "VAMP" else samplers.NormalSampler
+    means = sampler(model).sample(num_samples=number).detach()
+    binary = model.model_config.reconstruction_loss == "bce"
+    pixels = torch.bernoulli(means) if binary else means
+    return np.rint(255.0 * pixels.numpy().transpose(0, 2, 3, 1)).astype(np.uint8)
+
+
+def as_floats(images: np.ndarray) -> np.ndarray:
+    return images.transpose(0, 3, 1, 2).astype(np.float32) / 255.0
+
+
+def reload(folder: Path):
+    model = models.AutoModel.load_from_folder(str(folder))
+    return lambda number: drawn(model, number)
+
+
+def serve(folder: Path) -> None:
+    by_hand.serve(reload(folder))
+
+
+# What the comparison adds
 
 
 class OverError(Exception):
@@ -40,56 +89,29 @@ class Clock(TrainingCallback):
 def build(data: contract.Data, given) -> contract.Side:
     logging.disable(logging.INFO)
     torch.manual_seed(given.seed)
-    name = given.variant or "VAE"
-    loss = "bce" if data.is_binary else "mse"
-    config = getattr(models, f"{name}Config")(
-        input_dim=(1, 28, 28), latent_dim=10, reconstruction_loss=loss
-    )
-    model = getattr(models, name)(config)
-    images = as_floats(data.x_train)
-    sampler = samplers.VAMPSampler if name == "VAMP" else samplers.NormalSampler
+    model = made(given.variant or "VAE", "bce" if data.is_binary else "mse")
 
     def train(seconds: float) -> int:
         clock = Clock(seconds)
-        with tempfile.TemporaryDirectory() as folder:
-            training = BaseTrainerConfig(
-                output_dir=folder,
-                num_epochs=10**6,
-                learning_rate=1e-3,
-                per_device_train_batch_size=BATCH_SIZE,
-                optimizer_cls="AdamW",
-                optimizer_params={"weight_decay": 0.05, "betas": (0.91, 0.995)},
-                no_cuda=True,
-            )
-            try:
-                TrainingPipeline(model=model, training_config=training)(
-                    train_data=images, callbacks=[clock]
-                )
-            except OverError:
-                model.eval()
+        with tempfile.TemporaryDirectory() as folder, contextlib.suppress(OverError):
+            fit(model, data.x_train, folder, [clock])
         return clock.steps * BATCH_SIZE
 
-    def sample(number: int) -> np.ndarray:
-        means = sampler(model).sample(num_samples=number).detach()
-        pixels = torch.bernoulli(means) if data.is_binary else means
-        return np.rint(255.0 * pixels.numpy().transpose(0, 2, 3, 1)).astype(np.uint8)
-
     def nats(held_out: np.ndarray) -> float:
+        model.eval()
         with torch.no_grad():
             return -float(model.get_nll(torch.tensor(as_floats(held_out)), IMPORTANCE_SAMPLES))
 
     return contract.Side(
         train=train,
-        sample=sample,
+        sample=lambda number: drawn(model, number),
+        save=lambda folder: model.save(str(folder)),
+        reload=reload,
         parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
         packages=("torch", "pythae"),
         nats=nats if data.is_binary else None,
         nats_kind=f"importance-weighted bound, {IMPORTANCE_SAMPLES} samples",
     )
-
-
-def as_floats(images: np.ndarray) -> np.ndarray:
-    return images.transpose(0, 3, 1, 2).astype(np.float32) / 255.0
 
 
 if __name__ == "__main__":

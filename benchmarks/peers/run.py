@@ -4,19 +4,32 @@
         [--write docs/benchmarks.md]
 
 Each peer is a script of this folder in an environment of its own, made here with pinned versions;
-ours is tfgen in the running environment. The sides run one after the other, on the same images,
-with the same settings of the allocator (`contract.py` says what is measured, and how). A finished
-side stays in --out, so a run that was cut off goes on. The judge is the Frechet distance of
+ours is tfgen in the running environment. The sides run one after the other, a peer and then the
+recipe it is held against, on the same images, with the same settings of the allocator
+(`contract.py` says what is measured, and how). The judge is the Frechet distance of
 `sample_quality` on classifier_mnist: samples against as many test images, over the distance of
 train images.
+
+Each side's result goes to --out as soon as it is there. The same command again goes on where it was
+cut off and skips what is finished; delete a side's folder to measure it again. A side that fails is
+told, left out, and makes the exit code 1. --finished trains nothing and reports what is there.
+
+Several --minutes train each side once for each of them; the table is that of the last number and
+the chart shows all that --out holds, so the numbers may also come one after the other. --write puts
+both into a page; the chart goes next to it, into drawings/peers.png.
+
+A side takes its minutes, half a minute to start and compile, at most --sampling-seconds for its
+samples, and up to two minutes for nats; with all sides that is about 18 times (minutes + 1.5).
 """
 
+import argparse
 import datetime
 import json
 import os
 import platform
 import subprocess
 import sys
+import time
 import venv
 from pathlib import Path
 from typing import NamedTuple
@@ -28,18 +41,19 @@ sys.path.insert(0, str(HERE.parent))
 
 import common  # noqa: E402
 
-from peers import contract  # noqa: E402
+from peers import contract, report  # noqa: E402
 
 ENVIRONMENTS = {
-    "keras": ("tensorflow==2.21.0", "keras==3.15.1", "numpy==2.4.6"),
+    "keras": (
+        *("tensorflow==2.21.0", "keras==3.15.1", "tf-keras==2.21.0"),
+        *("tensorflow-probability==0.25.0", "numpy==2.4.6"),
+    ),
     "pythae": ("torch==2.13.0", "numpy==2.4.6", "pythae==0.1.2"),
+    "diffusers": ("torch==2.13.0", "numpy==2.4.6", "diffusers==0.42.1"),
+    "torch": ("torch==2.13.0", "numpy==2.4.6"),
 }
-BEGIN, END = "<!-- peers: begin -->", "<!-- peers: end -->"
-HEADER = (
-    *("side", "Frechet / real images", "nats", "images/s", "CPU s", "1,000 samples, s"),
-    *("one sample, s", "peak MB", "parameters", "load"),
-)
 LEAST_SAMPLES = 500  # for a Frechet distance
+SPARE_SECONDS = 3600.0  # for all that is neither training nor drawing
 
 
 class Peer(NamedTuple):
@@ -54,14 +68,52 @@ class Peer(NamedTuple):
 
 PEERS = {
     "keras_vae": Peer("keras_vae", "", "keras", "mnist", "vae_2d_mnist"),
+    "keras_dcgan": Peer("keras_dcgan", "", "keras", "mnist", "gan_mnist"),
+    "diffusers_ddpm": Peer("diffusers_ddpm", "", "diffusers", "mnist", "gan_mnist"),
+    "keras_wgan_gp": Peer("keras_wgan_gp", "", "keras", "mnist", "wgan_gp_mnist"),
+    "keras_cgan": Peer("keras_cgan", "", "keras", "mnist", "cgan_mnist"),
     "pythae_vae": Peer("pythae_vae", "VAE", "pythae", "binarized_mnist", "vae_binarized_mnist"),
     "pythae_iwae": Peer("pythae_vae", "IWAE", "pythae", "binarized_mnist", "vae_binarized_mnist"),
     "pythae_vamp": Peer("pythae_vae", "VAMP", "pythae", "binarized_mnist", "vae_binarized_mnist"),
+    "torch_pixelcnn": Peer(
+        "torch_pixelcnn", "", "torch", "binarized_mnist", "pixelcnn_binarized_mnist"
+    ),
+    "keras_pixelcnn": Peer(
+        "keras_pixelcnn", "", "keras", "binarized_mnist", "pixelcnn_binarized_mnist"
+    ),
+    "tfd_pixelcnn": Peer("tfd_pixelcnn", "", "keras", "mnist", "pixelcnn_mnist"),
 }
 
 
-def interpreter(folder: Path, name: str) -> Path:
+class Run(NamedTuple):
+    """One training of one side: its name in the table and what makes it."""
+
+    label: str
+    script: str
+    variant: str
+    environment: str | None  # None is the running one
+    data: str
+
+    @property
+    def folder(self) -> str:
+        return self.label.replace(": ", "_")
+
+
+def runs_of(names: list[str]) -> list[Run]:
+    """Returns each peer and, after the first that is held against it, our recipe."""
+    runs = {}
+    for name in names:
+        peer = PEERS[name]
+        ours = f"{report.OURS}{peer.recipe}"
+        runs[name] = Run(name, peer.script, peer.variant, peer.environment, peer.data)
+        runs.setdefault(ours, Run(ours, "ours", peer.recipe, None, peer.data))
+    return list(runs.values())
+
+
+def interpreter(folder: Path, name: str | None) -> Path:
     """Returns the Python of an environment, which is made if it is not there."""
+    if name is None:
+        return Path(sys.executable)
     python = folder / name / "bin" / "python"
     if not python.exists():
         venv.create(folder / name, with_pip=True)
@@ -85,10 +137,11 @@ def images_of(name: str, out: Path) -> Path:
     return path
 
 
-def run_side(python: Path, script: str, variant: str, data: Path, folder: Path, minutes: float):
-    """Runs a side unless its folder says that it is finished."""
+def carry_out(run: Run, folder: Path, minutes: float, given: argparse.Namespace) -> bool:
+    """Trains a side unless its folder says that it is finished; returns whether it is then."""
     if (folder / "figures.json").exists():
-        return
+        return True
+    python, data = interpreter(given.environments, run.environment), images_of(run.data, given.out)
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join((str(HERE.parent), str(HERE.parents[1]))),
         "CUDA_VISIBLE_DEVICES": "",
@@ -97,9 +150,26 @@ def run_side(python: Path, script: str, variant: str, data: Path, folder: Path, 
         "MALLOC_TRIM_THRESHOLD_": "2147483647",
         "MALLOC_TOP_PAD_": "268435456",
     }
-    options = ("--minutes", str(minutes), "--variant", variant)
-    command = (python, "-m", f"peers.{script}", data.resolve(), folder.resolve(), *options)
-    subprocess.run(list(map(str, command)), check=True, env=environment, cwd=HERE.parent)
+    options = ("--minutes", minutes, "--variant", run.variant)
+    options += ("--sampling-seconds", given.sampling_seconds, "--num-test", given.num_test)
+    command = (python, "-m", f"peers.{run.script}", data.resolve(), folder.resolve(), *options)
+    limit = 120.0 * minutes + 3.0 * given.sampling_seconds + SPARE_SECONDS
+    start = time.perf_counter()
+    try:
+        subprocess.run(
+            list(map(str, command)),
+            check=True,
+            env=environment,
+            cwd=HERE.parent,
+            stdout=subprocess.DEVNULL,
+            timeout=limit,
+        )
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+        print(f"{run.label}, {minutes:g} minutes: FAILED, {error}", file=sys.stderr, flush=True)
+        return False
+    taken = time.perf_counter() - start
+    print(f"{run.label}, {minutes:g} minutes: took {taken:.0f} s", file=sys.stderr, flush=True)
+    return True
 
 
 def frechet_ratio(samples: np.ndarray, train: np.ndarray, test: np.ndarray, features) -> float:
@@ -115,92 +185,109 @@ def frechet_ratio(samples: np.ndarray, train: np.ndarray, test: np.ndarray, feat
     return distances[0] / distances[1]
 
 
-def judged(folder: Path, data: Path, features) -> dict:
+def judged(run: Run, folder: Path, out: Path, features) -> dict:
     """Returns a finished side's figures with its Frechet ratio, None if it drew too little."""
-    figures, real = json.loads((folder / "figures.json").read_text()), contract.read(data)
-    if not real.is_binary:  # densities of greys differ by the model, probabilities of bits do not
-        figures.pop("nats", None)
-    with np.load(folder / "samples.npz") as arrays:
-        samples = arrays["images"]
-    enough = len(samples) >= LEAST_SAMPLES
-    figures["frechet"] = (
-        frechet_ratio(samples, real.x_train, real.x_test, features) if enough else None
-    )
-    return figures
+    figures = json.loads((folder / "figures.json").read_text())
+    if "frechet" not in figures:
+        with np.load(folder / "samples.npz") as arrays:
+            samples = arrays["images"]
+        if len(samples) >= LEAST_SAMPLES:
+            real = contract.read(images_of(run.data, out))
+            figures["frechet"] = frechet_ratio(samples, real.x_train, real.x_test, features)
+        else:
+            figures["frechet"] = None
+        contract.write(folder, figures)
+    return figures | {"lines": report.user_lines(run.script)}
 
 
-def row(name: str, figures: dict) -> list[str]:
-    about = "about " if figures["estimated"] else ""
-    return [
-        name,
-        "-" if figures["frechet"] is None else f"{figures['frechet']:.1f}",
-        f"{figures['nats']:.1f}" if "nats" in figures else "-",
-        f"{figures['images_per_second']:,.0f}",
-        f"{figures['cpu_seconds']:.0f}",
-        f"{about}{figures['seconds_1000']:.3g}",
-        f"{about}{figures['seconds_1']:.3g}",
-        f"{figures['peak_megabytes']:,.0f}",
-        f"{figures['parameters']:,}",
-        f"{figures['load_before']} to {figures['load_after']}",
-    ]
-
-
-def write_table(path: Path, rows: list[list[str]], caption: str) -> None:
-    """Puts the table between the markers of a page."""
-    text = path.read_text()
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise SystemExit(f"{path} must hold {BEGIN} and {END} once each.")
-    before, _, rest = text.partition(BEGIN)
-    lines = [HEADER, ["---"] * len(HEADER), *rows]
-    table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-    after = rest.partition(END)[2]
-    path.write_text(f"{before}{BEGIN}\n\n{caption}\n\n{table}\n\n{END}{after}")
-
-
-def main() -> int:
+def arguments() -> argparse.Namespace:
     parser = common.parser(__doc__, repeats=None)
-    parser.add_argument("--minutes", type=float, default=3.0, help="of training, each side")
+    parser.add_argument(
+        "--minutes", type=float, nargs="+", default=[3.0], help="of training, each side"
+    )
     parser.add_argument("--only", nargs="+", choices=PEERS, default=list(PEERS))
     parser.add_argument("--out", type=Path, required=True, help="results of finished sides")
     parser.add_argument("--environments", type=Path, required=True, help="made once, kept")
     parser.add_argument("--write", type=Path, help="the page whose table is replaced")
+    parser.add_argument(
+        "--finished", action="store_true", help="train nothing, report what --out holds"
+    )
+    parser.add_argument(
+        "--sampling-seconds",
+        type=float,
+        default=contract.SAMPLING_SECONDS,
+        help="for the samples of a side, at most (default %(default)s)",
+    )
+    parser.add_argument(
+        "--num-test", type=int, default=contract.NUM_TEST, help="test images for nats"
+    )
     given = parser.parse_args()
-    if not given.minutes > 0:
+    if min(given.minutes) <= 0:
         parser.error("--minutes must be positive")
-    out = given.out / f"{given.minutes:g}_minutes"
-    out.mkdir(parents=True, exist_ok=True)
+    if given.write is not None and not given.write.is_file():
+        parser.error(f"--write must be a page that exists; received {given.write}")
+    return given
+
+
+def folder_of(out: Path, minutes: float, run: Run) -> Path:
+    return out / f"{minutes:g}_minutes" / run.folder
+
+
+def finished(runs: list[Run], out: Path, features) -> dict[str, list[tuple[str, float, dict]]]:
+    """Returns each side's (data, minutes, figures) of all numbers of minutes that are there."""
+    every = [float(path.name.removesuffix("_minutes")) for path in out.glob("*_minutes")]
+    points: dict[str, list[tuple[str, float, dict]]] = {}
+    for run in runs:
+        for minutes in sorted(every):
+            folder = folder_of(out, minutes, run)
+            if (folder / "figures.json").exists():
+                figures = judged(run, folder, out, features)
+                points.setdefault(run.label, []).append((run.data, minutes, figures))
+    return points
+
+
+def main() -> int:
+    given = arguments()
+    given.out.mkdir(parents=True, exist_ok=True)
+    runs, last = runs_of(given.only), given.minutes[-1]
+    failed = [
+        f"{run.label} ({minutes:g} minutes)"
+        for minutes in given.minutes
+        for run in runs
+        if not given.finished
+        and not carry_out(run, folder_of(given.out, minutes, run), minutes, given)
+    ]
 
     from tfgen import zoo
 
-    features = zoo.load_evaluator("classifier_mnist").features
-    found: dict[str, dict] = {}
-    for name in given.only:
-        peer = PEERS[name]
-        data = images_of(peer.data, out)
-        python = interpreter(given.environments, peer.environment)
-        sides = (
-            (name, python, peer.script, peer.variant),
-            (f"ours: {peer.recipe}", Path(sys.executable), "ours", peer.recipe),
-        )
-        for label, own, script, variant in sides:
-            folder = out / label.replace(": ", "_")
-            run_side(own, script, variant, data, folder, given.minutes)
-            found[label] = judged(folder, data, features)
-    rows = [row(label, figures) for label, figures in found.items()]
+    points = finished(runs, given.out, zoo.load_evaluator("classifier_mnist").features)
+    found = {
+        label: figures
+        for label, trainings in points.items()
+        for _, minutes, figures in trainings
+        if minutes == last
+    }
+    rows = [report.row(label, figures) for label, figures in found.items()]
+    lines = [
+        report.comparison(name, found[name], f"{report.OURS}{PEERS[name].recipe}", ours)
+        for name in given.only
+        if name in found and (ours := found.get(f"{report.OURS}{PEERS[name].recipe}"))
+    ]
+    drawing = Path("drawings") / "peers.png"
+    page = given.out if given.write is None else given.write.parent
+    report.draw(points, page / drawing)
     if given.write is not None:
         caption = (
-            f"{datetime.date.today():%d %B %Y}, {given.minutes:g} minutes of training each, "
-            f"{platform.machine()}, {common.STARTED_ON['cores']} CPU cores: "
-            + "; ".join(f"{label}: {versions(f)}" for label, f in found.items())
-            + "."
+            f"{datetime.date.today():%d %B %Y}, {last:g} minutes of training each, "
+            f"{platform.machine()}, {common.STARTED_ON['cores']} CPU cores; "
+            f"{report.versions(found)}."
         )
-        write_table(given.write, rows, caption)
-    table = common.format_table(HEADER, rows)
-    return common.finish(table, found, True, f"{given.minutes:g} minutes each", given.json)
-
-
-def versions(figures: dict) -> str:
-    return ", ".join(f"{name} {number}" for name, number in figures["versions"].items())
+        chart = f"![Quality against minutes of training, ours and the peers]({drawing})"
+        report.write_table(given.write, rows, caption, ("\n".join(lines), chart))
+    table = common.format_table(report.HEADER, rows)
+    verdict = f"{last:g} minutes each" + (f"; FAILED: {', '.join(failed)}" if failed else "")
+    table = "\n\n".join((table, *lines))
+    return common.finish(table, found, not failed, verdict, given.json)
 
 
 if __name__ == "__main__":
