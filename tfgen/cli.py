@@ -88,7 +88,7 @@ def rows_of_labels(
 
 def check_metrics(recipe: Recipe) -> None:
     """Raises ValueError if the recipe names a metric that `tfgen evaluate` does not know."""
-    from tfgen.evaluation import METRICS  # SciPy, which only training and evaluation need
+    from tfgen.evaluation import METRICS
 
     for wanted in recipe.results:
         checks.one_of("recipe: metric", wanted.get("metric"), METRICS)

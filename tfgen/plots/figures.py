@@ -8,6 +8,7 @@ writes. Each that takes a model first can be drawn after every epoch by `Draw`, 
 
 import io
 import os
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -189,9 +190,8 @@ def prior_plane(side: int) -> np.ndarray:
 
     The first axis grows to the right, the second one upwards.
     """
-    from scipy.stats import norm
-
-    at = norm.ppf((np.arange(side) + 0.5) / side)
+    quantile = statistics.NormalDist().inv_cdf
+    at = np.array([quantile((i + 0.5) / side) for i in range(side)])
     right, up = np.meshgrid(at, at[::-1])
     return np.stack([right, up], -1).reshape(-1, 2).astype(np.float32)
 
