@@ -29,8 +29,8 @@ others = model.complete(digits, mask, seed=100)
 assert (others[:, :14] == digits[:, :14]).all()
 
 # %% [markdown]
-# Surprise is -log p of a pixel given those before it, in nats. It lights up where a stroke turns
-# or ends. Now spoil one digit with a white bar, and look again.
+# Surprise is -log2 p of a pixel given those before it, in bits. It lights up where a stroke turns
+# or ends.
 
 # %%
 plots.surprise(model, digits)
