@@ -14,6 +14,7 @@ __all__ = ["comparison", "entries", "headline", "readme_table", "write_readme"]
 
 ROOT = Path(__file__).resolve().parents[1]
 START, END = "<!-- zoo table: written by docs/zoo_pages.py -->\n", "<!-- end of zoo table -->"
+USUAL_IMAGES = 10_000  # samples, and test images, behind a Frechet ratio
 # Files outside docs/ that are pages of the site as well: path from the root -> page.
 OUTSIDE = {
     "saved_models/README.md": "model-repository.md",
@@ -57,9 +58,19 @@ def likelihood(entry: dict[str, Any]) -> str:
 
 
 def frechet_ratio(entry: dict[str, Any]) -> str:
-    """Returns the Frechet ratio, or an empty string where it was not measured."""
-    ratio = result(entry, "^Frechet distance, samples / real images")
-    return "" if ratio is None else f"{ratio:.2f}"
+    """Returns the Frechet ratio, or an empty string where it was not measured.
+
+    The number of images stands with it where it is not the usual one: with few images real ones
+    are far from the test images too, so every model looks better.
+    """
+    number = USUAL_IMAGES
+    for name, value in entry["results"].items():
+        if found := re.match(r"Frechet distance, (\d+) images", name):
+            number = int(found[1])
+        if name == "Frechet distance, samples / real images":
+            few = f" ({number:,} images)" if number != USUAL_IMAGES else ""
+            return f"{value['value']:.2f}{few}"
+    return ""
 
 
 def headline(entry: dict[str, Any]) -> str:
@@ -98,7 +109,7 @@ def short_device(entry: dict[str, Any]) -> str:
 
 
 def readme_table() -> str:
-    """Returns the table of README: a row per entry, with sample quality beside likelihood."""
+    """Returns the table of README: a row per entry, with sample quality next to likelihood."""
     lines = ["| model | what it is | Fréchet ratio | likelihood |", "|---|---|---|---|"]
     for entry in entries():
         name = entry["name"]

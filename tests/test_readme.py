@@ -335,13 +335,23 @@ def test_numbers_in_prose_are_those_of_the_metadata():
     """`name`: result, as on the decision page."""
     pages = load_zoo_pages()
     known = {entry["name"]: entry for entry in pages.entries()}
-    number = r"`(\w+)`: (Fréchet ratio [\d.]+|[\d.]+ (?:nats|bits/dim), \w+)"
+    ratio = r"Fréchet ratio [\d.]+(?: \([\d,]+ images\))?"
+    number = rf"`(\w+)`: ({ratio}|[\d.]+ (?:nats|bits/dim), \w+)"
     found = [claim for text in PAGES.values() for claim in re.findall(number, text)]
     assert len(found) >= 5
     for name, claim in found:
         entry = known[name]
         ratio = f"Fréchet ratio {pages.frechet_ratio(entry)}"
         assert claim in (pages.likelihood(entry), ratio), (name, claim)
+
+
+def test_a_ratio_of_fewer_images_says_so():
+    pages = load_zoo_pages()
+    for entry in pages.entries():
+        of = [name for name in entry["results"] if name.startswith("Frechet distance, ")]
+        said = re.search(r"\((.*) images\)", pages.frechet_ratio(entry))
+        number = said[1].replace(",", "") if said else "10000"
+        assert not of or f"{number} images" in of[0], entry["name"]
 
 
 def test_readme_is_short():

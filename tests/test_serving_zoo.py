@@ -10,7 +10,7 @@ import tensorflow as tf
 from serving_support import running
 
 from tfgen import zoo
-from tfgen.serving import Client
+from tfgen.serving import Client, catalogue
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "serving.md"
 NAMES = ("ae_mnist", "vae_2d_mnist", "cvae_mnist", "gan_mnist")
@@ -67,6 +67,14 @@ def test_same_bytes_through_the_server(models, served, name, scheme):
             files = client.predict(name, {"seed": seed} | given, "sample_png")["image_bytes"]
             decoded = np.stack([tf.io.decode_png(file) for file in files])
             np.testing.assert_array_equal(decoded, calls["sample"][1]())
+
+
+def test_models_are_ranked_by_ratios_of_many_images():
+    """Few images flatter, so the page must not open on a model that was judged by a thousand."""
+    ranked = {name: catalogue._quality({"zoo": {"name": name}}) for name in zoo.list_models()}
+    assert ranked["cpixelcnn_mnist"] is None
+    assert ranked["gan_emoji"] is None
+    assert ranked["gan_mnist"] < ranked["vae_2d_mnist"]
 
 
 def test_the_client_of_the_serving_page(served):

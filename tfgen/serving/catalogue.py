@@ -12,12 +12,14 @@ __all__ = ["catalogue"]
 PACKAGE = Path(__file__).resolve().parents[1]
 ZOOS = (PACKAGE / "_zoo", PACKAGE.parent / "zoo")  # installed; in a clone
 QUALITY = "Frechet distance, samples / real images"
+ENOUGH = "Frechet distance, 10000 images against 10000 test images"  # fewer images flatter
 
 
 def catalogue(repository: Repository) -> list[dict[str, Any]]:
     """Returns name and versions of each model, and num_classes and quality where they are known.
 
-    `quality` is how far samples are from real images, as a ratio: 1 for real ones.
+    `quality` is how far samples are from real images, as a ratio: 1 for real ones. It is given
+    where it was measured with so many images that models can be ranked by it.
     """
     models = []
     for name, versions in repository.models().items():
@@ -41,7 +43,7 @@ def _quality(details: dict[str, Any]) -> float | None:
         entry = str(details["zoo"]["name"])
         folder = next(zoo / entry for zoo in ZOOS if (zoo / entry).is_dir())
         measured = json.loads((folder / "metadata.json").read_text())
-        results = measured.get("results") or measured.get("figures") or {}
-        return float(results[QUALITY]["value"])
+        results = measured["results"]
+        return float(results[QUALITY]["value"]) if ENOUGH in results else None
     except (KeyError, TypeError, ValueError, OSError, StopIteration):
         return None

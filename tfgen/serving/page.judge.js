@@ -58,8 +58,8 @@ function nats(of, value) {
   const bound = "seed" in of.endpoints.log_likelihood.inputs, { height, width, channels } = of;
   const bits = -value / Math.log(2) / (height * width * channels);
   const each = channels === 1 ? "pixel" : "pixel and channel";
-  const sign = bound ? "≥" : "=";
-  return `log p(x) ${sign} ${value.toFixed(1)} nats: ${bits.toFixed(3)} bits per ${each}`;
+  const [sign, most] = bound ? ["≥", "at most "] : ["=", ""];
+  return `log p(x) ${sign} ${value.toFixed(1)} nats: ${most}${bits.toFixed(3)} bits per ${each}`;
 }
 
 function logit(value) {
