@@ -11,7 +11,8 @@ from PIL import Image
 import tfgen_command
 from tfgen import PixelCNN, cli, data, evaluation, presets, zoo
 from tfgen.recipe import Recipe
-from tfgen_command import entries
+from tfgen_command import entries, look
+from tfgen_command.app import app
 
 RECIPE = {
     "family": "VAE",
@@ -414,6 +415,22 @@ def test_info_is_a_page_and_json(entry, monkeypatch, capsys):
     assert json.loads(capsys.readouterr().out)["family"] == "VAE"
 
 
+def test_info_proposes_what_the_family_can_do():
+    assert set(look.COMMANDS) == {zoo.info(name)["family"] for name in zoo.list_models()}
+    assert "sample" not in look.COMMANDS["AutoEncoder"]
+    for verbs in look.COMMANDS.values():
+        assert set(verbs) <= {verb.callback.__name__ for verb in app.registered_commands}
+
+
+def test_help_says_what_each_command_does(monkeypatch, capsys):
+    """In whole sentences, on 80 columns."""
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run(monkeypatch, "--help") == 0
+    shown = capsys.readouterr().out.split("Commands:\n")[1].splitlines()
+    assert len(shown) >= 14
+    assert all(line.endswith(".") and not line.endswith("...") for line in shown)
+
+
 def test_list_is_plain_lines_where_it_is_piped(monkeypatch, capsys):
     assert run(monkeypatch, "list") == 0
     header, *lines = capsys.readouterr().out.splitlines()
@@ -422,6 +439,8 @@ def test_list_is_plain_lines_where_it_is_piped(monkeypatch, capsys):
     assert run(monkeypatch, "list", "--all", "--json") == 0
     rows = json.loads(capsys.readouterr().out)
     assert [row["name"] for row in rows] == zoo.list_models(kind=None)
+    assert run(monkeypatch, "evaluate", "--list", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == entries.METRICS
 
 
 @pytest.mark.parametrize("width", [60, 80, 200])
@@ -448,6 +467,7 @@ LIGHT = (
     (("score", "vae_mnist", "--data", "mnst"), 2),
     (("evaluate",), 2),
     (("evaluate", "--list"), 0),
+    (("evaluate", "--list", "--json"), 0),
     (("evaluate", "vae_mnist", "--metric", "sampel_quality"), 2),
     (("serve", "--port", "70000"), 2),
 )
@@ -487,7 +507,7 @@ def test_the_names_that_the_command_knows_are_the_librarys():
         (("sample", "{entry}", "--out", "picture.gif"), "--out must end in .png or .npz"),
         (("reconstruct", "{entry}", "--out", "picture.gif"), "--out must end in .png"),
         (("interpolate", "{entry}", "{entry}/samples.png"), "even number"),
-        (("complete", "{entry}", "--keep", "top"), "--keep"),
+        (("complete", "{entry}", "--keep", "top"), "'--keep': 'top' is not one of"),
         (("evaluate", "{entry}", "--check", "--num-samples", "50"), "--num-samples"),
         (("evaluate", "{entry}", "--metric", "sampel_quality"), "--metric must be one of"),
         (("evaluate", "{entry}", "--metric", "sampel_quality"), "Did you mean 'sample_quality'"),
@@ -500,6 +520,7 @@ def test_the_names_that_the_command_knows_are_the_librarys():
         (("evaluate",), "--all"),
         (("evaluate", "{entry}", "--all"), "--all"),
         (("train", "no_such_recipe.json", "--out", "run"), "there is no file no_such_recipe"),
+        (("train", "no_such_entry", "--out", "run"), "RECIPE must be"),
         (("train", "{folder}/wrong.json", "--out", "run"), "Did you mean 'log_likelihood'"),
         (("train", "{entry}", "--out", "{entry}"), "--resume"),
         (("train", "{entry}", "--out", "{entry}/config.json/run"), "config.json"),

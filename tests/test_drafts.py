@@ -121,7 +121,8 @@ def test_the_commands(photos, tmp_path, fast, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert run("data", "check", photos) == 1
     assert "scale and crop them, e.g. with --size 8" in capsys.readouterr().out
-    assert run("data", "check", photos, "--size", 8) == 0
+    assert run("data", "check", photos, "--size", 8, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["problems"] == []
     command = ("recipe", "new", "--data", photos, "--out", "my.json", "--size", 8)
     assert run(*command) == 0
     assert "tfgen train my.json --out my" in capsys.readouterr().out

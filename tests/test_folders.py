@@ -1,5 +1,6 @@
 """Folders of images: what is read, how it is split, what is converted, and every bad input."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -347,6 +348,9 @@ def test_a_report_of_a_good_folder(tmp_path):
     assert report.problems == ()
     assert report.size is None
     assert "cat (6), dog (4)" in str(report)
+    facts = json.loads(json.dumps(report.facts()))
+    assert facts["sizes"] == {"4 x 6": 10}
+    assert facts["classes"] == {"cat": 6, "dog": 4}
 
 
 def test_a_report_of_a_bad_folder(damaged):

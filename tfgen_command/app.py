@@ -112,7 +112,10 @@ def _options(
         ),
     ] = False,
 ) -> None:
-    """Generative image models for Keras 3 and TensorFlow, trained and ready to load."""
+    """Generative image models for Keras 3 and TensorFlow, trained and ready to load.
+
+    Start with `tfgen list` and `tfgen sample cgan_mnist`; every command has --help.
+    """
 
 
 def output(
@@ -178,6 +181,7 @@ def checked(check: Callable[[str], object]) -> Callable[..., str | None]:
 
 
 _NAME = typer.Argument(
+    metavar="NAME",
     callback=checked(entries.find),
     help="An entry of the zoo (see `tfgen list`) or a model's folder.",
 )
@@ -186,6 +190,7 @@ OptionalName = Annotated[str | None, _NAME]
 Files = Annotated[
     list[Path] | None,
     typer.Argument(
+        metavar="FILES",
         exists=True,
         dir_okay=False,
         help="Your own PNG or JPEG files, cropped and resized to fit the model; by default the "
@@ -238,7 +243,8 @@ def run() -> NoReturn:
     try:
         code = app(prog_name="tfgen", standalone_mode=False)
     except typer.TyperException as error:  # an option that does not exist, or out of its range
-        _fail(error.format_message())
+        # Without the prefix of pydantic, which checks choices.
+        _fail(error.format_message().replace("Value error, ", ""))
     except typer.Abort:
         _fail("interrupted", 130)
     except ConnectionError as error:  # worth another try, unlike bad input

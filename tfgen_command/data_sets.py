@@ -1,11 +1,12 @@
 """`tfgen data check` and `tfgen data prepare`: what a data set holds, and shards of it."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from tfgen_command.app import app, data_app, data_command, say
+from tfgen_command.app import Json, app, data_app, data_command, say
 from tfgen_command.quiet import import_tensorflow
 
 __all__ = ["check", "prepare"]
@@ -20,7 +21,9 @@ SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out files that 
 
 
 @data_command()
-def check(data_name: DataArgument, size: Size = None, skip_bad: SkipBad = False) -> None:
+def check(
+    data_name: DataArgument, size: Size = None, skip_bad: SkipBad = False, as_json: Json = False
+) -> None:
     """Reports what a data set holds: sizes, modes, classes, splits, files that cannot be read.
 
     Exit code 1 where training would refuse the images as they are.
@@ -29,7 +32,7 @@ def check(data_name: DataArgument, size: Size = None, skip_bad: SkipBad = False)
     from tfgen import data
 
     report = data.check(data.Source(data_name, size, skip_bad))
-    say(str(report))
+    say(json.dumps(report.facts(), indent=2) if as_json else str(report))
     if report.problems:
         raise typer.Exit(1)
 

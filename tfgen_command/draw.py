@@ -96,9 +96,10 @@ def interpolate(
     scale: Scale = 2,
     force: Force = False,
 ) -> None:
-    """Walks in latent space between pairs of images, or of seeds for a GAN.
+    """Draws walks between images, or between seeds for a GAN.
 
-    Of your own files the first half are the starts and the second half the ends.
+    A walk is a straight line in latent space. Of your own files the first half are the starts and
+    the second half the ends.
     """
     out, labels = output(out, "interpolation.png", force), parse_labels(label)
     if files and len(files) % 2:
@@ -173,7 +174,10 @@ def manifold(
     scale: Scale = 1,
     force: Force = False,
 ) -> None:
-    """Draws the plane of a model with two latents, at equal steps of the prior's probability."""
+    """Draws the latent plane of a model with two latents.
+
+    Its steps are equal in the prior's probability.
+    """
     out, labels = output(out, "manifold.png", force), parse_labels(label)
     if len(labels) > 1:
         raise ValueError(f"--label must be one class for a manifold; received {label!r}.")

@@ -52,6 +52,12 @@ METRICS = {
     "squared_error": "Mean over images of the squared error of `reconstruct`, summed over pixels.",
 }
 
+# What an argument may be, for the error of one that is not.
+WANTED = {
+    "NAME": "an entry of the zoo or a folder with a config.json",
+    "RECIPE": "a recipe's JSON file or an entry of the zoo",
+}
+
 
 def package() -> Path:
     """Returns the folder of the package tfgen, which is not imported for it."""
@@ -79,8 +85,12 @@ def names(pattern: str = "*", evaluators: bool = False) -> list[str]:
     ]
 
 
-def find(name: str) -> Path:
+def find(name: str, argument: str = "NAME") -> Path:
     """Returns the folder of an entry or of a user's own model.
+
+    Args:
+        name: What was typed.
+        argument: Of the command, which an error names.
 
     Raises:
         ValueError: There is none; the message gives the nearest names.
@@ -91,7 +101,7 @@ def find(name: str) -> Path:
             return path
     known = names(evaluators=True)
     raise ValueError(
-        f"NAME must be an entry of the zoo or a folder with a config.json; received {name!r}."
+        f"{argument} must be {WANTED[argument]}; received {name!r}."
         f"{nearest(name, known)} Entries: {', '.join(known) or 'none'}."
     )
 
@@ -105,7 +115,7 @@ def find_recipe(name: str) -> None:
     path = Path(name).expanduser()
     if path.suffix == ".json" and not path.is_file():
         raise ValueError(f"RECIPE must be a JSON file or an entry's name; there is no file {name}.")
-    if path.suffix != ".json" and not (find(name) / "recipe.json").is_file():
+    if path.suffix != ".json" and not (find(name, "RECIPE") / "recipe.json").is_file():
         raise ValueError(
             f"RECIPE must be a JSON file or an entry's name; {name} has no recipe.json."
         )

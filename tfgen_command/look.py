@@ -1,8 +1,10 @@
 """`tfgen list` and `tfgen info`: what the zoo holds, without loading any of it."""
 
 import json
+import re
 import shutil
 import sys
+import textwrap
 from typing import Annotated, Any
 
 import typer
@@ -14,13 +16,27 @@ __all__ = ["info", "list_entries"]
 
 # The two numbers that families are compared by, as the names of results in metadata.json start.
 QUALITY = "Frechet distance, samples / real images"
+DISTANCE = r"Frechet distance, (\d+) images"
+USUAL_IMAGES = 10_000
 LIKELIHOOD = "test bits per dimension"
+# What `info` proposes to try; every other family can at least draw.
+COMMANDS = {
+    "AutoEncoder": ("reconstruct",),
+    "VAE": ("sample", "reconstruct", "interpolate"),
+    "HierarchicalVAE": ("sample", "reconstruct", "interpolate"),
+    "GAN": ("sample", "interpolate", "score"),
+    "PixelCNN": ("sample", "complete", "score"),
+    "PixelRNN": ("sample", "complete", "score"),
+}
+TEXT_WIDTH = 100
 DROPPED_FIRST = ("data", "images", "what it is")  # on a narrow terminal
 
 
 @command("list")
 def list_entries(
-    pattern: Annotated[str, typer.Argument(help="Shell-style, e.g. 'vae_*'.")] = "*",
+    pattern: Annotated[
+        str, typer.Argument(metavar="PATTERN", help="Shell-style, e.g. 'vae_*'.")
+    ] = "*",
     every: Annotated[
         bool, typer.Option("--all", help="Also list the classifiers that judge samples.")
     ] = False,
@@ -29,7 +45,8 @@ def list_entries(
     """Lists the trained models of the zoo.
 
     Sample quality is the Frechet distance of samples to real images, as a multiple of that
-    between two sets of real images: 1 is perfect. Bits/dim is -log2 p(x) per pixel and channel;
+    between two sets of real images: 1 is perfect. It is of 10,000 images, or of the number
+    in brackets; few images flatter. Bits/dim is -log2 p(x) per pixel and channel;
     lower is better, and `<=` marks an upper bound. A conditional model draws the class that you ask
     for. On a narrow terminal some columns are left out.
     """
@@ -51,16 +68,26 @@ def _row(details: dict[str, Any]) -> dict[str, str | None]:
     if config.get("num_levels", 256) == 2:
         size += " binary"
     conditional = details["kind"] == "model" and config.get("num_classes") is not None
-    quality, bits = _result(details, QUALITY), _result(details, LIKELIHOOD)
+    bits = _result(details, LIKELIHOOD)
     bound = "<= " if details.get("likelihood") == "bound" else ""
     return {
         "name": details["name"],
         "what it is": ("conditional " if conditional else "") + details["family"],
         "images": size,
         "data": details.get("recipe", {}).get("data"),
-        "sample quality": None if quality is None else f"{quality:.2f}",
+        "sample quality": _quality(details["results"]),
         "bits/dim": None if bits is None else f"{bound}{bits:.3f}",
     }
+
+
+def _quality(results: dict[str, dict[str, Any]]) -> str | None:
+    """Returns the ratio, with the number of images behind it where that is not the usual one."""
+    if QUALITY not in results:
+        return None
+    measured = (int(found[1]) for name in results if (found := re.match(DISTANCE, name)))
+    number = next(measured, USUAL_IMAGES)
+    few = f" ({number:,})" if number != USUAL_IMAGES else ""
+    return f"{results[QUALITY]['value']:.2f}{few}"
 
 
 def _result(details: dict[str, Any], start: str) -> float | None:
@@ -84,11 +111,13 @@ def _print_table(columns: list[str], rows: list[dict[str, str | None]]) -> None:
     for row in ({name: name for name in columns}, *rows):
         line = "  ".join((row[name] or "").ljust(width) for name, width in widths.items())
         typer.echo(line.rstrip())
+    typer.echo("\nLower is better in both; a sample quality of 1 is perfect.")
+    typer.echo("All about one model: tfgen info NAME")
 
 
 @command()
 def info(name: Name, as_json: Json = False) -> None:
-    """Prints what an entry is, how it was trained and what was measured."""
+    """Shows what a model is, how it was trained and how good it is."""
     details = entries.details(name)
     typer.echo(json.dumps(details, indent=2) if as_json else _page(details, name))
 
@@ -102,27 +131,54 @@ def _page(details: dict[str, Any], name: str) -> str:
         "images": row["images"],
         "likelihood": details.get("likelihood"),
         "data": ", ".join(filter(None, (recipe.get("data"), licence.get("data")))),
-        "training": _training(state, details.get("device")),
+        "training": _training(state, details.get("device"), details.get("trained")),
         "licence": licence.get("weights"),
         "folder": details["path"],
     }
-    lines = [details["name"], *([recipe["description"]] if recipe.get("description") else []), ""]
-    lines += [f"{label:<12}{value}" for label, value in facts.items() if value]
+    lines = [details["name"], *_wrapped(recipe.get("description", "")), ""]
+    for label, value in facts.items():
+        lines += _wrapped(f"{label:<12}{value}", 12) if value else []
     if details["results"]:
-        width = max(map(len, details["results"]))
-        lines += ["", "Results (tfgen evaluate)"]
-        for label, result in details["results"].items():
-            real = f", real images {result['real']:.4g}" if "real" in result else ""
-            lines.append(f"  {label:<{width}}  {result['value']:.4g} {result['unit']}{real}")
+        lines += ["", *_results(details["results"])]
     if details["kind"] == "model":
-        lines += ["", "Try", f"  tfgen sample {name}", f"  tfgen evaluate {name} --check"]
+        tried = COMMANDS.get(details["family"], ("sample",))
+        lines += ["", "Try", *(f"  tfgen {verb} {name}" for verb in tried)]
+        lines += [f"  tfgen evaluate {name} --check"]
     return "\n".join(lines)
 
 
-def _training(state: dict[str, Any], device: str | None) -> str | None:
+def _wrapped(text: str, indent: int = 0) -> list[str]:
+    """Returns text in lines of a readable width, all but the first indented; paths stay whole."""
+    width = min(TEXT_WIDTH, shutil.get_terminal_size().columns)
+    return textwrap.wrap(
+        text,
+        width,
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _results(results: dict[str, dict[str, Any]]) -> list[str]:
+    """Returns a line for each result: the number, that of real images if any has one, its name."""
+    compared = any("real" in result for result in results.values())
+    lines = [
+        f"{'model':>9}" + (f"  {'real':>9}" if compared else "") + "  as tfgen evaluate measures it"
+    ]
+    for label, result in results.items():
+        numbers = f"{result['value']:>9.4g}"
+        if compared:
+            numbers += f"  {format(result['real'], '.4g') if 'real' in result else '':>9}"
+        lines.append(f"{numbers}  {label} ({result['unit']})")
+    return lines
+
+
+def _training(state: dict[str, Any], device: str | None, note: str | None) -> str | None:
+    """Returns how long it took and where, and in what it was not `tfgen train`."""
     if not state:
         return None
     best = state.get("best_epoch", -1) + 1
     kept = f", epoch {best} kept" if best else ""
     where = f" on {device}" if device else ""
-    return f"{state['epoch']} epochs{kept}, {state['seconds'] / 60.0:.0f} minutes{where}"
+    took = f"{state['epoch']} epochs{kept}, {state['seconds'] / 60.0:.0f} minutes{where}"
+    return f"{took}. {note}" if note else took

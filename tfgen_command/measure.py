@@ -35,7 +35,7 @@ def score(
     binarize: Binarize = False,
     as_json: Json = False,
 ) -> None:
-    """Prints the log-likelihoods or logits that a model gives to single images.
+    """Prints how likely, or how real, single images are.
 
     A model with a likelihood prints nats: log p(x), or a lower bound of it. A GAN prints its
     discriminator's logit, which is above 0 for images that it takes for real.
@@ -87,7 +87,13 @@ def evaluate(
         bool, typer.Option("--list", help="List the metrics that a recipe can name, and exit.")
     ] = False,
 ) -> None:
-    """Measures the results of a card: writes them, or with --check compares them."""
+    """Measures a model's results, or checks those on its card.
+
+    Without --check they are written to the model's folder, and its card again.
+    """
+    if show_metrics and as_json:
+        typer.echo(json.dumps(entries.METRICS, indent=2))
+        return
     if show_metrics:
         for metric_name, measured in entries.METRICS.items():
             typer.echo(f"{metric_name:<28}{measured}")

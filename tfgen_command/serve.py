@@ -99,9 +99,10 @@ def serve(
         ),
     ] = Settings.grace_seconds,
 ) -> None:
-    """Serves SavedModels over TF Serving's REST and gRPC, with a page to try them at the root.
+    """Serves models over REST and gRPC, with a page to try them.
 
-    The local server is for trying models out; in production run TF Serving on the same folder.
+    It speaks TF Serving's protocols, and has the page at its root. The local server is for trying
+    models out; in production run TF Serving on the same folder.
     """
     if port == grpc_port != 0:
         raise ValueError(f"--port and --grpc-port must differ; received {port} for both.")

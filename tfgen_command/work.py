@@ -21,7 +21,9 @@ def train(
     recipe: Annotated[
         str,
         typer.Argument(
-            callback=checked(entries.find_recipe), help="A recipe's JSON file, or an entry's name."
+            metavar="RECIPE",
+            callback=checked(entries.find_recipe),
+            help="A recipe's JSON file, or an entry's name.",
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder of the run.")],
@@ -50,9 +52,10 @@ def train(
         ),
     ] = False,
 ) -> None:
-    """Trains a recipe into a folder that `sample`, `evaluate` and `tfgen.load` take.
+    """Trains a recipe, or an entry of the zoo again.
 
-    Makes glibc keep freed memory (see `tfgen.allocator`), worth up to a third of the speed.
+    Other commands and `tfgen.load` take the folder as they take a name. glibc is told to keep freed
+    memory (see `tfgen.allocator`), worth up to a third of the speed.
     """
     import_tensorflow()
     import tensorflow as tf
@@ -115,7 +118,10 @@ def export(
         str, typer.Option(help="tf_saved_model, onnx, litert or stablehlo.")
     ] = "tf_saved_model",
 ) -> None:
-    """Writes SavedModels and models.config into a repository for TensorFlow Serving."""
+    """Exports models for TensorFlow Serving, or for other runtimes.
+
+    SavedModels go into a model repository, with a line in its models.config.
+    """
     if (name is None) != all_entries:
         raise ValueError("export needs either an entry's NAME or --all.")
     import_tensorflow()

@@ -5,6 +5,7 @@ import hashlib
 import statistics
 from collections import Counter
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -54,6 +55,11 @@ class Report:
     problems: tuple[str, ...] = ()
     size: tuple[int, int] | None = None
 
+    def facts(self) -> dict[str, Any]:
+        """Returns the attributes as JSON takes them; a key of `sizes` is "height x width"."""
+        sizes = {f"{height} x {width}": n for (height, width), n in self.sizes.items()}
+        return dataclasses.asdict(self) | {"sizes": sizes}
+
     def __str__(self) -> str:
         def counted(counts: dict[str, int], most: int = 5) -> str:
             return listed([f"{key} ({count:,})" for key, count in counts.items()], most)
@@ -61,7 +67,7 @@ class Report:
         held = f"; {' and '.join(self.held_out)} held out of train" if self.held_out else ""
         facts = {
             "images": f"{self.count:,}",
-            "height x width": counted({f"{h} x {w}": n for (h, w), n in self.sizes.items()}),
+            "height x width": counted(self.facts()["sizes"]),
             "modes": counted(self.modes),
             "classes": "none" if self.classes is None else counted(self.classes, 20),
             "splits": ", ".join(f"{split} {n:,}" for split, n in self.splits.items()) + held,
