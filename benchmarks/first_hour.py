@@ -30,6 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FIRST_PICTURE, OWN_IMAGES = 90.0, 900.0  # limits, seconds
 COUNT = 1500
 PORT = 18501
+UNUSUAL = ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE")  # a new user has not set them
 
 
 class Walk:
@@ -37,7 +38,7 @@ class Walk:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+        self.environment = {k: v for k, v in os.environ.items() if k not in UNUSUAL}
         self.environment["PATH"] = f"{folder / '.venv' / 'bin'}:{os.environ['PATH']}"
         self.seconds: dict[str, float] = {}
 
@@ -155,8 +156,8 @@ def main() -> None:
         folder.mkdir(parents=True)
         walk = Walk(folder)
         walk.run("virtual environment", sys.executable, "-m", "venv", ".venv")
-        walk.run("pip install", "pip", "install", "--quiet", ROOT)
-        walk.run("first picture", "tfgen", "sample", "vae_mnist", "--out", "first.png")
+        walk.run("pip install", "pip", "install", "--quiet", "--no-compile", ROOT)
+        walk.run("first picture", "tfgen", "sample", "cgan_mnist", "--out", "first.png")
         first = sum(walk.seconds.values())
         walk.seconds.clear()
         own_images(walk, arguments.family, arguments.minutes)
