@@ -1,0 +1,374 @@
+"""What a training step and a sample cost against batch, width and image side, for each family.
+
+    python benchmarks/scaling.py --out FOLDER [--only VAE GAN ...] [--write docs/benchmarks.md]
+
+One small model of each family at batch 32, width 1 and 32x32 grey images; then one of the three
+changes while the others stay. Each point gives
+
+train     milliseconds an image of `fit`, the batch already in memory
+sample    milliseconds an image of `sample`; `decode` for the autoencoder, which draws nothing
+limit     the multiply-adds of an image over the machine's rate: all products and convolutions in
+          the graph of the training step, forward and backward; for a sample those of one pass
+          through what draws it, which for a pixel model is the whole network
+over      the time over its limit
+
+The machine's rate is that of products of 2048x2048 matrices, measured next to each point, so a
+throttled machine slows both. Times are medians of rounds in which training and sampling take turns.
+Activations, normalisations, noise and the optimizer count no multiply-adds.
+
+--out holds a file for each family, written after each point: the same command goes on where it was
+cut off. The chart goes into --out; with --write the table goes into the page, and the chart next to
+it, into drawings/scaling.png.
+"""
+
+import json
+import math
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import common
+import numpy as np
+
+VALUES = {"batch": (8, 32, 128), "width": (0.5, 1.0, 2.0), "side": (16, 32, 64, 128)}
+BASE = {"batch": 32, "width": 1.0, "side": 32}
+MATRIX = 2048
+BEGIN, END = "<!-- scaling: begin -->", "<!-- scaling: end -->"
+HEADER = (
+    *("family", "batch", "width", "side", "train, ms", "limit", "over", "sample, ms"),
+    *("limit", "over"),
+)
+
+
+def arguments_of(family: str, width: float) -> dict[str, Any]:
+    """Returns a small model's constructor arguments, without its image shape."""
+
+    def of(filters: int) -> int:
+        return max(1, round(width * filters))
+
+    stages = {"filters": [of(16), of(32)], "dense_units": of(128)}
+    pixels = {
+        "filters": of(32),
+        "token_shape": [2, 2],
+        "head_units": of(64),
+        "pixel_distribution": "bernoulli",
+        "num_levels": 2,
+    }
+    return {
+        "AutoEncoder": {**stages, "latent_dim": 16},
+        "VAE": {**stages, "latent_dim": 16, "pixel_distribution": "gaussian"},
+        "HierarchicalVAE": {
+            **stages,
+            "top_dim": 16,
+            "groups": [2, 2],
+            "group_channels": [4, 4],
+            "pixel_distribution": "bernoulli",
+            "num_levels": 2,
+        },
+        "GAN": {**stages, "generator_filters": [of(48), of(16)], "latent_dim": 64},
+        "PixelCNN": {**pixels, "num_blocks": 5},
+        # Its rows are unrolled, so that all products stand in the graph.
+        "PixelRNN": {**pixels, "num_blocks": 2, "cell": "row_lstm"},
+    }[family]
+
+
+FAMILIES = ("AutoEncoder", "VAE", "HierarchicalVAE", "GAN", "PixelCNN", "PixelRNN")
+
+
+class Point(NamedTuple):
+    """What is measured: a family, what changes, and the size of everything."""
+
+    family: str
+    batch: int
+    width: float
+    side: int
+
+
+def points_of(family: str) -> list[Point]:
+    """Returns the base and all that differ from it in one thing."""
+    made = {
+        Point(family, **(BASE | {what: value})): None
+        for what, values in VALUES.items()
+        for value in values
+    }
+    return list(made)
+
+
+# Multiply-adds
+
+
+def size(shape, batch: int) -> int:
+    """Elements of a tensor; a dimension that is not known is the batch."""
+    return math.prod(batch if length is None else length for length in shape)
+
+
+def multiply_adds(operation, batch: int) -> int:
+    """Returns those of a product or convolution, 0 for any other operation."""
+    import tensorflow as tf
+
+    kind, inputs = operation.type, operation.inputs
+    if kind in ("MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3"):
+        across = operation.get_attr("transpose_a" if kind == "MatMul" else "adj_x")
+        inner = inputs[0].shape[-2 if across else -1]
+        return size(operation.outputs[0].shape, batch) * (batch if inner is None else inner)
+    if kind == "Einsum":
+        equation = operation.get_attr("equation").decode().split("->")[0].split(",")
+        lengths = {
+            label: batch if length is None else length
+            for labels, tensor in zip(equation, inputs, strict=True)
+            for label, length in zip(labels, tensor.shape, strict=True)
+        }
+        return math.prod(lengths.values())
+    if kind in ("Conv2D", "DepthwiseConv2dNative"):
+        height, width, channels, _ = inputs[1].shape
+        taps = height * width * (1 if kind.startswith("Depthwise") else channels)
+        return size(operation.outputs[0].shape, batch) * taps
+    if kind == "Conv2DBackpropInput":
+        height, width, channels, _ = inputs[1].shape
+        return size(inputs[2].shape, batch) * height * width * channels
+    if kind == "Conv2DBackpropFilter":
+        filters = operation.outputs[0].shape
+        if filters.rank is None or None in filters.as_list():
+            filters = tf.get_static_value(inputs[1])
+        height, width, channels, _ = (int(length) for length in filters)
+        return size(inputs[2].shape, batch) * height * width * channels
+    return 0
+
+
+def operations_of(graph) -> Iterator[Any]:
+    """Yields what a graph must run for its outputs and effects, and what its functions must run.
+
+    Loops are left out, since how often they run is not in the graph; noise is drawn in them.
+    """
+    waiting = [tensor.op for tensor in graph.outputs] + list(graph.control_outputs)
+    seen = set(waiting)
+    while waiting:
+        operation = waiting.pop()
+        yield operation
+        for name in ("f", "then_branch"):
+            try:
+                called = operation.get_attr(name)
+            except ValueError:
+                continue
+            yield from operations_of(graph._get_function(called.name).graph)
+        before = {tensor.op for tensor in operation.inputs} | set(operation.control_inputs)
+        waiting += before - seen
+        seen |= before
+
+
+def counted(function: Callable, batch: int, *specs) -> int:
+    """Returns the multiply-adds of a call, traced for these shapes."""
+    import tensorflow as tf
+
+    traced = tf.function(function, autograph=False).get_concrete_function(*specs)
+    return sum(multiply_adds(operation, batch) for operation in operations_of(traced.graph))
+
+
+def drawing(model, batch: int):
+    """Returns (function, input) of the pass that draws a batch."""
+    import tensorflow as tf
+
+    if model.draws_by_pixel:
+        spec = tf.TensorSpec((batch, *model.token_grid.shape), tf.float32)
+        return lambda tokens: model.parameters_of(tokens, model.conditions(batch, None, 0)), spec
+    network = getattr(model, "generator", None) or model.decoder
+    return network, tf.TensorSpec((batch, model.latent_dim), tf.float32)
+
+
+# Times
+
+
+def machine_rate() -> float:
+    """Returns multiply-adds a second in products of matrices, the best of five."""
+    import tensorflow as tf
+
+    matrix = tf.random.normal((MATRIX, MATRIX))
+    tf.matmul(matrix, matrix).numpy()
+    best = math.inf
+    for _ in range(5):
+        start = time.perf_counter()
+        tf.matmul(matrix, matrix).numpy()
+        best = min(best, time.perf_counter() - start)
+    return MATRIX**3 / best
+
+
+def repeated(work: Callable[[int], object], seconds: float) -> Callable[[], float]:
+    """Returns a measurement: seconds a time of work(times), for so many times as fit."""
+    work(2)
+    start = time.perf_counter()
+    work(2)
+    times = max(2, round(seconds / (time.perf_counter() - start) * 2))
+
+    def measure() -> float:
+        start = time.perf_counter()
+        work(times)
+        return (time.perf_counter() - start) / times
+
+    return measure
+
+
+def measured(point: Point, repeats: int, seconds: float, jit_compile: bool) -> dict[str, float]:
+    """Builds one model and returns its times, counts and the machine's rate."""
+    import tensorflow as tf
+
+    from tfgen import training
+    from tfgen.recipe import Recipe
+
+    shape = [point.side, point.side, 1]
+    recipe = Recipe(
+        family=point.family,
+        model={"image_shape": shape, **arguments_of(point.family, point.width)},
+        data="digits",  # never read
+        batch_size=point.batch,
+        jit_compile=jit_compile,
+    )
+    model = training.build(recipe, 10**6)
+    spec = tf.TensorSpec((point.batch, *shape), tf.uint8)
+    network, drawn = drawing(model, point.batch)
+    counts = {
+        "train": counted(model.train_step, point.batch, spec) / point.batch,
+        "sample": counted(network, point.batch, drawn) / point.batch,
+    }
+    levels = np.random.default_rng(0).integers(0, 2, (point.batch, *shape))
+    images = tf.constant(255 * levels, tf.uint8)
+
+    def train(steps: int) -> None:
+        batches = tf.data.Dataset.from_tensors(images).repeat(steps)
+        model.fit(batches, shuffle=False, verbose=0)
+
+    latents = np.zeros((point.batch, getattr(model, "latent_dim", 1)), np.float32)
+
+    def sample(times: int) -> None:
+        for _ in range(times):
+            if "sample" in model.endpoints():
+                model.sample(point.batch, seed=0)
+            else:
+                model.decode(latents)
+
+    sides = {"train": repeated(train, seconds), "sample": repeated(sample, seconds)}
+    taken = common.interleaved(sides, repeats)
+    found = {"rate": machine_rate()}
+    for side in sides:
+        found[f"{side}_seconds"] = statistics.median(taken[side]) / point.batch
+        found[f"{side}_multiply_adds"] = counts[side]
+        found[f"{side}_over"] = found[f"{side}_seconds"] / (counts[side] / found["rate"])
+    return found
+
+
+def measured_family(family: str, given) -> list[dict[str, Any]]:
+    """Measures what the family's file does not hold yet, and returns everything."""
+    path = given.out / f"{family}{'_jit' if given.jit else ''}.json"
+    done = json.loads(path.read_text()) if path.is_file() else []
+    known = {tuple(one[name] for name in Point._fields) for one in done}
+    for point in points_of(family):
+        if tuple(point) in known or point.side > given.largest:
+            continue
+        done.append(point._asdict() | measured(point, given.repeats, given.seconds, given.jit))
+        unfinished = path.with_suffix(".part")
+        unfinished.write_text(json.dumps(done, indent=2) + "\n")
+        unfinished.replace(path)
+        print(" ".join(row(done[-1])), file=sys.stderr, flush=True)
+    return done
+
+
+# The report
+
+
+def row(one: dict[str, Any]) -> list[str]:
+    cells = [one["family"], f"{one['batch']}", f"{one['width']:g}", f"{one['side']}"]
+    for side in ("train", "sample"):
+        limit = one[f"{side}_multiply_adds"] / one["rate"]
+        cells += [f"{1e3 * one[f'{side}_seconds']:.3g}", f"{1e3 * limit:.3g}"]
+        cells.append(f"{one[f'{side}_over']:.1f}")
+    return cells
+
+
+def draw(found: list[dict[str, Any]], path: Path) -> None:
+    """Draws milliseconds an image against each size; the limits are dotted."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    from tfgen.files import replacing
+
+    figure = Figure(figsize=(13, 7), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(2, len(VALUES), sharey="row")
+    for axes_row, side in zip(grid, ("train", "sample"), strict=True):
+        for axes, what in zip(axes_row, VALUES, strict=True):
+            others = {name: value for name, value in BASE.items() if name != what}
+            for index, family in enumerate(dict.fromkeys(one["family"] for one in found)):
+                line = [
+                    one
+                    for one in found
+                    if one["family"] == family
+                    and all(one[name] == value for name, value in others.items())
+                ]
+                line.sort(key=lambda one: one[what])
+                sizes, colour = [one[what] for one in line], f"C{index}"
+                times = [1e3 * one[f"{side}_seconds"] for one in line]
+                limits = [1e3 * one[f"{side}_multiply_adds"] / one["rate"] for one in line]
+                axes.plot(sizes, times, marker="o", markersize=4, color=colour, label=family)
+                axes.plot(sizes, limits, ":", color=colour)
+            axes.set_xscale("log", base=2)
+            axes.set_yscale("log")
+            axes.set(xlabel=what, ylabel=f"{side}: ms an image")
+            axes.grid(alpha=0.3)
+    grid[0][0].legend(fontsize=7)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=100)
+
+
+def write_table(page: Path, rows: list[list[str]], caption: str) -> None:
+    """Puts the table and the chart between the markers of a page."""
+    text = page.read_text()
+    if text.count(BEGIN) != 1 or text.count(END) != 1:
+        raise SystemExit(f"{page} must hold {BEGIN} and {END} once each.")
+    before, rest = text.split(BEGIN)
+    lines = [HEADER, ["---"] * len(HEADER), *rows]
+    table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    chart = "![Milliseconds an image against batch, width and side](drawings/scaling.png)"
+    page.write_text("\n\n".join((before + BEGIN, caption, table, chart, END)) + rest.split(END)[1])
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = common.parser(__doc__, repeats=3)
+    parser.add_argument("--only", nargs="+", choices=FAMILIES, default=list(FAMILIES))
+    parser.add_argument("--out", type=Path, required=True, help="a file for each family")
+    parser.add_argument("--seconds", type=float, default=2.0, help="a side and round")
+    parser.add_argument("--largest", type=int, default=128, help="image side (default 128)")
+    parser.add_argument("--jit", action="store_true", help="train with XLA")
+    parser.add_argument("--write", type=Path, help="the page whose table is replaced")
+    given = parser.parse_args(arguments)
+    given.out.mkdir(parents=True, exist_ok=True)
+
+    from tfgen.allocator import tune_allocator
+
+    tune_allocator()
+    found = [one for family in given.only for one in measured_family(family, given)]
+    rows = [row(one) for one in found]
+    rate = statistics.median(one["rate"] for one in found)
+    caption = (
+        f"{'With' if given.jit else 'Without'} XLA in training; products of {MATRIX}x{MATRIX} "
+        f"matrices at {rate / 1e9:.0f} thousand million multiply-adds a second."
+    )
+    page = given.out if given.write is None else given.write.parent
+    draw(found, page / "drawings" / "scaling.png")
+    if given.write is not None:
+        write_table(given.write, rows, caption)
+    worst = max(found, key=lambda one: one["train_over"])
+    return common.finish(
+        f"{caption}\n\n{common.format_table(HEADER, rows)}",
+        {"points": found},
+        True,
+        f"training is at worst {worst['train_over']:.1f}x its limit: {worst['family']}, batch "
+        f"{worst['batch']}, width {worst['width']:g}, side {worst['side']}",
+        given.json,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

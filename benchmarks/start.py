@@ -1,0 +1,149 @@
+"""What starting costs: importing, the first sample, memory of each entry and of the whole zoo.
+
+    python benchmarks/start.py [NAME ...] [--server] [--models FOLDER] [--json PATH]
+
+import    `import tfgen` in a new process: seconds and peak memory
+entries   for each entry a new process: seconds from its start until `zoo.load` has returned, until
+          the first image is there (the autoencoder decodes one) and for the second; peak memory
+server    with --server: `tfgen serve` with the whole zoo, exported before unless --models holds
+          it: seconds until it answers, its memory then and after one image from every model, and
+          the peak
+
+Memory is resident, in MB, and includes Python, TensorFlow and Keras. `import_time.py` compares the
+import with that of Keras alone; `memory.py` looks at training.
+"""
+
+import argparse
+import contextlib
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import common
+
+UNIT = 1.0 if sys.platform == "darwin" else 1024.0  # of ru_maxrss, in bytes
+HEADER = ("entry", "loaded, s", "first image, s", "second, s", "peak MB")
+
+
+def peak() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * UNIT / 1e6
+
+
+def work(name: str, started: float) -> None:
+    """The new process: prints what happened when, counted from its start."""
+    found: dict[str, float] = {}
+    import tfgen
+
+    found["imported"] = time.time() - started
+    found["import_megabytes"] = peak()
+    if name != "import":
+        import numpy as np
+
+        model = tfgen.load(name)
+        found["loaded"] = time.time() - started
+        labels = None if model.num_classes is None else 0
+        latents = np.zeros((1, getattr(model, "latent_dim", 1)), np.float32)
+        for image in ("first", "second"):
+            if "sample" in model.endpoints():
+                model.sample(1, seed=0, labels=labels)
+            else:
+                model.decode(latents)
+            found[image] = time.time() - started
+    found["megabytes"] = peak()
+    print(json.dumps(found))
+
+
+def fresh(name: str) -> dict[str, float]:
+    """Returns what a new process measured."""
+    command = [sys.executable, "-W", "ignore", __file__, "--work", name]
+    command += ["--started", repr(time.time())]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def entry(name: str, repeats: int) -> dict[str, float]:
+    """Returns the medians over some processes."""
+    each = [fresh(name) for _ in range(repeats)]
+    return {key: statistics.median(one[key] for one in each) for key in each[0]}
+
+
+def resident(pid: int) -> dict[str, float]:
+    """Returns a process's memory now and at its peak; Linux alone tells."""
+    status = Path(f"/proc/{pid}/status").read_text().splitlines()
+    values = dict(line.split(":", 1) for line in status)
+    return {
+        what: float(values[key].split()[0]) * 1024 / 1e6
+        for what, key in (("now", "VmRSS"), ("peak", "VmHWM"))
+    }
+
+
+def server(models: Path | None, names: list[str]) -> dict[str, Any]:
+    """Returns the memory of a server with all entries, before and after one image from each."""
+    from serving import Known, Rest, serving
+
+    with contextlib.ExitStack() as stack:
+        if models is None:
+            models = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            for name in names:
+                common.zoo_model(name).export(models / name)
+        stored = sum(path.stat().st_size for path in models.rglob("*") if path.is_file())
+        start = time.perf_counter()
+        running = stack.enter_context(serving(models))
+        found: dict[str, Any] = {"seconds": time.perf_counter() - start}
+        found |= {"models": len(names), "stored_megabytes": stored / 1e6}
+        found["ready"] = resident(running.process.pid)
+        ask = Rest(running)
+        for name in names:
+            path = max((models / name).glob("[0-9]*"), key=lambda p: int(p.name))
+            known = Known(name, path)
+            ask(name, known.signature, known.inputs([0]))
+        found["asked"] = resident(running.process.pid)
+    return found
+
+
+def main() -> int:
+    parser = common.parser(__doc__, repeats=3)
+    parser.add_argument("names", nargs="*", help="entries (default: all trained models)")
+    parser.add_argument("--server", action="store_true", help="measure the server as well")
+    parser.add_argument("--models", type=Path, help="a repository with the entries, exported")
+    parser.add_argument("--work", help=argparse.SUPPRESS)
+    parser.add_argument("--started", type=float, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.work:
+        work(given.work, given.started)
+        return 0
+
+    from tfgen import zoo
+
+    names = given.names or zoo.list_models()
+    fresh("import")  # byte code and disk cache
+    figures: dict[str, Any] = {"import": entry("import", given.repeats)}
+    alone = figures["import"]
+    rows = [["import tfgen", f"{alone['imported']:.2f}", "", "", f"{alone['megabytes']:,.0f}"]]
+    for name in names:
+        one = figures[name] = entry(name, given.repeats)
+        cells = [f"{one[key]:.2f}" for key in ("loaded", "first")]
+        cells += [f"{one['second'] - one['first']:.3f}", f"{one['megabytes']:,.0f}"]
+        rows.append([name, *cells])
+    table = common.format_table(HEADER, rows)
+    if given.server:
+        found = figures["server"] = server(given.models, names)
+        table += (
+            f"\n\nserver with {found['models']} models ({found['stored_megabytes']:,.0f} MB): "
+            f"ready after {found['seconds']:.1f} s with {found['ready']['now']:,.0f} MB, "
+            f"{found['asked']['now']:,.0f} MB after one image from each, "
+            f"peak {found['asked']['peak']:,.0f} MB"
+        )
+    most = max(names, key=lambda name: figures[name]["megabytes"])
+    verdict = f"most memory: {most}, {figures[most]['megabytes']:,.0f} MB"
+    return common.finish(table, figures, True, verdict, given.json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

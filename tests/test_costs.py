@@ -1,0 +1,105 @@
+"""benchmarks/scaling.py and start.py: counts, points, table, chart."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def scaling(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import scaling
+
+    yield scaling
+    for name in ("scaling", "common"):
+        sys.modules.pop(name, None)
+
+
+def test_multiply_adds_are_counted_forward_and_backward(scaling):
+    kernel, weights = tf.Variable(tf.ones((3, 3, 2, 5))), tf.Variable(tf.ones((5, 7)))
+
+    def rows(images):
+        return tf.nn.conv2d(images, kernel, 2, "SAME")
+
+    def step(images):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(tf.reduce_sum(rows(images), (1, 2)) @ weights)
+        return loss, *tape.gradient(loss, (kernel, weights))
+
+    convolution = 4 * 4 * 4 * 5 * 9 * 2  # batch 4, 8x8 -> 4x4
+    product = 4 * 5 * 7
+    spec = tf.TensorSpec((4, 8, 8, 2), tf.float32)
+    assert scaling.counted(rows, 4, spec) == convolution
+    assert scaling.counted(tf.function(rows), 4, spec) == convolution
+    # The images have no gradient; both of the product's inputs have one.
+    assert scaling.counted(step, 4, spec) == 2 * convolution + 3 * product
+
+
+def test_a_network_s_pass_has_its_layers_products(scaling):
+    import tfgen
+
+    model = tfgen.AutoEncoder((8, 8, 1), 2, filters=(4,), num_blocks=0, dense_units=6)
+    network, spec = scaling.drawing(model, 3)
+    dense = 2 * 6 + 6 * 4 * 4 * 4
+    assert scaling.counted(network, 3, spec) >= 3 * dense
+    assert scaling.counted(network, 6, scaling.drawing(model, 6)[1]) == 2 * scaling.counted(
+        network, 3, spec
+    )
+
+
+def test_one_thing_changes_at_a_time(scaling):
+    for family in scaling.FAMILIES:
+        points = scaling.points_of(family)
+        assert len(points) == len(set(points)) == 8
+        for point in points:
+            sizes = point._asdict()
+            assert sum(sizes[what] != value for what, value in scaling.BASE.items()) <= 1
+
+
+def test_a_finished_measurement_is_written_without_measuring(scaling, tmp_path, monkeypatch):
+    monkeypatch.setattr(scaling, "measured", lambda *given: pytest.fail("measured again"))
+    found = {"rate": 1e9}
+    for side in ("train", "sample"):
+        found |= {f"{side}_seconds": 0.004, f"{side}_multiply_adds": 2e6, f"{side}_over": 2.0}
+    points = [point._asdict() | found for point in scaling.points_of("VAE")]
+    (tmp_path / "VAE.json").write_text(json.dumps(points))
+    page = tmp_path / "page.md"
+    page.write_text(f"before {scaling.BEGIN} old {scaling.END} after\n")
+    command = ["--only", "VAE", "--out", str(tmp_path), "--write", str(page)]
+    assert scaling.main(command) == 0
+    text = page.read_text()
+    assert "old" not in text
+    assert text.count("| VAE | 32 | 1 | 128 | 4 | 2 | 2.0 | 4 | 2 | 2.0 |") == 1
+    assert text.endswith(" after\n")
+    with Image.open(tmp_path / "drawings" / "scaling.png") as chart:
+        assert chart.size[0] > 1000
+
+
+@pytest.mark.slow
+def test_each_family_has_a_limit_and_a_time(scaling, tmp_path):
+    for family in scaling.FAMILIES:
+        point = scaling.Point(family, batch=2, width=0.25, side=8)
+        found = scaling.measured(point, 1, 0.01, jit_compile=False)
+        for side in ("train", "sample"):
+            assert found[f"{side}_multiply_adds"] > 1000, family
+            assert found[f"{side}_seconds"] > 0
+        assert found["train_multiply_adds"] > 2 * found["sample_multiply_adds"], family
+
+
+@pytest.mark.slow
+def test_starting_is_measured_in_new_processes(tmp_path):
+    command = [sys.executable, BENCHMARKS / "start.py", "vae_2d_mnist", "ae_mnist"]
+    command += ["--repeats", "1", "--json", tmp_path / "found.json"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads((tmp_path / "found.json").read_text())["figures"]
+    alone, entry = figures["import"], figures["vae_2d_mnist"]
+    assert 0 < entry["imported"] < entry["loaded"] < entry["first"] < entry["second"]
+    assert 0 < alone["megabytes"] <= entry["megabytes"]
