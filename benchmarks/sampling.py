@@ -23,7 +23,7 @@ SIDES = ("sample", "decoder, images", "decoder, bare")
 
 def main() -> int:
     parser = common.parser(__doc__)
-    parser.add_argument("--name", default="vae_mnist", help="zoo entry with a decoder")
+    parser.add_argument("--name", default="vae_2d_mnist", help="zoo entry with one draw a sample")
     parser.add_argument("--num", type=int, default=10_000, help="images per round")
     parser.add_argument("--batch-size", type=int, default=250)
     arguments = parser.parse_args()
