@@ -203,6 +203,28 @@ MUTANTS: dict[tuple[str, str], list[tuple[str, str]]] = {
         ),
         ("tf.minimum(step / self.kl_warmup_steps, 1.0)", "step / self.kl_warmup_steps"),
     ],
+    ("models/continuous.py", "test_priors.py"): [
+        ("return a * s, s * (1.0 + a * (1.0 - s))", "return a * s, s * (1.0 + a)"),
+        ("gate = 1.0 + raw_gate", "gate = raw_gate"),
+        ("tf.matmul(slope_1, m) * gate * slope_2", "tf.matmul(slope_1, m) * slope_2"),
+        ("z -= 0.5 * h * (v_0 + v_1)", "z -= h * v_1"),
+        ("z += 0.5 * h * (v_0 + v_1)", "z += h * v_0"),
+        (
+            "log_det -= 0.5 * h * (divergence_0 + divergence_1)",
+            "log_det += 0.5 * h * (divergence_0 + divergence_1)",
+        ),
+        ("- (latents - u)", "- latents"),
+        ("(1.0 - t) * u + t * latents", "t * u + (1.0 - t) * latents"),
+    ],
+    ("models/priors.py", "test_priors.py"): [
+        ("probs=[1.0 - share, share]", "probs=[1.0, share]"),
+        ("solved[0] is not y", "True"),
+        ("wide = tfd.Independent(tfd.Normal(tf.zeros([latent_dim]), scales), 1)", "wide = prior"),
+    ],
+    ("models/ladder.py", "test_priors.py -k ladder"): [
+        ("math.log1p(-self.tail) + ratio", "ratio"),
+        (" - self.top_dim * math.log(priors.TAIL_SCALE)", ""),
+    ],
     ("models/importance.py", "test_vae.py"): [
         ("return total - math.log(num_samples)", "return total"),
         ("index * count + tf.range(count) < num_samples", "tf.range(count) < num_samples"),

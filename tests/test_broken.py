@@ -48,6 +48,8 @@ def test_dropped_argument():
         "prior": "vamp",
         "prior_components": 2,
         "prior_units": 6,
+        "prior_steps": 3,
+        "prior_tail": 0.1,
         "beta": 0.5,
         "kl_warmup_steps": 3,
         "num_importance_samples": 2,

@@ -40,16 +40,10 @@ def part_of(arrays: dict[str, np.ndarray], part: str) -> dict[str, np.ndarray]:
     return {name: value for name, value in arrays.items() if name.startswith(part)}
 
 
-def weights_of_epoch(folder, epoch: int) -> dict[str, np.ndarray]:
-    model = training.build(STAGED)
-    training.load_weights(folder / "epochs" / f"epoch_{epoch:04d}.npz", model)
-    return tuning.values(model)
-
-
 @pytest.mark.slow
 def test_each_stage_trains_its_own_parts(staged):
     folder, model = staged
-    epochs = [weights_of_epoch(folder, epoch) for epoch in (1, 2, 3, 4)]
+    epochs = [runs.weights_of(STAGED, folder, epoch) for epoch in (1, 2, 3, 4)]
     for earlier, later, moves in ((0, 1, "encoder"), (2, 3, "decoder")):
         for part in ("encoder", "decoder"):
             before, after = (part_of(epochs[i], part) for i in (earlier, later))

@@ -152,7 +152,7 @@ class Recipe:
         stages: What follows once the model is trained: each stage trains some of its parts
             further, with the best weights so far and a new optimizer. It names them in
             `trainable`, as `freeze` does, and gives what else differs from the recipe, e.g.
-            [{"trainable": ["prior"], "epochs": 20, "batch_size": 512}].
+            [{"trainable": ["coupling_*"], "epochs": 20, "batch_size": 512}].
         seed: Seed of the data's order, the noise and the initial weights.
         results: What `tfgen evaluate` measures, a list of {"metric": name, **arguments}.
 

@@ -77,6 +77,9 @@ class HierarchicalVAE(PixelDecoder):
         prior: str. "standard_normal" or "flow", the prior of z_0. Defaults to "standard_normal".
         prior_components: int. Coupling layers of the flow. Defaults to 8.
         prior_units: int. Width of the two hidden layers of a coupling. Defaults to 128.
+        prior_tail: float in [0, 1). Share w of a wide normal in the flow, (1 - w) p(z_0) +
+            w N(z_0; 0, 9 I), so that one z_0 far from all others does not cost millions of nats. No
+            weight depends on it. Defaults to 0.
         candidates: int. Coarse latents that each sample draws to keep one of. Defaults to 1.
         selectivity: float. How much the critic's logit weighs in that choice, at least 0.
             Defaults to 1.
@@ -123,6 +126,7 @@ class HierarchicalVAE(PixelDecoder):
         prior: str = "standard_normal",
         prior_components: int = 8,
         prior_units: int = 128,
+        prior_tail: float = 0.0,
         candidates: int = 1,
         selectivity: float = 1.0,
         critic_units: int = 32,
@@ -154,7 +158,7 @@ class HierarchicalVAE(PixelDecoder):
             0, groups=min(groups), num_blocks=num_blocks, kl_warmup_steps=kl_warmup_steps
         )
         checks.finite(0, beta=beta, free_bits=free_bits, selectivity=selectivity)
-        checks.fraction(dropout=dropout)
+        checks.fraction(dropout=dropout, prior_tail=prior_tail)
         with self.own_dtype_policy():
             self._build_networks()
         self.latent_dim = self.top_down.latent_dim
@@ -182,6 +186,7 @@ class HierarchicalVAE(PixelDecoder):
             self.image_shape[2] * per_channel,
             self.num_classes,
             couplings,
+            self.prior_tail,
             name="top_down",
         )
         latents = keras.Input((self.top_down.latent_dim,), name="latents")
@@ -200,15 +205,6 @@ class HierarchicalVAE(PixelDecoder):
         if self.pixel_distribution == "gaussian":
             self.log_scale = self.add_weight(name="log_scale", initializer="zeros")
 
-    # Distributions ---------------------------------------------------------------------------
-
-    def _log_pixels(self, levels, parameters):
-        """log p(x | z) in nats, (batch,)."""
-        log_probs = distributions.log_prob(
-            self.pixel_distribution, parameters, levels, self.num_levels, self._pixel_log_scale
-        )
-        return tf.reduce_sum(log_probs, (1, 2, 3))
-
     # Objective -------------------------------------------------------------------------------
 
     def losses_per_image(self, images, labels, seeds, training):
@@ -219,7 +215,7 @@ class HierarchicalVAE(PixelDecoder):
         walk = self.top_down.infer(features, drawn, labels, masks)
         # -log p(x | z),   z ~ q(z | x)
         levels = pixels.images_to_levels(images, self.num_levels)
-        reconstruction = -self._log_pixels(levels, walk["parameters"])
+        reconstruction = -self._log_levels(levels, walk["parameters"])
         # KL(q(eps_l | eps_<l, x) || p(eps_l)) of each group, (batch, groups)
         kl = tf.stack(walk["kl"], 1)
         beta = self.beta
@@ -263,6 +259,9 @@ class HierarchicalVAE(PixelDecoder):
 
         def sample(seed, labels=None):
             latents = self._prior_sample(seed, temperature, labels)
+            if self.prior == "flow" and self.prior_tail and temperature > 0:
+                picked = noise.uniform(seed, (1,), stream=1) < self.prior_tail
+                latents = self.top_down.in_tail(latents, picked, labels)
             return {"images": self.decode_tensors(latents, labels)}
 
         def log_likelihood(images, seed, labels=None):
@@ -304,7 +303,7 @@ class HierarchicalVAE(PixelDecoder):
             repeated = [tf.repeat(f, count, axis=0) for f in features]
             classes = None if labels is None else tf.repeat(labels, count)
             walk = self.top_down.infer(repeated, drawn, classes)
-            log_pixels = self._log_pixels(tf.repeat(levels, count, axis=0), walk["parameters"])
+            log_pixels = self._log_levels(tf.repeat(levels, count, axis=0), walk["parameters"])
             return tf.reshape(log_pixels + tf.add_n(walk["log_ratio"]), (rows, count))
 
         return importance.bound(log_weights, num_samples, rows)

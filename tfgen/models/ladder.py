@@ -192,12 +192,13 @@ class TopDown(Composite):
         num_outputs: int,
         num_classes: int | None,
         couplings: list[keras.Model] | None,
+        tail: float,
         **kwargs,
     ):
         super().__init__(**kwargs)
         self.top_dim, filters, groups, channels, mixing = ladder
         self.num_classes = num_classes
-        self.couplings = couplings
+        self.couplings, self.tail = couplings, tail
         height, width, _ = image_shape
         zeros = {"kernel_initializer": "zeros", "dtype": "float32"}
         self.top_posterior = keras.layers.Dense(2 * self.top_dim, name="top_posterior", **zeros)
@@ -244,6 +245,20 @@ class TopDown(Composite):
             top = priors.forward(self.couplings, top, labels)
         return self._descend(top, labels, None, eps[:, self.top_dim :])
 
+    def in_tail(
+        self, latents: tf.Tensor, picked: tf.Tensor, labels: tf.Tensor | None = None
+    ) -> tf.Tensor:
+        """Moves latents whose z_0 comes from the wide normal of the prior to what decodes to it.
+
+        Args:
+            latents: Noise, float32 (batch, latent_dim).
+            picked: Which, bool (batch, 1).
+            labels: int64 (batch,), or None.
+        """
+        top = latents[:, : self.top_dim]
+        wide, _ = priors.inverse(self.couplings, priors.TAIL_SCALE * top, labels)
+        return tf.concat([tf.where(picked, wide, top), latents[:, self.top_dim :]], 1)
+
     def infer(
         self,
         features: Sequence[tf.Tensor],
@@ -273,6 +288,11 @@ class TopDown(Composite):
         if self.couplings:
             eps, log_det = priors.inverse(self.couplings, top, labels)
             ratio = _log_ratio(eps, xi, scale) + log_det
+            if self.tail:
+                # p(z_0) = (1 - w) flow(z_0) + w N(z_0; 0, TAIL_SCALE^2 I)
+                wide = _log_ratio(top / priors.TAIL_SCALE, xi, scale)
+                wide += math.log(self.tail) - self.top_dim * math.log(priors.TAIL_SCALE)
+                ratio = tf.reduce_logsumexp([math.log1p(-self.tail) + ratio, wide], 0)
             kl = -ratio
         else:
             eps, ratio, kl = top, _log_ratio(top, xi, scale), _kl(mean, scale)

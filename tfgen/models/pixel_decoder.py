@@ -36,6 +36,13 @@ class PixelDecoder(GenerativeModel):
         """The learned log of the standard deviation of "gaussian" pixels, or None."""
         return self.log_scale if self.pixel_distribution == "gaussian" else None
 
+    def _log_levels(self, levels, parameters):
+        """log p(x | z) in nats, (batch,), from what the decoder makes of z."""
+        log_probs = distributions.log_prob(
+            self.pixel_distribution, parameters, levels, self.num_levels, self._pixel_log_scale
+        )
+        return tf.reduce_sum(log_probs, (1, 2, 3))
+
     def mean_image(self, latents, labels):
         """Returns the mean of p(x | latents), float32 grey values in [0, 255]."""
         return distributions.mean_images(

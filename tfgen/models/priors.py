@@ -1,4 +1,4 @@
-"""Priors of latents: N(0, I); a RealNVP flow from it to where the posteriors are; a VampPrior.
+"""Priors of latents: N(0, I); a flow from it to where the posteriors are; a VampPrior.
 
 Dinh et al., "Density estimation using Real NVP", 2017; Tomczak & Welling, "VAE with a VampPrior",
 2018.
@@ -15,8 +15,11 @@ import keras
 import tensorflow as tf
 
 from tfgen import layers, pixels
+from tfgen.models import continuous
 
 __all__ = [
+    "TAIL_SCALE",
+    "continuous_flow",
     "coupling_network",
     "couplings",
     "flow",
@@ -25,9 +28,12 @@ __all__ = [
     "inverse",
     "standard_normal",
     "vamp",
+    "vamp_sample",
+    "with_tail",
 ]
 
 LARGEST_LOG_SCALE = 2.0
+TAIL_SCALE = 3.0  # of the wide normal
 
 
 def coupling_network(
@@ -100,6 +106,70 @@ def flow(base: Any, couplings: Sequence[keras.Model], labels: tf.Tensor | None =
     )
 
 
+def continuous_flow(
+    base: Any, velocity: continuous.Velocity, steps: int, labels: tf.Tensor | None = None
+) -> Any:
+    """Returns the continuous flow of a `VAE` as a TFP distribution.
+
+    Args:
+        base: A TFP distribution of vectors, N(0, I).
+        velocity: v of dz/dt = v(z, t).
+        steps: Heun's steps from base to vectors, and back.
+        labels: Classes of a conditional flow, int64 (batch,), of vectors (batch, ..., values).
+    """
+    import tensorflow_probability as tfp
+
+    solved = []  # the last vectors, their noise and log det, which TFP asks for one by one
+
+    def back(y):
+        if not solved or solved[0] is not y:
+            rows, labels_of_rows = _rows(y, labels)
+            u, log_det = continuous.inverse(velocity, steps, rows, labels_of_rows)
+            solved[:] = y, _like(y, u), tf.reshape(log_det, tf.shape(y)[:-1])
+        return solved
+
+    class Flow(tfp.bijectors.Bijector):
+        def __init__(self):
+            super().__init__(
+                forward_min_event_ndims=1, dtype=tf.float32, parameters={}, name="flow"
+            )
+
+        @classmethod
+        def _parameter_properties(cls, dtype):
+            return {}
+
+        def _forward(self, x):
+            rows, labels_of_rows = _rows(x, labels)
+            return _like(x, continuous.forward(velocity, steps, rows, labels_of_rows))
+
+        def _inverse(self, y):
+            return back(y)[1]
+
+        def _inverse_log_det_jacobian(self, y):
+            return back(y)[2]
+
+    return tfp.distributions.TransformedDistribution(base, Flow(), name="prior")
+
+
+def with_tail(prior: Any, share: float) -> Any:
+    """Returns (1 - share) prior + share N(0, TAIL_SCALE^2 I) as a TFP distribution.
+
+    A flow may take a latent unlike all that it was trained on millions of nats away; here
+
+        log p(z) >= log share + log N(z; 0, TAIL_SCALE^2 I)
+
+    Args:
+        prior: A TFP distribution of vectors, of batch shape ().
+        share: In (0, 1).
+    """
+    import tensorflow_probability as tfp
+
+    tfd, latent_dim = tfp.distributions, int(prior.event_shape[0])
+    scales = tf.fill([latent_dim], TAIL_SCALE)
+    wide = tfd.Independent(tfd.Normal(tf.zeros([latent_dim]), scales), 1)
+    return tfd.Mixture(tfd.Categorical(probs=[1.0 - share, share]), [prior, wide], name="prior")
+
+
 def vamp(posterior: Any) -> Any:
     """Returns the VampPrior p(z) = 1/K sum_k q(z | u_k) as a TFP distribution.
 
@@ -112,6 +182,24 @@ def vamp(posterior: Any) -> Any:
     return tfd.MixtureSameFamily(
         tfd.Categorical(logits=tf.zeros([posterior.batch_shape[0]])), posterior
     )
+
+
+def vamp_sample(prior: Any, u: tf.Tensor, eps: tf.Tensor, densest: bool) -> tf.Tensor:
+    """Turns noise into latents of a VampPrior, (batch, latent_dim).
+
+    Args:
+        prior: From `vamp`.
+        u: Which posterior, uniform on (0, 1), (batch,).
+        eps: Where in it, N(0, I), (batch, latent_dim).
+        densest: Whether to take the posterior of the densest centre instead, whatever `u`.
+    """
+    normal = prior.components_distribution.distribution
+    index = tf.cast(u * normal.batch_shape[0], tf.int32)
+    if densest:
+        index = tf.fill(
+            tf.shape(index), tf.argmax(prior.log_prob(normal.loc), output_type=tf.int32)
+        )
+    return tf.gather(normal.loc, index) + tf.gather(normal.scale, index) * eps
 
 
 def greys_of(pseudo_inputs: tf.Tensor) -> tf.Tensor:
@@ -151,15 +239,25 @@ def _halves(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return x[:, :kept], x[:, kept:]
 
 
+def _rows(x, labels):
+    """Vectors (batch, ..., values) as rows (-1, values), and the class of each row."""
+    rows = tf.reshape(x, (-1, x.shape[-1]))
+    if labels is not None:
+        labels = tf.repeat(labels, tf.shape(rows)[0] // tf.shape(labels)[0])
+    return rows, labels
+
+
+def _like(x, rows):
+    """Rows back in the leading shape of x."""
+    return tf.reshape(rows, tf.concat([tf.shape(x)[:-1], rows.shape[-1:]], 0))
+
+
 def _coupling(network, labels):
     """Adapts a Keras network on rows to RealNVP's function of tensors of any rank."""
 
     def shift_and_log_scale(kept, _, **__):
-        rows = tf.reshape(kept, (-1, kept.shape[-1]))
-        if labels is not None:
-            rows = [rows, tf.repeat(labels, tf.shape(rows)[0] // tf.shape(labels)[0])]
-        outputs = network(rows)
-        leading = tf.shape(kept)[:-1]
-        return [tf.reshape(o, tf.concat([leading, o.shape[-1:]], 0)) for o in outputs]
+        rows, labels_of_rows = _rows(kept, labels)
+        outputs = network(rows if labels is None else [rows, labels_of_rows])
+        return [_like(kept, output) for output in outputs]
 
     return shift_and_log_scale

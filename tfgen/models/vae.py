@@ -11,18 +11,20 @@ import numpy as np
 import tensorflow as tf
 
 from tfgen import checks, distributions, layers, noise, pixels, portable
-from tfgen.models import importance, priors
-from tfgen.models.generative import GenerativeModel, Labels, with_labels
+from tfgen.models import continuous, importance, priors
+from tfgen.models.generative import Labels, with_labels
+from tfgen.models.pixel_decoder import PixelDecoder
 
 __all__ = ["VAE"]
 
-PRIORS = ("standard_normal", "flow", "vamp")
+PRIORS = ("standard_normal", "flow", "continuous_flow", "vamp")
+FLOWS = ("flow", "continuous_flow")
 MIN_SCALE = 1e-4  # of the posterior: keeps its logarithm finite
 LOG_2PI = math.log(2.0 * math.pi)
 
 
 @keras.saving.register_keras_serializable("tfgen")
-class VAE(GenerativeModel):
+class VAE(PixelDecoder):
     """Convolutional VAE with a diagonal Gaussian posterior and a choice of prior.
 
         q(z | x) = N(mean(x), diag(scale(x)^2)),   z = mean + scale * eps,   eps ~ N(0, I)
@@ -33,6 +35,10 @@ class VAE(GenerativeModel):
     The loss is -ELBO (with `beta` on the KL), or -IWAE_k for `num_importance_samples` k > 1
     (Burda et al., "Importance weighted autoencoders", 2016). Posterior, prior and pixels are TFP
     distributions; the KL is analytic for the standard normal prior and a sample's for the others.
+
+    A continuous flow learns by flow matching: while training, the KL is that to N(0, I) and the
+    loss of `continuous.matching_loss` is added, whose gradient reaches the flow alone. All other
+    figures, validation included, are those of the flow.
 
     Input of `call`: uint8 images (batch, height, width, channels); output: the reconstruction, the
     mean image as float32 grey values of the same shape in [0, 255].
@@ -55,12 +61,19 @@ class VAE(GenerativeModel):
             Defaults to "discretized_logistic_mixture".
         num_levels: int. Grey levels, 2 to 256. Defaults to 256.
         num_mixtures: int. Components of the logistic mixture. Defaults to 5.
-        prior: str. "standard_normal"; "flow" (a RealNVP of TFP bijectors, Dinh et al., 2017); or
-            "vamp" (a mixture of posteriors at learned inputs, Tomczak & Welling, 2018). Defaults to
+        prior: str. "standard_normal"; "flow" (a RealNVP of TFP bijectors, Dinh et al., 2017);
+            "continuous_flow" (a differential equation, Lipman et al., 2023); or "vamp" (a mixture
+            of posteriors at learned inputs, Tomczak & Welling, 2018). Defaults to
             "standard_normal".
-        prior_components: int. Couplings of the flow, or pseudo-inputs of "vamp". Defaults to 6.
-        prior_units: int or None. Width of the two hidden layers of a coupling; None means
-            2 `latent_dim`. Defaults to None.
+        prior_components: int. Couplings of "flow", or pseudo-inputs of "vamp". Defaults to 6.
+        prior_units: int or None. Width of the two hidden layers of a coupling, or of those of a
+            continuous flow; None means 2 `latent_dim`. Defaults to None.
+        prior_steps: int. Heun's steps of "continuous_flow", each of two evaluations, for samples
+            and for the density, whose error falls with their square. No weight depends on it.
+            Defaults to 16.
+        prior_tail: float in [0, 1). Share w of a wide normal in a learned prior,
+            (1 - w) p(z) + w N(z; 0, 9 I), so that one latent far from all others does not cost
+            millions of nats. No weight depends on it. Defaults to 0.
         beta: float. Weight of the KL (Higgins et al., 2017); 1 is the bound. Defaults to 1.
         kl_warmup_steps: int. Steps over which the weight of the KL grows linearly from 0 to `beta`.
             Defaults to 0.
@@ -98,6 +111,8 @@ class VAE(GenerativeModel):
         prior: str = "standard_normal",
         prior_components: int = 6,
         prior_units: int | None = None,
+        prior_steps: int = 16,
+        prior_tail: float = 0.0,
         beta: float = 1.0,
         kl_warmup_steps: int = 0,
         num_importance_samples: int = 1,
@@ -107,16 +122,17 @@ class VAE(GenerativeModel):
     ):
         super().__init__(image_shape, num_levels, num_classes, seed, **kwargs)
         distributions.check_pixel_distribution(pixel_distribution, num_levels)
-        if prior not in PRIORS:
-            raise ValueError(f"prior must be one of {', '.join(PRIORS)}; received {prior!r}.")
+        checks.one_of("prior", prior, PRIORS)
         self.keep(locals())
         checks.at_least(2 if prior == "flow" else 1, latent_dim=latent_dim)
+        checks.fraction(prior_tail=prior_tail)
         checks.at_least(
             1,
             dense_units=dense_units,
             num_mixtures=num_mixtures,
             prior_components=prior_components,
             prior_units=1 if prior_units is None else prior_units,
+            prior_steps=prior_steps,
             num_importance_samples=num_importance_samples,
         )
         checks.at_least(0, num_blocks=num_blocks, kl_warmup_steps=kl_warmup_steps)
@@ -151,10 +167,14 @@ class VAE(GenerativeModel):
         )
         if self.pixel_distribution == "gaussian":
             self.log_scale = self.add_weight(name="log_scale", initializer="zeros")
+        units = self.prior_units or 2 * self.latent_dim
         if self.prior == "flow":
-            units = self.prior_units or 2 * self.latent_dim
             self.couplings = priors.couplings(
                 self.prior_components, self.latent_dim, units, self.num_classes
+            )
+        elif self.prior == "continuous_flow":
+            self.velocity = continuous.Velocity(
+                self.latent_dim, units, self.num_classes, name="velocity"
             )
         elif self.prior == "vamp":
             self.pseudo_inputs = self.add_weight(
@@ -171,7 +191,14 @@ class VAE(GenerativeModel):
 
     def prior_distribution(self, labels: np.ndarray | tf.Tensor | None = None) -> Any:
         """Returns p(z), of a conditional flow p(z | labels): TFP, event shape (latent_dim,)."""
-        if self.prior == "flow" and labels is None:
+        prior = self._learned_prior(labels)
+        if self.prior == "standard_normal" or not self.prior_tail:
+            return prior
+        return priors.with_tail(prior, self.prior_tail)
+
+    def _learned_prior(self, labels):
+        """The prior without its tail."""
+        if self.prior in FLOWS and labels is None:
             pixels.check_labels(labels, self.num_classes, 1)  # raises where the flow needs them
         if self.prior == "vamp":
             labels = None
@@ -179,21 +206,11 @@ class VAE(GenerativeModel):
                 labels = tf.range(self.prior_components, dtype=tf.int64) % self.num_classes
             return priors.vamp(self._posterior(priors.greys_of(self.pseudo_inputs), labels))
         normal = priors.standard_normal(self.latent_dim)
-        return priors.flow(normal, self.couplings, labels) if self.prior == "flow" else normal
-
-    def pixel_likelihood(self, latents: np.ndarray | tf.Tensor, *, labels: Labels = None) -> Any:
-        """Returns p(x | latents), a TFP distribution over levels; its `sample` draws pixels."""
-        from tfgen.distributions.tfp import pixel_distribution
-
-        latents = self.check_latents(latents)
-        labels = pixels.check_labels(labels, self.num_classes, latents.shape[0])
-        return pixel_distribution(
-            self.pixel_distribution,
-            self.decoder(with_labels(latents, labels)),
-            self.num_levels,
-            self.image_shape[2],
-            self._pixel_log_scale,
-        )
+        if self.prior == "flow":
+            return priors.flow(normal, self.couplings, labels)
+        if self.prior == "continuous_flow":
+            return priors.continuous_flow(normal, self.velocity, self.prior_steps, labels)
+        return normal
 
     def _posterior(self, images, labels):
         import tensorflow_probability as tfp
@@ -202,34 +219,14 @@ class VAE(GenerativeModel):
         mean, raw_scale = self.posterior_network(with_labels(images, labels))
         return tfd.Independent(tfd.Normal(mean, portable.softplus(raw_scale) + MIN_SCALE), 1)
 
-    @property
-    def _pixel_log_scale(self):
-        """The learned log of the standard deviation of "gaussian" pixels, or None."""
-        return self.log_scale if self.pixel_distribution == "gaussian" else None
-
     def _log_pixels(self, images, latents, labels):
         """log p(x | z) for z (batch, k, latent_dim): nats, (batch, k)."""
         batch, k = tf.shape(latents)[0], latents.shape[1]
         flat = tf.reshape(latents, (-1, self.latent_dim))
         levels = tf.repeat(pixels.images_to_levels(images, self.num_levels), k, axis=0)
         labels = None if labels is None else tf.repeat(labels, k)
-        log_probs = distributions.log_prob(
-            self.pixel_distribution,
-            self.decoder(with_labels(flat, labels)),
-            levels,
-            self.num_levels,
-            self._pixel_log_scale,
-        )
-        return tf.reshape(tf.reduce_sum(log_probs, (1, 2, 3)), (batch, k))
-
-    def mean_image(self, latents, labels):
-        """Returns the mean of p(x | latents), float32 grey values in [0, 255]."""
-        return distributions.mean_images(
-            self.pixel_distribution,
-            self.decoder(with_labels(latents, labels)),
-            self.num_levels,
-            self.image_shape[2],
-        )
+        log_probs = self._log_levels(levels, self.decoder(with_labels(flat, labels)))
+        return tf.reshape(log_probs, (batch, k))
 
     # Objective -------------------------------------------------------------------------------
 
@@ -238,13 +235,18 @@ class VAE(GenerativeModel):
         import tensorflow_probability as tfp
 
         k = self.num_importance_samples
-        posterior, prior = self._posterior(images, labels), self.prior_distribution(labels)
+        matching = training and self.prior == "continuous_flow"
+        plain = matching or self.prior == "standard_normal"
+        posterior = self._posterior(images, labels)
+        prior = (
+            priors.standard_normal(self.latent_dim) if plain else self.prior_distribution(labels)
+        )
         # z_k = mean(x) + scale(x) eps_k ~ q(z | x)
         eps = noise.normal(seeds, (k, self.latent_dim))
         latents = self._at(posterior, eps)  # (batch, k, latent_dim)
         # -log p(x | z_k)
         reconstruction = -self._log_pixels(images, latents, labels)  # (batch, k)
-        if self.prior == "standard_normal" and k == 1:
+        if plain and k == 1:
             # KL(q(z | x) || p(z)), exactly
             kl = tfp.distributions.kl_divergence(posterior, prior)[:, None]
         else:
@@ -256,8 +258,12 @@ class VAE(GenerativeModel):
             beta *= tf.minimum(step / self.kl_warmup_steps, 1.0)
         # log w_k = log p(x | z_k) + log p(z_k) - log q(z_k | x);   loss = -log 1/k sum_k w_k
         log_weights = -reconstruction - beta * kl
+        loss = math.log(k) - tf.reduce_logsumexp(log_weights, 1)
+        if matching:
+            latents = tf.stop_gradient(latents)
+            loss += continuous.matching_loss(self.velocity, latents, seeds, labels)
         return {
-            "loss": math.log(k) - tf.reduce_logsumexp(log_weights, 1),
+            "loss": loss,
             "reconstruction": tf.reduce_mean(reconstruction, 1),
             "kl": tf.reduce_mean(kl, 1),
         }
@@ -267,10 +273,6 @@ class VAE(GenerativeModel):
         """mean + scale * eps for eps (batch, k, latent_dim)."""
         normal = posterior.distribution
         return normal.loc[:, None] + normal.scale[:, None] * eps
-
-    def call(self, images, labels=None, training=False):
-        """Returns the mean image, float32 (batch, height, width, channels) in [0, 255]."""
-        return self.mean_image(self.encoder(with_labels(images, labels)), labels)
 
     # Endpoints -------------------------------------------------------------------------------
 
@@ -296,15 +298,15 @@ class VAE(GenerativeModel):
         eps = temperature * noise.normal(seed, (self.latent_dim,))
         if self.prior == "standard_normal":
             return eps
-        prior = self.prior_distribution(labels)
-        if self.prior == "flow":
-            return prior.bijector.forward(eps)
-        pick = noise.uniform(seed, (), stream=1) * self.prior_components
-        normal = prior.components_distribution.distribution
-        index = tf.cast(pick, tf.int32)
-        if temperature == 0:  # no noise at all: the densest centre, whatever the seed
-            index = tf.fill(tf.shape(index), tf.argmax(prior.log_prob(normal.loc)))
-        return tf.gather(normal.loc, index) + tf.gather(normal.scale, index) * eps
+        prior = self._learned_prior(labels)
+        if self.prior in FLOWS:
+            z = prior.bijector.forward(eps)
+        else:
+            z = priors.vamp_sample(prior, noise.uniform(seed, (), stream=1), eps, temperature == 0)
+        if self.prior_tail and temperature > 0:
+            wide = noise.uniform(seed, (1,), stream=2) < self.prior_tail
+            z = tf.where(wide, priors.TAIL_SCALE * eps, z)
+        return z
 
     def _bound(self, images, labels, seeds, num_samples):
         """log 1/k sum_k w_k, nats, (batch,)."""
