@@ -51,7 +51,10 @@ def log_normal(z: np.ndarray, scale: float = 1.0) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("prior", "tail"),
-    [*((prior, 0.0) for prior in vae.PRIORS), ("flow", 0.2), ("continuous_flow", 0.2)],
+    [
+        *((prior, 0.0) for prior in vae.PRIORS),
+        *(pytest.param(prior, 0.2, marks=pytest.mark.slow) for prior in vae.FLOWS),
+    ],
 )
 def test_prior_is_a_density_and_sampled_as_such(prior, tail):
     model = VAE(latent_dim=2, prior=prior, prior_components=3, prior_tail=tail, **BINARY)
@@ -74,7 +77,7 @@ def test_prior_is_a_density_and_sampled_as_such(prior, tail):
         assert abs(values.mean() - exact) < 5 * values.std() / math.sqrt(len(values)) + 0.01
 
 
-@pytest.mark.parametrize("prior", vae.FLOWS)
+@pytest.mark.parametrize("prior", ["flow", pytest.param("continuous_flow", marks=pytest.mark.slow)])
 def test_conditional_flow_is_a_density_of_each_class(prior):
     model = VAE(latent_dim=2, prior=prior, prior_components=3, num_classes=3, **BINARY)
     laws.randomised(model, 0.3)
