@@ -218,7 +218,7 @@ MUTANTS: dict[tuple[str, str], list[tuple[str, str]]] = {
     ],
     ("models/priors.py", "test_priors.py"): [
         ("probs=[1.0 - share, share]", "probs=[1.0, share]"),
-        ("solved[0] is not y", "True"),
+        ("pending and pending[0] is y", "False"),
         ("wide = tfd.Independent(tfd.Normal(tf.zeros([latent_dim]), scales), 1)", "wide = prior"),
     ],
     ("models/ladder.py", "test_priors.py -k ladder"): [

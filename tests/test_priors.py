@@ -143,7 +143,7 @@ def bent():
     keras.utils.set_random_seed(0)
     velocity = laws.randomised(continuous.Velocity(3, 8), 0.4)
     u = noise.normal(tf.range(50, dtype=tf.int64), (3,))
-    z = continuous.forward(velocity, 100, u)
+    z = continuous.forward(velocity, 60, u)
     assert np.abs(z - u).max() > 0.5
     return velocity, u, z
 
@@ -173,29 +173,28 @@ def test_divergence_is_the_trace_of_the_jacobian():
 def test_the_error_falls_with_the_square_of_the_steps(bent):
     """The noise comes back, and log det is that of the exact flow, to the solver's tolerance."""
     velocity, u, z = bent
-    _, exact = continuous.inverse(velocity, 200, z)
+    _, exact = continuous.inverse(velocity, 60, z)
     errors = []
-    for steps in (10, 20, 40):
+    for steps in (8, 16, 32):
         back, log_det = continuous.inverse(velocity, steps, z)
         errors.append((np.abs(back - u).max(), np.abs(log_det - exact).max()))
     for coarse, fine in itertools.pairwise(errors):
         for index in range(2):
             assert fine[index] < coarse[index] / 2.5 or fine[index] < 1e-5
-    assert max(errors[-1]) < 5e-3
+    assert max(errors[-1]) < 1e-2
 
 
 def test_log_density_is_the_change_of_variables(bent):
     """Of the inverse map, whose Jacobian comes from finite differences."""
     velocity, _, z = bent
-    flow = priors.continuous_flow(priors.standard_normal(3), velocity, 64)
-    step, columns = 0.01, []
-    for i in range(3):
-        shift = step * tf.one_hot(i, 3)
-        ends = (continuous.inverse(velocity, 64, z + sign * shift)[0] for sign in (1, -1))
-        columns.append(np.subtract(*ends) / (2 * step))
-    _, log_det = np.linalg.slogdet(np.stack(columns, -1))
-    u, _ = continuous.inverse(velocity, 64, z)
-    np.testing.assert_allclose(flow.log_prob(z), log_normal(u) + log_det, atol=5e-3)
+    step, steps = 0.01, 40
+    shifts = step * np.concatenate([np.zeros((1, 3)), np.eye(3), -np.eye(3)])
+    moved = tf.reshape(z + shifts[:, None].astype(np.float32), (-1, 3))
+    u = continuous.inverse(velocity, steps, moved)[0].numpy().reshape(7, -1, 3)
+    jacobian = np.stack((u[1:4] - u[4:]) / (2 * step), -1)
+    _, log_det = np.linalg.slogdet(jacobian)
+    flow = priors.continuous_flow(priors.standard_normal(3), velocity, steps)
+    np.testing.assert_allclose(flow.log_prob(z), log_normal(u[0]) + log_det, atol=1e-2)
 
 
 def test_one_walk_back_gives_noise_and_density(bent, monkeypatch):

@@ -119,14 +119,12 @@ def continuous_flow(
     """
     import tensorflow_probability as tfp
 
-    solved = []  # the last vectors, their noise and log det, which TFP asks for one by one
+    pending = []  # vectors and their log det, between TFP's two questions about them
 
     def back(y):
-        if not solved or solved[0] is not y:
-            rows, labels_of_rows = _rows(y, labels)
-            u, log_det = continuous.inverse(velocity, steps, rows, labels_of_rows)
-            solved[:] = y, _like(y, u), tf.reshape(log_det, tf.shape(y)[:-1])
-        return solved
+        rows, labels_of_rows = _rows(y, labels)
+        u, log_det = continuous.inverse(velocity, steps, rows, labels_of_rows)
+        return _like(y, u), tf.reshape(log_det, tf.shape(y)[:-1])
 
     class Flow(tfp.bijectors.Bijector):
         def __init__(self):
@@ -143,10 +141,14 @@ def continuous_flow(
             return _like(x, continuous.forward(velocity, steps, rows, labels_of_rows))
 
         def _inverse(self, y):
-            return back(y)[1]
+            u, log_det = back(y)
+            pending[:] = y, log_det
+            return u
 
         def _inverse_log_det_jacobian(self, y):
-            return back(y)[2]
+            log_det = pending[1] if pending and pending[0] is y else back(y)[1]
+            pending.clear()
+            return log_det
 
     return tfp.distributions.TransformedDistribution(base, Flow(), name="prior")
 
