@@ -270,7 +270,7 @@ MUTANTS: dict[tuple[str, str], list[tuple[str, str]]] = {
             "log_weights - tf.math.log(-tf.math.log(u))",
             "log_weights + tf.math.log(-tf.math.log(u))",
         ),
-        ("choice(selectivity * tf.transpose(scores)", "choice(tf.transpose(scores)"),
+        ("choice(selectivity * tf.reshape", "choice(tf.reshape"),
         ("tf.gather(drawn, chosen, batch_dims=1)", "drawn[:, 0]"),
     ],
     ("models/hierarchical_vae.py", "test_vae.py -k 'critic or coarse'"): [

@@ -95,7 +95,7 @@ class GAN(AdversarialModel):
     latents and keeps one, with probability proportional to D / (1 - D) to the power `selectivity`,
     which is exp(selectivity * logit). For the best D that ratio is p_data / p_G, so selectivity 1
     moves the samples towards the data (as in Azadi et al., "Discriminator rejection sampling",
-    2019); more trades variety for likeness. `candidates` times the time.
+    2019); more trades variety for likeness. `candidates` times the time and the memory.
 
     Input of `call`: uint8 images (batch, height, width, channels); output: the discriminator's
     logit, float32 (batch,), positive for what it takes as real.
@@ -301,11 +301,11 @@ class GAN(AdversarialModel):
         """The latents that samples decode, (batch, latent_dim)."""
         drawn = temperature * noise.normal(seeds, (self.candidates, self.latent_dim))
 
-        def score(latents):
+        def score(latents, labels):
             images = self.averaged_generator(with_labels(latents, labels))
             return self._logits(images, labels)
 
-        return resampled(drawn, score, self.selectivity, seeds)
+        return resampled(drawn, score, self.selectivity, seeds, labels)
 
     def endpoints(self, temperature=1.0, num_samples=1):
         """Returns sample, latents (what sample decodes), decode and score."""

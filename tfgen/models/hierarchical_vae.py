@@ -279,12 +279,12 @@ class HierarchicalVAE(PixelDecoder):
         fine = self.latent_dim - coarse
         drawn = temperature * noise.normal(seeds, (self.candidates * coarse + fine,))
         candidates, rest = tf.split(drawn, [self.candidates * coarse, fine], 1)
-        kept = resampled(
-            tf.reshape(candidates, (-1, self.candidates, coarse)),
-            lambda latents: self.critic(self.top_down.coarse_state(latents, labels), labels),
-            self.selectivity,
-            seeds,
-        )
+
+        def score(latents, labels):
+            return self.critic(self.top_down.coarse_state(latents, labels), labels)
+
+        drawn = tf.reshape(candidates, (-1, self.candidates, coarse))
+        kept = resampled(drawn, score, self.selectivity, seeds, labels)
         return tf.concat([kept, rest], 1)
 
     def _bound(self, images, labels, seeds, num_samples):

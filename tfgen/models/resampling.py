@@ -26,31 +26,30 @@ def choice(log_weights: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
 
 def resampled(
     drawn: tf.Tensor,
-    score: Callable[[tf.Tensor], tf.Tensor],
+    score: Callable[[tf.Tensor, tf.Tensor | None], tf.Tensor],
     selectivity: float,
     seeds: tf.Tensor,
+    labels: tf.Tensor | None = None,
 ) -> tf.Tensor:
     """Keeps one of each row's candidates, with probability proportional to exp(selectivity score).
 
     Args:
         drawn: float32 (batch, candidates, latent_dim).
-        score: Log of the ratio of the density wanted over the one drawn from; takes
-            (batch, latent_dim), returns (batch,).
+        score: Log of the ratio of the density wanted over the one drawn from; takes latents and
+            labels of all candidates, returns one value each.
         selectivity: At least 0; 1 follows the ratio, 0 keeps any.
         seeds: int64 (batch,).
+        labels: int64 (batch,), or None.
 
     Returns:
         float32 (batch, latent_dim).
     """
-    if drawn.shape[1] == 1:
+    _, candidates, latent_dim = drawn.shape
+    if candidates == 1:
         return drawn[:, 0]
-    scores = tf.map_fn(
-        score,
-        tf.transpose(drawn, (1, 0, 2)),
-        parallel_iterations=1,
-        fn_output_signature=tf.float32,
-    )  # (candidates, batch)
-    chosen = choice(selectivity * tf.transpose(scores), seeds)
+    repeated = None if labels is None else tf.repeat(labels, candidates)
+    scores = score(tf.reshape(drawn, (-1, latent_dim)), repeated)
+    chosen = choice(selectivity * tf.reshape(scores, (-1, candidates)), seeds)
     return tf.gather(drawn, chosen, batch_dims=1)
 
 
