@@ -3,15 +3,16 @@
 import json
 import subprocess
 import sys
+import typing
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import tfgen_command
-from tfgen import PixelCNN, cli, data, evaluation, presets, zoo
+from tfgen import PixelCNN, cli, data, devices, evaluation, formats, presets, zoo
 from tfgen.recipe import Recipe
-from tfgen_command import entries, look
+from tfgen_command import entries, look, work
 from tfgen_command.app import app
 
 RECIPE = {
@@ -80,6 +81,9 @@ def test_a_run_is_extended_and_read_before_it_ends(tmp_path, monkeypatch, capsys
     for path in out.glob("best*.npz"):
         path.unlink()
     assert run(monkeypatch, "sample", out, "--num", 2, "--out", tmp_path / "last.png") == 0
+    capsys.readouterr()
+    assert run(monkeypatch, "info", out) == 2
+    assert f"Go on with: tfgen train {out} --out {out} --resume" in capsys.readouterr().err
     for path in out.glob("checkpoint-*.npz"):
         path.unlink()
     assert run(monkeypatch, "sample", out, "--out", tmp_path / "none.png") == 2
@@ -265,7 +269,7 @@ def test_a_pixel_model_is_trained_measured_and_completes(tmp_path, monkeypatch, 
     assert [float(line.split()[1]) for line in lines] == pytest.approx(own, abs=1e-2)
 
 
-def test_samples_as_pictures_folders_and_arrays(entry, tmp_path, monkeypatch):
+def test_samples_as_pictures_folders_and_arrays(entry, tmp_path, monkeypatch, capsys):
     one, many, arrays = (tmp_path / name for name in ("1.png", "many", "x.npz"))
     for out in (one, many, arrays):
         options = ("--num", 1 if out == one else 3, "--scale", 1, "--out", out)
@@ -280,6 +284,9 @@ def test_samples_as_pictures_folders_and_arrays(entry, tmp_path, monkeypatch):
         before = {path: path.read_bytes() for path in tmp_path.rglob("*.png")}
         assert run(monkeypatch, "sample", entry, "--num", 1, "--seed", 9, "--out", out) == 2
         assert {path: path.read_bytes() for path in tmp_path.rglob("*.png")} == before
+    capsys.readouterr()
+    assert run(monkeypatch, "sample", entry, "--num", 1, "--out", many, "--force") == 0
+    assert capsys.readouterr().out.endswith("many, which holds 2 other files\n")
 
 
 @pytest.mark.slow
@@ -288,6 +295,9 @@ def test_samples_of_classes(gan, tmp_path, monkeypatch, capsys):
     arrays.touch()
     assert run(monkeypatch, "sample", gan, "--label", "3,7", "--scale", 1, "--out", grid) == 0
     assert Image.open(grid).size == (8 * 9 + 1, 2 * 9 + 1)  # a row of 8 for each class
+    options = ("--num", 7, "--scale", 1, "--out", grid, "--force")
+    assert run(monkeypatch, "sample", gan, *options) == 0
+    assert Image.open(grid).size == (7 * 9 + 1, 9 + 1)  # one of each class: all in a row
     assert run(monkeypatch, "sample", gan, "--num", 4, "--label", "3,7", "--out", arrays) == 2
     assert "--force" in capsys.readouterr().err
     options = ("--num", 4, "--label", "3,7", "--out", arrays, "--force")
@@ -396,6 +406,19 @@ def test_export_fills_a_repository(entry, gan, tmp_path, monkeypatch, capsys):
     assert "next one, 6" in capsys.readouterr().err
 
 
+def test_many_reconstructions_go_on_below(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (18, 8, 8, 1)).astype(np.uint8)
+    captions = ["original", "reconstruction"]
+    cli.save_rows([images, 255 - images], tmp_path / "a.png", 1, captions)
+    picture = np.asarray(Image.open(tmp_path / "a.png"))
+    left = picture.shape[1] - (16 * 9 + 1)
+    assert picture.shape[0] == 2 * (2 * 9 + 1)
+    below = picture[2 * 9 + 1 :, left:]
+    np.testing.assert_array_equal(below[1:9, 10:18], images[17, ..., 0])
+    np.testing.assert_array_equal(below[10:18, 10:18], 255 - images[17, ..., 0])
+    assert (below[:, 2 * 9 + 1 :] == 255).all()
+
+
 def test_the_same_seed_draws_the_same_file(entry, tmp_path, monkeypatch):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         path = tmp_path / f"{name}.png"
@@ -406,11 +429,13 @@ def test_the_same_seed_draws_the_same_file(entry, tmp_path, monkeypatch):
 
 
 def test_info_is_a_page_and_json(entry, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
     assert run(monkeypatch, "info", entry) == 0
     page = capsys.readouterr().out
     assert "VAE" in page
     assert str(entry) in page
-    assert all(label in page for label in zoo.info(entry)["results"])
+    assert max(map(len, page.replace(str(entry), "").splitlines())) <= 80
+    assert all(label in " ".join(page.split()) for label in zoo.info(entry)["results"])
     assert run(monkeypatch, "info", entry, "--json") == 0
     assert json.loads(capsys.readouterr().out)["family"] == "VAE"
 
@@ -490,6 +515,9 @@ except SystemExit as stop:
 
 
 def test_the_names_that_the_command_knows_are_the_librarys():
+    hints = typing.get_type_hints(work.export) | typing.get_type_hints(work.train)
+    assert typing.get_args(hints["format"]) == formats.FORMATS
+    assert typing.get_args(hints["strategy"]) == devices.STRATEGIES
     assert list(entries.DATA_SETS) == data.names()
     first_lines = {n: m.__doc__.strip().splitlines()[0] for n, m in evaluation.METRICS.items()}
     assert first_lines == entries.METRICS
@@ -508,6 +536,14 @@ def test_the_names_that_the_command_knows_are_the_librarys():
         (("reconstruct", "{entry}", "--out", "picture.gif"), "--out must end in .png"),
         (("interpolate", "{entry}", "{entry}/samples.png"), "even number"),
         (("complete", "{entry}", "--keep", "top"), "'--keep': 'top' is not one of"),
+        (("complete", "{entry}", "--keep", "left", "--mask", "{entry}/samples.png"), "--mask"),
+        (("list", "vae_mnits"), "PATTERN must match an entry"),
+        (("list", "vae_mnits"), "Did you mean 'vae_mnist'"),
+        (("data", "check", "digts"), "DATA must be"),
+        (("data", "prepare", "digts", "--out", "shards"), "Did you mean 'digits'?"),
+        (("recipe", "new", "--data", "digts", "--out", "a.json"), "--data must be"),
+        (("export", "{entry}", "--format", "onx", "--out", "models"), "'--format': 'onx' is not"),
+        (("train", "{entry}", "--out", "run", "--strategy", "many"), "'--strategy': 'many' is"),
         (("evaluate", "{entry}", "--check", "--num-samples", "50"), "--num-samples"),
         (("evaluate", "{entry}", "--metric", "sampel_quality"), "--metric must be one of"),
         (("evaluate", "{entry}", "--metric", "sampel_quality"), "Did you mean 'sample_quality'"),

@@ -28,8 +28,13 @@ def test_every_image_can_be_cut_out_of_the_grid(channels, padding, count, column
         top, left = padding + row * (5 + padding), padding + column * (7 + padding)
         np.testing.assert_array_equal(picture[top : top + 5, left : left + 7], image)
         rest[top : top + 5, left : left + 7] = 17
-    assert (rest == 17).all()
     num_rows = -(-count // columns)
+    missing = num_rows * columns - count
+    if missing:  # white, to the edge of the picture
+        blank = np.s_[(num_rows - 1) * (5 + padding) + padding :, -missing * (7 + padding) :]
+        assert (rest[blank] == 255).all()
+        rest[blank] = 17
+    assert (rest == 17).all()
     assert picture.dtype == np.uint8
     assert picture.shape == (
         num_rows * (5 + padding) + padding,

@@ -1,6 +1,7 @@
 """Ctrl-C and SIGTERM, at any moment of a run: it is saved, says how to go on, and does go on."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -112,5 +113,8 @@ def test_a_step_that_takes_long_is_given_up(whole, tmp_path):
 
 
 def test_a_run_that_has_nothing_to_save_says_so(tmp_path):
-    stop = training.stopping.Stop(tmp_path)
-    assert "no step to save yet; begin with: tfgen train" in stop._advice()
+    stop = training.stopping.Stop(tmp_path / "my run")
+    advice = stop._advice()
+    assert "no step to save yet; begin with: tfgen train" in advice
+    folder = str(tmp_path / "my run")
+    assert shlex.split(advice)[-4:] == [folder, "--out", folder, "--resume"]

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import types
 
 import keras
 import laws
@@ -26,6 +27,7 @@ from tfgen import (
     training,
 )
 from tfgen.recipe import Recipe
+from tfgen.training import announce
 
 # Everything random is on: noise, shifts, the data's order; and everything with a state.
 RECIPE = Recipe(
@@ -291,6 +293,21 @@ def test_more_epochs_extend_a_run(tmp_path):
     training.train(longer, tmp_path / "run", resume=True, verbose=0)
     assert [row["epoch"] for row in runs.log_of(tmp_path / "run")] == ["0", "1"]
     assert Recipe.load(tmp_path / "run" / "recipe.json") == longer
+
+
+def test_the_expected_end_leaves_out_what_happens_between_epochs(monkeypatch, capsys):
+    """Compiling the validation, for instance."""
+    now = [0.0]
+    clock = types.SimpleNamespace(monotonic=lambda: now[0])
+    monkeypatch.setattr(announce, "time", clock)
+    end = announce.ExpectedEnd(epochs=100, steps=4)
+    for epoch in range(3):
+        end.on_epoch_begin(epoch)
+        for batch in range(4):
+            now[0] += 60.0
+            end.on_train_batch_end(batch)
+        now[0] += 3600.0
+    assert capsys.readouterr().out.endswith(f"in {(400 - 10) // 60} h {(400 - 10) % 60} min\n")
 
 
 @pytest.mark.slow

@@ -33,6 +33,8 @@ __all__ = [
 
 HIDDEN_GREY = 96  # of pixels that are to be completed
 PADDING = 1  # of the frames
+MOST_SINGLE = 10  # images in a row where each is of another class
+MOST_COLUMNS = 16  # of compared images; more go on below
 
 # Models and labels ----------------------------------------------------------------------------
 
@@ -73,6 +75,8 @@ def rows_of_labels(
 ) -> tuple[np.ndarray | None, int | None]:
     """Returns the label of each sample and the columns of their grid: one class per row.
 
+    Single images of each class share a row.
+
     Args:
         model: A model; (None, None) if it is not conditional.
         labels: The classes that were asked for; all if empty.
@@ -82,8 +86,9 @@ def rows_of_labels(
     if model.num_classes is None:
         return None, None
     classes = np.array(labels or range(model.num_classes))
-    columns = 8 if num is None else -(-num // len(classes))
-    return np.repeat(classes, columns)[:num], columns
+    each = 8 if num is None else -(-num // len(classes))
+    columns = min(num, MOST_SINGLE) if each == 1 else each
+    return np.repeat(classes, each)[:num], columns
 
 
 def check_metrics(recipe: Recipe) -> None:
@@ -269,9 +274,24 @@ def save_rows(
     rows: Sequence[str] = (),
     columns: Sequence[str] = (),
 ) -> str:
-    """Writes batches as the rows of a picture, with captions, and returns the line to print."""
-    picture = plots.rows(*batches, padding=PADDING).repeat(scale, 0).repeat(scale, 1)
-    return save(plots.captioned(picture, rows, columns), out)
+    """Writes batches as the rows of a picture, with captions, and returns the line to print.
+
+    Where `rows` have captions, more than MOST_COLUMNS images go on in further rows.
+    """
+    across = MOST_COLUMNS if rows else len(batches[0])
+    parts = [
+        plots.rows(*(batch[start : start + across] for batch in batches), padding=PADDING)
+        for start in range(0, len(batches[0]), across)
+    ]
+    width = parts[0].shape[1]
+    picture = np.concatenate(
+        [
+            np.pad(part, ((0, 0), (0, width - part.shape[1]), (0, 0)), constant_values=255)
+            for part in parts
+        ]
+    )
+    picture = picture.repeat(scale, 0).repeat(scale, 1)
+    return save(plots.captioned(picture, list(rows) * len(parts), columns), out)
 
 
 def save_samples(
@@ -287,6 +307,9 @@ def save_samples(
             np.savez_compressed(file, **arrays)
         return f"Wrote {out.resolve()}: {', '.join(arrays)}"
     width = max(4, len(str(len(images) - 1)))
-    for index, image in enumerate(images):
-        _written(image, out / f"{index:0{width}d}.png", scale)
-    return f"Wrote {len(images)} images to {out.resolve()}"
+    names = [f"{index:0{width}d}.png" for index in range(len(images))]
+    others = len({path.name for path in out.iterdir()} - set(names)) if out.is_dir() else 0
+    for name, image in zip(names, images, strict=True):
+        _written(image, out / name, scale)
+    beside = f", which holds {others} other files" if others else ""
+    return f"Wrote {len(images)} images to {out.resolve()}{beside}"

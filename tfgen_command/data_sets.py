@@ -1,18 +1,25 @@
 """`tfgen data check` and `tfgen data prepare`: what a data set holds, and shards of it."""
 
+import functools
 import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from tfgen_command.app import Json, app, data_app, data_command, say
+from tfgen_command import entries
+from tfgen_command.app import Json, app, checked, data_app, data_command, say
 from tfgen_command.quiet import import_tensorflow
 
 __all__ = ["check", "prepare"]
 
 DataArgument = Annotated[
-    str, typer.Argument(metavar="DATA", help="A folder of images, an .npz file or a set's name.")
+    str,
+    typer.Argument(
+        metavar="DATA",
+        callback=checked(functools.partial(entries.check_data, argument="DATA")),
+        help="A folder of images, an .npz file or a set's name.",
+    ),
 ]
 Size = Annotated[
     int | None, typer.Option(min=1, help="Scale and crop every image to this height and width.")

@@ -130,8 +130,9 @@ def complete(
     num: Annotated[int, typer.Option(min=1, help="How many validation images.")] = 8,
     ways: Annotated[int, typer.Option(min=1, help="Completions of each.")] = 6,
     keep: Annotated[
-        Literal["upper", "lower", "left", "right"], typer.Option(help="The half that is kept.")
-    ] = "upper",
+        Literal["upper", "lower", "left", "right"] | None,
+        typer.Option(help="The half that is kept; by default the upper one."),
+    ] = None,
     mask: Annotated[
         Path | None,
         typer.Option(exists=True, dir_okay=False, help="Image that is white where to keep pixels."),
@@ -149,6 +150,8 @@ def complete(
     The model draws pixels in its own order: those kept that come later in it are not looked at.
     """
     out, labels = output(out, "completions.png", force), parse_labels(label)
+    if keep and mask:
+        raise ValueError("--keep and --mask exclude each other: a mask says what is kept.")
     import_tensorflow()
     from tfgen import cli
 
@@ -159,7 +162,7 @@ def complete(
             "or a PixelRNN."
         )
     images, labels = cli.images_for(model, name, files, data_name, num, labels, binarize)
-    kept = cli.kept_half(model, keep) if mask is None else cli.read_mask(model, mask)
+    kept = cli.read_mask(model, mask) if mask else cli.kept_half(model, keep or "upper")
     shown = cli.completions(model, images, labels, kept, ways, seed)
     captions = ["kept", *(str(way + 1) for way in range(ways)), "original"]
     say(cli.save_rows(shown, out, scale, columns=captions))

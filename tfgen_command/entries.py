@@ -8,6 +8,7 @@ import difflib
 import fnmatch
 import importlib.util
 import json
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -129,9 +130,13 @@ def details(name: str) -> dict[str, Any]:
     """
     path = find(name)
     if not (path / "metadata.json").is_file():
+        quoted = shlex.quote(name)
         raise ValueError(
-            f"{path.name!r} has a recipe but is not trained yet. "
-            f"Train it: tfgen train {name} --out DIR"
+            f"{path.name!r} is a run that has not ended; sample and evaluate take it as it is. "
+            f"Go on with: tfgen train {quoted} --out {quoted} --resume"
+            if (path / "log.csv").is_file()
+            else f"{path.name!r} has a recipe but is not trained yet. "
+            f"Train it: tfgen train {quoted} --out DIR"
         )
     found = {"name": path.name, **_read(path / "metadata.json"), "path": str(path.resolve())}
     for file in ("config.json", "recipe.json"):
@@ -141,16 +146,20 @@ def details(name: str) -> dict[str, Any]:
     return found
 
 
-def check_data(name: str) -> None:
-    """Checks that the value of --data is a known data set or a path that exists.
+def check_data(name: str, argument: str = "--data") -> None:
+    """Checks that a value is a known data set or a path that exists.
+
+    Args:
+        name: What was typed.
+        argument: Of the command, which an error names.
 
     Raises:
         ValueError: It is neither; the message gives the nearest name.
     """
     if name not in DATA_SETS and not Path(name).expanduser().exists():
         raise ValueError(
-            "--data must be the name of a data set, or the path of an .npz file or of a folder; "
-            f"received {name!r}.{nearest(name, DATA_SETS)} Data sets: {', '.join(DATA_SETS)}."
+            f"{argument} must be the name of a data set, or the path of an .npz file or a folder;"
+            f" received {name!r}.{nearest(name, DATA_SETS)} Data sets: {', '.join(DATA_SETS)}."
         )
 
 

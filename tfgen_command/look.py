@@ -50,11 +50,18 @@ def list_entries(
     lower is better, and `<=` marks an upper bound. A conditional model draws the class that you ask
     for. On a narrow terminal some columns are left out.
     """
-    found = [_row(entries.details(name)) for name in entries.names(pattern, every)]
+    names = entries.names(pattern, every)
+    if not names:
+        known = entries.names(evaluators=True)
+        raise ValueError(
+            f"PATTERN must match an entry, as 'vae_*' does; {pattern!r} matches none."
+            f"{entries.nearest(pattern, known)}"
+        )
+    found = [_row(entries.details(name)) for name in names]
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return
-    columns = list(found[0]) if found else []
+    columns = list(found[0])
     if sys.stdout.isatty():
         _print_table(columns, found)
         return
@@ -169,7 +176,7 @@ def _results(results: dict[str, dict[str, Any]]) -> list[str]:
         numbers = f"{result['value']:>9.4g}"
         if compared:
             numbers += f"  {format(result['real'], '.4g') if 'real' in result else '':>9}"
-        lines.append(f"{numbers}  {label} ({result['unit']})")
+        lines += _wrapped(f"{numbers}  {label} ({result['unit']})", len(numbers) + 2)
     return lines
 
 

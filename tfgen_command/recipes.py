@@ -1,11 +1,13 @@
 """`tfgen recipe new`: a recipe for images of the user's own."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from tfgen_command.app import app, recipe_app, recipe_command, say
+from tfgen_command import entries
+from tfgen_command.app import app, checked, recipe_app, recipe_command, say
 from tfgen_command.data_sets import Size, SkipBad
 from tfgen_command.quiet import import_tensorflow
 
@@ -15,7 +17,12 @@ __all__ = ["new"]
 @recipe_command()
 def new(
     data_name: Annotated[
-        str, typer.Option("--data", help="A folder of images, an .npz file or a set's name.")
+        str,
+        typer.Option(
+            "--data",
+            callback=checked(entries.check_data),
+            help="A folder of images, an .npz file or a set's name.",
+        ),
     ],
     out: Annotated[Path, typer.Option(help="The JSON file to write.")],
     family: Annotated[
@@ -44,9 +51,10 @@ def new(
     say(
         f"Wrote {out}: {family} of {shape}, {drafted.recipe.epochs} epochs of "
         f"{drafted.num_images:,} images at {drafted.images_per_second:,.0f} images per second "
-        f"(measured here), about {drafted.minutes:.0f} minutes."
+        f"(measured here), about {drafted.minutes:.2g} min."
     )
-    say(f"Train it: tfgen train {out} --out {out.with_suffix('')}")
+    run = out.with_suffix("")
+    say(f"Train it: tfgen train {shlex.quote(str(out))} --out {shlex.quote(str(run))}")
 
 
 app.add_typer(recipe_app, name="recipe")

@@ -3,7 +3,7 @@
 import dataclasses
 import signal
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -40,7 +40,8 @@ def train(
     ] = False,
     verbose: Annotated[int, typer.Option(min=0, max=2, help="As in Keras' fit.")] = 1,
     strategy: Annotated[
-        str, typer.Option(help="Devices to train on: none, mirrored or multi_worker.")
+        Literal["none", "mirrored", "multi-worker", "tpu"],
+        typer.Option(help="Devices to train on."),
     ] = "none",
     checkpoint_seconds: Annotated[
         float, typer.Option(min=0, help="Seconds between checkpoints inside an epoch.")
@@ -115,7 +116,8 @@ def export(
         bool, typer.Option("--jit", help="Compile the endpoints with XLA, for each batch size.")
     ] = False,
     format: Annotated[
-        str, typer.Option(help="tf_saved_model, onnx, litert or stablehlo.")
+        Literal["tf_saved_model", "onnx", "litert", "stablehlo"],
+        typer.Option(help="What to write; all but the first are for other runtimes."),
     ] = "tf_saved_model",
 ) -> None:
     """Exports models for TensorFlow Serving, or for other runtimes.

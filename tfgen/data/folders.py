@@ -323,9 +323,10 @@ def _tell(listing: Listing, headers: list[Header], bad: list[str], folder: Image
     ]
     scaled = [header.size for header in headers if folder.fit and header.size != (height, width)]
     small = sum(h < height or w < width for h, w in scaled)
+    enlarged = f", {small} of them enlarged" if small else ""
     clear, deep = (sum(getattr(h, name) for h in headers) for name in ("transparent", "deep"))
     lines += [
-        scaled and f"{len(scaled)} are scaled and cropped, {small} of them enlarged.",
+        scaled and f"{len(scaled)} are scaled and cropped{enlarged}.",
         clear and f"{clear} are transparent and are drawn over white.",
         deep and f"{deep} have 16 bits and are reduced to 8.",
     ]

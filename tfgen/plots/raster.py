@@ -28,7 +28,7 @@ def grid(
 
         height of the picture = rows (H + padding) + padding, the width likewise
 
-    The images fill the rows from the left; what is left of the last row shows the background.
+    The images fill the rows from the left; what is left of the last row is white.
 
     >>> grid(np.zeros((5, 28, 28, 1), np.uint8), columns=3).shape
     (62, 92, 1)
@@ -60,7 +60,11 @@ def grid(
         num_rows * (height + padding), columns * (width + padding), channels
     )
     # Each tile brings the padding above and to the left of it; this closes the frame.
-    return np.pad(picture, ((0, padding), (0, padding), (0, 0)), constant_values=background)
+    picture = np.pad(picture, ((0, padding), (0, padding), (0, 0)), constant_values=background)
+    empty = num_rows * columns - count
+    if empty:
+        picture[(num_rows - 1) * (height + padding) + padding :, -empty * (width + padding) :] = 255
+    return picture
 
 
 def rows(*batches: np.ndarray, padding: int = 2, background: int = 128) -> np.ndarray:

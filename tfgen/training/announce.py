@@ -66,19 +66,21 @@ class ExpectedEnd(keras.callbacks.Callback):
         super().__init__()
         self.epochs, self.steps = epochs, steps
         self._epoch = self._seen = 0
+        self._spent = 0.0  # seconds of the steps after the first ones
 
     def on_epoch_begin(self, epoch, logs=None):
-        """Notes which epoch runs."""
-        self._epoch = epoch
+        """Notes which epoch runs, and leaves out the time between epochs, which once compiles."""
+        self._epoch, self._last = epoch, time.monotonic()
 
     def on_train_batch_end(self, batch, logs=None):
         """Measures the time of a step, and prints it once."""
+        last, self._last = self._last, time.monotonic()
         self._seen += 1
-        if self._seen == WARM_UP:
-            self._start = time.monotonic()
+        if self._seen > WARM_UP:
+            self._spent += self._last - last
         if self._seen == TIMED:
             left = (self.epochs - self._epoch) * self.steps - batch - 1
-            seconds = left * (time.monotonic() - self._start) / (TIMED - WARM_UP)
+            seconds = left * self._spent / (TIMED - WARM_UP)
             end = datetime.datetime.now() + datetime.timedelta(seconds=seconds)
             print(f"\n{'end':<10}expected at {end:%H:%M} on {end:%d %b}, in {_duration(seconds)}")
 

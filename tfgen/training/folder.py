@@ -21,7 +21,7 @@ def check_folder(folder: Path, recipe: Recipe, resume: bool) -> None:
     if path.exists():
         if not resume:
             raise ValueError(
-                f"folder must be new: {folder} already holds a run. "
+                f"folder (--out) must be new: {folder} already holds a run. "
                 "Pass resume (--resume) to continue it, or name another folder."
             )
         began = Recipe.load(path)

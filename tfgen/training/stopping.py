@@ -7,6 +7,7 @@ compiles, must be waited for; or given up, since the newest checkpoint is on dis
 
 import contextlib
 import os
+import shlex
 import signal
 import socket
 import sys
@@ -91,7 +92,8 @@ class Stop:
     def _advice(self) -> str:
         steps = [int(path.stem.split("-")[1]) for path in checkpoint_paths(self.folder)]
         saved = f"saved at step {max(steps):,}; continue" if steps else "no step to save yet; begin"
-        return f"{saved} with: tfgen train {self.folder} --out {self.folder} --resume"
+        folder = shlex.quote(str(self.folder))
+        return f"{saved} with: tfgen train {folder} --out {folder} --resume"
 
     def _watch(self, reader: socket.socket) -> None:
         """Ends the process where the main thread does not get round to it in time."""
