@@ -1,8 +1,10 @@
 """benchmarks/peers/: the scripts, the judge, the table, the chart."""
 
+import argparse
 import ast
 import io
 import json
+import os
 import sys
 import threading
 import urllib.request
@@ -30,6 +32,16 @@ FIGURES = {
     "load_after": 0.2,
     "versions": {"numpy": "1", "python": "3"},
 }
+
+
+def peers_of(text: str) -> list[str]:
+    """The keys of PEERS, read without importing anything."""
+    (made,) = (
+        node.value
+        for node in ast.parse(text).body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "PEERS"
+    )
+    return [ast.literal_eval(key) for key in made.keys]
 
 
 @pytest.fixture
@@ -98,11 +110,22 @@ def test_the_server_by_hand_answers(run):
     assert (images == 7).all()
 
 
-def test_the_judge_tells_noise_from_real_images(run):
+def test_the_judge_tells_noise_from_real_images(run, tmp_path):
     rng = np.random.default_rng(0)
-    train, test = rng.normal(size=(2, 600, 4))
-    assert run.frechet_ratio(train, train, test, np.asarray) == pytest.approx(1.0)
-    assert run.frechet_ratio(train + 1.0, train, test, np.asarray) > 10
+    train, test = rng.integers(0, 256, (2, 600, 28, 28, 1), np.uint8)
+    np.savez(tmp_path / "noise.npz", x_train=train, y_train=np.zeros(600), x_test=test)
+    seen = []
+
+    def features(images):
+        seen.append(len(images))
+        return images[:, 0, :4, 0].astype(np.float32)
+
+    judge = run.Judge(features, tmp_path)
+    assert judge.ratio(train[:500], "noise") == pytest.approx(1.0)
+    before = sum(seen)
+    assert judge.ratio(train // 2, "noise") > 10
+    assert sum(seen) == before + 2 * 600  # those of the test images are known by now
+    assert max(seen) <= run.BATCH
 
 
 def test_a_side_is_measured_and_its_saved_model_draws(run, tmp_path):
@@ -134,6 +157,15 @@ def test_a_side_is_measured_and_its_saved_model_draws(run, tmp_path):
     assert figures["images"] >= 8
     assert figures["nats"] == contract.NUM_TEST
     assert figures["saved_megabytes"] > 0.007
+    batches = []
+    side.sample = lambda number: batches.append(number) or images[:number]
+    contract.drawn(side, contract.NUM_SAMPLES, 60.0)
+    assert batches.count(side.batch) > contract.REPEATS
+    assert batches.count(1) == 1 + contract.REPEATS
+    side.one_pass, side.passes = batches.append, 10**9
+    samples, cost = contract.drawn(side, contract.NUM_SAMPLES, 1e-3)
+    assert len(samples) == 0
+    assert cost["estimated"]
     side.reload = lambda folder: lambda number: np.zeros((1, 2))
     with pytest.raises(ValueError, match="does not draw images"):
         contract.kept(side, draw=True)
@@ -143,7 +175,8 @@ def test_the_table_stands_between_its_markers(run, tmp_path):
     report, page = run.report, tmp_path / "page.md"
     page.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
     for _ in range(2):
-        report.write_table(page, [report.row("peer", FIGURES)], "caption", ["after the table"])
+        table = report.markdown(report.HEADER, [report.row("peer", FIGURES)])
+        report.write(page, ["caption", table, "after the table"])
     text = page.read_text()
     assert text.startswith("before\n")
     assert text.endswith("\nafter\n")
@@ -152,17 +185,33 @@ def test_the_table_stands_between_its_markers(run, tmp_path):
     assert text.count("after the table") == 1
     page.write_text("no markers")
     with pytest.raises(SystemExit, match="once each"):
-        report.write_table(page, [], "caption")
+        report.write(page, ["caption"])
 
 
-def test_a_comparison_says_who_is_ahead_in_what(run):
-    faster = FIGURES | {"images_per_second": 9.0, "frechet": 3.0}
-    assert run.report.comparison("peer", faster, "ours: recipe", FIGURES) == (
-        "- `peer` and `ours: recipe`: `peer` is ahead in images/s (9 against 5); "
-        "`ours: recipe` is ahead in Frechet ratio (2 against 3)."
-    )
-    lacking = {"frechet": None, "images_per_second": 5.0}
-    assert "nothing to compare" in run.report.comparison("peer", lacking, "ours", lacking)
+def test_a_comparison_says_who_is_ahead_in_what_and_why(run):
+    report = run.report
+    faster = FIGURES | {"images_per_second": 9.0, "frechet": 3.0, "nats": 80.1, "parameters": 14}
+    given = ("peer", faster, "ours: recipe", FIGURES)
+    (row,) = report.wins(*given, {})
+    assert row == ["peer", "recipe", "images/s", "9", "5", "2x", report.UNEXPLAINED]
+    reasons = {"peer": {"images_per_second": "It has no prior."}, "other": {"nats": "It does."}}
+    (row,) = report.wins(*given, reasons)
+    assert row[-1] == "It has no prior."
+    # 80.1 nats are level with 80.
+    assert report.losses(*given) == "- `recipe` of `peer`: Frechet ratio (2 against 3)."
+    lacking = {"frechet": None, "images_per_second": 5.0, "parameters": 1}
+    assert report.wins("peer", lacking, "ours", lacking, {}) == []
+    assert report.losses("peer", lacking, "ours", lacking).endswith("in nothing.")
+    assert "peer is ahead" in "".join(report.page([], [row], []))
+    assert "peer is ahead" not in "".join(report.page([], [], []))
+
+
+def test_reasons_are_of_peers_and_measures_that_exist(run):
+    reasons = json.loads((FOLDER / "reasons.json").read_text())
+    assert set(reasons) <= set(run.PEERS)
+    for known in reasons.values():
+        assert set(known) <= set(run.report.COMPARED)
+        assert all(why.endswith(".") and "|" not in why for why in known.values())
 
 
 def test_finished_sides_become_a_page_without_any_training(run, tmp_path, monkeypatch):
@@ -185,9 +234,44 @@ def test_finished_sides_become_a_page_without_any_training(run, tmp_path, monkey
     text = page.read_text()
     assert text.count("| keras_vae | 3.3 |") == 1
     assert text.count("| ours: vae_binarized_mnist | 3.3 |") == 1
-    assert "`ours: vae_2d_mnist` is ahead in images/s (18 against 9)" in text
+    assert "- `vae_2d_mnist` of `keras_vae`: images/s (18 against 9)" in text
     with Image.open(tmp_path / "drawings" / "peers.png") as chart:
         assert chart.size[0] > 800
+        followed = np.asarray(chart)
+    (tmp_path / "out" / "1_minutes").rename(tmp_path / "1_minutes")
+    monkeypatch.setattr(sys, "argv", [part for part in sys.argv if part != "1"])
+    assert run.main() == 0  # one number of minutes: ranked
+    with Image.open(tmp_path / "drawings" / "peers.png") as chart:
+        assert chart.size == followed.shape[1::-1]
+        assert (np.asarray(chart) != followed).any()
+
+
+@pytest.mark.nightly
+@pytest.mark.skipif("TFGEN_PEERS" not in os.environ, reason="TFGEN_PEERS names no environments")
+@pytest.mark.parametrize("name", ["ours: gan_mnist", *peers_of((FOLDER / "run.py").read_text())])
+def test_every_side_runs_and_gives_a_whole_row(run, tmp_path, name):
+    """TFGEN_PEERS is what --environments is: the folder that run.py has made."""
+    digits = np.random.default_rng(0).integers(0, 256, (1100, 28, 28, 1), np.uint8)
+    for data, images in (("mnist", digits), ("binarized_mnist", 255 * (digits > 127))):
+        images = images.astype(np.uint8)
+        arrays = {"x_train": images[:1000], "x_test": images[1000:]}
+        np.savez(tmp_path / f"{data}.npz", y_train=np.arange(1000) % 10, **arrays)
+    peer = name if name in run.PEERS else "keras_dcgan"
+    (side,) = [one for one in run.runs_of([peer]) if one.label == name]
+    given = argparse.Namespace(
+        environments=Path(os.environ["TFGEN_PEERS"]),
+        out=tmp_path,
+        sampling_seconds=1.0,
+        num_test=2,
+    )
+    assert run.carry_out(side, tmp_path / name, 0.001, given)
+    judge = run.Judge(lambda images: images[:, 0, :4, 0].astype(np.float32), tmp_path)
+    figures = run.judged(side, tmp_path / name, judge)
+    row = dict(zip(run.report.HEADER, run.report.row(name, figures), strict=True))
+    assert len(row) == len(run.report.HEADER)
+    assert figures["images"] > 0
+    assert ("nats" in figures) == any(part in name for part in ("pythae", "pixelcnn"))
+    assert "saved_megabytes" in figures
 
 
 def test_a_side_that_fails_is_left_out(run, tmp_path, monkeypatch, capsys):
@@ -195,7 +279,7 @@ def test_a_side_that_fails_is_left_out(run, tmp_path, monkeypatch, capsys):
 
     python = tmp_path / "env" / "keras" / "bin" / "python"
     python.parent.mkdir(parents=True)
-    python.write_text("#!/bin/sh\nexit 3\n")
+    python.write_text("#!/bin/sh\necho no such thing >&2\nexit 3\n")
     python.chmod(0o755)
     folder = tmp_path / "3_minutes" / "ours_vae_2d_mnist"
     folder.mkdir(parents=True)
@@ -207,6 +291,7 @@ def test_a_side_that_fails_is_left_out(run, tmp_path, monkeypatch, capsys):
     assert run.main() == 1
     printed = capsys.readouterr()
     assert "FAILED: keras_vae (3 minutes)" in printed.out
+    assert "no such thing" in printed.err  # the end of what the side printed
     assert "ours: vae_2d_mnist" in printed.out
     monkeypatch.setattr(sys, "argv", [*sys.argv, "--finished"])
     assert run.main() == 0

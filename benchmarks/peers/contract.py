@@ -18,9 +18,10 @@ counts its lines. This file needs numpy only, since each environment has it.
 How it measures:
 - One training step comes before the clock, so building and compiling do not count. Training ends
   with the step in which the time is over.
-- `seconds for 1,000`: the batches after the first, in which functions are traced; a side that is
-  drawn pixel by pixel and would not finish gets the time of one pass through its network at this
-  batch size times the number of passes.
+- `seconds for 1,000`: the median of at least five batches after the first, in which functions are
+  traced; a side that is drawn pixel by pixel and would not finish gets the time of one pass through
+  its network at this batch size, again the median of five, times the number of passes.
+- `seconds for one`: the median of five; of one if it takes more than SHORT seconds.
 - The model is saved and loaded again after all of that, which is not in the peak.
 - Peak memory is that of the process and includes the packages and the data.
 """
@@ -31,6 +32,7 @@ import json
 import os
 import platform
 import resource
+import statistics
 import sys
 import tempfile
 import time
@@ -45,6 +47,7 @@ NUM_SAMPLES = 2000
 SAMPLING_SECONDS = 120.0
 NUM_TEST = 500  # test images for nats
 SHORT = 5.0  # seconds
+REPEATS = 5  # of what is timed; the result is the median
 
 
 class Data(NamedTuple):
@@ -114,6 +117,10 @@ def timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
+def median_time(work: Callable[[], object], repeats: int = REPEATS) -> float:
+    return statistics.median(timed(work) for _ in range(repeats))
+
+
 def ticks(seconds: float) -> Iterator[int]:
     """Yields 0, 1, ... until the time is over, at least once."""
     end, number = time.perf_counter() + seconds, 0
@@ -141,25 +148,25 @@ def drawn(side: Side, num_samples: int, limit: float) -> tuple[np.ndarray, dict[
     batch = min(side.batch, num_samples)
     if side.one_pass is not None:
         side.one_pass(batch)
-        per_batch = side.passes * min(timed(lambda: side.one_pass(batch)) for _ in range(3))
+        per_batch = side.passes * median_time(lambda: side.one_pass(batch))
         if per_batch > limit / 2:
             side.one_pass(1)
-            one = side.passes * min(timed(lambda: side.one_pass(1)) for _ in range(3))
+            one = side.passes * median_time(lambda: side.one_pass(1))
             cost = {"seconds_1000": per_batch * 1000 / batch, "seconds_1": one, "estimated": True}
             return np.zeros((0, 28, 28, 1), np.uint8), cost
     start = time.perf_counter()
     batches, times = [], []
-    while sum(map(len, batches)) < num_samples:
+    while sum(map(len, batches)) < num_samples or len(times) <= REPEATS:
         begin = time.perf_counter()
         batches.append(side.sample(batch))
         times.append(time.perf_counter() - begin)
         if time.perf_counter() - start + times[-1] > limit:
             break
-    later = times[1:] or times
-    side.sample(1)
+    first = timed(lambda: side.sample(1))  # traces, too
+    one = median_time(lambda: side.sample(1), 1 if first > SHORT else REPEATS)
     return np.concatenate(batches)[:num_samples], {
-        "seconds_1000": float(np.median(later)) * 1000 / batch,
-        "seconds_1": float(np.median([timed(lambda: side.sample(1)) for _ in range(3)])),
+        "seconds_1000": statistics.median(times[1:] or times) * 1000 / batch,
+        "seconds_1": one,
         "estimated": False,
     }
 

@@ -1,7 +1,12 @@
-"""What run.py makes of finished sides: rows, comparisons, a chart, and their place in a page."""
+"""What run.py makes of finished sides: rows, comparisons, a chart, and their place in a page.
+
+Why a peer is ahead is known to whoever looked into it, not to this script: reasons.json holds it,
+as {peer: {measure: sentence}} with the keys of PEERS and COMPARED.
+"""
 
 import ast
 import io
+import math
 import tokenize
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,15 +22,18 @@ OURS = "ours: "
 NO_CODE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}
 NO_CODE |= {tokenize.ENDMARKER}
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef)
-# What is compared: key -> its name, and whether more is better.
+# What is compared: key -> its name, whether more is better, and the share that counts as level.
 COMPARED = {
-    "frechet": ("Frechet ratio", False),
-    "nats": ("nats", False),
-    "images_per_second": ("images/s", True),
-    "seconds_1000": ("seconds for 1,000 samples", False),
-    "seconds_1": ("seconds for one", False),
-    "peak_megabytes": ("peak MB", False),
+    "frechet": ("Frechet ratio", False, 0.05),
+    "nats": ("nats", False, 0.005),
+    "images_per_second": ("images/s", True, 0.05),
+    "seconds_1000": ("seconds for 1,000 samples", False, 0.05),
+    "seconds_1": ("seconds for one sample", False, 0.05),
+    "peak_megabytes": ("peak MB", False, 0.05),
 }
+AHEAD = ("peer", "ours", "measure", "peer's", "ours", "parameters", "why")
+FILLED = ("none", "full")  # peers, ours
+UNEXPLAINED = "not looked into yet"
 
 
 def code_lines(path: Path) -> int:
@@ -68,8 +76,8 @@ def row(name: str, figures: dict) -> list[str]:
     about = "about " if figures["estimated"] else ""
     return [
         name,
-        "-" if figures["frechet"] is None else f"{figures['frechet']:.1f}",
-        f"{figures['nats']:.1f}" if "nats" in figures else "-",
+        "too slow to draw" if figures["frechet"] is None else f"{figures['frechet']:.1f}",
+        f"{figures['nats']:.1f}" if "nats" in figures else "none",
         f"{figures['images_per_second']:,.0f}",
         f"{figures['cpu_seconds']:.0f}",
         about + number(figures["seconds_1000"]),
@@ -81,18 +89,47 @@ def row(name: str, figures: dict) -> list[str]:
     ]
 
 
-def comparison(name: str, peer: dict, recipe: str, ours: dict) -> str:
-    """Returns one line: in what the peer is ahead, and in what ours is."""
-    ahead: dict[str, list[str]] = {name: [], recipe: []}
-    for key, (what, more) in COMPARED.items():
-        theirs, own = peer.get(key), ours.get(key)
-        if theirs is None or own is None or theirs == own:
-            continue
-        better = name if (theirs > own) == more else recipe
-        first, second = (theirs, own) if better == name else (own, theirs)
-        ahead[better].append(f"{what} ({number(first)} against {number(second)})")
-    parts = [f"`{side}` is ahead in {', '.join(what)}" for side, what in ahead.items() if what]
-    return f"- `{name}` and `{recipe}`: {'; '.join(parts) or 'nothing to compare'}."
+def ahead(one: dict, other: dict) -> list[str]:
+    """Returns the measures in which a side is ahead of another by more than counts as level."""
+    found = []
+    for key, (_, more, level) in COMPARED.items():
+        first, second = one.get(key), other.get(key)
+        if first is not None and second is not None:
+            gain = first - second if more else second - first
+            if gain > level * max(first, second):
+                found.append(key)
+    return found
+
+
+def wins(name: str, peer: dict, recipe: str, ours: dict, reasons: dict) -> list[list[str]]:
+    """Returns a row for each measure in which the peer is ahead, with what is known of why."""
+    known, size = reasons.get(name, {}), peer["parameters"] / ours["parameters"]
+    return [
+        [
+            *(name, recipe.removeprefix(OURS), COMPARED[key][0]),
+            *(number(peer[key]), number(ours[key])),
+            *(f"{size:.2g}x", known.get(key, UNEXPLAINED)),
+        ]
+        for key in ahead(peer, ours)
+    ]
+
+
+def losses(name: str, peer: dict, recipe: str, ours: dict) -> str:
+    """Returns one line: in what ours is ahead of the peer."""
+    parts = [
+        f"{COMPARED[key][0]} ({number(ours[key])} against {number(peer[key])})"
+        for key in ahead(ours, peer)
+    ]
+    return f"- `{recipe.removeprefix(OURS)}` of `{name}`: {', '.join(parts) or 'in nothing'}."
+
+
+def page(rows: list[list[str]], wins: list[list[str]], losses: list[str]) -> list[str]:
+    """Returns the paragraphs of a page: everything measured, who is ahead in what, and why."""
+    parts = [markdown(HEADER, rows)]
+    if wins:
+        parts += ["Where a peer is ahead (`parameters`: the peer's over ours):"]
+        parts += [markdown(AHEAD, wins)]
+    return [*parts, "Where ours is ahead:", "\n".join(losses)]
 
 
 def versions(found: dict[str, dict]) -> str:
@@ -105,20 +142,25 @@ def versions(found: dict[str, dict]) -> str:
     return ", ".join(sorted(every, key=str.lower))
 
 
-def write_table(path: Path, rows: list[list[str]], caption: str, after: Sequence[str] = ()) -> None:
-    """Puts caption, table and what comes after it between the markers of a page."""
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def write(path: Path, parts: Sequence[str]) -> None:
+    """Puts paragraphs and tables between the markers of a page."""
     text = path.read_text()
     if text.count(BEGIN) != 1 or text.count(END) != 1:
         raise SystemExit(f"{path} must hold {BEGIN} and {END} once each.")
     before, _, rest = text.partition(BEGIN)
-    lines = [HEADER, ["---"] * len(HEADER), *rows]
-    table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-    inside = "\n\n".join((BEGIN, caption, table, *after, END))
+    inside = "\n\n".join((BEGIN, *parts, END))
     path.write_text(f"{before}{inside}{rest.partition(END)[2]}")
 
 
 def draw(points: dict[str, list[tuple[str, float, dict]]], path: Path) -> None:
     """Draws quality against minutes, a panel for each data set and measure.
+
+    A panel whose sides were trained for one number of minutes ranks them instead.
 
     Args:
         points: Side -> (data, minutes, figures) of each of its trainings.
@@ -138,20 +180,56 @@ def draw(points: dict[str, list[tuple[str, float, dict]]], path: Path) -> None:
                     lines.setdefault(side, []).append((minutes, figures[key]))
     if not panels:
         return
-    figure = Figure(figsize=(5 * len(panels), 4.5), layout="constrained")
+    figure = Figure(figsize=(15, 4.5 * math.ceil(len(panels) / 2)), layout="constrained")
     FigureCanvasAgg(figure)
-    all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
-    for axes, ((data, key), lines) in zip(all_axes, sorted(panels.items()), strict=True):
-        for side, line in lines.items():
-            style = "-" if side.startswith(OURS) else "--"
-            axes.plot(*zip(*line, strict=True), style, marker="o", markersize=4, label=side)
-        axes.set(
-            title=data, xlabel="minutes of training", ylabel=f"{COMPARED[key][0]} (less is better)"
-        )
-        axes.set_xscale("log")
-        axes.set_yscale("log")
+    all_axes = figure.subplots(math.ceil(len(panels) / 2), 2, squeeze=False).flat
+    for axes, ((data, key), lines) in zip(all_axes, sorted(panels.items()), strict=False):
+        times = sorted({minutes for line in lines.values() for minutes, _ in line})
+        measure = f"{COMPARED[key][0]} (less is better)"
+        if len(times) == 1:
+            rank(axes, {side: line[0][1] for side, line in lines.items()})
+            axes.set(title=f"{data}, after {times[0]:g} minutes", xlabel=measure)
+        else:
+            follow(axes, lines, times)
+            axes.set(title=data, xlabel="minutes of training", ylabel=measure)
         axes.grid(alpha=0.3, which="both")
-        axes.legend(fontsize=7)
+    for axes in list(figure.axes)[len(panels) :]:
+        axes.remove()
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
+        figure.savefig(temporary, format="png", dpi=100)
+
+
+def rank(axes, values: dict[str, float]) -> None:
+    """Draws a dot for each side, the best at the top; ours are blue and filled."""
+    order = sorted(values, key=lambda side: -values[side])
+    for place, side in enumerate(order):
+        ours = side.startswith(OURS)
+        axes.plot(values[side], place, "o", color="C0" if ours else "C1", fillstyle=FILLED[ours])
+        text = {"xytext": (7, 0), "textcoords": "offset points", "va": "center", "fontsize": 9}
+        axes.annotate(f"{values[side]:.1f}", (values[side], place), **text)
+    axes.set_yticks(range(len(order)), order)
+    axes.margins(x=0.15)
+    plain(axes, "x", max(values.values()) > 5 * min(values.values()))
+
+
+def follow(axes, lines: dict[str, list[tuple[float, float]]], times: list[float]) -> None:
+    """Draws a line for each side, ours whole, and names them in the order of their ends."""
+    for place, (side, line) in enumerate(sorted(lines.items(), key=lambda item: -item[1][-1][1])):
+        style = "-" if side.startswith(OURS) else "--"
+        colour = f"C{place % 10}"
+        axes.plot(*zip(*line, strict=True), style, marker="o", color=colour, label=side)
+    axes.set_xscale("log")
+    axes.set_xticks(times, [f"{minutes:g}" for minutes in times])
+    axes.set_xticks([], minor=True)
+    values = [value for line in lines.values() for _, value in line]
+    plain(axes, "y", max(values) > 5 * min(values))
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+
+def plain(axes, which: str, logarithmic: bool) -> None:
+    """Sets a scale whose numbers are written out."""
+    if logarithmic:
+        getattr(axes, f"set_{which}scale")("log")
+        getattr(axes, f"{which}axis").set_major_formatter("{x:g}")
+        getattr(axes, f"{which}axis").set_minor_formatter("")

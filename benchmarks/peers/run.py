@@ -7,12 +7,13 @@ Each peer is a script of this folder in an environment of its own, made here wit
 ours is tfgen in the running environment. The sides run one after the other, a peer and then the
 recipe it is held against, on the same images, with the same settings of the allocator
 (`contract.py` says what is measured, and how). The judge is the Frechet distance of
-`sample_quality` on classifier_mnist: samples against as many test images, over the distance of
+`sample_quality` on classifier_mnist: samples against all test images, over the distance of as many
 train images.
 
 Each side's result goes to --out as soon as it is there. The same command again goes on where it was
 cut off and skips what is finished; delete a side's folder to measure it again. A side that fails is
-told, left out, and makes the exit code 1. --finished trains nothing and reports what is there.
+told, left out, and makes the exit code 1; what it printed is in log.txt of its folder. --finished
+trains nothing and reports what is there.
 
 Several --minutes train each side once for each of them; the table is that of the last number and
 the chart shows all that --out holds, so the numbers may also come one after the other. --write puts
@@ -31,6 +32,7 @@ import subprocess
 import sys
 import time
 import venv
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,6 +55,7 @@ ENVIRONMENTS = {
     "torch": ("torch==2.13.0", "numpy==2.4.6"),
 }
 LEAST_SAMPLES = 500  # for a Frechet distance
+BATCH = 500  # images a call of the judge
 SPARE_SECONDS = 3600.0  # for all that is neither training nor drawing
 
 
@@ -154,48 +157,72 @@ def carry_out(run: Run, folder: Path, minutes: float, given: argparse.Namespace)
     options += ("--sampling-seconds", given.sampling_seconds, "--num-test", given.num_test)
     command = (python, "-m", f"peers.{run.script}", data.resolve(), folder.resolve(), *options)
     limit = 120.0 * minutes + 3.0 * given.sampling_seconds + SPARE_SECONDS
-    start = time.perf_counter()
+    folder.mkdir(parents=True, exist_ok=True)
+    start, used = time.perf_counter(), contract.cpu_seconds()
     try:
-        subprocess.run(
-            list(map(str, command)),
-            check=True,
-            env=environment,
-            cwd=HERE.parent,
-            stdout=subprocess.DEVNULL,
-            timeout=limit,
-        )
+        with (folder / "log.txt").open("w") as log:
+            subprocess.run(
+                list(map(str, command)),
+                check=True,
+                env=environment,
+                cwd=HERE.parent,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                timeout=limit,
+            )
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-        print(f"{run.label}, {minutes:g} minutes: FAILED, {error}", file=sys.stderr, flush=True)
+        last = "".join((folder / "log.txt").read_text().splitlines(keepends=True)[-5:])
+        told(f"{run.label}, {minutes:g} minutes: FAILED, {error}\n{last}")
         return False
-    taken = time.perf_counter() - start
-    print(f"{run.label}, {minutes:g} minutes: took {taken:.0f} s", file=sys.stderr, flush=True)
+    taken, used = time.perf_counter() - start, contract.cpu_seconds() - used
+    told(f"{run.label}, {minutes:g} minutes: took {taken:.0f} s, {used:.0f} s of CPU time")
     return True
 
 
-def frechet_ratio(samples: np.ndarray, train: np.ndarray, test: np.ndarray, features) -> float:
-    """Returns the distance of samples to real images over that of train images."""
-    from tfgen.evaluation.frechet import FrechetDistance
+def told(what: str) -> None:
+    print(what, file=sys.stderr, flush=True)
 
-    real = features(test[: len(samples)])
-    distances = []
-    for images in (samples, train[: len(samples)]):
+
+class Judge:
+    """The Frechet distance of samples to a data set's test images, over that of train images.
+
+    Args:
+        features: uint8 images -> their features.
+        out: Where the data sets' files are.
+    """
+
+    def __init__(self, features: Callable[[np.ndarray], np.ndarray], out: Path):
+        self._features, self._out = features, out
+        self._known: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+
+    def ratio(self, samples: np.ndarray, name: str) -> float:
+        """Returns what a data set's samples reach; 1.0 is what as many train images reach."""
+        if name not in self._known:
+            data = contract.read(images_of(name, self._out))
+            self._known[name] = data.x_train, self._in_batches(data.x_test)
+        train, real = self._known[name]
+        return self._distance(samples, real) / self._distance(train[: len(samples)], real)
+
+    def _distance(self, images: np.ndarray, real: np.ndarray) -> float:
+        from tfgen.evaluation.frechet import FrechetDistance
+
         distance = FrechetDistance(real.shape[1])
-        distance.update_state(real, features(images))
-        distances.append(float(distance.result()))
-    return distances[0] / distances[1]
+        distance.update_state(real, self._in_batches(images))
+        return float(distance.result())
+
+    def _in_batches(self, images: np.ndarray) -> np.ndarray:
+        starts = range(0, len(images), BATCH)
+        return np.concatenate([self._features(images[at : at + BATCH]) for at in starts])
 
 
-def judged(run: Run, folder: Path, out: Path, features) -> dict:
+def judged(run: Run, folder: Path, judge: Judge) -> dict:
     """Returns a finished side's figures with its Frechet ratio, None if it drew too little."""
     figures = json.loads((folder / "figures.json").read_text())
     if "frechet" not in figures:
         with np.load(folder / "samples.npz") as arrays:
             samples = arrays["images"]
-        if len(samples) >= LEAST_SAMPLES:
-            real = contract.read(images_of(run.data, out))
-            figures["frechet"] = frechet_ratio(samples, real.x_train, real.x_test, features)
-        else:
-            figures["frechet"] = None
+        enough = len(samples) >= LEAST_SAMPLES
+        figures["frechet"] = judge.ratio(samples, run.data) if enough else None
         contract.write(folder, figures)
     return figures | {"lines": report.user_lines(run.script)}
 
@@ -233,7 +260,7 @@ def folder_of(out: Path, minutes: float, run: Run) -> Path:
     return out / f"{minutes:g}_minutes" / run.folder
 
 
-def finished(runs: list[Run], out: Path, features) -> dict[str, list[tuple[str, float, dict]]]:
+def finished(runs: list[Run], out: Path, judge: Judge) -> dict[str, list[tuple[str, float, dict]]]:
     """Returns each side's (data, minutes, figures) of all numbers of minutes that are there."""
     every = [float(path.name.removesuffix("_minutes")) for path in out.glob("*_minutes")]
     points: dict[str, list[tuple[str, float, dict]]] = {}
@@ -241,7 +268,7 @@ def finished(runs: list[Run], out: Path, features) -> dict[str, list[tuple[str, 
         for minutes in sorted(every):
             folder = folder_of(out, minutes, run)
             if (folder / "figures.json").exists():
-                figures = judged(run, folder, out, features)
+                figures = judged(run, folder, judge)
                 points.setdefault(run.label, []).append((run.data, minutes, figures))
     return points
 
@@ -260,7 +287,8 @@ def main() -> int:
 
     from tfgen import zoo
 
-    points = finished(runs, given.out, zoo.load_evaluator("classifier_mnist").features)
+    features = zoo.load_evaluator("classifier_mnist").features
+    points = finished(runs, given.out, Judge(features, given.out))
     found = {
         label: figures
         for label, trainings in points.items()
@@ -268,11 +296,14 @@ def main() -> int:
         if minutes == last
     }
     rows = [report.row(label, figures) for label, figures in found.items()]
-    lines = [
-        report.comparison(name, found[name], f"{report.OURS}{PEERS[name].recipe}", ours)
+    reasons = json.loads((HERE / "reasons.json").read_text())
+    pairs = [
+        (name, found[name], recipe, found[recipe])
         for name in given.only
-        if name in found and (ours := found.get(f"{report.OURS}{PEERS[name].recipe}"))
+        if name in found and (recipe := f"{report.OURS}{PEERS[name].recipe}") in found
     ]
+    wins = [row for pair in pairs for row in report.wins(*pair, reasons)]
+    losses = [report.losses(*pair) for pair in pairs]
     drawing = Path("drawings") / "peers.png"
     page = given.out if given.write is None else given.write.parent
     report.draw(points, page / drawing)
@@ -283,11 +314,15 @@ def main() -> int:
             f"{report.versions(found)}."
         )
         chart = f"![Quality against minutes of training, ours and the peers]({drawing})"
-        report.write_table(given.write, rows, caption, ("\n".join(lines), chart))
-    table = common.format_table(report.HEADER, rows)
+        report.write(given.write, (caption, *report.page(rows, wins, losses), chart))
+    tables = [common.format_table(report.HEADER, rows)]
+    if wins:
+        tables += ["Where a peer is ahead:", common.format_table(report.AHEAD, wins)]
+    tables += ["Where ours is ahead:", "\n".join(losses)]
+    open_ = [f"{row[0]} in {row[2]}" for row in wins if row[-1] == report.UNEXPLAINED]
     verdict = f"{last:g} minutes each" + (f"; FAILED: {', '.join(failed)}" if failed else "")
-    table = "\n\n".join((table, *lines))
-    return common.finish(table, found, not failed, verdict, given.json)
+    verdict += f"; reasons.json lacks: {', '.join(open_)}" if open_ else ""
+    return common.finish("\n\n".join(tables), found, not failed, verdict, given.json)
 
 
 if __name__ == "__main__":

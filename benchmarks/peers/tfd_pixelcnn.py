@@ -47,8 +47,7 @@ def drawn(pixels, number: int) -> np.ndarray:
 
 def reload(folder: Path):
     pixels = distribution()
-    pixels.log_prob(np.zeros((1, 28, 28, 1), np.float32))
-    pixels.network.load_weights(folder / "pixelcnn.weights.h5")
+    trainable(pixels).load_weights(folder / "pixelcnn.weights.h5")
     return lambda number: drawn(pixels, number)
 
 
@@ -92,7 +91,7 @@ def build(data: contract.Data, given) -> contract.Side:
     return contract.Side(
         train=train,
         sample=lambda number: drawn(pixels, number),
-        save=lambda folder: pixels.network.save_weights(folder / "pixelcnn.weights.h5"),
+        save=lambda folder: model.save_weights(folder / "pixelcnn.weights.h5"),
         reload=reload,
         parameters=int(sum(np.prod(v.shape) for v in model.trainable_variables)),
         packages=("tensorflow", "tf-keras", "tensorflow-probability"),
