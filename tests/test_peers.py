@@ -246,6 +246,32 @@ def test_finished_sides_become_a_page_without_any_training(run, tmp_path, monkey
         assert (np.asarray(chart) != followed).any()
 
 
+def test_what_would_not_be_finished_in_time_is_left_for_the_next_command(
+    run, tmp_path, monkeypatch, capsys
+):
+    from tfgen import zoo
+
+    started = []
+    monkeypatch.setattr(zoo, "load_evaluator", lambda name: type("Judge", (), {"features": None}))
+    monkeypatch.setattr(
+        run, "carry_out", lambda run, *given: bool(started.append(run.label)) or True
+    )
+    command = ["run.py", "--only", "keras_vae", "--out", str(tmp_path), "--environments", "none"]
+    monkeypatch.setattr(sys, "argv", [*command, "--minutes", "2", "--within", "3"])
+    assert run.main() == 0
+    waiting = "not started: keras_vae (2 minutes), ours: vae_2d_mnist (2 minutes)"
+    assert waiting in capsys.readouterr().out
+    assert started == []
+    folder = tmp_path / "2_minutes" / "keras_vae"
+    folder.mkdir(parents=True)
+    (folder / "figures.json").write_text(json.dumps(FIGURES))
+    assert run.main() == 0
+    assert "not started: ours: vae_2d_mnist (2 minutes)" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", [*sys.argv[:-1], "4"])
+    assert run.main() == 0
+    assert started == ["keras_vae", "keras_vae", "ours: vae_2d_mnist"]
+
+
 @pytest.mark.nightly
 @pytest.mark.skipif("TFGEN_PEERS" not in os.environ, reason="TFGEN_PEERS names no environments")
 @pytest.mark.parametrize("name", ["ours: gan_mnist", *peers_of((FOLDER / "run.py").read_text())])

@@ -11,9 +11,10 @@ recipe it is held against, on the same images, with the same settings of the all
 train images.
 
 Each side's result goes to --out as soon as it is there. The same command again goes on where it was
-cut off and skips what is finished; delete a side's folder to measure it again. A side that fails is
-told, left out, and makes the exit code 1; what it printed is in log.txt of its folder. --finished
-trains nothing and reports what is there.
+cut off and skips what is finished; delete a side's folder to measure it again. With --within the
+command ends in time and says what is left for the next one. A side that fails is told, left out,
+and makes the exit code 1; what it printed is in log.txt of its folder. --finished trains nothing
+and reports what is there.
 
 Several --minutes train each side once for each of them; the table is that of the last number and
 the chart shows all that --out holds, so the numbers may also come one after the other. --write puts
@@ -26,6 +27,7 @@ samples, and up to two minutes for nats; with all sides that is about 18 times (
 import argparse
 import datetime
 import json
+import math
 import os
 import platform
 import subprocess
@@ -56,6 +58,7 @@ ENVIRONMENTS = {
 }
 LEAST_SAMPLES = 500  # for a Frechet distance
 BATCH = 500  # images a call of the judge
+SIDE_SECONDS = 90.0  # what a side takes besides training, as --within reckons
 SPARE_SECONDS = 3600.0  # for all that is neither training nor drawing
 
 
@@ -248,6 +251,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--num-test", type=int, default=contract.NUM_TEST, help="test images for nats"
     )
+    parser.add_argument(
+        "--within",
+        type=float,
+        default=math.inf,
+        metavar="MINUTES",
+        help="start no side that would not be finished by then",
+    )
     given = parser.parse_args()
     if min(given.minutes) <= 0:
         parser.error("--minutes must be positive")
@@ -277,13 +287,16 @@ def main() -> int:
     given = arguments()
     given.out.mkdir(parents=True, exist_ok=True)
     runs, last = runs_of(given.only), given.minutes[-1]
-    failed = [
-        f"{run.label} ({minutes:g} minutes)"
-        for minutes in given.minutes
-        for run in runs
-        if not given.finished
-        and not carry_out(run, folder_of(given.out, minutes, run), minutes, given)
-    ]
+    failed, waiting = [], []
+    end = time.perf_counter() + 60.0 * given.within
+    for minutes in () if given.finished else given.minutes:
+        for run in runs:
+            folder, name = folder_of(given.out, minutes, run), f"{run.label} ({minutes:g} minutes)"
+            needed = 60.0 * minutes + SIDE_SECONDS
+            if not (folder / "figures.json").exists() and time.perf_counter() + needed > end:
+                waiting.append(name)
+            elif not carry_out(run, folder, minutes, given):
+                failed.append(name)
 
     from tfgen import zoo
 
@@ -321,6 +334,7 @@ def main() -> int:
     tables += ["Where ours is ahead:", "\n".join(losses)]
     open_ = [f"{row[0]} in {row[2]}" for row in wins if row[-1] == report.UNEXPLAINED]
     verdict = f"{last:g} minutes each" + (f"; FAILED: {', '.join(failed)}" if failed else "")
+    verdict += f"; not started: {', '.join(waiting)}" if waiting else ""
     verdict += f"; reasons.json lacks: {', '.join(open_)}" if open_ else ""
     return common.finish("\n\n".join(tables), found, not failed, verdict, given.json)
 
