@@ -56,6 +56,10 @@ function latest(work) {
   };
 }
 
+// The work of a card. It may be called again while the model before still answers: the chosen one
+// may not have this card.
+const card = (id, work) => latest((of) => ($(id).hidden ? undefined : work(of)));
+
 // The address holds the state, so that it can be kept and sent: #model&first=24&labels=3.
 const FIELDS = ["first", "labels", "seedA", "seedB", "slide", "mapX", "mapY"];
 
@@ -112,7 +116,7 @@ function fill(grid, images) {
 
 // Draw --------------------------------------------------------------------------------------
 
-const draw = latest(async (of) => {
+const draw = card("draw", async (of) => {
   const seed = range(24, whole($("first")));
   if (!("sample_png" in of.endpoints)) {
     fill($("samples"), await predict(of, "sample", { seed }));
@@ -152,7 +156,7 @@ const ring = { x: 0.5, y: 0.5 }; // in [0, 1], from the left and from the top
 
 const latentsAt = (x, y) => [(2 * x - 1) * REACH, (1 - 2 * y) * REACH];
 
-const drawMap = latest(async (of) => {
+const drawMap = card("map", async (of) => {
   const centres = range(SIDE).map((i) => (i + 0.5) / SIDE);
   const latents = centres.flatMap((y) => centres.map((x) => latentsAt(x, y)));
   const images = await predict(of, "decode", { latents });
@@ -166,7 +170,7 @@ const drawMap = latest(async (of) => {
   });
 });
 
-const decodePoint = latest(async (of) => {
+const decodePoint = card("map", async (of) => {
   const latents = latentsAt(ring.x, ring.y);
   $("ring").style.left = `${100 * ring.x}%`;
   $("ring").style.top = `${100 * ring.y}%`;
@@ -229,7 +233,7 @@ async function findEnds(of) {
   ends.seeds = key;
 }
 
-const morph = latest(async (of) => {
+const morph = card("morph", async (of) => {
   await findEnds(of);
   const t = Number($("slide").value), [a, b] = ends.latents;
   const latents = [a.map((value, i) => (1 - t) * value + t * b[i])];
@@ -250,12 +254,12 @@ document.addEventListener("paste", (event) => {
   }
 });
 
-const rebuild = latest(async (of) => {
+const rebuild = card("reconstruct", async (of) => {
   const [image] = await predict(of, "reconstruct", { images: [rebuildPad.image] });
   show($("rebuilt"), image, 168);
 });
 
-const complete = latest(async (of) => {
+const complete = card("complete", async (of) => {
   const count = 8, { image, keep } = completePad, first = Math.floor(Math.random() * 2 ** 31);
   $("waiting").value = "drawing …";
   try {
@@ -268,7 +272,7 @@ const complete = latest(async (of) => {
 });
 
 const rebuildPad = new Pad("reconstruct", ["paint", "erase"], () => rebuild());
-const judge = latest(judgeImage);
+const judge = card("judge", judgeImage);
 const judgePad = new Pad("judge", ["paint", "erase"], () => judge());
 const completePad = new Pad("complete", ["paint", "erase", "hide"], () => {});
 const pads = [["reconstruct", rebuildPad], ["judge", judgePad], ["complete", completePad]];
@@ -309,9 +313,7 @@ const choose = latest(async () => {
   for (const [demo, there] of Object.entries(demos)) $(demo).hidden = !there;
   if (demos.judge) describeJudge();
   for (const [demo, pad] of pads) {
-    for (const button of pad.buttons) {
-      if (button.textContent === "sample") button.hidden = !samples;
-    }
+    pad.suit(samples);
     if (pictures) { pad.clear(); pad.refresh(); }
     if (demos[demo]) {
       pad.example(samples).catch((error) => report(pad, error.message));

@@ -11,9 +11,11 @@ class Pad {
     this.changed = changed;
     this.tool = tools[0];
     const half = tools.includes("hide") ? ["hide half"] : [];
-    this.buttons = [...tools, ...half, "sample", "upload", "clear"]
+    this.buttons = [...tools, ...half, "sample", "upload", "invert", "clear"]
       .map((tool) => this.button(tool, tools.includes(tool)));
-    $(`${name}-tools`).replaceChildren(...this.buttons);
+    this.colour = document.createElement("input");
+    Object.assign(this.colour, { type: "color", value: "#d2322d", ariaLabel: "Colour to paint with" });
+    $(`${name}-tools`).replaceChildren(...this.buttons, this.colour);
     dragging(this.box, (x, y, starts) => this.stroke(x, y, starts));
     this.mark();
   }
@@ -40,6 +42,9 @@ class Pad {
   async act(name) {
     this.touched = true;
     if (name === "clear") this.clear();
+    if (name === "invert") {
+      this.image = this.image.map((line) => line.map((pixel) => pixel.map((value) => 255 - value)));
+    }
     if (name === "upload") {
       const file = await chosenFile();
       if (file) await this.load(file);
@@ -56,6 +61,14 @@ class Pad {
     }
     this.refresh();
     this.changed();
+  }
+
+  // Shows the tools that suit the chosen model. Ink on paper is inverted for models of bright digits.
+  suit(samples) {
+    const grey = model.channels === 1;
+    const hidden = { sample: !samples, invert: !grey };
+    for (const button of this.buttons) button.hidden = hidden[button.textContent] ?? false;
+    this.colour.hidden = grey;
   }
 
   // Opens with an image to work on, half of it hidden where that is what the card is about.
@@ -92,6 +105,7 @@ class Pad {
     const scale = Math.min(width / bitmap.width, height / bitmap.height);
     const [w, h] = [bitmap.width * scale, bitmap.height * scale];
     context.imageSmoothingQuality = "high";
+    context.fillStyle = background() ? "white" : "black";
     context.fillRect(0, 0, width, height);
     context.drawImage(bitmap, (width - w) / 2, (height - h) / 2, w, h);
     const { data } = context.getImageData(0, 0, width, height);
@@ -109,7 +123,7 @@ class Pad {
 
   clear() {
     const { height, width, channels } = model;
-    this.image = range(height).map(() => range(width).map(() => Array(channels).fill(0)));
+    this.image = range(height).map(() => range(width).map(() => Array(channels).fill(background())));
     this.keep = range(height).map(() => Array(width).fill(true));
   }
 
@@ -131,14 +145,16 @@ class Pad {
 
   dab(x, y) {
     const { height, width, channels } = model, radius = this.tool === "paint" ? 1.3 : 2.2;
+    const part = (at) => parseInt(this.colour.value.slice(at, at + 2), 16);
+    const ink = channels === 1 ? [255] : [1, 3, 5].map(part);
     const reach = radius * Math.max(width, height) / 28;
     for (let row = 0; row < height; row++) {
       for (let column = 0; column < width; column++) {
         const away = Math.hypot(column + 0.5 - x * width, row + 0.5 - y * height);
         if (away > reach) continue;
         this.keep[row][column] = this.tool !== "hide";
-        if (this.tool === "paint") this.image[row][column] = Array(channels).fill(255);
-        if (this.tool === "erase") this.image[row][column] = Array(channels).fill(0);
+        if (this.tool === "paint") this.image[row][column] = ink;
+        if (this.tool === "erase") this.image[row][column] = Array(channels).fill(background());
       }
     }
   }
@@ -154,6 +170,9 @@ class Pad {
     }));
   }
 }
+
+// White paper for models of colour, black for those of bright digits.
+const background = () => (model.channels === 1 ? 0 : 255);
 
 function chosenFile() {
   const input = document.createElement("input");
