@@ -326,6 +326,9 @@ def test_own_files_of_any_size_mode_and_turn(entry, gan, tmp_path, monkeypatch, 
     assert all(row["verdict"] == ("real" if row["value"] > 0 else "fake") for row in rows)
     exact = cli._read_own(files[3], (8, 8, 1))
     np.testing.assert_array_equal(exact[..., 0], Image.open(files[3]))
+    model = zoo.load(entry)
+    inverted, _ = cli.images_for(model, str(entry), [files[3]], None, 1, invert=True)
+    np.testing.assert_array_equal(inverted[0], 255 - exact)
     half = Image.new("RGBA", (8, 8), (0, 0, 0, 0))  # nothing of it covers the white page
     half.save(tmp_path / "clear.png")
     assert (cli._read_own(tmp_path / "clear.png", (4, 4, 3)) == 255).all()

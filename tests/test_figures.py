@@ -113,5 +113,6 @@ def test_figures_of_a_training(vae, images, tmp_path):
     assert len(os.listdir(tmp_path / "curves")) == 2
     (axes, *_) = plots.curves(log).axes
     np.testing.assert_allclose(axes.lines[0].get_ydata(), log.history[axes.get_title()])
+    assert all(tick == int(tick) for tick in axes.get_xticks())
     with pytest.raises(ValueError, match="at least one epoch"):
         plots.curves({})

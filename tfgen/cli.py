@@ -109,6 +109,7 @@ def images_for(
     data_name: str | None,
     num: int,
     labels: Sequence[int] = (),
+    invert: bool = False,
     binarize: bool = False,
     option: str = "--num",
 ) -> tuple[np.ndarray, np.ndarray | None]:
@@ -121,6 +122,7 @@ def images_for(
         data_name: Another data set; None for the recipe's.
         num: How many images of the validation split.
         labels: Classes of the images, in turn; those of the data if empty.
+        invert: Swap dark and light.
         binarize: Round pixels to the nearest of the model's levels.
         option: The option that asked for `num` images, which an error names.
 
@@ -135,6 +137,7 @@ def images_for(
         images, found = _of_validation(
             model, data_name or data.of_recipe(zoo.load_recipe(name)), num, option
         )
+    images = 255 - images if invert else images
     nearest = model.nearest_level(tf.constant(images)).numpy()
     if not binarize and (nearest != images).any():
         raise ValueError(

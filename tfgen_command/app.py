@@ -21,6 +21,7 @@ __all__ = [
     "DataName",
     "Files",
     "Force",
+    "Invert",
     "Json",
     "Label",
     "Name",
@@ -204,6 +205,9 @@ Label = Annotated[
 Binarize = Annotated[
     bool,
     typer.Option("--binarize", help="Round pixels to the model's grey levels, e.g. 0 and 255."),
+]
+Invert = Annotated[
+    bool, typer.Option("--invert", help="Swap dark and light, e.g. for ink on paper.")
 ]
 Out = Annotated[Path | None, typer.Option(help="PNG file to write.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite what --out names.")]

@@ -10,6 +10,7 @@ from tfgen_command.app import (
     DataName,
     Files,
     Force,
+    Invert,
     Label,
     Name,
     Out,
@@ -64,6 +65,7 @@ def reconstruct(
     num: Annotated[int, typer.Option(min=1, help="How many validation images.")] = 16,
     data_name: DataName = None,
     label: Label = None,
+    invert: Invert = False,
     binarize: Binarize = False,
     out: Out = None,
     scale: Scale = 2,
@@ -77,7 +79,7 @@ def reconstruct(
     model = cli.with_latents(name)
     if "reconstruct" not in model.endpoints():
         raise ValueError(f"{name!r} cannot reconstruct: {model.why_not('reconstruct')}")
-    images, labels = cli.images_for(model, name, files, data_name, num, labels, binarize)
+    images, labels = cli.images_for(model, name, files, data_name, num, labels, invert, binarize)
     rebuilt = model.reconstruct(images, labels=labels)
     say(cli.save_rows([images, rebuilt], out, scale, rows=["original", "reconstruction"]))
 
@@ -91,6 +93,7 @@ def interpolate(
     data_name: DataName = None,
     seed: Seed = 0,
     label: Label = None,
+    invert: Invert = False,
     binarize: Binarize = False,
     out: Out = None,
     scale: Scale = 2,
@@ -115,7 +118,7 @@ def interpolate(
         return
     wanted = 2 * rows
     images, labels = cli.images_for(
-        model, name, files, data_name, wanted, labels, binarize, "--rows"
+        model, name, files, data_name, wanted, labels, invert, binarize, "--rows"
     )
     half = len(images) // 2
     labels = None if labels is None else labels[:half]
@@ -140,6 +143,7 @@ def complete(
     data_name: DataName = None,
     seed: Seed = 0,
     label: Label = None,
+    invert: Invert = False,
     binarize: Binarize = False,
     out: Out = None,
     scale: Scale = 2,
@@ -161,7 +165,7 @@ def complete(
             f"{name!r} is a {type(model).__name__}, which cannot complete images. Use a PixelCNN "
             "or a PixelRNN."
         )
-    images, labels = cli.images_for(model, name, files, data_name, num, labels, binarize)
+    images, labels = cli.images_for(model, name, files, data_name, num, labels, invert, binarize)
     kept = cli.read_mask(model, mask) if mask else cli.kept_half(model, keep or "upper")
     shown = cli.completions(model, images, labels, kept, ways, seed)
     captions = ["kept", *(str(way + 1) for way in range(ways)), "original"]

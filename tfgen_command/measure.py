@@ -10,6 +10,7 @@ from tfgen_command.app import (
     Binarize,
     DataName,
     Files,
+    Invert,
     Json,
     Label,
     Name,
@@ -32,6 +33,7 @@ def score(
     num: Annotated[int, typer.Option(min=1, help="How many validation images.")] = 16,
     data_name: DataName = None,
     label: Label = None,
+    invert: Invert = False,
     binarize: Binarize = False,
     as_json: Json = False,
 ) -> None:
@@ -47,7 +49,7 @@ def score(
     model = cli.generative(name)
     if model.likelihood == "none" and "score" not in model.endpoints():
         raise ValueError(f"{name!r} cannot score images: {model.why_not('log_likelihood')}")
-    images, labels = cli.images_for(model, name, files, data_name, num, labels, binarize)
+    images, labels = cli.images_for(model, name, files, data_name, num, labels, invert, binarize)
     if model.likelihood != "none":
         values, unit = model.log_likelihood(images, labels=labels), "nats"
     else:

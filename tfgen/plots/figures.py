@@ -17,6 +17,7 @@ import keras
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from tfgen.plots.raster import read_log, save_figure
 
@@ -317,6 +318,7 @@ def curves(log: str | Path | Mapping[str, Sequence[float]] | keras.callbacks.His
         if f"val_{name}" in values:
             axes.plot(epochs, values[f"val_{name}"], label=f"val_{name}")
             axes.legend()
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))  # no half epochs
         axes.grid(alpha=0.3)
     return figure
 
