@@ -138,7 +138,9 @@ def complete(
     ] = None,
     mask: Annotated[
         Path | None,
-        typer.Option(exists=True, dir_okay=False, help="Image that is white where to keep pixels."),
+        typer.Option(
+            exists=True, dir_okay=False, help="Image that is white where pixels are kept."
+        ),
     ] = None,
     data_name: DataName = None,
     seed: Seed = 0,
@@ -151,7 +153,7 @@ def complete(
 ) -> None:
     """Inpaints a part of images several times, given the rest.
 
-    The model draws pixels in its own order: those kept that come later in it are not looked at.
+    The model draws pixels in a fixed order, and sees only those kept pixels that come before.
     """
     out, labels = output(out, "completions.png", force), parse_labels(label)
     if keep and mask:
