@@ -172,7 +172,7 @@ MUTANTS: dict[tuple[str, str], list[tuple[str, str]]] = {
         ("tf.one_hot(column - 1,", "tf.one_hot(column,"),
         ("tf.concat([y[:, columns:], new], 1)", "tf.concat([new, y[:, columns:]], 1)"),
     ],
-    ("models/sampler.py", PIXEL_MODELS): [
+    ("models/sampler.py", "test_pixel_models.py -k 'fast_sampler and gated'"): [
         (
             "above = tf.concat([above, seen[None]], 0)[1:]",
             "above = tf.concat([above, above[-1:]], 0)[1:]",

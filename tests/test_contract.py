@@ -496,6 +496,7 @@ def test_bad_images(fitted):
         r"must have shape.*images\[None\]": good[0],
         "must have shape.*Resize": np.zeros((2, height + 1, width, channels), np.uint8),
         "must have shape": np.zeros((2, height, width, 4 - channels), np.uint8),
+        r"have values in \{0, 1\}, .*multiply them by 255": (good > 0).astype(np.uint8),
     }
     if fitted.num_levels < 256:
         wrong["must hold only the model's .* levels.*received the value 3"] = good * 0 + 3
@@ -551,6 +552,25 @@ def test_bad_labels(fitted):
         for labels in ([0, 1, 0], [0.0, 1.0], [[0, 1]]):
             with pytest.raises(ValueError, match=r"integers of shape \(2,\)"):
                 call(labels=labels)
+
+
+@pytest.mark.slow
+def test_bad_labels_of_an_exported_graph(fitted):
+    """TensorFlow Serving knows nothing of classes, so the graph itself looks."""
+    if fitted.num_classes is None:
+        pytest.skip("the model takes no labels")
+    for name, graph in fitted.signatures().items():
+        specs = graph.input_signature
+        given = [tf.zeros((2, *spec.shape[1:]), spec.dtype) for spec in specs]
+        if "labels" not in [spec.name for spec in specs]:
+            continue
+        place = [spec.name for spec in specs].index("labels")
+        for wrong in (-1, fitted.num_classes):
+            given[place] = tf.constant([0, wrong], tf.int64)
+            with pytest.raises(tf.errors.InvalidArgumentError, match="labels must lie in"):
+                graph(*given)
+        given[place] = tf.constant([0, fitted.num_classes - 1], tf.int64)
+        assert graph(*given), name
 
 
 def test_bad_latents(fitted):

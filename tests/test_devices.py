@@ -67,6 +67,7 @@ MIRRORED = """
 # What any Keras user writes: build and compile under a strategy, then fit and evaluate.
 COMPILED = """
     import sys
+    import keras
     import numpy as np
     import tensorflow as tf
 
@@ -90,6 +91,28 @@ COMPILED = """
         assert any((a != b).any() for a, b in zip(before, model.get_weights())), family
         model.evaluate(images, batch_size=2, verbose=0)
         print(family, flush=True)
+
+    # What cannot work is refused in one sentence.
+    def refused(call, message):
+        try:
+            call()
+        except ValueError as error:
+            assert message in str(error), error
+        else:
+            raise AssertionError(message)
+
+    case = next(case for case in CASES if case.family == "VAE")
+    with strategy.scope():
+        model = case(num_classes=3)
+    refused(lambda: model.compile(jit_compile=True), "compile(jit_compile=True) must be left out")
+    with strategy.scope():
+        model.compile(keras.optimizers.Adam(gradient_accumulation_steps=2))
+    refused(lambda: model.fit(images, [0, 1, 2, 0], verbose=0), "steps=2 must be left out")
+    with strategy.scope():
+        model.compile(jit_compile=False)
+    rows = tf.data.Dataset.from_tensors((images, [0, 1, 2, 9]))
+    shared = strategy.experimental_distribute_dataset(rows)
+    refused(lambda: model.fit(shared, verbose=0), "labels must lie in [0, 2]; received")
 """
 
 

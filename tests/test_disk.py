@@ -108,6 +108,7 @@ def test_saving_needs_no_temporary_folder(whole, tmp_path):
         model.save_weights(sys.argv[2] + "/all.weights.h5")
         model.load_weights(sys.argv[2] + "/all.weights.h5")
         model.save_to_preset(sys.argv[2])
+        model.save(sys.argv[2] + "/model.keras")
     """
     zoo.save(model, tmp_path / "entry")
     with tmpfs(tmp_path / "temporary", "16k") as full:
@@ -122,12 +123,18 @@ def test_saving_needs_no_temporary_folder(whole, tmp_path):
         np.testing.assert_array_equal(own, other)
 
 
-def test_weights_file_is_whole_or_not_there(whole, tmp_path):
+@pytest.mark.parametrize("file", ["model.weights.h5", "model.keras"])
+def test_a_file_of_keras_is_whole_or_not_there(whole, tmp_path, file):
     model, _ = whole
+    save = model.save if file.endswith(".keras") else model.save_weights
     with tmpfs(tmp_path / "disk", "64k") as disk:
         with pytest.raises(OSError, match="No space left"):
-            model.save_weights(disk / "model.weights.h5")
+            save(disk / file)
         assert not list(disk.iterdir())
+    save(tmp_path / file)
+    size = (tmp_path / file).stat().st_size
+    save(tmp_path / file)  # over the first one
+    assert (tmp_path / file).stat().st_size == pytest.approx(size, rel=0.01)
 
 
 @pytest.mark.slow

@@ -67,6 +67,14 @@ def test_labels_out_of_range_are_refused_from_every_source(conditional, source, 
 
 
 @pytest.mark.slow
+def test_labels_out_of_range_in_a_batch(conditional):
+    calls = (conditional.train_on_batch, conditional.test_on_batch)
+    for call in (*calls, lambda *pair: conditional.predict_on_batch(pair)):
+        with pytest.raises(ValueError, match=r"labels must lie in \[0, 2\]; received"):
+            call(IMAGES, LABELS + 5)
+
+
+@pytest.mark.slow
 def test_validation_labels_out_of_range(conditional):
     for data in ((IMAGES, LABELS + 5), batches(IMAGES, LABELS + 5)):
         with pytest.raises(ValueError, match=r"labels must lie in \[0, 2\]; received"):
@@ -114,7 +122,8 @@ def test_images_of_zeros_and_ones_are_refused(plain):
 def test_scaled_images_are_refused_by_every_method(family):
     model = family(**SMALL)
     model.compile(jit_compile=False)
-    for call in (model.fit, model.evaluate, model.predict, model.train_on_batch):
+    on_batch = (model.train_on_batch, model.test_on_batch, model.predict_on_batch)
+    for call in (model.fit, model.evaluate, model.predict, *on_batch):
         with pytest.raises(ValueError, match=r"must be uint8.*np\.round\(255 \* x\)"):
             call(IMAGES / 255.0)
     with pytest.raises(ValueError, match=r"must be uint8.*np\.round\(255 \* x\)"):

@@ -157,6 +157,19 @@ def test_a_continuous_flow_starts_as_the_identity():
     np.testing.assert_array_equal(log_det, np.zeros(50))
 
 
+def test_gates_are_open_where_nothing_modulates():
+    """Gates are 1 plus what the time and the class add, so training begins with all units."""
+    velocity = laws.randomised(continuous.Velocity(3, 8), 0.4)
+    velocity.modulation.set_weights([np.zeros_like(w) for w in velocity.modulation.get_weights()])
+    z = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    hidden = z
+    for layer in (velocity.dense_0, velocity.dense_1):
+        hidden = hidden @ layer.kernel.numpy()
+        hidden = hidden / (1.0 + np.exp(-hidden))  # silu
+    found, _ = velocity(z, tf.constant([[0.3]]))
+    np.testing.assert_allclose(found, velocity.last(hidden), rtol=1e-5, atol=1e-6)
+
+
 def test_divergence_is_the_trace_of_the_jacobian():
     velocity = laws.randomised(continuous.Velocity(5, 7, num_classes=3), 0.4)
     labels = tf.constant([0, 1, 2, 2], tf.int64)

@@ -130,25 +130,30 @@ def test_a_stage_that_does_not_fit_is_refused_before_the_first_one(tmp_path, sta
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("change", ["a pixel", "the size", "validation"])
+@pytest.mark.parametrize("change", ["a pixel", "the size", "validation", "a label"])
 def test_resume_on_other_data_is_refused(tmp_path, change):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (60, 8, 8, 1), np.uint8)
     splits = {"x_train": images[:40], "x_validation": images[40:50], "x_test": images[50:]}
+    if change == "a label":
+        splits |= {f"y{name[1:]}": np.arange(len(part)) % 2 for name, part in splits.items()}
     np.savez(tmp_path / "own.npz", **splits)
     recipe = dataclasses.replace(
         STAGED, stages=[], freeze=(), data=str(tmp_path / "own.npz"), batch_size=20
     )
+    if change == "a label":
+        recipe = dataclasses.replace(recipe, model={**recipe.model, "num_classes": 2})
     training.train(recipe, tmp_path / "run", verbose=0)
     log = (tmp_path / "run" / "log.csv").read_bytes()
     if change == "the size":
         splits["x_train"] = images[:39]
     else:
-        name = "x_train" if change == "a pixel" else "x_validation"
-        splits[name] = splits[name].copy()
-        splits[name][0, 0, 0, 0] ^= 1
+        changed = {"a pixel": "x_train", "validation": "x_validation", "a label": "y_train"}
+        splits[changed[change]] = splits[changed[change]].copy()
+        splits[changed[change]].flat[0] ^= 1
     np.savez(tmp_path / "own.npz", **splits)
     split = "validation" if change == "validation" else "train"
+    split = f"labels of the {split}" if change == "a label" else split
     message = rf"the {split} split of .* now has sha256 [0-9a-f]{{64}}, .* has [0-9a-f]{{64}}\."
     with pytest.raises(ValueError, match=message):
         training.train(recipe, tmp_path / "run", resume=True, verbose=0)

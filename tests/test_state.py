@@ -7,6 +7,7 @@ import laws
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import FAMILIES, VARIED
 
 from tfgen import GAN, VAE, AutoEncoder, tuning, zoo
 from tfgen.models.classifier import Classifier
@@ -82,6 +83,97 @@ def test_candidates_after_a_sample():
     plain = model.sample(16, seed=0)
     assert (plain != chosen).any()
     np.testing.assert_array_equal(plain, model.decode(model.latents(16, seed=0)))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_argument_that_shapes_the_network_cannot_be_set(family):
+    model = FAMILIES[family](**VARIED[family][0])
+    config = model.get_config()
+    for name, argument in laws.constructor_arguments(FAMILIES[family]).items():
+        setattr(model, name, getattr(model, name))  # nothing changes
+        if name not in model.settable and getattr(model, name) != argument.default:
+            with pytest.raises(AttributeError, match=rf"^{name} shapes .*load it changed"):
+                setattr(model, name, argument.default)
+        assert model.get_config() == config
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_argument_that_is_set_acts_as_one_that_was_given(family):
+    given = VARIED[family][0]
+    model = laws.randomised(FAMILIES[family](**given, name="model"))
+    weights, images = model.get_weights(), laws.images_for(model, 4)
+    labels = laws.labels_for(model, 4)
+
+    def results(model):
+        model.set_weights(weights)
+        model.steps_before += 100 - model.steps_trained  # behind the warm-ups
+        logs = model.train_on_batch(images, labels, return_dict=True)
+        moved = model.get_weights()
+        own = laws.given(model, laws.labels_for(model, 32))
+        drawn = model.sample(32, seed=0, **own) if "sample" in model.capabilities else 0
+        return [*logs.values(), *moved, drawn]
+
+    def compiled(model):
+        optimizers = [keras.optimizers.SGD(0.01) for _ in model.updates_per_step]
+        model.compile(*optimizers, run_eagerly=True)
+        return model
+
+    before = results(compiled(model))
+    for name in model.settable:
+        default = laws.constructor_arguments(FAMILIES[family])[name].default
+        twin = compiled(FAMILIES[family](**{**given, name: default}, name="model"))
+        setattr(model, name, default)
+        found, expected = results(model), results(twin)
+        setattr(model, name, given[name])
+        for own, other in zip(found, expected, strict=True):
+            np.testing.assert_allclose(own, other, rtol=1e-4, atol=1e-5, err_msg=name)
+        if name not in ("prior_steps", "kl_warmup_steps", "selectivity"):  # which change little
+            assert any(np.any(own != old) for own, old in zip(found, before, strict=True)), name
+
+
+@pytest.mark.slow_except("AutoEncoder", "GAN")
+def test_trainable_of_a_layer_between_two_fits(first_case):
+    """Keras' own way to freeze; without another `compile` too."""
+    model = laws.randomised(first_case())
+    model.compile(*[keras.optimizers.SGD(0.1) for _ in model.updates_per_step], jit_compile=False)
+    images, labels, part = laws.images_for(model, 4), laws.labels_for(model, 4), model.layers[0]
+
+    def moves():
+        before = [weight.numpy() for weight in part.weights]
+        model.fit(images, labels, verbose=0)
+        return any((w.numpy() != b).any() for w, b in zip(part.weights, before, strict=True))
+
+    assert moves()
+    part.trainable = False
+    assert not moves()
+    model.compile(*[keras.optimizers.SGD(0.1) for _ in model.updates_per_step], jit_compile=False)
+    assert not moves()
+    part.trainable = True
+    assert moves()
+
+
+def test_attributes_of_keras_between_two_fits(monkeypatch):
+    model, eager = AutoEncoder(**SMALL), []
+    model.compile(jit_compile=False)
+    fit(model)
+    losses_of = AutoEncoder.losses_per_image
+
+    def noted(self, *given, **named):
+        eager.append(tf.executing_eagerly())
+        return losses_of(self, *given, **named)
+
+    monkeypatch.setattr(AutoEncoder, "losses_per_image", noted)
+    model.run_eagerly = True
+    fit(model)
+    assert eager == [True]
+    model.run_eagerly = False
+    fit(model)
+    model.optimizer = keras.optimizers.SGD(0.0)
+    before = model.get_weights()
+    fit(model)
+    for own, old in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(own, old)
 
 
 def test_an_unchanged_model_keeps_its_graphs():
@@ -178,10 +270,27 @@ def test_quantize_is_refused(first_case, tmp_path):
         model.quantize("int8")
 
 
-def test_a_quantised_part_is_not_saved(tmp_path):
-    model = AutoEncoder(**SMALL)
-    model.encoder.quantize("int8")
-    for call in (model.save_to_preset, lambda path: model.save(f"{path}.keras")):
-        with pytest.raises(ValueError, match="a quantised layer cannot be saved"):
-            call(tmp_path / "model")
-    assert not list(tmp_path.glob("model/*"))
+@pytest.mark.slow_except("AutoEncoder", "PixelCNN")
+def test_a_quantised_layer_is_refused(first_case, tmp_path):
+    """In one sentence by all that would read its kernel, or keep it without its scales."""
+    model = first_case()
+    model.compile(jit_compile=False)
+    layer = next(each for each in model._flatten_layers() if type(each) is keras.layers.Dense)
+    layer.quantize("int8")
+    images, labels = laws.images_for(model, 2), laws.labels_for(model, 2)
+    for call in (
+        lambda: model.save_to_preset(tmp_path / "preset"),
+        lambda: model.save(tmp_path / "model.keras"),
+        lambda: model.save_weights(tmp_path / "model.weights.h5"),
+        lambda: model.fit(images, labels, verbose=0),
+        lambda: model.evaluate(images, labels, verbose=0),
+        *[lambda name=name: model._graph(name) for name in model.capabilities],
+    ):
+        with pytest.raises(ValueError, match="a quantised layer cannot be run or saved"):
+            call()
+    assert not list(tmp_path.glob("**/model*"))
+
+
+def test_a_quantised_dtype_is_refused(first_case):
+    with pytest.raises(ValueError, match="dtype must be one of floats; received 'int8_from"):
+        first_case(dtype="int8_from_float32")

@@ -1,6 +1,7 @@
 """Fine-tuning: weights by name, freezing, adapters, rates by part, weights that do not fit."""
 
 import dataclasses
+import warnings
 
 import keras
 import laws
@@ -84,6 +85,34 @@ def test_what_is_frozen_is_saved(first_case, tmp_path):
     assert loaded.get_config() == model.get_config()
     model.save_to_preset(tmp_path / "preset")
     assert zoo.load(tmp_path / "preset").get_config() == model.get_config()
+
+
+@pytest.mark.slow_except("AutoEncoder", "GAN")
+def test_what_is_frozen_as_in_keras_is_saved(first_case, tmp_path):
+    """`trainable` of a layer freezes as `freeze` does: in both kinds of files, until `unfreeze`."""
+    model = laws.randomised(first_case())
+    trainable = {name for name, v in tuning.weights(model).items() if v.trainable}
+    model.layers[0].trainable = False
+    model.compile(run_eagerly=True)
+    train_a_step(model)
+    model.save(tmp_path / "model.keras")
+    model.save_to_preset(tmp_path / "preset")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # Keras warns where it drops an optimizer's slots
+        saved = keras.models.load_model(tmp_path / "model.keras")
+    for loaded in (saved, zoo.load(tmp_path / "preset")):
+        held = tuning.weights(loaded)
+        assert {name for name, v in held.items() if not v.trainable and name in trainable} == set(
+            model.frozen
+        )
+        train_a_step(loaded)
+    assert len(saved.optimizer.variables) == len(model.optimizer.variables)
+    model.unfreeze()
+    before = [weight.numpy() for weight in model.layers[0].weights]
+    train_a_step(model)
+    after = [weight.numpy() for weight in model.layers[0].weights]
+    assert any((a != b).any() for a, b in zip(after, before, strict=True))
+    assert {name for name, v in tuning.weights(model).items() if v.trainable} == trainable
 
 
 def test_a_weight_that_never_trained_is_not_thawed(first_case):

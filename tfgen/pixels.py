@@ -167,11 +167,12 @@ def check_images(
         name: The argument's name, for the message.
 
     Raises:
-        ValueError: Another dtype, rank, shape, or a grey value that is not a level.
+        ValueError: Another dtype, rank, shape, a grey value that is not a level, or only 0 and 1.
     """
     if not hasattr(images, "dtype"):
         images = np.asarray(images)
     check_format(images, image_shape, name)
+    check_range(images, name)
     if num_levels < 256:
         allowed = level_values(num_levels)
         found = np.unique(np.asarray(images))

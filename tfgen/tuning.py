@@ -14,7 +14,15 @@ import numpy as np
 
 from tfgen import checks
 
-__all__ = ["copy_weights", "enable_lora", "matching", "set_trainable", "values", "weights"]
+__all__ = [
+    "adapted",
+    "copy_weights",
+    "enable_lora",
+    "matching",
+    "set_trainable",
+    "values",
+    "weights",
+]
 
 LORA_WEIGHTS = ("lora_kernel_a", "lora_kernel_b", "lora_embeddings_a", "lora_embeddings_b")
 
@@ -97,12 +105,12 @@ def lora_layers(model: keras.Model, patterns: Iterable[str]) -> dict[str, keras.
 
 
 def refuse_quantized(model: keras.Model) -> None:
-    """Raises ValueError if a layer is quantised, whose scales no configuration holds."""
+    """Raises ValueError if a layer is quantised: samplers and presets know float kernels alone."""
     for layer in model._flatten_layers():
         if isinstance(layer.dtype_policy, keras.dtype_policies.QuantizedDTypePolicy):
             raise ValueError(
-                f"a model with a quantised layer cannot be saved; {layer.name!r} is "
-                f"{layer.dtype_policy.name!r}. Save it before it is quantised."
+                f"a model with a quantised layer cannot be run or saved; {layer.name!r} is "
+                f"{layer.dtype_policy.name!r}. Load the model again."
             )
 
 
@@ -115,14 +123,21 @@ def set_trainable(model: keras.Model, patterns: Iterable[str], trainable: bool) 
     Raises:
         ValueError: A pattern that matches nothing in the model.
     """
-    held = weights(model)
+    held, frozen = weights(model), model.frozen
     # By variable, since one that two networks share has two names.
     chosen = {id(held[name]) for name in matching(held, patterns)}
     names = [
         name
         for name, variable in held.items()
-        if id(variable) in chosen and (name in model._frozen if trainable else variable.trainable)
+        if id(variable) in chosen and (name in frozen if trainable else variable.trainable)
     ]
+    changed = {id(held[name]) for name in names}
+    for layer in model._flatten_layers():
+        if trainable and not layer.trainable and changed.intersection(map(id, layer.variables)):
+            flags = [(variable, variable.trainable) for variable in layer.variables]
+            layer.trainable = True  # also sets all of its variables, and of the layers below
+            for variable, flag in flags:
+                variable.trainable = flag
     for name in names:
         held[name].trainable = trainable
     return names
@@ -145,17 +160,22 @@ def enable_lora(model: keras.Model, rank: int, patterns: Iterable[str]) -> list[
     return sorted(layers)
 
 
-def values(model: keras.Model) -> dict[str, np.ndarray]:
-    """Returns every weight's value by name, low-rank adapters folded into what they adapt."""
-    found = {name: v.numpy() for name, v in weights(model).items()}
+def adapted(model: keras.Model) -> dict[str, keras.KerasTensor]:
+    """Returns the weights that have a low-rank adapter, by name, each with the adapter's change."""
+    changed = {}
     for layer in model._flatten_layers():
         if getattr(layer, "lora_enabled", False):
             attribute = "kernel" if hasattr(layer, "kernel") else "embeddings"
-            inner = getattr(layer, f"_{attribute}")
-            merged = keras.ops.convert_to_numpy(getattr(layer, attribute))
-            for name, variable in weights(model).items():
-                if variable is inner:
-                    found[name] = merged
+            changed[id(getattr(layer, f"_{attribute}"))] = getattr(layer, attribute)
+    held = weights(model)
+    return {name: changed[id(weight)] for name, weight in held.items() if id(weight) in changed}
+
+
+def values(model: keras.Model) -> dict[str, np.ndarray]:
+    """Returns every weight's value by name, low-rank adapters folded into what they adapt."""
+    found = {name: v.numpy() for name, v in weights(model).items()}
+    for name, merged in adapted(model).items():
+        found[name] = keras.ops.convert_to_numpy(merged)
     return {name: value for name, value in found.items() if name.split("/")[-1] not in LORA_WEIGHTS}
 
 

@@ -86,6 +86,9 @@ class Shards:
     def digest(self) -> str:
         return self._digest
 
+    def label_digest(self) -> str | None:
+        return None if self.num_classes is None else self._digest  # of files that hold both
+
 
 def read_shards(folder: Path, split: str) -> Pair:
     """Reads a split of shards into memory.

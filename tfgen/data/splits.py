@@ -53,6 +53,9 @@ class Split(Protocol):
     def digest(self) -> str:
         """Returns what identifies the images, as `digest` does for an array."""
 
+    def label_digest(self) -> str | None:
+        """Returns what identifies the labels, or None without labels."""
+
 
 class Arrays:
     """A split that is held in memory.
@@ -92,6 +95,10 @@ class Arrays:
     def digest(self) -> str:
         return digest(self._arrays[0])
 
+    def label_digest(self) -> str | None:
+        labels = self._arrays[1]
+        return None if labels is None else digest(labels)
+
 
 class Files:
     """A split of image files, which are read and decoded when they are needed.
@@ -130,6 +137,9 @@ class Files:
     def digest(self) -> str:
         images = (read_image(path, self.image_shape, self._fit) for path in self._paths)
         return digest_of(images, (self.count, *self.image_shape))
+
+    def label_digest(self) -> str | None:
+        return None if self._labels is None else digest(self._labels)
 
 
 def head(split: Split, count: int) -> tuple[np.ndarray, np.ndarray | None]:

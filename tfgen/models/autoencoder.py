@@ -51,6 +51,7 @@ class AutoEncoder(GenerativeModel):
 
     likelihood = "none"
     loss_names = ("loss", "squared_error")
+    settable = ("seed", "noise_std")
 
     def __init__(
         self,

@@ -54,23 +54,35 @@ class ImageModel(ConfiguredModel):
 
     # Compiling -------------------------------------------------------------------------------
 
-    def compile(self, optimizer: str | keras.optimizers.Optimizer = "adam", **kwargs: Any) -> None:
+    def compile(
+        self,
+        optimizer: str | keras.optimizers.Optimizer = "adam",
+        loss: None = None,
+        **kwargs: Any,
+    ) -> None:
         """Prepares for `fit`: Adam with Keras' defaults unless told otherwise.
 
         Args:
             optimizer: A Keras optimizer or its name.
+            loss: Must be left out.
             **kwargs: `run_eagerly`, `steps_per_execution`, `jit_compile` and `auto_scale_loss` of
                 `keras.Model.compile`.
 
         Raises:
-            ValueError: A loss or metrics were given: the model has its own.
+            ValueError: A loss or metrics were given: the model has its own. Or XLA was asked for
+                under a distribution strategy.
         """
-        for name in REFUSED:
-            if kwargs.get(name) is not None:
+        if kwargs.get("jit_compile") is True and self.distribute_strategy.num_replicas_in_sync > 1:
+            raise ValueError(
+                "compile(jit_compile=True) must be left out under a distribution strategy: XLA "
+                "does not compile sums over devices."
+            )
+        for name, value in {"loss": loss, **kwargs}.items():
+            if name in REFUSED and value is not None:
                 raise ValueError(
                     f"compile({name}=...) must be left out: {type(self).__name__} brings its own "
                     f"objective and reports {', '.join(self.loss_names)}; received "
-                    f"{name}={kwargs[name]!r}."
+                    f"{name}={value!r}."
                 )
         steps = self.steps_trained
         super().compile(optimizer=optimizer, **kwargs)
@@ -131,9 +143,24 @@ class ImageModel(ConfiguredModel):
         return {"optimizer": 1}
 
     def build_optimizers(self) -> None:
-        """Makes the slots that optimizers lack, on each device of the model's strategy."""
+        """Makes the slots that optimizers lack, on each device of the model's strategy.
+
+        Where a weight trains that did not when its optimizer was built, the optimizers are made
+        again, as `freeze` and `unfreeze` do.
+        """
+        for optimizer, variables in self.optimizers.values():
+            known = {id(v) for v in devices.unscaled(optimizer)._trainable_variables}
+            if optimizer.built and not known.issuperset(map(id, variables)):
+                self._recompile()
+                return
         with self.distribute_strategy.scope():
             for optimizer, variables in self.optimizers.values():
+                steps = devices.unscaled(optimizer).gradient_accumulation_steps
+                if steps and tf.distribute.has_strategy():
+                    raise ValueError(
+                        f"gradient_accumulation_steps={steps} must be left out under a "
+                        "distribution strategy: Keras cannot sum over devices in some steps alone."
+                    )
                 if not optimizer.built:
                     optimizer.build(variables)
 
@@ -159,6 +186,8 @@ class ImageModel(ConfiguredModel):
         given = inspect.signature(keras.Model.fit).bind(self, x, y, *args, **kwargs).arguments
         del given["self"]
         inputs.check_callbacks(self, given.get("callbacks"))
+        if given.get("class_weight") is not None:
+            inputs.check_class_weight(x, y)
         weighted = any(given.get(n) is not None for n in WEIGHTS)
         given["x"], given["y"] = inputs.checked(self, x, y, weighted)
         given["validation_data"] = inputs.checked_validation(self, given.get("validation_data"))
@@ -194,12 +223,15 @@ class ImageModel(ConfiguredModel):
         Raises:
             ValueError: As `fit`.
         """
-        if self._call_takes_labels and isinstance(x, (list, tuple)) and len(x) == 2:
-            x = inputs.checked(self, *x)
-        else:
-            x, _ = inputs.checked(self, x, with_labels=self._call_takes_labels)
+        x = self._checked_inputs(x)
         with inputs.explained():
             return super().predict(x, *args, **kwargs)
+
+    def _checked_inputs(self, x: Any) -> Any:
+        """Returns what `predict` takes, checked."""
+        if self._call_takes_labels and isinstance(x, (list, tuple)) and len(x) == 2:
+            return inputs.checked(self, *x)
+        return inputs.checked(self, x, with_labels=self._call_takes_labels)[0]
 
     def train_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Runs one training step as `keras.Model.train_on_batch` does; raises as `fit` does."""
@@ -208,14 +240,32 @@ class ImageModel(ConfiguredModel):
         self.build_optimizers()
         return super().train_on_batch(x, y, *args, **kwargs)
 
+    def test_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Returns the losses as `keras.Model.test_on_batch` does; raises as `fit` does."""
+        weighted = bool(args) or kwargs.get("sample_weight") is not None
+        x, y = inputs.checked(self, x, y, weighted)
+        return super().test_on_batch(x, y, *args, **kwargs)
+
+    def predict_on_batch(self, x: Any) -> Any:
+        """Returns what `predict` does for one batch, and takes what it takes."""
+        return super().predict_on_batch(self._checked_inputs(x))
+
     def make_train_function(self, force: bool = False) -> Any:
-        return super().make_train_function(self.changed_since("train") or force)
+        optimizers = [optimizer for optimizer, _ in self.optimizers.values()]
+        changed = self.changed_since("train", *self._graph_options(), *optimizers)
+        return super().make_train_function(changed or force)
 
     def make_test_function(self, force: bool = False) -> Any:
-        return super().make_test_function(self.changed_since("test") or force)
+        changed = self.changed_since("test", *self._graph_options())
+        return super().make_test_function(changed or force)
 
     def make_predict_function(self, force: bool = False) -> Any:
-        return super().make_predict_function(self.changed_since("predict") or force)
+        changed = self.changed_since("predict", *self._graph_options())
+        return super().make_predict_function(changed or force)
+
+    def _graph_options(self) -> tuple:
+        """Attributes of Keras' that its graphs are made from, and that a user may set."""
+        return self.run_eagerly, self.jit_compile, self.steps_per_execution
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
         # Nothing is left to build, and Keras would average a batch over the workers for it, which
@@ -303,7 +353,9 @@ class ImageModel(ConfiguredModel):
         elif labels is None:
             pixels.check_labels(None, self.num_classes, 0)
         else:
-            labels = tf.reshape(tf.cast(labels, tf.int64), (-1,))  # `inputs` has checked values
+            labels = tf.reshape(tf.cast(labels, tf.int64), (-1,))
+            if tf.distribute.has_strategy():  # `inputs` has checked all but distributed data sets
+                labels = self.labels_in_range(labels)
         return images, labels, weight
 
     def _images(self, images) -> tf.Tensor:

@@ -24,6 +24,8 @@ class ConfiguredModel(keras.Model):
     """
 
     kind: Literal["model", "evaluator"] = "model"
+    # Constructor arguments that may be set on a model: all others shape the network.
+    settable: tuple[str, ...] = ("seed",)
     _kept: tuple[str, ...] = ()
 
     def __init__(
@@ -36,6 +38,11 @@ class ConfiguredModel(keras.Model):
     ):
         backend.check()
         super().__init__(**kwargs)
+        if isinstance(self.dtype_policy, keras.dtype_policies.QuantizedDTypePolicy):
+            raise ValueError(
+                f"dtype must be one of floats; received {self.dtype_policy.name!r}. Quantised "
+                "weights are not supported."
+            )
         pixels.level_values(num_levels)
         if num_classes is not None:
             checks.at_least(1, num_classes=num_classes)
@@ -44,13 +51,26 @@ class ConfiguredModel(keras.Model):
         self.num_classes = num_classes
         self.seed = int(seed)
         # Keras would track plain attributes.
-        self.__dict__["_frozen"] = set()  # names of weights
+        self.__dict__["_frozen"] = set()  # names of weights that `freeze` froze
+        self.__dict__["_made_trainable"] = set()  # names of those that the constructor lets train
         self.__dict__["_states"] = {}  # what graphs were made from; see `changed_since`
 
     if TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
             """Attributes that `keep` sets."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        fixed = {*STORED_BY_BASE, *self._kept} - set(self.settable)
+        built = self.__dict__.get("built", False)
+        if built and name in fixed and getattr(self, name) != _each(tuple, value):
+            family = type(self).__name__
+            raise AttributeError(
+                f"{name} shapes the network of a {family}, so it cannot be set on one that is "
+                f"built; received {value!r}. Save the model and load it changed: "
+                f"tfgen.load(folder, {name}={value!r})."
+            )
+        super().__setattr__(name, value)
 
     # Configuration ---------------------------------------------------------------------------
 
@@ -63,7 +83,7 @@ class ConfiguredModel(keras.Model):
         names = [n for n in arguments if n not in ("self", "kwargs", "__class__")]
         for name in names:
             if name not in STORED_BY_BASE:
-                setattr(self, name, _each(tuple, arguments[name]))
+                super().__setattr__(name, _each(tuple, arguments[name]))
         self.__dict__["_kept"] = (*self._kept, *names)
 
     def get_config(self) -> dict[str, Any]:
@@ -75,8 +95,8 @@ class ConfiguredModel(keras.Model):
             "dtype": keras.saving.serialize_keras_object(self.dtype_policy),
         }
         config |= {name: _each(list, getattr(self, name)) for name in self._argument_names()}
-        if self._frozen:
-            config["frozen"] = sorted(self._frozen)
+        if self.frozen:
+            config["frozen"] = self.frozen
         return config
 
     def _argument_names(self) -> list[str]:
@@ -106,22 +126,40 @@ class ConfiguredModel(keras.Model):
 
     def build(self, input_shape=None) -> None:
         """All weights exist from the constructor on."""
+        if not self._made_trainable:
+            names = [name for name, weight in tuning.weights(self).items() if weight.trainable]
+            self._made_trainable.update(names)
         self.built = True
 
-    def changed_since(self, reader: str) -> bool:
+    def changed_since(self, reader: str, *options: Any) -> bool:
         """Whether a graph that `reader` made at its last call is out of date, and notes this one.
 
-        A graph is made from the constructor's arguments, which a user may set, and from the
-        variables, which low-rank adapters replace.
+        A graph is made from the constructor's arguments, of which a user may set some; from the
+        variables, which low-rank adapters replace; from which of them train; and from `options`.
+
+        Raises:
+            ValueError: A layer is quantised.
         """
+        tuning.refuse_quantized(self)
         weights = list(self.weights)  # held, so that no other variable gets the id of one
         arguments = [getattr(self, name) for name in self._argument_names()]
-        state = (arguments, [id(variable) for variable in weights])
+        state = (options, arguments, [(id(weight), weight.trainable) for weight in weights])
         old, _ = self._states.get(reader, (state, None))
         self._states[reader] = (state, weights)
         return old != state
 
     # Fine-tuning -----------------------------------------------------------------------------
+
+    @property
+    def frozen(self) -> list[str]:
+        """The names of the weights that `freeze`, or `trainable` of a layer, keeps as they are."""
+        adapted = tuning.adapted(self).keys()  # which rest while their adapters train
+        return sorted(
+            name
+            for name, weight in tuning.weights(self).items()
+            if not weight.trainable
+            and (name in self._frozen or name in self._made_trainable - adapted)
+        )
 
     def freeze(self, *patterns: str) -> list[str]:
         """Keeps weights as they are in training, and returns their names.
@@ -139,7 +177,7 @@ class ConfiguredModel(keras.Model):
 
     def unfreeze(self, *patterns: str) -> list[str]:
         """Lets weights that `freeze` froze train again; without patterns all of them."""
-        return self._set_trainable(patterns or sorted(self._frozen), True)
+        return self._set_trainable(patterns or self.frozen, True)
 
     def _set_trainable(self, patterns, trainable: bool) -> list[str]:
         if self.compiled:
@@ -193,6 +231,13 @@ class ConfiguredModel(keras.Model):
         images = pixels.check_images(images, self.image_shape, self.num_levels)
         return images, pixels.check_labels(labels, self.num_classes, images.shape[0])
 
+    def labels_in_range(self, labels: tf.Tensor) -> tf.Tensor:
+        """Returns labels that are checked when a graph runs; XLA drops such checks."""
+        message = f"labels must lie in [0, {self.num_classes - 1}]; received"
+        inside = tf.reduce_all((labels >= 0) & (labels < self.num_classes))
+        with tf.control_dependencies([tf.debugging.Assert(inside, [message, labels])]):
+            return tf.identity(labels)
+
     def nearest_level(self, images: tf.Tensor) -> tf.Tensor:
         """Rounds uint8 images to the nearest level, which `fit` and exported graphs promise."""
         if self.num_levels == 256:
@@ -215,6 +260,7 @@ class ConfiguredModel(keras.Model):
             overwrite: False asks before a file is replaced.
             max_shard_size: In GB; as for `keras.Model.save_weights`.
         """
+        tuning.refuse_quantized(self)
         path = str(filepath)
         kept = not overwrite and Path(path).exists()
         if kept or max_shard_size or "://" in path or not path.endswith(".weights.h5"):
@@ -222,6 +268,25 @@ class ConfiguredModel(keras.Model):
             return
         with files.replacing(path) as temporary:
             temporary.write_bytes(presets.serialized_weights(self))
+
+    def save(
+        self, filepath: str | Path, overwrite: bool = True, zipped: bool | None = None, **kwargs
+    ) -> None:
+        """Writes a `.keras` file as Keras does, but whole or not at all.
+
+        Args:
+            filepath: Its name ends in .keras.
+            overwrite: False asks before a file is replaced.
+            zipped: As for `keras.Model.save`.
+            **kwargs: As for `keras.Model.save`.
+        """
+        path = str(filepath)
+        kept = not overwrite and Path(path).exists()
+        if kept or "://" in path or not path.endswith(".keras"):
+            super().save(filepath, overwrite, zipped, **kwargs)
+            return
+        with files.replacing(path) as temporary:
+            super().save(temporary, zipped=zipped, **kwargs)
 
     def save_to_preset(self, folder: str | Path, *, half: bool = False) -> Path:
         """Writes config.json, model.weights.h5 and metadata.json, as a zoo entry has them.

@@ -188,7 +188,10 @@ class EndpointModel(ImageModel):
             function, specs = self.endpoints(temperature, num_samples)[name]
 
             def by_name(*tensors):
-                return function(**dict(zip(specs, tensors, strict=True)))
+                given = dict(zip(specs, tensors, strict=True))
+                if "labels" in given:
+                    given["labels"] = self.labels_in_range(given["labels"])
+                return function(**given)
 
             self._graphs[key] = tf.function(
                 by_name,

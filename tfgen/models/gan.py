@@ -149,6 +149,16 @@ class GAN(AdversarialModel):
 
     likelihood = "none"
     loss_names = ("discriminator_loss", "generator_loss", "real_accuracy", "fake_accuracy")
+    settable = (
+        "seed",
+        "gradient_penalty",
+        "r1",
+        "augment",
+        "discriminator_steps",
+        "ema_momentum",
+        "candidates",
+        "selectivity",
+    )
 
     def __init__(
         self,

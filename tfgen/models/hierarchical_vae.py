@@ -108,6 +108,7 @@ class HierarchicalVAE(PixelDecoder):
 
     likelihood = "bound"
     loss_names = ("loss", "reconstruction", "kl")
+    settable = ("seed", "beta", "kl_warmup_steps", "free_bits", "selectivity", "dropout")
 
     def __init__(
         self,

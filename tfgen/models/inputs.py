@@ -17,10 +17,11 @@ import tensorflow as tf
 from tfgen import pixels
 from tfgen.models.configured import ConfiguredModel
 
-__all__ = ["check_callbacks", "checked", "checked_validation", "explained"]
+__all__ = ["check_callbacks", "check_class_weight", "checked", "checked_validation", "explained"]
 
-# Callbacks that move the learning rate of `model.optimizer`, and of no second one.
+# Callbacks that know `model.optimizer` and no second one.
 MOVES_ONE_RATE = (keras.callbacks.LearningRateScheduler, keras.callbacks.ReduceLROnPlateau)
+SWAPS_ONE = keras.callbacks.SwapEMAWeights
 
 
 def checked(
@@ -64,6 +65,16 @@ def checked_validation(model: ConfiguredModel, data: Any) -> Any:
     return tuple(part for part in (images, labels, weight) if part is not None)
 
 
+def check_class_weight(x: Any, y: Any) -> None:
+    """Raises ValueError if there are no labels that weights of classes could go by."""
+    single = isinstance(x, tf.data.Dataset) and isinstance(x.element_spec, tf.TensorSpec)
+    if single or (y is None and hasattr(x, "dtype")):
+        raise ValueError(
+            "class_weight needs labels, one per image; received none. Pass them as y, or as the "
+            "second part of what a data set yields."
+        )
+
+
 def check_callbacks(model: ConfiguredModel, callbacks: Any) -> None:
     """Raises ValueError for a callback of Keras that would do nothing, or half of it."""
     found = getattr(callbacks, "callbacks", callbacks) or []
@@ -73,6 +84,11 @@ def check_callbacks(model: ConfiguredModel, callbacks: Any) -> None:
             raise ValueError(
                 f"callbacks: {name} moves one learning rate, and {type(model).__name__} has "
                 f"{count}. Give each optimizer a schedule of keras.optimizers.schedules."
+            )
+        if isinstance(callback, SWAPS_ONE) and count > 1:
+            raise ValueError(
+                f"callbacks: {name} swaps the weights of one optimizer, and {type(model).__name__} "
+                f"has {count}. It keeps an average of its own, averaged_generator."
             )
         if isinstance(callback, keras.callbacks.TerminateOnNaN) and (
             "loss" not in model.loss_names
@@ -168,10 +184,7 @@ def _dataset(model, data: tf.data.Dataset, with_labels: bool) -> tf.data.Dataset
             images.set_shape((None, *model.image_shape))  # checked above, in clearer words
         tf.debugging.Assert(tf.reduce_max(images) != 1, [pixels.ZERO_ONE])
         if conditional:
-            labels = tf.cast(rest[0], tf.int64)
-            inside = tf.reduce_all((labels >= 0) & (labels < model.num_classes))
-            rule = f"labels must lie in [0, {model.num_classes - 1}]; received"
-            tf.debugging.Assert(inside, [rule, labels])
+            model.labels_in_range(tf.cast(rest[0], tf.int64))
         return (images, *rest) if rest else images
 
     return data.map(check)

@@ -95,6 +95,14 @@ class VAE(PixelDecoder):
 
     likelihood = "bound"
     loss_names = ("loss", "reconstruction", "kl")
+    settable = (
+        "seed",
+        "beta",
+        "kl_warmup_steps",
+        "num_importance_samples",
+        "prior_steps",
+        "prior_tail",
+    )
 
     def __init__(
         self,

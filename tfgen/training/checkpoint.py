@@ -44,7 +44,8 @@ class RunState:
         stage: Which of the recipe's plan trains now, from 0.
         stage_step: Steps done when it began.
         stage_epoch: Epochs done when it began.
-        data: The digests of the splits that the run began with, by their names.
+        data: The digests of the splits that the run began with, by their names, and of their
+            labels if it is conditional.
     """
 
     step: int = 0

@@ -221,14 +221,18 @@ def _train_stages(run: Run, resume: bool, stop: Stop) -> RunState:
 
 def _check_data(run: Run, state: RunState) -> None:
     """Notes what the run trains on, or raises ValueError if it began with other data."""
-    for name, split in (("train", run.training), ("validation", run.validation)):
-        found = split.digest()
-        if state.data.setdefault(name, found) != found:
-            raise ValueError(
-                f"resume needs the data that the run began with: the {name} split of "
-                f"{run.recipe.data!r} now has sha256 {found}, the checkpoint has "
-                f"{state.data[name]}. Restore the data, or begin a new run in another folder."
-            )
+    for split, opened in (("train", run.training), ("validation", run.validation)):
+        digests = {split: opened.digest()}
+        if run.labelled:
+            digests[f"{split} labels"] = opened.label_digest()
+        for name, found in digests.items():
+            if state.data.setdefault(name, found) != found:
+                what = f"the {split} split" if name == split else f"the labels of the {split} split"
+                raise ValueError(
+                    f"resume needs the data that the run began with: {what} of "
+                    f"{run.recipe.data!r} now has sha256 {found}, the checkpoint has "
+                    f"{state.data[name]}. Restore the data, or begin a new run in another folder."
+                )
 
 
 def _callbacks(run: Run, checkpoint: Checkpoint, staged: bool) -> list:
