@@ -9,7 +9,8 @@ import pytest
 
 from tfgen.recipe import Recipe
 
-ZOO = Path(__file__).resolve().parent.parent / "zoo"
+ROOT = Path(__file__).resolve().parent.parent
+ZOO = ROOT / "zoo"
 
 MINIMAL = {"family": "VAE", "model": {"latent_dim": 2}, "data": "digits"}
 FULL = {
@@ -207,6 +208,13 @@ def test_a_byte_order_mark_is_no_error(tmp_path):
     path = tmp_path / "recipe.json"
     path.write_text(Recipe("VAE", {}, "digits", size=[4, 8]).to_json(), encoding="utf-8-sig")
     assert Recipe.load(path).size == (4, 8)
+
+
+@pytest.mark.parametrize("package", ["tfgen", "tfgen_command"])
+def test_no_reader_stumbles_over_a_byte_order_mark(package):
+    """A reader that names no encoding takes the system's, and the mark for a character."""
+    for path in (ROOT / package).rglob("*.py"):
+        assert "read_text()" not in path.read_text(), path
 
 
 @pytest.mark.parametrize("size", [0, 2.5, True, "64", [4], [4, 0], [4, 4, 1]])

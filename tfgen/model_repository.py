@@ -71,7 +71,7 @@ def update_config(repository: str | Path) -> Path:
     repository = Path(repository)
     path = repository / CONFIG
     names = sorted(path.name for path in repository.iterdir() if versions(path))
-    text = path.read_text() if path.is_file() else model_config([])
+    text = path.read_text(encoding="utf-8-sig") if path.is_file() else model_config([])
     code = re.sub(r"#.*", "", text)
     listed = re.findall(r"""\bname\s*:\s*["']([^"']+)["']""", code)
     end = re.search(r"\}(?:\s|#.*)*\Z", text)

@@ -367,7 +367,7 @@ def _commit() -> str | None:
 def read_json(path: Path) -> dict[str, Any]:
     """Returns the object of a JSON file, or raises ValueError unless it holds one."""
     try:
-        stored = json.loads(path.read_text())
+        stored = json.loads(path.read_text(encoding="utf-8-sig"))
     except NOT_JSON as error:
         raise ValueError(f"{path} is not valid JSON: {error}. Restore the file.") from error
     if not isinstance(stored, dict):

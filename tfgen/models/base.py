@@ -1,4 +1,4 @@
-"""Training on uint8 images: compile, fit, evaluate and their steps."""
+"""Training on uint8 images: fit, evaluate, predict and their steps."""
 
 import inspect
 import math
@@ -9,19 +9,16 @@ import tensorflow as tf
 
 from tfgen import devices, noise, pixels
 from tfgen.models import inputs
-from tfgen.models.configured import ConfiguredModel
-from tfgen.optimizers import GroupedAdam
+from tfgen.models.compiled import CompiledModel
 
 __all__ = ["ImageModel"]
 
 EVALUATION_FOLD = -1  # folded into a model's seed for the noise of `evaluate`
 HASH_FACTOR = 2654435761  # spreads neighbouring pixels over 64 bits; any large odd number would do
 WEIGHTS = ("sample_weight", "class_weight")  # arguments of `fit`
-# Arguments of Keras' `compile` that a model with its own objective has no use for.
-REFUSED = ("loss", "loss_weights", "metrics", "weighted_metrics")
 
 
-class ImageModel(ConfiguredModel):
+class ImageModel(CompiledModel):
     """Base of all models: what Keras' training methods do with uint8 NHWC images.
 
     Shapes, once for all: `images` uint8 (batch, height, width, channels) in [0, 255], `labels`
@@ -31,8 +28,6 @@ class ImageModel(ConfiguredModel):
 
     The noise of image i comes from its own seed alone, whatever else is in the batch.
     """
-
-    loss_names: tuple[str, ...] = ("loss",)
 
     def __init__(
         self,
@@ -44,125 +39,12 @@ class ImageModel(ConfiguredModel):
     ):
         super().__init__(image_shape, num_levels, num_classes, seed, **kwargs)
         self._means = {name: keras.metrics.Mean(name) for name in self.loss_names}
-        self.steps_before = 0  # training steps of the weights that this optimizer has not counted
 
     def losses_per_image(
         self, images: tf.Tensor, labels: tf.Tensor | None, seeds: tf.Tensor, training: bool
     ) -> dict[str, tf.Tensor]:
         """Returns the `loss_names`, each (batch,); "loss" is the objective that `fit` lowers."""
         raise NotImplementedError
-
-    # Compiling -------------------------------------------------------------------------------
-
-    def compile(
-        self,
-        optimizer: str | keras.optimizers.Optimizer = "adam",
-        loss: None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Prepares for `fit`: Adam with Keras' defaults unless told otherwise.
-
-        Args:
-            optimizer: A Keras optimizer or its name.
-            loss: Must be left out.
-            **kwargs: `run_eagerly`, `steps_per_execution`, `jit_compile` and `auto_scale_loss` of
-                `keras.Model.compile`.
-
-        Raises:
-            ValueError: A loss or metrics were given: the model has its own. Or XLA was asked for
-                under a distribution strategy.
-        """
-        if kwargs.get("jit_compile") is True and self.distribute_strategy.num_replicas_in_sync > 1:
-            raise ValueError(
-                "compile(jit_compile=True) must be left out under a distribution strategy: XLA "
-                "does not compile sums over devices."
-            )
-        for name, value in {"loss": loss, **kwargs}.items():
-            if name in REFUSED and value is not None:
-                raise ValueError(
-                    f"compile({name}=...) must be left out: {type(self).__name__} brings its own "
-                    f"objective and reports {', '.join(self.loss_names)}; received "
-                    f"{name}={value!r}."
-                )
-        steps = self.steps_trained
-        super().compile(optimizer=optimizer, **kwargs)
-        # Another optimizer, the same weights; it may have counted steps already.
-        counted = devices.unscaled(self.optimizer)._iterations.value
-        self.steps_before = steps - int(counted.numpy())  # mirrored variables know no int()
-        self.__dict__["_auto_scale_loss"] = kwargs.get("auto_scale_loss", True)
-
-    def get_compile_config(self) -> dict[str, Any]:
-        """Returns what `compile_from_config` needs to compile the same way."""
-        if not self.compiled:
-            return {}
-        optimizers = {}
-        for name, (optimizer, variables) in self.optimizers.items():
-            if optimizer.built and isinstance(devices.unscaled(optimizer), GroupedAdam):
-                devices.unscaled(optimizer).regroup(variables)
-            optimizers[name] = keras.saving.serialize_keras_object(optimizer)
-        return {
-            **optimizers,
-            "steps_before": self.steps_before,
-            "built": all(optimizer.built for optimizer, _ in self.optimizers.values()),
-            "run_eagerly": self.run_eagerly,
-            "steps_per_execution": self.steps_per_execution,
-            "jit_compile": self.jit_compile,
-            "auto_scale_loss": self._auto_scale_loss,
-        }
-
-    def compile_from_config(self, config: dict[str, Any]) -> None:
-        """Compiles with deserialised optimizers and makes the slots that they had, to be loaded."""
-        options = keras.saving.deserialize_keras_object(config)
-        steps_before, built = options.pop("steps_before", 0), options.pop("built", True)
-        if not self.compiled:
-            self.steps_before = steps_before
-        self.compile(**options)
-        if built:
-            self.build_optimizers()
-
-    def _recompile(self) -> None:
-        """Makes optimizers of the same settings for the variables that train now."""
-        if not self.compiled:
-            return
-        before = {
-            name: devices.unscaled(optimizer) for name, (optimizer, _) in self.optimizers.items()
-        }
-        self.compile_from_config(self.get_compile_config())
-        for name, (optimizer, _) in self.optimizers.items():
-            if isinstance(devices.unscaled(optimizer), GroupedAdam):
-                devices.unscaled(optimizer).take_scales(before[name])
-
-    @property
-    def optimizers(self) -> dict[str, tuple[keras.optimizers.Optimizer, list]]:
-        """The arguments of `compile` that are optimizers, each with the variables it trains."""
-        return {"optimizer": (self.optimizer, self.trainable_variables)}
-
-    @property
-    def updates_per_step(self) -> dict[str, int]:
-        """How often each of the optimizers moves its variables in one training step."""
-        return {"optimizer": 1}
-
-    def build_optimizers(self) -> None:
-        """Makes the slots that optimizers lack, on each device of the model's strategy.
-
-        Where a weight trains that did not when its optimizer was built, the optimizers are made
-        again, as `freeze` and `unfreeze` do.
-        """
-        for optimizer, variables in self.optimizers.values():
-            known = {id(v) for v in devices.unscaled(optimizer)._trainable_variables}
-            if optimizer.built and not known.issuperset(map(id, variables)):
-                self._recompile()
-                return
-        with self.distribute_strategy.scope():
-            for optimizer, variables in self.optimizers.values():
-                steps = devices.unscaled(optimizer).gradient_accumulation_steps
-                if steps and tf.distribute.has_strategy():
-                    raise ValueError(
-                        f"gradient_accumulation_steps={steps} must be left out under a "
-                        "distribution strategy: Keras cannot sum over devices in some steps alone."
-                    )
-                if not optimizer.built:
-                    optimizer.build(variables)
 
     # Keras' methods --------------------------------------------------------------------------
 
@@ -316,24 +198,6 @@ class ImageModel(ConfiguredModel):
     def _call_takes_labels(self) -> bool:
         """Whether `call` needs classes: that of a conditional model does, a classifier's not."""
         return self.num_classes is not None and "labels" in inspect.signature(self.call).parameters
-
-    @property
-    def step(self) -> tf.Tensor:
-        """How many training steps the weights have behind them, int64; schedules go by it.
-
-        Under gradient accumulation each of the small batches is a step. A model from a preset goes
-        on counting where the preset's training ended.
-        """
-        # Keras' `iterations` stands still while gradients accumulate.
-        return (
-            tf.cast(devices.unscaled(self.optimizer)._iterations.value, tf.int64)
-            + self.steps_before
-        )
-
-    @property
-    def steps_trained(self) -> int:
-        """The same outside of a training step; also for a model that is not compiled."""
-        return int(self.step) if self.compiled else self.steps_before
 
     def step_seeds(self, batch: tf.Tensor) -> tf.Tensor:
         """Folds (seed, step, index in the global batch) into one seed per image, int64 (batch,).

@@ -183,7 +183,8 @@ class ConfiguredModel(keras.Model):
         if self.compiled:
             self.build_optimizers()  # while they still see every variable
         names = tuning.set_trainable(self, patterns, trainable)
-        self._frozen.symmetric_difference_update(names)
+        change = self._frozen.difference_update if trainable else self._frozen.update
+        change(names)
         self._recompile()
         return names
 
@@ -272,14 +273,7 @@ class ConfiguredModel(keras.Model):
     def save(
         self, filepath: str | Path, overwrite: bool = True, zipped: bool | None = None, **kwargs
     ) -> None:
-        """Writes a `.keras` file as Keras does, but whole or not at all.
-
-        Args:
-            filepath: Its name ends in .keras.
-            overwrite: False asks before a file is replaced.
-            zipped: As for `keras.Model.save`.
-            **kwargs: As for `keras.Model.save`.
-        """
+        """Writes a `.keras` file as `keras.Model.save` does, but whole or not at all."""
         path = str(filepath)
         kept = not overwrite and Path(path).exists()
         if kept or "://" in path or not path.endswith(".keras"):

@@ -32,6 +32,11 @@ __all__ = [
 # of the choice between candidates.
 MIX_STREAM, AUGMENT_STREAM = 1, 3
 
+SETTABLE = (
+    *("seed", "gradient_penalty", "r1", "augment", "discriminator_steps", "ema_momentum"),
+    *("candidates", "selectivity"),
+)
+
 # Objectives: logits of real and of generated images -> losses of D and of G, each (batch,).
 # With D(x) = sigmoid(logit), log D = -softplus(-logit) and log(1 - D) = -softplus(logit).
 
@@ -149,16 +154,7 @@ class GAN(AdversarialModel):
 
     likelihood = "none"
     loss_names = ("discriminator_loss", "generator_loss", "real_accuracy", "fake_accuracy")
-    settable = (
-        "seed",
-        "gradient_penalty",
-        "r1",
-        "augment",
-        "discriminator_steps",
-        "ema_momentum",
-        "candidates",
-        "selectivity",
-    )
+    settable = SETTABLE
 
     def __init__(
         self,

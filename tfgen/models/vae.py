@@ -21,6 +21,10 @@ PRIORS = ("standard_normal", "flow", "continuous_flow", "vamp")
 FLOWS = ("flow", "continuous_flow")
 MIN_SCALE = 1e-4  # of the posterior: keeps its logarithm finite
 LOG_2PI = math.log(2.0 * math.pi)
+SETTABLE = (
+    *("seed", "beta", "kl_warmup_steps", "num_importance_samples"),
+    *("prior_steps", "prior_tail"),
+)
 
 
 @keras.saving.register_keras_serializable("tfgen")
@@ -95,14 +99,7 @@ class VAE(PixelDecoder):
 
     likelihood = "bound"
     loss_names = ("loss", "reconstruction", "kl")
-    settable = (
-        "seed",
-        "beta",
-        "kl_warmup_steps",
-        "num_importance_samples",
-        "prior_steps",
-        "prior_tail",
-    )
+    settable = SETTABLE
 
     def __init__(
         self,
@@ -230,11 +227,10 @@ class VAE(PixelDecoder):
     def _log_pixels(self, images, latents, labels):
         """log p(x | z) for z (batch, k, latent_dim): nats, (batch, k)."""
         batch, k = tf.shape(latents)[0], latents.shape[1]
-        flat = tf.reshape(latents, (-1, self.latent_dim))
         levels = tf.repeat(pixels.images_to_levels(images, self.num_levels), k, axis=0)
         labels = None if labels is None else tf.repeat(labels, k)
-        log_probs = self._log_levels(levels, self.decoder(with_labels(flat, labels)))
-        return tf.reshape(log_probs, (batch, k))
+        parameters = self.decoder(with_labels(tf.reshape(latents, (-1, self.latent_dim)), labels))
+        return tf.reshape(self._log_levels(levels, parameters), (batch, k))
 
     # Objective -------------------------------------------------------------------------------
 

@@ -42,7 +42,7 @@ def _quality(details: dict[str, Any]) -> float | None:
     try:
         entry = str(details["zoo"]["name"])
         folder = next(zoo / entry for zoo in ZOOS if (zoo / entry).is_dir())
-        measured = json.loads((folder / "metadata.json").read_text())
+        measured = json.loads((folder / "metadata.json").read_text(encoding="utf-8-sig"))
         results = measured["results"]
         return float(results[QUALITY]["value"]) if ENOUGH in results else None
     except (KeyError, TypeError, ValueError, OSError, StopIteration):

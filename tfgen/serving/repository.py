@@ -50,7 +50,7 @@ def read_config(root: Path) -> model_server_config_pb2.ModelServerConfig:
     config = model_server_config_pb2.ModelServerConfig()
     if (root / CONFIG).is_file():
         try:
-            text_format.Parse((root / CONFIG).read_text(), config)
+            text_format.Parse((root / CONFIG).read_text(encoding="utf-8-sig"), config)
         except (text_format.ParseError, UnicodeDecodeError) as error:
             raise ValueError(
                 f"{root / CONFIG} is not a valid ModelServerConfig: {error}."

@@ -249,7 +249,7 @@ class Servable:
 def _details(path: Path) -> dict[str, Any]:
     """Returns what the export recorded about a model; nothing for models from elsewhere."""
     try:
-        details = json.loads(path.read_text())
+        details = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError):
         return {}
     if not isinstance(details, dict) or not isinstance(details.get("num_classes"), int | None):

@@ -180,7 +180,7 @@ def _open(recipe: Recipe, folder: Path, options: Options) -> Run:
             f"{recipe.data!r}; received {model.num_classes}."
         )
     first_images, _ = data.head(training, 1)
-    pixels.check_images(first_images, model.image_shape, 256, f"recipe: data {recipe.data!r}")
+    pixels.check_format(first_images, model.image_shape, f"recipe: data {recipe.data!r}")
     return run
 
 

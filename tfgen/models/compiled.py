@@ -1,0 +1,165 @@
+"""A model's optimizers: how it is compiled, what they train, how many steps they have counted."""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tfgen import devices
+from tfgen.models.configured import ConfiguredModel
+from tfgen.optimizers import GroupedAdam
+
+__all__ = ["CompiledModel"]
+
+# Arguments of Keras' `compile` that a model with its own objective has no use for.
+REFUSED = ("loss", "loss_weights", "metrics", "weighted_metrics")
+
+
+class CompiledModel(ConfiguredModel):
+    """A model with an objective of its own.
+
+    Attributes:
+        loss_names: What `fit` reports; "loss" is the objective.
+        steps_before: Training steps of the weights that the optimizer has not counted.
+    """
+
+    loss_names: tuple[str, ...] = ("loss",)
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        num_levels: int,
+        num_classes: int | None = None,
+        seed: int = 0,
+        **kwargs: Any,
+    ):
+        super().__init__(image_shape, num_levels, num_classes, seed, **kwargs)
+        self.steps_before = 0
+
+    def compile(
+        self,
+        optimizer: str | keras.optimizers.Optimizer = "adam",
+        loss: None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Prepares for `fit`: Adam with Keras' defaults unless told otherwise.
+
+        Args:
+            optimizer: A Keras optimizer or its name.
+            loss: Must be left out.
+            **kwargs: `run_eagerly`, `steps_per_execution`, `jit_compile` and `auto_scale_loss` of
+                `keras.Model.compile`.
+
+        Raises:
+            ValueError: A loss or metrics were given: the model has its own. Or XLA was asked for
+                under a distribution strategy.
+        """
+        if kwargs.get("jit_compile") is True and self.distribute_strategy.num_replicas_in_sync > 1:
+            raise ValueError(
+                "compile(jit_compile=True) must be left out under a distribution strategy: XLA "
+                "does not compile sums over devices."
+            )
+        for name, value in {"loss": loss, **kwargs}.items():
+            if name in REFUSED and value is not None:
+                raise ValueError(
+                    f"compile({name}=...) must be left out: {type(self).__name__} brings its own "
+                    f"objective and reports {', '.join(self.loss_names)}; received "
+                    f"{name}={value!r}."
+                )
+        steps = self.steps_trained
+        super().compile(optimizer=optimizer, **kwargs)
+        # Another optimizer, the same weights; it may have counted steps already.
+        counted = devices.unscaled(self.optimizer)._iterations.value
+        self.steps_before = steps - int(counted.numpy())  # mirrored variables know no int()
+        self.__dict__["_auto_scale_loss"] = kwargs.get("auto_scale_loss", True)
+
+    def get_compile_config(self) -> dict[str, Any]:
+        """Returns what `compile_from_config` needs to compile the same way."""
+        if not self.compiled:
+            return {}
+        optimizers = {}
+        for name, (optimizer, variables) in self.optimizers.items():
+            if optimizer.built and isinstance(devices.unscaled(optimizer), GroupedAdam):
+                devices.unscaled(optimizer).regroup(variables)
+            optimizers[name] = keras.saving.serialize_keras_object(optimizer)
+        return {
+            **optimizers,
+            "steps_before": self.steps_before,
+            "built": all(optimizer.built for optimizer, _ in self.optimizers.values()),
+            "run_eagerly": self.run_eagerly,
+            "steps_per_execution": self.steps_per_execution,
+            "jit_compile": self.jit_compile,
+            "auto_scale_loss": self._auto_scale_loss,
+        }
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compiles with deserialised optimizers and makes the slots that they had, to be loaded."""
+        options = keras.saving.deserialize_keras_object(config)
+        steps_before, built = options.pop("steps_before", 0), options.pop("built", True)
+        if not self.compiled:
+            self.steps_before = steps_before
+        self.compile(**options)
+        if built:
+            self.build_optimizers()
+
+    def _recompile(self) -> None:
+        """Makes optimizers of the same settings for the variables that train now."""
+        if not self.compiled:
+            return
+        before = {
+            name: devices.unscaled(optimizer) for name, (optimizer, _) in self.optimizers.items()
+        }
+        self.compile_from_config(self.get_compile_config())
+        for name, (optimizer, _) in self.optimizers.items():
+            if isinstance(devices.unscaled(optimizer), GroupedAdam):
+                devices.unscaled(optimizer).take_scales(before[name])
+
+    @property
+    def optimizers(self) -> dict[str, tuple[keras.optimizers.Optimizer, list]]:
+        """The arguments of `compile` that are optimizers, each with the variables it trains."""
+        return {"optimizer": (self.optimizer, self.trainable_variables)}
+
+    @property
+    def updates_per_step(self) -> dict[str, int]:
+        """How often each of the optimizers moves its variables in one training step."""
+        return {"optimizer": 1}
+
+    def build_optimizers(self) -> None:
+        """Makes the slots that optimizers lack, on each device of the model's strategy.
+
+        Where a weight trains that did not when its optimizer was built, the optimizers are made
+        again, as `freeze` and `unfreeze` do.
+        """
+        for optimizer, variables in self.optimizers.values():
+            known = {id(v) for v in devices.unscaled(optimizer)._trainable_variables}
+            if optimizer.built and not known.issuperset(map(id, variables)):
+                self._recompile()
+                return
+        with self.distribute_strategy.scope():
+            for optimizer, variables in self.optimizers.values():
+                steps = devices.unscaled(optimizer).gradient_accumulation_steps
+                if steps and tf.distribute.has_strategy():
+                    raise ValueError(
+                        f"gradient_accumulation_steps={steps} must be left out under a "
+                        "distribution strategy: Keras cannot sum over devices in some steps alone."
+                    )
+                if not optimizer.built:
+                    optimizer.build(variables)
+
+    @property
+    def step(self) -> tf.Tensor:
+        """How many training steps the weights have behind them, int64; schedules go by it.
+
+        Under gradient accumulation each of the small batches is a step. A model from a preset goes
+        on counting where the preset's training ended.
+        """
+        # Keras' `iterations` stands still while gradients accumulate.
+        return (
+            tf.cast(devices.unscaled(self.optimizer)._iterations.value, tf.int64)
+            + self.steps_before
+        )
+
+    @property
+    def steps_trained(self) -> int:
+        """The same outside of a training step; also for a model that is not compiled."""
+        return int(self.step) if self.compiled else self.steps_before
