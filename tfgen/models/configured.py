@@ -271,7 +271,11 @@ class ConfiguredModel(keras.Model):
             temporary.write_bytes(presets.serialized_weights(self))
 
     def save(
-        self, filepath: str | Path, overwrite: bool = True, zipped: bool | None = None, **kwargs
+        self,
+        filepath: str | Path,
+        overwrite: bool = True,
+        zipped: bool | None = None,
+        **kwargs: Any,
     ) -> None:
         """Writes a `.keras` file as `keras.Model.save` does, but whole or not at all."""
         path = str(filepath)
