@@ -555,21 +555,22 @@ def test_bad_labels(fitted):
 
 
 @pytest.mark.slow
-def test_bad_labels_of_an_exported_graph(fitted):
+def test_bad_labels_of_an_exported_graph(case):
     """TensorFlow Serving knows nothing of classes, so the graph itself looks."""
-    if fitted.num_classes is None:
+    model = case()
+    if model.num_classes is None:
         pytest.skip("the model takes no labels")
-    for name, graph in fitted.signatures().items():
+    for name, graph in model.signatures().items():
         specs = graph.input_signature
         given = [tf.zeros((2, *spec.shape[1:]), spec.dtype) for spec in specs]
         if "labels" not in [spec.name for spec in specs]:
             continue
         place = [spec.name for spec in specs].index("labels")
-        for wrong in (-1, fitted.num_classes):
+        for wrong in (-1, model.num_classes):
             given[place] = tf.constant([0, wrong], tf.int64)
             with pytest.raises(tf.errors.InvalidArgumentError, match="labels must lie in"):
                 graph(*given)
-        given[place] = tf.constant([0, fitted.num_classes - 1], tf.int64)
+        given[place] = tf.constant([0, model.num_classes - 1], tf.int64)
         assert graph(*given), name
 
 
