@@ -142,7 +142,7 @@ def test_resume_on_other_data_is_refused(tmp_path, change):
         STAGED, stages=[], freeze=(), data=str(tmp_path / "own.npz"), batch_size=20
     )
     if change == "a label":
-        recipe = dataclasses.replace(recipe, model={**recipe.model, "num_classes": 2})
+        recipe = dataclasses.replace(recipe, family="VAE", model={**recipe.model, "num_classes": 2})
     training.train(recipe, tmp_path / "run", verbose=0)
     log = (tmp_path / "run" / "log.csv").read_bytes()
     if change == "the size":
