@@ -254,13 +254,7 @@ class ConfiguredModel(keras.Model):
         overwrite: bool = True,
         max_shard_size: float | None = None,
     ) -> None:
-        """Writes a `.weights.h5` file as Keras does, but whole or not at all, also on a full disk.
-
-        Args:
-            filepath: Its name ends in .weights.h5.
-            overwrite: False asks before a file is replaced.
-            max_shard_size: In GB; as for `keras.Model.save_weights`.
-        """
+        """Writes a `.weights.h5` file as Keras does, but whole or not at all, also on a full disk."""
         tuning.refuse_quantized(self)
         path = str(filepath)
         kept = not overwrite and Path(path).exists()
