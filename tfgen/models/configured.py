@@ -254,7 +254,7 @@ class ConfiguredModel(keras.Model):
         overwrite: bool = True,
         max_shard_size: float | None = None,
     ) -> None:
-        """Writes a `.weights.h5` file as Keras does, but whole or not at all, also on a full disk."""
+        """Writes a `.weights.h5` file as Keras does, but whole or not at all."""
         tuning.refuse_quantized(self)
         path = str(filepath)
         kept = not overwrite and Path(path).exists()
