@@ -236,7 +236,9 @@ class ConfiguredModel(keras.Model):
         """Returns labels that are checked when a graph runs; XLA drops such checks."""
         message = f"labels must lie in [0, {self.num_classes - 1}]; received"
         inside = tf.reduce_all((labels >= 0) & (labels < self.num_classes))
-        with tf.control_dependencies([tf.debugging.Assert(inside, [message, labels])]):
+        with tf.control_dependencies(
+            [tf.debugging.Assert(inside, [message, tf.cast(labels, tf.int32)])]
+        ):
             return tf.identity(labels)
 
     def nearest_level(self, images: tf.Tensor) -> tf.Tensor:
