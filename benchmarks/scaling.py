@@ -353,7 +353,7 @@ def main(arguments: list[str] | None = None) -> int:
     rate = statistics.median(one["rate"] for one in found)
     caption = (
         f"{'With' if given.jit else 'Without'} XLA in training; products of {MATRIX}x{MATRIX} "
-        f"matrices at {rate / 1e9:.0f} thousand million multiply-adds a second."
+        f"matrices at {rate / 1e9:.0f} billion multiply-adds a second."
     )
     page = given.out if given.write is None else given.write.parent
     draw(found, page / "drawings" / "scaling.png")

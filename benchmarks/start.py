@@ -83,15 +83,31 @@ def resident(pid: int) -> dict[str, float]:
     }
 
 
+def question(model) -> tuple[str, dict[str, Any]]:
+    """Returns the endpoint that gives an image, and its inputs for one: zeros."""
+    import numpy as np
+
+    name = "sample" if "sample" in model.endpoints() else "reconstruct"
+    _, specs = model.endpoints()[name]
+    return name, {
+        key: np.zeros((1, *spec.shape[1:]), spec.dtype.as_numpy_dtype)
+        for key, spec in specs.items()
+    }
+
+
 def server(models: Path | None, names: list[str]) -> dict[str, Any]:
     """Returns the memory of a server with all entries, before and after one image from each."""
-    from serving import Known, Rest, serving
+    from serving import Rest, serving
 
     with contextlib.ExitStack() as stack:
+        export, questions = models is None, {}
         if models is None:
             models = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            for name in names:
-                common.zoo_model(name).export(models / name)
+        for name in names:
+            model = common.zoo_model(name)
+            questions[name] = question(model)
+            if export:
+                model.export(models / name)
         stored = sum(path.stat().st_size for path in models.rglob("*") if path.is_file())
         start = time.perf_counter()
         running = stack.enter_context(serving(models))
@@ -99,10 +115,8 @@ def server(models: Path | None, names: list[str]) -> dict[str, Any]:
         found |= {"models": len(names), "stored_megabytes": stored / 1e6}
         found["ready"] = resident(running.process.pid)
         ask = Rest(running)
-        for name in names:
-            path = max((models / name).glob("[0-9]*"), key=lambda p: int(p.name))
-            known = Known(name, path)
-            ask(name, known.signature, known.inputs([0]))
+        for name, (signature, inputs) in questions.items():
+            ask(name, signature, inputs)
         found["asked"] = resident(running.process.pid)
     return found
 

@@ -93,13 +93,36 @@ def test_each_family_has_a_limit_and_a_time(scaling, tmp_path):
         assert found["train_multiply_adds"] > 2 * found["sample_multiply_adds"], family
 
 
+def test_the_server_is_asked_for_one_image(monkeypatch):
+    import tfgen
+
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import start
+
+    small = {"latent_dim": 2, "filters": (4,), "dense_units": 6}
+    models = (tfgen.GAN((8, 8, 1), num_classes=3, **small), tfgen.AutoEncoder((8, 8, 3), **small))
+    for model, expected in zip(models, ("sample", "reconstruct"), strict=True):
+        name, inputs = start.question(model)
+        assert name == expected
+        function, specs = model.endpoints()[name]
+        assert inputs.keys() == specs.keys()
+        images = function(**{key: tf.constant(value) for key, value in inputs.items()})["images"]
+        assert images.shape == (1, *model.image_shape)
+    sys.modules.pop("start")
+    sys.modules.pop("common", None)
+
+
 @pytest.mark.slow
 def test_starting_is_measured_in_new_processes(tmp_path):
     command = [sys.executable, BENCHMARKS / "start.py", "vae_2d_mnist", "ae_mnist"]
-    command += ["--repeats", "1", "--json", tmp_path / "found.json"]
+    command += ["--server", "--repeats", "1", "--json", tmp_path / "found.json"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     figures = json.loads((tmp_path / "found.json").read_text())["figures"]
     alone, entry = figures["import"], figures["vae_2d_mnist"]
     assert 0 < entry["imported"] < entry["loaded"] < entry["first"] < entry["second"]
     assert 0 < alone["megabytes"] <= entry["megabytes"]
+    server = figures["server"]
+    assert server["models"] == 2
+    assert 0 < server["ready"]["now"] <= server["asked"]["peak"]
+    assert server["stored_megabytes"] > 1

@@ -10,7 +10,6 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
 
 import tfgen
 from peers import contract, keras_fit
@@ -51,8 +50,7 @@ def fitted(recipe, steps: int, per_epoch: int):
 def build(data: contract.Data, given) -> contract.Side:
     recipe = dataclasses.replace(zoo.load_recipe(given.variant), seed=given.seed, stages=[])
     labelled = recipe.model.get("num_classes") is not None
-    labels = tf.constant(data.y_train, tf.int64) if labelled else None
-    split = tfgen_data.Arrays(tf.constant(data.x_train), labels)
+    split = tfgen_data.Arrays(data.x_train, data.y_train if labelled else None)
     endless = dataclasses.replace(recipe, epochs=10**6, restart_epochs=())
     per_epoch = len(data.x_train) // recipe.batch_size
 
