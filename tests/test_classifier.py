@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 from conftest import FAMILIES
 
-from tfgen import families, zoo
-from tfgen.models.classifier import Classifier
+from tfgen import families, noise, zoo
+from tfgen.models.classifier import Classifier, erased
 
 TINY = {"image_shape": (8, 8, 1), "num_classes": 3, "filters": (4,), "feature_units": 5}
 
@@ -28,8 +28,8 @@ def brightness(count: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(count)
     labels = np.arange(count) % 3
     grey = 40 + 80 * labels[:, None, None, None]
-    noise = rng.integers(-30, 30, (count, 8, 8, 1))
-    return (grey + noise).astype(np.uint8), labels
+    around = rng.integers(-30, 30, (count, 8, 8, 1))
+    return (grey + around).astype(np.uint8), labels
 
 
 def test_it_learns(fitted):
@@ -63,6 +63,42 @@ def test_loss_is_the_cross_entropy_with_the_smoothed_target(fitted, smoothing):
     np.testing.assert_allclose(losses["loss"], expected, rtol=1e-3, atol=1e-5)
 
 
+def test_cutout_erases_one_square_of_each_training_image():
+    images = tf.fill((200, 6, 9, 3), tf.constant(7, tf.uint8))
+    places = noise.uniform(tf.range(200, dtype=tf.int64), (2,))
+    found = erased(images, places, 3).numpy()
+    rows, columns = np.floor(places.numpy() * (6, 9)).astype(int).T
+    for image, row, column in zip(found, rows, columns, strict=True):
+        expected = np.full((6, 9, 3), 7)
+        expected[max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2] = 0
+        np.testing.assert_array_equal(image, expected)
+    assert set(rows) == set(range(6))
+    assert set(columns) == set(range(9))
+
+
+@pytest.mark.parametrize("option", [{"cutout": 4}, {"dropout": 0.5}])
+def test_noise_is_of_training_alone(option):
+    """Training sees it, by seed; evaluation and the endpoints do not."""
+    images, labels = brightness(32)
+    plain, noisy = Classifier(**TINY), Classifier(**TINY, **option)
+    for own, other in zip(noisy.variables, plain.variables, strict=True):
+        own.assign(other)
+    seeds = tf.range(32, dtype=tf.int64)
+    by = {
+        (model, training, first): model.losses_per_image(
+            images, labels, seeds + first, training=training
+        )["loss"].numpy()
+        for model in (plain, noisy)
+        for training in (True, False)
+        for first in (0, 100)
+    }
+    np.testing.assert_array_equal(by[noisy, False, 0], by[plain, True, 0])
+    np.testing.assert_array_equal(by[noisy, False, 0], by[noisy, False, 100])
+    assert (by[noisy, True, 0] != by[noisy, False, 0]).mean() > 0.5
+    assert (by[noisy, True, 0] != by[noisy, True, 100]).mean() > 0.5
+    np.testing.assert_array_equal(noisy.features(images), plain.features(images))
+
+
 def test_configuration_and_preset_round_trips(fitted, tmp_path):
     varied = {
         "image_shape": (4, 8, 3),
@@ -72,6 +108,8 @@ def test_configuration_and_preset_round_trips(fitted, tmp_path):
         "feature_units": 6,
         "stem": 2,
         "label_smoothing": 0.1,
+        "dropout": 0.2,
+        "cutout": 3,
         "seed": 7,
     }
     laws.keeps_its_configuration(Classifier, varied)
@@ -100,6 +138,8 @@ def test_evaluators_are_no_family_and_stay_out_of_the_list():
         ({"num_classes": None}, "num_classes must be an integer of at least 2; received None"),
         ({"feature_units": 0}, "feature_units must be an integer of at least 1"),
         ({"label_smoothing": 1.0}, r"label_smoothing must lie in \[0, 1\)"),
+        ({"dropout": -0.1}, r"dropout must lie in \[0, 1\)"),
+        ({"cutout": -1}, "cutout must be an integer of at least 0; received -1"),
         ({"image_shape": (7, 8, 1)}, "image_shape must be divisible by 2"),
     ],
 )

@@ -1,6 +1,6 @@
 """Turns the training of a recipe into a program for a machine that has JAX and no TensorFlow.
 
-    python benchmarks/gpu/lower.py RECIPE_OR_ENTRY OUT [--precision mixed_bfloat16] [--count N]
+    python benchmarks/gpu/lower.py RECIPE_OR_ENTRY OUT [--stage N] [--count N] [--mirrored]
 
 OUT receives
 
@@ -12,7 +12,8 @@ OUT receives
     program.json        what is where
 
 A step is the model's own `train_step` with its objective, noise, dropout, shifts, clipping and
-averaging. What train.py decides is the order of the data and the learning rate of each step: a
+averaging; with --stage, that of a later stage of the recipe, for weights that train.py is given
+with --start. What train.py decides is the order of the data and the learning rate of each step: a
 cosine over the minutes that it gets, since on a machine that is lent by the minute an unfinished
 schedule is a lost training.
 """
@@ -32,6 +33,7 @@ import tensorflow as tf
 
 from tfgen import data, devices, formats, noise, training, zoo
 from tfgen.training.batches import SHIFT_FOLD
+from tfgen.training.build import begin_stage
 
 MIRROR_FOLD = 9  # seed -> which training images are mirrored
 
@@ -49,9 +51,13 @@ def lowered(function, specs) -> tuple[bytes, list, dict[int, int]]:
     return artifact, captured, {int(result): int(argument) for result, argument in written}
 
 
-def build(recipe):
-    """Returns the recipe's model with learning rates that are variables, not schedules."""
+def build(recipe, index: int = 0):
+    """Returns a stage's recipe and model, with learning rates that are variables, not schedules."""
     model = training.build(recipe, 1)
+    stage = recipe.plan()[index]
+    if index:
+        begin_stage(stage, model, 1, 0)
+    recipe = stage.recipe
     beta_1, beta_2 = recipe.betas
     optimizers = {
         name: keras.optimizers.Adam(
@@ -64,7 +70,7 @@ def build(recipe):
     }
     model.compile(**optimizers, jit_compile=True)
     model.build_optimizers()
-    return model, list(optimizers.values())
+    return recipe, model, list(optimizers.values())
 
 
 def step_of(recipe, model, averages, mirrored: bool):
@@ -132,7 +138,9 @@ def prepare_validation(model, out: Path, given: int, labelled: bool) -> tuple[di
     return {"batch": given, "captured": kinds}, constants
 
 
-def prepare(recipe, out: Path, count: int | None = None, mirrored: bool = False) -> dict:
+def prepare(
+    recipe, out: Path, count: int | None = None, mirrored: bool = False, stage: int = 0
+) -> dict:
     """Writes everything that the machine with the GPU needs; returns program.json's content."""
     out.mkdir(parents=True, exist_ok=True)
     arrays = {}
@@ -140,7 +148,7 @@ def prepare(recipe, out: Path, count: int | None = None, mirrored: bool = False)
         images, labels = data.arrays(data.of_recipe(recipe), split)
         arrays[f"{split}_images"] = images[:count]
         arrays[f"{split}_labels"] = np.zeros(1, np.int64) if labels is None else labels[:count]
-    model, optimizers = build(recipe)
+    recipe, model, optimizers = build(recipe, stage)
     averages = [tf.Variable(v.numpy()) for v in model.trainable_variables]
     rates = [optimizer.learning_rate for optimizer in optimizers]
     size = recipe.batch_size
@@ -186,11 +194,12 @@ def main() -> None:
     parser.add_argument("--precision", help="instead of the recipe's")
     parser.add_argument("--count", type=int, help="images of each split; all by default")
     parser.add_argument("--mirrored", action="store_true", help="mirror images at random")
+    parser.add_argument("--stage", type=int, default=0, help="of the recipe's plan, 0 the first")
     options = parser.parse_args()
     recipe = zoo.load_recipe(options.recipe)
     if options.precision:
         recipe = dataclasses.replace(recipe, precision=options.precision)
-    program = prepare(recipe, options.out, options.count, options.mirrored)
+    program = prepare(recipe, options.out, options.count, options.mirrored, options.stage)
     size = (options.out / "train.stablehlo").stat().st_size
     print(f"{options.out}: {len(program['captured'])} variables, a program of {size >> 10} KiB")
 

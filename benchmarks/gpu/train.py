@@ -1,11 +1,12 @@
 """Trains what lower.py wrote, for as long as it is told. Needs numpy and jax alone.
 
-    python train.py FOLDER --minutes 8 --out weights.npz
+    python train.py FOLDER --minutes 8 --out weights.npz [--start weights.npz] [--keep last]
     python train.py FOLDER --check
 
 The learning rate grows over `--warmup-steps` and then follows a cosine down to the recipe's final
 fraction at the end of the minutes. Where there is a validation program, the weights with the best
-validation loss are kept, and saved once a minute. `--any-class C` gives half of the labels of each
+validation loss are kept, and saved once a minute; `--keep last` keeps the last ones. `--until` is
+a Unix time instead of the minutes, for trainings that share a machine. `--any-class C` gives half of the labels of each
 epoch the class C, so that one network learns every class and no class.
 
 weights.npz holds w0, w1, ...: the model's variables, averaged where the recipe averages, and `log`,
@@ -50,6 +51,16 @@ class Training:
         self.run = runtime.compiled(folder / "train.stablehlo")
         path = folder / "validate.stablehlo"
         self.run_validation = runtime.compiled(path) if path.exists() else None
+
+    def start_from(self, path: Path) -> None:
+        """Takes the weights that another training left."""
+        with np.load(path) as held:
+            for (kind, index), at in self.place.items():
+                if kind == "weight" and f"w{index}" in held.files:
+                    self.state[at] = jax.device_put(held[f"w{index}"])
+            for number, index in enumerate(self.program["trainable"]):
+                if ("average", number) in self.place and f"w{index}" in held.files:
+                    self.state[self.place["average", number]] = jax.device_put(held[f"w{index}"])
 
     def next_rows(self) -> np.ndarray:
         """The images of the next step: every image once, in an order drawn anew each epoch."""
@@ -105,8 +116,8 @@ def factor_at(done: float, steps: int, warmup: int, final: float) -> float:
     return cosine * min(1.0, (steps + 1) / max(warmup, 1))
 
 
-def train(training: Training, seconds: float, out: Path, warmup: int) -> None:
-    """Trains for that long and writes the best weights."""
+def train(training: Training, seconds: float, out: Path, warmup: int, keep: str) -> None:
+    """Trains for that long and writes the best or the last weights."""
     recipe, names = training.recipe, training.program["losses"]
     size, count = recipe["batch_size"], len(training.images)
     best, kept, log = math.inf, None, []
@@ -132,7 +143,7 @@ def train(training: Training, seconds: float, out: Path, warmup: int) -> None:
             found, measured = training.validate(), time.monotonic()
             log.append([now - begin, steps, *map(float, found)])
             print(f"{now - begin:6.0f} s  epoch {steps * size / count:.1f}  validation {found}")
-            if found[0] < best:
+            if found[0] < best or keep == "last":
                 best, kept = found[0], {k: np.asarray(v) for k, v in training.weights().items()}
             if measured - saved > 60:
                 saved = measured
@@ -190,19 +201,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--minutes", type=float, default=8.0)
+    parser.add_argument("--until", type=float, help="Unix time at which to end")
     parser.add_argument("--out", type=Path, default=Path("weights.npz"))
     parser.add_argument("--warmup-steps", type=int, default=200)
     parser.add_argument("--any-class", type=int)
+    parser.add_argument("--start", type=Path, help="weights.npz of the stage before")
+    parser.add_argument("--keep", choices=("best", "last"), default="best")
     parser.add_argument("--check", action="store_true", help="one step against the CPU's, and out")
     options = parser.parse_args()
     begin = time.monotonic()
     training = Training(options.folder, options.any_class)
+    if options.start:
+        training.start_from(options.start)
     device = jax.devices()[0].device_kind
     print(f"{device}: ready after {time.monotonic() - begin:.1f} s", flush=True)
     if options.check:
         print(json.dumps(check(options.folder, training)))
     else:
-        train(training, 60 * options.minutes, options.out, options.warmup_steps)
+        seconds = 60 * options.minutes
+        if options.until:
+            seconds = options.until - time.time()
+        train(training, seconds, options.out, options.warmup_steps, options.keep)
 
 
 if __name__ == "__main__":

@@ -4,10 +4,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfgen import checks, layers, pixels
+from tfgen import checks, layers, noise, pixels
 from tfgen.models.endpoints import EndpointModel
 
 __all__ = ["Classifier"]
+
+# Streams of a training image's seed: where it is erased, which of its features are dropped.
+ERASE_STREAM, DROPOUT_STREAM = 0, 1
 
 
 @keras.saving.register_keras_serializable("tfgen")
@@ -17,8 +20,8 @@ class Classifier(EndpointModel):
         loss = -log p(label | x)                                                 nats per image
 
     Input of `call`: uint8 images (batch, height, width, channels); output: logits, float32
-    (batch, num_classes). No dropout and no batch statistics: the features of an image depend on
-    that image alone, and a run resumes exactly.
+    (batch, num_classes). There are no batch statistics: the features of an image depend on that
+    image alone, and a run resumes exactly.
 
     Args:
         image_shape: (height, width, channels), 1 or 3 channels, divisible by 2^len(filters).
@@ -31,7 +34,12 @@ class Classifier(EndpointModel):
             none. Defaults to 0.
         label_smoothing: float. Probability that the target spreads over all classes, in [0, 1).
             Defaults to 0.
-        seed: int. Part of every recipe; the model itself draws no noise. Defaults to 0.
+        dropout: float. Share of the penultimate features that training drops, in [0, 1).
+            Defaults to 0.
+        cutout: int. Side in pixels of the square that training erases (sets to 0) around a random
+            pixel of each image (DeVries and Taylor, "Improved regularization of convolutional
+            neural networks with cutout", 2017); 0 for none. Defaults to 0.
+        seed: int. Seed of the training noise. Defaults to 0.
 
     Raises:
         ValueError: An argument out of its range.
@@ -54,6 +62,8 @@ class Classifier(EndpointModel):
         feature_units: int = 128,
         stem: int = 0,
         label_smoothing: float = 0.0,
+        dropout: float = 0.0,
+        cutout: int = 0,
         seed: int = 0,
         **kwargs,
     ):
@@ -61,8 +71,8 @@ class Classifier(EndpointModel):
         self.keep(locals())
         checks.at_least(2, num_classes=num_classes)
         checks.at_least(1, feature_units=feature_units)
-        checks.at_least(0, num_blocks=num_blocks, stem=stem)
-        checks.fraction(label_smoothing=label_smoothing)
+        checks.at_least(0, num_blocks=num_blocks, stem=stem, cutout=cutout)
+        checks.fraction(label_smoothing=label_smoothing, dropout=dropout)
         with self.own_dtype_policy():
             self.encoder = layers.encoder_network(
                 self.image_shape, self.filters, num_blocks, feature_units, stem=stem
@@ -77,7 +87,14 @@ class Classifier(EndpointModel):
 
     def losses_per_image(self, images, labels, seeds, training):
         """Returns loss (nats) and accuracy (0 or 1), each (batch,)."""
-        logits = self(images)
+        if training and self.cutout:
+            images = erased(images, noise.uniform(seeds, (2,), ERASE_STREAM), self.cutout)
+        features = self.encoder(images)
+        if training and self.dropout:
+            u = noise.uniform(seeds, (self.feature_units,), DROPOUT_STREAM)
+            kept = tf.cast(u >= self.dropout, features.dtype)
+            features *= kept / (1.0 - self.dropout)
+        logits = self.head(features)
         smooth = self.label_smoothing
         target = (1.0 - smooth) * tf.one_hot(labels, self.num_classes) + smooth / self.num_classes
         return {
@@ -110,3 +127,20 @@ class Classifier(EndpointModel):
         """Returns p(label | images), float32 (batch, num_classes); raises as `features` does."""
         images = pixels.check_images(images, self.image_shape, 256)
         return self._run("probabilities", {"images": images})
+
+
+def erased(images: tf.Tensor, places: tf.Tensor, side: int) -> tf.Tensor:
+    """Sets a square of each image to 0; what of it lies outside of the image is lost.
+
+    Args:
+        images: (batch, height, width, channels).
+        places: float32 (batch, 2), row and column of the square's middle in [0, 1).
+        side: Of the square, in pixels.
+    """
+    inside = []
+    for axis, length in enumerate(images.shape[1:3]):
+        first = tf.floor(places[:, axis : axis + 1] * length) - side // 2  # (batch, 1)
+        at = tf.range(length, dtype=tf.float32)
+        inside.append((at >= first) & (at < first + side))  # (batch, length)
+    square = inside[0][:, :, None, None] & inside[1][:, None, :, None]
+    return tf.where(square, tf.zeros_like(images), images)
