@@ -14,7 +14,8 @@ import pytest
 import tensorflow as tf
 
 import tfgen
-from tfgen import formats
+from tfgen import formats, training
+from tfgen.recipe import Recipe
 
 pytest.importorskip("jax", reason="needs pip install jax, as the machine with the GPU has")
 pytestmark = pytest.mark.slow
@@ -92,6 +93,29 @@ def test_a_model_trained_without_tensorflow(prepared, tmp_path):
     found = -model.log_likelihood(images, num_samples=1).mean()
     assert found < -untrained.log_likelihood(images, num_samples=1).mean() - 20
     assert abs(found - log[:, 2].min()) < 5
+
+
+def test_a_later_stage_moves_its_parts_alone(tmp_path):
+    """The second stage starts from the first one's weights; only the critic learns."""
+    model = {"image_shape": [8, 8, 1], "top_dim": 2, "filters": [4], "groups": [1]}
+    model |= {"group_channels": [2], "dense_units": 8, "candidates": 2, "critic_units": 4}
+    stage = {"trainable": ["critic"], "epochs": 1, "ema_momentum": 0.9}
+    recipe = {**SHARED, "family": "HierarchicalVAE", "model": model, "stages": [stage]}
+    (tmp_path / "ladder.json").write_text(json.dumps(recipe))
+    weights = [tmp_path / f"{index}.npz" for index in range(2)]
+    for index, path in enumerate(weights):
+        folder = tmp_path / f"stage_{index}"
+        options = ("--stage", index, "--count", 64)
+        run(GPU / "lower.py", tmp_path / "ladder.json", folder, *options)
+        start = ("--start", weights[0], "--keep", "last") if index else ()
+        run(GPU / "train.py", folder, "--minutes", 0.1, "--out", path, *start, without=tmp_path)
+    names = {f"w{i}": v.path for i, v in enumerate(training.build(Recipe(**recipe), 1).variables)}
+    with np.load(weights[0]) as first, np.load(weights[1]) as second:
+        read = set(second.files) - {"log"}
+        moved = {names[key] for key in read if not np.array_equal(first[key], second[key])}
+    assert moved
+    assert all("critic" in name for name in moved)
+    assert len(read) > 2 * len(moved)
 
 
 def test_large_boolean_constants_arrive(tmp_path):
