@@ -154,6 +154,51 @@ def test_plain_features_tell_images_apart(shape):
     np.testing.assert_array_equal(features(same), judges.plain_features(train)(same))
 
 
+def test_a_pixel_that_is_black_in_training_does_not_decide_a_plain_feature():
+    train = np.random.default_rng(0).integers(0, 256, (200, 8, 8, 1)).astype(np.uint8)
+    train[:, 0, 0] = 0
+    train[0, 0, 0] = 1
+    features = judges.plain_features(train)
+    bright = train.copy()
+    bright[:, 0, 0] = 255
+    moved = np.linalg.norm(features(bright) - features(train), axis=1)
+    apart = np.linalg.norm(features(train[1:]) - features(train[:-1]), axis=1)
+    assert moved.max() < 3.0 * apart.mean()
+
+
+def test_the_order_of_a_split_does_not_decide_what_it_is_judged_by(tmp_path):
+    """Splits in the order of their classes give figures like those of shuffled ones."""
+    images, labels = data.arrays("digits", "train")
+    images, labels = images[:1000], labels[:1000]
+
+    class Copying:
+        num_classes = 10
+
+        def nearest_level(self, images):
+            return images
+
+        def sample(self, count, **options):
+            return images[:count]
+
+    found = {}
+    for name, order in {"shuffled": np.arange(1000), "sorted": np.argsort(labels)}.items():
+        own, classes = images[order], labels[order]
+        path = tmp_path / f"{name}.npz"
+        arrays = {"x_train": own[::2], "y_train": classes[::2]}
+        np.savez(path, **arrays, x_test=own[1::2], y_test=classes[1::2])
+        measure = evaluation.METRICS["sample_quality"]
+        found[name] = measure(Copying(), str(path), num_samples=100, verbose=0)
+        found[name] |= evaluation.METRICS["conditional_accuracy"](
+            Copying(), str(path), num_samples=100, verbose=0
+        )
+    for name, result in found["shuffled"].items():
+        other = found["sorted"][name]
+        if "Frechet" in name or "recall" in name or "SVC" in name:
+            assert other.value == pytest.approx(result.value, rel=0.3, abs=0.1), name
+            if result.real is not None:
+                assert other.real == pytest.approx(result.real, rel=0.3, abs=0.1), name
+
+
 def test_data_without_an_evaluator_is_judged_by_plain_features():
     images, _ = data.arrays("digits", "test")
 

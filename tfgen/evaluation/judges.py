@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfgen import pixels, zoo
-from tfgen.evaluation.latents import flat
+from tfgen.evaluation.latents import evenly, flat
 
 __all__ = ["Judge", "classifier", "judge", "plain_features"]
 
@@ -78,7 +78,9 @@ def plain_features(train: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
         u = (x - mean) V,   V the eigenvectors of the pixels' covariance with the largest values
         h = relu(h * W),    W ~ N(0, 2 / fan-in) with a fixed seed, stride 2;   v = mean of h
 
-    Each feature is divided by its spread over the training images, so that all count alike.
+    Each feature is divided by its spread over the training images, so that all count alike; but
+    no spread counts as less than a tenth of the largest of its kind, or a pixel that is black in
+    all training images would decide every distance.
 
     >>> images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 1)).astype(np.uint8)
     >>> plain_features(images)(images[:3]).shape
@@ -87,7 +89,7 @@ def plain_features(train: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     Args:
         train: uint8 (batch, height, width, channels); at least two images.
     """
-    fitted = train[:NUM_FITTED]
+    fitted = evenly(train, min(NUM_FITTED, len(train)))
     rows_of_pixels = flat(fitted)
     mean = rows_of_pixels.mean(0)
     count = min(NUM_COMPONENTS, *rows_of_pixels.shape)
@@ -112,7 +114,9 @@ def plain_features(train: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
             parts.append(np.concatenate([(flat(batch) - mean) @ vectors, texture], 1))
         return np.concatenate(parts).astype(np.float32)
 
-    spread = np.maximum(features(fitted).std(0), 1e-6)
+    spread = features(fitted).std(0)
+    for part in (slice(None, count), slice(count, None)):
+        spread[part] = np.maximum(spread[part], max(0.1 * spread[part].max(), 1e-6))
     return lambda images: features(images) / spread
 
 

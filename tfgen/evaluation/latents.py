@@ -9,6 +9,7 @@ from tfgen.models.generative import GenerativeModel
 
 __all__ = [
     "check_conditional",
+    "evenly",
     "flat",
     "label_agreement",
     "labelled",
@@ -32,6 +33,11 @@ def nearest_neighbour(queries: np.ndarray, references: np.ndarray) -> np.ndarray
         for part in np.array_split(queries, max(len(queries) // 500, 1))
     ]
     return tf.concat(nearest, 0).numpy()
+
+
+def evenly(values: np.ndarray, count: int) -> np.ndarray:
+    """Takes `count` values at equal distances: a split may be in the order of its classes."""
+    return values[np.arange(count) * len(values) // count]
 
 
 def flat(images: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from tfgen.evaluation import judges
 from tfgen.evaluation.class_metrics import ClassBalance, ClassifierScore
 from tfgen.evaluation.frechet import FrechetDistance
 from tfgen.evaluation.kernel import kernel_distance
-from tfgen.evaluation.latents import check_conditional, flat, labelled
+from tfgen.evaluation.latents import check_conditional, evenly, flat, labelled
 from tfgen.evaluation.neighbours import density_coverage, nearest_distances, precision_recall
 from tfgen.evaluation.result import Result, Results
 from tfgen.models.generative import GenerativeModel
@@ -48,8 +48,8 @@ def sample_quality(
         model: A model that can be sampled from; sample i has seed i, and class i modulo
             `num_classes` if it is conditional.
         data_name: For `tfgen.data`.
-        num_samples: Samples, held-out images and train images (the first ones of each split).
-            None: as many as both splits have, up to 10,000.
+        num_samples: Samples, held-out images and train images, those of real images at equal
+            distances over their split. None: as many as both splits have, up to 10,000.
         split: "test", or "validation" to choose by.
         evaluator: Name or folder of a classifier with `features` and `probabilities`. None: the
             judge of the data set.
@@ -71,11 +71,11 @@ def sample_quality(
         )
     judge = judges.judge(data_name, train, evaluator)
     samples, _ = _draw(model, num_samples, verbose)
-    held_out = held_out[:num_samples]
+    held_out = evenly(held_out, num_samples)
     real = judge.features(held_out)
     results = _with_baseline(
         _compare(real, judge.features(samples)),
-        _compare(real, judge.features(train[:num_samples])),
+        _compare(real, judge.features(evenly(train, num_samples))),
         f"{num_samples} images against {num_samples} {split} images",
     )
     if judge.probabilities is not None:
@@ -206,7 +206,9 @@ def conditional_accuracy(
             "Install it with: pip install tfgen[data]"
         ) from error
     check_conditional(model)
-    train, train_labels = (part[:NUM_FITTED] for part in labelled(data_name, "train"))
+    train, train_labels = labelled(data_name, "train")
+    fitted = min(NUM_FITTED, len(train))
+    train, train_labels = evenly(train, fitted), evenly(train_labels, fitted)
     test, labels = labelled(data_name, "test")
     train, test = _on_levels(model, train), _on_levels(model, test)
     samples, asked = _draw(model, num_samples, verbose)
