@@ -275,13 +275,20 @@ def test_coarse_latents_are_chosen_in_proportion(num_classes):
     assert abs(found - expected) < 5 * error
 
 
-def test_critic_sees_the_states_of_images_and_of_the_prior():
-    """Its loss is that of telling them apart, and moves nothing but the critic."""
-    model = laws.randomised(HierarchicalVAE(**LADDER, candidates=2), scale=0.3)
+@pytest.mark.parametrize("num_classes", [None, 3])
+def test_critic_sees_the_states_of_images_and_of_the_prior(num_classes):
+    """Its loss is that of telling them apart, and moves nothing but the critic.
+
+    A conditional critic also sees the states of images under a class that is not theirs.
+    """
+    model = laws.randomised(
+        HierarchicalVAE(**LADDER, candidates=2, num_classes=num_classes), scale=0.15
+    )
     model.compile()
-    images, seeds = tf.constant(laws.images_for(model, 3)), tf.range(3, dtype=tf.int64)
+    images, seeds = tf.constant(laws.images_for(model, 60)), tf.range(60, dtype=tf.int64)
+    labels = None if num_classes is None else seeds % num_classes
     with tf.GradientTape() as tape:
-        losses = model.losses_per_image(images, None, seeds, True)
+        losses = model.losses_per_image(images, labels, seeds, True)
     moved = {
         variable.path.split("/")[0] if "/" in variable.path else variable.path
         for variable, gradient in zip(
@@ -293,13 +300,24 @@ def test_critic_sees_the_states_of_images_and_of_the_prior():
     }
     assert moved == {"critic"}
     drawn = noise.normal(seeds, (model.latent_dim,))
-    walk = model.top_down.infer(model.bottom_up(images), drawn)
-    state = model.top_down.coarse_state(walk["latents"][:, : model.top_down.coarse_dim])
+    walk = model.top_down.infer(model.bottom_up(images), drawn, labels)
+    state = model.top_down.coarse_state(walk["latents"][:, : model.top_down.coarse_dim], labels)
     np.testing.assert_allclose(state, walk["coarse_state"], rtol=1e-4, atol=1e-5)
     seen = noise.normal(noise.fold(seeds, 4), (model.top_down.coarse_dim,))
-    real = np.float64(model.critic(state))
-    fake = np.float64(model.critic(model.top_down.coarse_state(seen)))
+    real = np.float64(model.critic(state, labels))
+    fake = np.float64(model.critic(model.top_down.coarse_state(seen, labels), labels))
     expected = np.logaddexp(0, -real) + np.logaddexp(0, fake)
+    if num_classes is not None:
+        own, one, two = (
+            np.logaddexp(0, np.float64(model.critic(state, (labels + further) % 3)))
+            for further in range(3)
+        )
+        added = losses["critic"].numpy() - expected
+        errors = np.abs(np.stack([own, one, two]) - added)
+        assert (errors[1:].min(0) < 1e-4 * (1 + np.abs(losses["critic"]))).all()
+        nearest = np.bincount(errors.argmin(0), minlength=3)
+        assert nearest[0] < 10 < min(nearest[1:])  # either of the others, at random
+        expected = expected + added
     np.testing.assert_allclose(losses["critic"], expected, rtol=1e-4)
     kl = losses["kl"] + losses["reconstruction"]
     np.testing.assert_allclose(losses["loss"], kl + losses["critic"], rtol=1e-5)

@@ -45,7 +45,10 @@ class HierarchicalVAE(PixelDecoder):
 
         critic = -E_q log sigmoid(D(h)) - E_p log(1 - sigmoid(D(h)))    (Aneja et al., 2021)
 
-    which is a part of the loss that moves the critic alone. `log_likelihood` is that of the prior
+    In a conditional model D is told the class as well, and a third term asks it to tell the states
+    of images from the same states under a class that is not theirs (Reed et al., "Generative
+    adversarial text to image synthesis", 2016), so that the choice goes for what was asked. The
+    critic's loss is a part of the loss that moves the critic alone. `log_likelihood` is that of the prior
     without the choice.
 
     Input of `call`: uint8 images (batch, height, width, channels); output: the reconstruction, the
@@ -238,12 +241,21 @@ class HierarchicalVAE(PixelDecoder):
         return losses
 
     def _critic_loss(self, of_images, labels, seeds, masks):
-        """-log sigmoid(D(h)) - log(1 - sigmoid(D(h'))), h of images, h' of the prior: (batch,)."""
+        """-log sigmoid(D(h)) - log(1 - sigmoid(D(h'))), h of images, h' of the prior: (batch,).
+
+        In a conditional model also -log(1 - sigmoid(D(h, another class))).
+        """
         drawn = noise.normal(noise.fold(seeds, CRITIC_FOLD), (self.top_down.coarse_dim,))
         of_prior = self.top_down.coarse_state(drawn, labels, masks)
-        real = self.critic(tf.stop_gradient(of_images), labels)
-        drawn = self.critic(tf.stop_gradient(of_prior), labels)
-        return portable.softplus(-real) + portable.softplus(drawn)
+        of_images, of_prior = tf.stop_gradient(of_images), tf.stop_gradient(of_prior)
+        losses = portable.softplus(-self.critic(of_images, labels))
+        losses += portable.softplus(self.critic(of_prior, labels))
+        if labels is not None and self.num_classes > 1:
+            u = noise.uniform(noise.fold(seeds, CRITIC_FOLD), (1,), stream=1)[:, 0]
+            further = 1 + tf.cast(u * (self.num_classes - 1), labels.dtype)
+            others = (labels + further) % self.num_classes
+            losses += portable.softplus(self.critic(of_images, others))
+        return losses
 
     def _masks(self, seeds):
         """Draws which channels each residual block keeps, (batch, blocks, channels)."""
