@@ -105,7 +105,7 @@ def test_a_later_stage_moves_its_parts_alone(tmp_path):
     weights = [tmp_path / f"{index}.npz" for index in range(2)]
     for index, path in enumerate(weights):
         folder = tmp_path / f"stage_{index}"
-        options = ("--stage", index, "--count", 64)
+        options = ("--stage", index, "--count", 64, "--no-step")
         run(GPU / "lower.py", tmp_path / "ladder.json", folder, *options)
         start = ("--start", weights[0], "--keep", "last") if index else ()
         run(GPU / "train.py", folder, "--minutes", 0.1, "--out", path, *start, without=tmp_path)

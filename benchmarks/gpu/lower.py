@@ -139,7 +139,12 @@ def prepare_validation(model, out: Path, given: int, labelled: bool) -> tuple[di
 
 
 def prepare(
-    recipe, out: Path, count: int | None = None, mirrored: bool = False, stage: int = 0
+    recipe,
+    out: Path,
+    count: int | None = None,
+    mirrored: bool = False,
+    stage: int = 0,
+    first_step: bool = True,
 ) -> dict:
     """Writes everything that the machine with the GPU needs; returns program.json's content."""
     out.mkdir(parents=True, exist_ok=True)
@@ -179,9 +184,10 @@ def prepare(
         given = min(100, len(arrays["validation_images"]))
         program["validation"], others = prepare_validation(model, out, given, len(labels) > 1)
     np.savez(out / "state.npz", **{f"s{i}": value for i, value in enumerate(state)}, **others)
-    losses = step(images, labels, np.arange(size, dtype=np.int32)).numpy()
-    new = {f"w{i}": model.variables[i].numpy() for i in program["trainable"]}
-    np.savez(out / "step.npz", losses=losses, **new)
+    if first_step:
+        losses = step(images, labels, np.arange(size, dtype=np.int32)).numpy()
+        new = {f"w{i}": model.variables[i].numpy() for i in program["trainable"]}
+        np.savez(out / "step.npz", losses=losses, **new)
     np.savez_compressed(out / "data.npz", **arrays)
     (out / "program.json").write_text(json.dumps(program))
     return program
@@ -194,12 +200,22 @@ def main() -> None:
     parser.add_argument("--precision", help="instead of the recipe's")
     parser.add_argument("--count", type=int, help="images of each split; all by default")
     parser.add_argument("--mirrored", action="store_true", help="mirror images at random")
+    parser.add_argument(
+        "--no-step", action="store_true", help="no step.npz: a deep network's takes minutes"
+    )
     parser.add_argument("--stage", type=int, default=0, help="of the recipe's plan, 0 the first")
     options = parser.parse_args()
     recipe = zoo.load_recipe(options.recipe)
     if options.precision:
         recipe = dataclasses.replace(recipe, precision=options.precision)
-    program = prepare(recipe, options.out, options.count, options.mirrored, options.stage)
+    program = prepare(
+        recipe,
+        options.out,
+        options.count,
+        options.mirrored,
+        options.stage,
+        first_step=not options.no_step,
+    )
     size = (options.out / "train.stablehlo").stat().st_size
     print(f"{options.out}: {len(program['captured'])} variables, a program of {size >> 10} KiB")
 

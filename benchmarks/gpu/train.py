@@ -6,8 +6,8 @@
 The learning rate grows over `--warmup-steps` and then follows a cosine down to the recipe's final
 fraction at the end of the minutes. Where there is a validation program, the weights with the best
 validation loss are kept, and saved once a minute; `--keep last` keeps the last ones. `--until` is
-a Unix time instead of the minutes, for trainings that share a machine. `--any-class C` gives half of
-the labels of each epoch the class C, so that one network learns every class and no class.
+a Unix time instead of the minutes, for trainings that share a machine. `--any-class C` gives half
+of the labels of each epoch the class C, so that one network learns every class and no class.
 
 weights.npz holds w0, w1, ...: the model's variables, averaged where the recipe averages, and `log`,
 a row (seconds, steps, losses...) for each validation. `--check` runs one step and compares it with

@@ -48,8 +48,8 @@ class HierarchicalVAE(PixelDecoder):
     In a conditional model D is told the class as well, and a third term asks it to tell the states
     of images from the same states under a class that is not theirs (Reed et al., "Generative
     adversarial text to image synthesis", 2016), so that the choice goes for what was asked. The
-    critic's loss is a part of the loss that moves the critic alone. `log_likelihood` is that of the prior
-    without the choice.
+    critic's loss is a part of the loss that moves the critic alone. `log_likelihood` is that of the
+    prior without the choice.
 
     Input of `call`: uint8 images (batch, height, width, channels); output: the reconstruction, the
     mean image as float32 grey values of the same shape in [0, 255].
