@@ -274,10 +274,24 @@ MUTANTS: dict[tuple[str, str], list[tuple[str, str]]] = {
         ("tf.gather(drawn, chosen, batch_dims=1)", "drawn[:, 0]"),
     ],
     ("models/hierarchical_vae.py", "test_vae.py -k 'critic or coarse'"): [
-        ("portable.softplus(-real) + portable.softplus(drawn)", "portable.softplus(-real)"),
-        ("self.critic(tf.stop_gradient(of_images), labels)", "self.critic(of_images, labels)"),
+        ("losses += portable.softplus(self.critic(of_prior, labels))", ""),
+        (
+            "of_images, of_prior = tf.stop_gradient(of_images), tf.stop_gradient(of_prior)",
+            "of_prior = tf.stop_gradient(of_prior)",
+        ),
+        ("others = (labels + further)", "others = (labels + 0 * further)"),
         ("noise.normal(noise.fold(seeds, CRITIC_FOLD)", "noise.normal(noise.fold(seeds, 0)"),
         ("return tf.concat([kept, rest], 1)", "return tf.concat([kept, 0.9 * rest], 1)"),
+    ],
+    ("models/classifier.py", "test_classifier.py -k 'cutout or training_alone'"): [
+        ("if training and self.cutout", "if self.cutout"),
+        ("* length) - side // 2", "* length)"),
+    ],
+    ("evaluation/latents.py", "test_evaluation.py -k order_of_a_split"): [
+        ("np.arange(count) * len(values) // count", "np.arange(count)"),
+    ],
+    ("evaluation/judges.py", "test_evaluation.py -k plain"): [
+        ("max(0.1 * spread[part].max(), 1e-6)", "1e-6"),
     ],
 }
 
