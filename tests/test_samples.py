@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from sklearn.svm import SVC
 
 from tfgen import data, zoo
 from tfgen.evaluation import METRICS, kernel, samples
@@ -537,6 +538,20 @@ def test_conditional_accuracy_of_real_images_and_of_ignored_labels(made_up):
     np.testing.assert_array_equal(blind.asked["labels"], np.arange(90) % 3)
     assert all(value < 60.0 for value in values(figures, "90 samples classified as asked")[::2])
     assert all(value < -40.0 for value in values(figures, "gap to real test images"))
+
+
+def test_the_second_classifier_is_scikit_learns():
+    """The kernel as products of matrices gives the decisions of SVC's own."""
+    images, labels = data.arrays("digits", "train")
+    train, rows = images[:400].reshape(400, -1) / 255.0, images[400:900].reshape(500, -1) / 255.0
+    kernel = samples._rbf_kernel(train)
+    own = SVC(C=5.0, kernel="precomputed").fit(kernel(train), labels[:400])
+    theirs = SVC(C=5.0, gamma="scale").fit(train, labels[:400])
+    np.testing.assert_allclose(
+        own.decision_function(kernel(rows)), theirs.decision_function(rows), atol=1e-2
+    )
+    np.testing.assert_array_equal(own.predict(kernel(rows)), theirs.predict(rows))
+    np.testing.assert_allclose(np.diag(kernel(train)), 1.0, rtol=1e-12)
 
 
 def test_conditional_accuracy_refusals(made_up, monkeypatch):
