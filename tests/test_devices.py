@@ -340,7 +340,7 @@ def test_strategies_by_name(monkeypatch, capsys):
     with pytest.raises(SystemExit) as stop:
         tfgen_command.main()
     assert stop.value.code == 2
-    assert "strategy must be one of" in capsys.readouterr().err
+    assert "'--strategy': 'two' is not one of 'none', 'mirrored'" in capsys.readouterr().err
     assert not Path("never").exists()
 
 
