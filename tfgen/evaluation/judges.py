@@ -89,7 +89,7 @@ def plain_features(train: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     Args:
         train: uint8 (batch, height, width, channels); at least two images.
     """
-    fitted = evenly(train, min(NUM_FITTED, len(train)))
+    fitted = evenly(train, NUM_FITTED)
     rows_of_pixels = flat(fitted)
     mean = rows_of_pixels.mean(0)
     count = min(NUM_COMPONENTS, *rows_of_pixels.shape)

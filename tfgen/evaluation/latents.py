@@ -36,7 +36,8 @@ def nearest_neighbour(queries: np.ndarray, references: np.ndarray) -> np.ndarray
 
 
 def evenly(values: np.ndarray, count: int) -> np.ndarray:
-    """Takes `count` values at equal distances: a split may be in the order of its classes."""
+    """Takes at most `count` values, evenly spaced: a split may be in the order of its classes."""
+    count = min(count, len(values))
     return values[np.arange(count) * len(values) // count]
 
 

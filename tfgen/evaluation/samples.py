@@ -208,13 +208,13 @@ def conditional_accuracy(
         ) from error
     check_conditional(model)
     train, train_labels = labelled(data_name, "train")
-    fitted = min(NUM_FITTED, len(train))
-    train, train_labels = evenly(train, fitted), evenly(train_labels, fitted)
+    train, train_labels = evenly(train, NUM_FITTED), evenly(train_labels, NUM_FITTED)
     test, labels = labelled(data_name, "test")
     train, test = _on_levels(model, train), _on_levels(model, test)
     samples, asked = _draw(model, num_samples, verbose)
-    kernel = _rbf_kernel(flat(train))
-    svm = SVC(C=5.0, kernel="precomputed").fit(kernel(flat(train)), train_labels)
+    rows = flat(train)
+    kernel = _rbf_kernel(rows)
+    svm = SVC(C=5.0, kernel="precomputed").fit(kernel(rows), train_labels)
     classifiers = {
         f"an SVC on {len(train)} images' pixels": lambda images: np.concatenate(
             [svm.predict(kernel(part)) for part in _batches(flat(images))]
@@ -244,12 +244,12 @@ def _rbf_kernel(train: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     """
     train = train.astype(np.float64)
     gamma = 1.0 / (train.shape[1] * train.var())
-    norms = np.square(train).sum(1)
+    norms, scaled = gamma * np.square(train).sum(1), 2.0 * gamma * train.T
 
     def kernel(rows):
         rows = rows.astype(np.float64)
-        found = rows @ (2.0 * gamma * train.T)  # in place from here on: it can be a gigabyte
-        found -= gamma * norms
+        found = rows @ scaled  # in place from here on: it can be a gigabyte
+        found -= norms
         found -= gamma * np.square(rows).sum(1)[:, None]
         return np.exp(found, out=found)
 
