@@ -24,17 +24,7 @@ class CompiledModel(ConfiguredModel):
     """
 
     loss_names: tuple[str, ...] = ("loss",)
-
-    def __init__(
-        self,
-        image_shape: tuple[int, int, int],
-        num_levels: int,
-        num_classes: int | None = None,
-        seed: int = 0,
-        **kwargs: Any,
-    ):
-        super().__init__(image_shape, num_levels, num_classes, seed, **kwargs)
-        self.steps_before = 0
+    steps_before: int = 0
 
     def compile(
         self,
