@@ -12,7 +12,7 @@ PICTURES = {
     "samples.png": "what it draws",
     "interpolation.png": "interpolations between latents",
     "completions.png": "the upper half, six completions of it, the image",
-    "progress.png": "the same seeds during training, left to right",
+    "progress.png": "the same seeds after as many epochs of training as the column says",
 }
 TWO_COLUMNS = """
 The column of real images shows what perfect samples would get: training images take the place of
