@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tfgen.evaluation.latents import evenly
+
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 FOLDER = BENCHMARKS / "peers"
 SHARED = {"__init__", "by_hand", "contract", "keras_fit", "report", "run"}
@@ -121,11 +123,23 @@ def test_the_judge_tells_noise_from_real_images(run, tmp_path):
         return images[:, 0, :4, 0].astype(np.float32)
 
     judge = run.Judge(features, tmp_path)
-    assert judge.ratio(train[:500], "noise") == pytest.approx(1.0)
+    assert judge.ratio(evenly(train, 500), "noise") == pytest.approx(1.0)
     before = sum(seen)
     assert judge.ratio(train // 2, "noise") > 10
     assert sum(seen) == before + 2 * 600  # those of the test images are known by now
     assert max(seen) <= run.BATCH
+
+
+def test_the_judge_does_not_ask_for_the_order_of_the_images(run, tmp_path):
+    rng = np.random.default_rng(0)
+    train, test = rng.integers(0, 256, (2, 600, 28, 28, 1), np.uint8)
+    by_first_pixel = train[train[:, 0, 0, 0].argsort()]
+    ratios = []
+    for name, images in (("as_drawn", train), ("in_order", by_first_pixel)):
+        np.savez(tmp_path / f"{name}.npz", x_train=images, y_train=np.zeros(600), x_test=test)
+        judge = run.Judge(lambda images: images[:, 0, :4, 0].astype(np.float32), tmp_path)
+        ratios.append(judge.ratio(train[:100], name))
+    assert 0.25 < ratios[0] / ratios[1] < 4  # the first 100 in order would make it 19
 
 
 def test_a_side_is_measured_and_its_saved_model_draws(run, tmp_path):

@@ -8,7 +8,7 @@ ours is tfgen in the running environment. The sides run one after the other, a p
 recipe it is held against, on the same images, with the same settings of the allocator
 (`contract.py` says what is measured, and how). The judge is the Frechet distance of
 `sample_quality` on classifier_mnist: samples against all test images, over the distance of as many
-train images.
+train images, evenly spaced.
 
 Each side's result goes to --out as soon as it is there. The same command again goes on where it was
 cut off and skips what is finished; delete a side's folder to measure it again. With --within the
@@ -200,11 +200,14 @@ class Judge:
 
     def ratio(self, samples: np.ndarray, name: str) -> float:
         """Returns what a data set's samples reach; 1.0 is what as many train images reach."""
+        from tfgen.evaluation.latents import evenly
+
         if name not in self._known:
             data = contract.read(images_of(name, self._out))
             self._known[name] = data.x_train, self._in_batches(data.x_test)
         train, real = self._known[name]
-        return self._distance(samples, real) / self._distance(train[: len(samples)], real)
+        floor = self._distance(evenly(train, len(samples)), real)
+        return self._distance(samples, real) / floor
 
     def _distance(self, images: np.ndarray, real: np.ndarray) -> float:
         from tfgen.evaluation.frechet import FrechetDistance
