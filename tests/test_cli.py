@@ -83,7 +83,7 @@ def test_a_run_is_extended_and_read_before_it_ends(tmp_path, monkeypatch, capsys
     assert run(monkeypatch, "sample", out, "--num", 2, "--out", tmp_path / "last.png") == 0
     capsys.readouterr()
     assert run(monkeypatch, "info", out) == 2
-    assert f"Go on with: tfgen train {out} --out {out} --resume" in capsys.readouterr().err
+    assert f"Continue it: tfgen train {out} --out {out} --resume" in capsys.readouterr().err
     for path in out.glob("checkpoint-*.npz"):
         path.unlink()
     assert run(monkeypatch, "sample", out, "--out", tmp_path / "none.png") == 2

@@ -1,4 +1,4 @@
-"""The zoo: trained models by name, with their recipe, checksum and measured figures.
+"""The zoo: trained models by name, with their recipe, checksum and measured results.
 
 An entry is a preset (see `tfgen.presets`) in the folder zoo/<name>/, with two files more:
 

@@ -200,7 +200,8 @@ Files = Annotated[
 ]
 Seed = Annotated[int, typer.Option(help="Image i is drawn from seed + i.")]
 Label = Annotated[
-    str | None, typer.Option(help="Class, for a conditional model; several, such as 3,7, in turn.")
+    str | None,
+    typer.Option(help="Class, for a conditional model; several, such as 3,7, take turns."),
 ]
 Binarize = Annotated[
     bool,

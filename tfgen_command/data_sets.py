@@ -33,7 +33,7 @@ def check(
 ) -> None:
     """Reports what a data set holds: sizes, modes, classes, splits, files that cannot be read.
 
-    Exit code 1 where training would refuse the images as they are.
+    Exit code 1 if training would refuse the images as they are.
     """
     import_tensorflow()
     from tfgen import data
@@ -48,13 +48,13 @@ def check(
 def prepare(
     data_name: DataArgument,
     out: Annotated[Path, typer.Option(help="Folder of the shards; a recipe's `data` may name it.")],
-    shard_mib: Annotated[int, typer.Option(min=1, help="Pixels in a shard, in MiB.")] = 64,
-    seed: Annotated[int, typer.Option(help="Order of the training images.")] = 0,
+    shard_mib: Annotated[int, typer.Option(min=1, help="MiB of pixels per shard.")] = 64,
+    seed: Annotated[int, typer.Option(help="Decides the order of the training images.")] = 0,
     size: Size = None,
     skip_bad: SkipBad = False,
     verbose: Annotated[bool, typer.Option(help="Show progress.")] = True,
 ) -> None:
-    """Writes TFRecord shards, from which a data set larger than memory is trained on."""
+    """Writes TFRecord shards, for training on a data set larger than memory."""
     import_tensorflow()
     from tfgen import data
 

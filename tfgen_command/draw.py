@@ -101,8 +101,8 @@ def interpolate(
 ) -> None:
     """Draws walks between images, or between seeds for a GAN.
 
-    A walk is a straight line in latent space. Of your own files the first half are the starts and
-    the second half the ends.
+    A walk is a straight line in latent space. Of your own files, the first half are where walks
+    start and the second half where they end.
     """
     out, labels = output(out, "interpolation.png", force), parse_labels(label)
     if files and len(files) % 2:
@@ -153,7 +153,8 @@ def complete(
 ) -> None:
     """Inpaints a part of images several times, given the rest.
 
-    The model draws pixels in a fixed order, and sees only those kept pixels that come before.
+    The model draws pixels in a fixed order, and sees only the kept pixels that come before the
+    current one. A model of several orders takes the one in which the first hidden pixel comes last.
     """
     out, labels = output(out, "completions.png", force), parse_labels(label)
     if keep and mask:
@@ -183,10 +184,7 @@ def manifold(
     scale: Scale = 1,
     force: Force = False,
 ) -> None:
-    """Draws the latent plane of a model with two latents.
-
-    Its steps are equal in the prior's probability.
-    """
+    """Draws the latent plane of a model with two latents, in equal steps of probability."""
     out, labels = output(out, "manifold.png", force), parse_labels(label)
     if len(labels) > 1:
         raise ValueError(f"--label must be one class for a manifold; received {label!r}.")

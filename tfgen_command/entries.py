@@ -133,7 +133,7 @@ def details(name: str) -> dict[str, Any]:
         quoted = shlex.quote(name)
         raise ValueError(
             f"{path.name!r} is a run that has not ended; sample and evaluate take it as it is. "
-            f"Go on with: tfgen train {quoted} --out {quoted} --resume"
+            f"Continue it: tfgen train {quoted} --out {quoted} --resume"
             if (path / "log.csv").is_file()
             else f"{path.name!r} has a recipe but is not trained yet. "
             f"Train it: tfgen train {quoted} --out DIR"

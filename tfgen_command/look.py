@@ -44,11 +44,11 @@ def list_entries(
 ) -> None:
     """Lists the trained models of the zoo.
 
-    Sample quality is the Frechet distance of samples to real images, as a multiple of that
-    between two sets of real images: 1 is perfect. It is of 10,000 images, or of the number
-    in brackets; few images flatter. Bits/dim is -log2 p(x) per pixel and channel;
-    lower is better, and `<=` marks an upper bound. A conditional model draws the class that you ask
-    for. On a narrow terminal some columns are left out.
+    Sample quality is the Frechet ratio: the distance from samples to test images over that from
+    training images to test images, so 1 is as good as real images. It is of 10,000 images, or of
+    the number in brackets; with few images every model looks better. Bits/dim is -log2 p(x) per
+    pixel and channel; lower is better, and `<=` marks an upper bound. A conditional model draws
+    the class that you ask for. On a narrow terminal some columns are left out.
     """
     names = entries.names(pattern, every)
     if not names:

@@ -74,7 +74,7 @@ def evaluate(
     all_entries: Annotated[bool, typer.Option("--all", help="Every entry.")] = False,
     data_name: DataName = None,
     check: Annotated[
-        bool, typer.Option("--check", help="Fail when a recorded result is not reproduced.")
+        bool, typer.Option("--check", help="Compare with recorded results; fail if one differs.")
     ] = False,
     metric: Annotated[
         list[str] | None, typer.Option(help="Measure only this metric; nothing is written.")
@@ -91,7 +91,7 @@ def evaluate(
 ) -> None:
     """Measures a model's results, or checks those on its card.
 
-    Without --check they are written to the model's folder, and its card again.
+    Without --check, they are written to the model's folder, with a new card.
     """
     if show_metrics and as_json:
         typer.echo(json.dumps(entries.METRICS, indent=2))

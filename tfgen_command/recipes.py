@@ -37,7 +37,7 @@ def new(
     size: Size = None,
     skip_bad: SkipBad = False,
 ) -> None:
-    """Writes a recipe that fits your images and your minutes, from the measured speed of steps."""
+    """Writes a recipe for your images and minutes; the speed is measured on a few steps."""
     if out.exists():
         raise ValueError(f"--out must be a new file; {out} exists. Name another file.")
     import_tensorflow()

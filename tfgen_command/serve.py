@@ -101,8 +101,8 @@ def serve(
 ) -> None:
     """Serves models over REST and gRPC, with a page to try them.
 
-    It speaks TF Serving's protocols, and has the page at its root. The local server is for trying
-    models out; in production run TF Serving on the same folder.
+    The server speaks TF Serving's protocols; the page is at its root. The local server is for
+    trying models out; in production run TF Serving on the same folder.
     """
     if port == grpc_port != 0:
         raise ValueError(f"--port and --grpc-port must differ; received {port} for both.")

@@ -30,7 +30,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
     epochs: Annotated[
         int | None,
-        typer.Option(min=1, help="Epochs, instead of the recipe's; with --resume, more of them."),
+        typer.Option(min=1, help="Epochs, instead of the recipe's; with --resume, train longer."),
     ] = None,
     keep_epochs: Annotated[
         int, typer.Option(min=0, help="Keep the weights of every N-th epoch; 0 for none.")
@@ -55,8 +55,8 @@ def train(
 ) -> None:
     """Trains a recipe, or an entry of the zoo again.
 
-    Other commands and `tfgen.load` take the folder as they take a name. glibc is told to keep freed
-    memory (see `tfgen.allocator`), worth up to a third of the speed.
+    Other commands and `tfgen.load` take the folder as they take a name. Training makes glibc keep
+    freed memory (see `tfgen.allocator`), which can make it a third faster.
     """
     import_tensorflow()
     import tensorflow as tf
@@ -102,7 +102,9 @@ def train(
 def export(
     name: OptionalName = None,
     all_entries: Annotated[bool, typer.Option("--all", help="Every model of the zoo.")] = False,
-    out: Annotated[Path, typer.Option(help="The model repository.")] = Path("saved_models"),
+    out: Annotated[
+        Path, typer.Option(help="Folder to write to: for SavedModels, the model repository.")
+    ] = Path("saved_models"),
     version: Annotated[
         int | None, typer.Option(min=1, help="Version number; by default the next one.")
     ] = None,

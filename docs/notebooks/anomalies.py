@@ -36,7 +36,7 @@ plt.show()
 
 # %% [markdown]
 # Flipped digits, two digits at once and noise are found: their likelihood is lower. The area
-# under the ROC curve is the chance that a strange image gets a lower likelihood than a digit; 0.5
+# under the ROC curve is the chance that a strange image has a lower likelihood than a digit; 0.5
 # is guessing.
 
 # %%
@@ -48,7 +48,7 @@ assert area["noise"] == 1.0
 assert area["two digits at once"] > 0.9
 
 # %% [markdown]
-# **The failure**: black images are no digits, yet they get a higher likelihood than nearly
+# **The failure**: black images are not digits, yet they have a higher likelihood than nearly
 # every digit. Simple images are easy to predict pixel by pixel, so a density is high where there is
 # little to say (Nalisnick et al., "Do deep generative models know what they don't know?", 2019).
 # A threshold on log p would call a black image the most normal one of all.

@@ -29,7 +29,7 @@ others = model.complete(digits, mask, seed=100)
 assert (others[:, :14] == digits[:, :14]).all()
 
 # %% [markdown]
-# Surprise is -log2 p of a pixel given those before it, in bits. It lights up where a stroke turns
+# Surprise is -log2 p of a pixel given those before it, in bits. It is high where a stroke turns
 # or ends.
 
 # %%

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # A GAN, watched while it trains
 #
-# A GAN has no single loss that says whether it gets better, so one looks at its pictures. Here a
-# small one learns scikit-learn's 8x8 digits; a Keras callback draws the same seeds after some
+# A GAN has no single loss that says whether it gets better, so you look at its samples. Here a
+# small one learns scikit-learn's 8x8 digits; a Keras callback draws the same seeds every five
 # epochs.
 
 # %%
@@ -40,7 +40,7 @@ watch = Watch()
 history = model.fit(images, batch_size=64, epochs=26, callbacks=[watch], verbose=0)
 
 # %% [markdown]
-# One row per kept epoch, one column per seed:
+# One row per drawing, one column per seed:
 
 # %%
 plt.figure(figsize=(5, 4))
@@ -49,8 +49,8 @@ plt.axis("off")
 plt.show()
 
 # %% [markdown]
-# The losses do not fall to 0: they are a balance between the two networks. An accuracy of the
-# discriminator near 1 for long means that the generator has stopped learning.
+# The losses do not fall to 0: they are a balance between the two networks. If the discriminator's
+# accuracies stay near 1, the generator has stopped learning.
 
 # %%
 for name in ("discriminator_loss", "generator_loss"):

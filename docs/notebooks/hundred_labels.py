@@ -6,7 +6,7 @@
 # `benchmarks/fine_tuning.py` does this with care: five draws, learning rates chosen on validation
 # images.
 #
-# (`vae_mnist` would not do here: half of the images of its training came with their labels.)
+# (`vae_mnist` would not be fair here: half of its training images came with their labels.)
 
 # %%
 import keras

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Latent maps and interpolation
 #
-# A VAE with two latents can be seen whole: every point of a plane is an image.
+# All of a VAE with two latents fits in one picture: every point of a plane is an image.
 
 # %%
 import matplotlib.pyplot as plt
@@ -13,7 +13,7 @@ from tfgen import plots
 model = tfgen.load("vae_2d_mnist")
 
 # %% [markdown]
-# The plane, at equal steps of the prior's probability: each of the 12 x 12 cells is equally
+# The plane, in equal steps of the prior's probability: each of the 12 x 12 cells is equally
 # likely.
 
 # %%

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Fine-tune on your own images
 #
-# A folder of images is all it takes. This notebook makes one (thick, inverted digits), and trains
+# A folder of images is all it takes. This notebook makes one (of thick, inverted digits) and trains
 # a model of the zoo on it. Put the path of your own folder into the recipe; `size=28` would scale
 # and crop images of other sizes.
 

@@ -2,7 +2,7 @@
 # # Export a model and call it over the network
 #
 # A SavedModel needs neither Keras nor tfgen to run. TensorFlow Serving takes a folder of them;
-# `tfgen serve` speaks the same protocol and is at hand for trying things out.
+# `tfgen serve` speaks the same protocol, for trying things out.
 
 # %%
 import re
@@ -26,8 +26,8 @@ print(model.export("models/vae_2d_mnist"))
 # docker run -p 8501:8501 -v "$PWD/models:/models" -e MODEL_NAME=vae_2d_mnist tensorflow/serving
 # ```
 #
-# Here the local server stands in. Port 0 takes a free one, which the server reports when it is
-# ready.
+# Here we use the local server instead. Port 0 means any free port, which the server reports when
+# it is ready.
 
 # %%
 server = subprocess.Popen(
@@ -44,7 +44,7 @@ for line in server.stderr:
 print(address[0])
 
 # %% [markdown]
-# The client sends arrays and gets arrays. The images are the same bytes as those of the model in
+# The client sends and receives arrays. The images have the same bytes as those of the model in
 # Python, if the batch is the same.
 
 # %%

@@ -7,8 +7,8 @@ quantity and can be compared:
     "categorical"                   num_levels logits
     "discretized_logistic_mixture"  a mixture of logistics, each level taking the mass of its bin
                                     (Salimans et al., "PixelCNN++", 2017)
-    "gaussian"                      density at the level times the bin's width 1: the mean square
-                                    error of the lecture, up to scale and constant
+    "gaussian"                      density at the level times the bin's width 1: the mean squared
+                                    error, up to scale and constant
 
 The formulas here need TensorFlow alone. `tfgen.distributions.tfp` has the same distributions as
 TensorFlow Probability objects; importing it takes about a second, so models import it where they

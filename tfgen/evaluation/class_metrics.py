@@ -120,7 +120,7 @@ class ClassBalance(keras.metrics.Metric):
         return self.counts / tf.reduce_sum(self.counts)
 
     def result(self) -> dict[str, tf.Tensor]:
-        """Returns the number of classes present and the rarest class' share, in [0, 1]."""
+        """Returns the number of classes present and the share of the rarest class, in [0, 1]."""
         return {
             "classes_present": tf.reduce_sum(tf.cast(self.counts > 0.0, tf.float64)),
             "rarest_class": tf.reduce_min(self.shares()),

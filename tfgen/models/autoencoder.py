@@ -16,8 +16,8 @@ class AutoEncoder(GenerativeModel):
         loss = -log p(x | decoder(encoder(x~)))     nats per image, summed over pixels
         x~ = x + noise_std * eps,  eps ~ N(0, I)    (Vincent et al., 2008)
 
-    With `pixel_distribution="gaussian"` the loss is the lecture's squared error, the sum over
-    pixels in [-1, 1] of (x - x^)^2; with the others it is in nats.
+    With `pixel_distribution="gaussian"` the loss is the squared error, the sum over pixels in
+    [-1, 1] of (x - x^)^2; with the others it is in nats.
 
     It has no distribution over latents, so it neither samples nor scores. Input of `call`: uint8
     images (batch, height, width, channels); output: the reconstruction, float32 grey values of

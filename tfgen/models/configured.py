@@ -116,7 +116,7 @@ class ConfiguredModel(keras.Model):
 
     @contextlib.contextmanager
     def own_dtype_policy(self) -> Iterator[None]:
-        """Gives the layers that are built inside it the model's `dtype`; Keras would not."""
+        """Builds sublayers under this model's dtype policy, which Keras does not propagate."""
         outer = keras.config.dtype_policy()
         keras.config.set_dtype_policy(self.dtype_policy)
         try:
