@@ -4,12 +4,12 @@ A version is a folder that is written completely or not at all:
 
     <name>/<version>/
         saved_model.pb, variables/               one signature for each endpoint, weights once
-        assets.extra/tf_serving_warmup_requests  what TensorFlow Serving runs before it says "ready"
+        assets.extra/tf_serving_warmup_requests  what TensorFlow Serving runs before it is "ready"
         assets.extra/tfgen.json                  what it was made from, and its signatures
 
 A signature takes tensors with a leading batch axis, the seed too, and returns a named dict. It is
-the very graph that the method of that name runs from Python, so the bytes are the same. No op of
-Python's and no device is in it, so CPU and GPU alike can run it.
+the very graph that the method of that name runs from Python, so the bytes are the same. It holds no
+Python op and names no device.
 
 A model repository is a folder of such `<name>/`, with a models.config that lists them.
 """

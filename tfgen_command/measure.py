@@ -91,7 +91,8 @@ def evaluate(
 ) -> None:
     """Measures a model's results, or checks those on its card.
 
-    Without --check, they are written to the model's folder, with a new card.
+    Without --check, --data, --metric and --num-samples, they are written to the model's folder,
+    with a new card.
     """
     if show_metrics and as_json:
         typer.echo(json.dumps(entries.METRICS, indent=2))

@@ -63,7 +63,7 @@ class Training:
                     self.state[self.place["average", number]] = jax.device_put(held[f"w{index}"])
 
     def next_rows(self) -> np.ndarray:
-        """The images of the next step: every image once, in an order drawn anew each epoch."""
+        """The images of the next step: every image once, in a new order each epoch."""
         size = self.recipe["batch_size"]
         if len(self.rows) < size:
             self.rows = np.concatenate([self.rows, self.draw.permutation(len(self.images))])

@@ -184,7 +184,7 @@ class AutoregressiveModel(TokenModel):
     def why_not(self, name: str) -> str:
         """Returns one sentence on why the family has no such endpoint."""
         if name in ("encode", "decode", "reconstruct"):
-            return "it writes the density of the pixels down without latents."
+            return "it computes the density of the pixels directly, without latents."
         return super().why_not(name)
 
     def complete(

@@ -337,7 +337,7 @@ class GAN(AdversarialModel):
     def why_not(self, name: str) -> str:
         """Returns one sentence on why the family has no such endpoint."""
         if name == "log_likelihood":
-            return "a GAN draws from a density that it never writes down (implicit density)."
+            return "a GAN draws from a density that it never computes (implicit density)."
         if name in ("encode", "reconstruct"):
             return "a GAN has no encoder; it maps latents to images and not back."
         return super().why_not(name)

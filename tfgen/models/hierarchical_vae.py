@@ -26,7 +26,7 @@ class HierarchicalVAE(PixelDecoder):
 
         p(x, z) = p(x | z) p(z_0) prod_l p(z_l | z_<l),   p(z_l | z_<l) = N(mean_l, scale_l^2)
 
-    z_0 is one dense vector, every other z_l a map of 2x coarser pixels or coarser still. Latents
+    z_0 is one dense vector, every other z_l a map at half the image's resolution or less. Latents
     are handled as standardised noise, one vector for all groups,
 
         z_l = mean_l(z_<l) + scale_l(z_<l) * eps_l,   p(eps_l) = N(0, I)
@@ -39,17 +39,16 @@ class HierarchicalVAE(PixelDecoder):
     The loss is -ELBO with `beta` and `free_bits` on the KL. With `prior="flow"` z_0 comes from a
     RealNVP instead of N(0, I) and its KL is that of a sample.
 
-    What the prior draws is not quite what images lead to. With `candidates` above 1 a critic D
-    learns to tell the decoder's states h, after the coarsest maps, of the two, and each sample
+    The prior also draws latents that no image leads to. With `candidates` above 1 a critic D looks
+    at the decoder's state h after the coarsest maps and learns to tell the two apart; each sample
     draws several coarse latents and keeps one, with probability proportional to exp(selectivity D):
 
         critic = -E_q log sigmoid(D(h)) - E_p log(1 - sigmoid(D(h)))    (Aneja et al., 2021)
 
     In a conditional model D is told the class as well, and a third term asks it to tell the states
     of images from the same states under a class that is not theirs (Reed et al., "Generative
-    adversarial text to image synthesis", 2016), so that the choice goes for what was asked. The
-    critic's loss is a part of the loss that moves the critic alone. `log_likelihood` is that of the
-    prior without the choice.
+    adversarial text to image synthesis", 2016), so that the choice prefers the class asked for. The
+    critic's loss trains the critic alone. `log_likelihood` is that of the prior without the choice.
 
     Input of `call`: uint8 images (batch, height, width, channels); output: the reconstruction, the
     mean image as float32 grey values of the same shape in [0, 255].
