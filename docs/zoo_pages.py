@@ -166,14 +166,14 @@ def gallery() -> str:
         if picture:
             text += [f"[![{name}](gallery/{name}/{picture})](gallery/{name}.md)", ""]
         text += [
-            f"**{'; '.join(measured(entry))}**, as `tfgen evaluate {name} --check` prints again; "
+            f"**{'; '.join(measured(entry))}**, which `tfgen evaluate {name} --check` re-measures; "
             f"{training_time(entry)}. [Card of {name}](gallery/{name}.md)."
         ]
     text += [
         "",
         "## Judges",
         "",
-        "Classifiers, in whose features samples are compared with images:",
+        "Samples are compared with real images in the features of these classifiers:",
     ]
     text += [""]
     for entry in entries(kind="evaluator"):

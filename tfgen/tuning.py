@@ -1,4 +1,4 @@
-"""Fine-tuning: weights by name, frozen parts, low-rank adapters, rates of learning by part.
+"""Fine-tuning: weights by name, frozen parts, low-rank adapters, learning rates by part.
 
 A weight's name is its path through the model, e.g. "encoder/stage_0_conv/kernel". It is the same
 in every model of a configuration, whatever was built before, and a pattern stands for all weights
