@@ -13,7 +13,7 @@ import tfgen_command
 from tfgen import PixelCNN, cli, data, devices, evaluation, formats, presets, zoo
 from tfgen.recipe import Recipe
 from tfgen_command import entries, look, work
-from tfgen_command.app import app
+from tfgen_command.command_line import app
 
 RECIPE = {
     "family": "VAE",
@@ -574,6 +574,7 @@ def test_the_names_that_the_command_knows_are_the_librarys():
         (("frobnicate",), "frobnicate"),
         (("smaple", "{entry}"), "Did you mean 'sample'?"),
         (("data", "prepar", "digits"), "Did you mean 'prepare'?"),
+        (("data", "prepar", "digits"), "there is no command tfgen data prepar."),
         (("score", "{entry}", "--data", "digts"), "--data must be"),
         (("score", "{entry}", "--data", "digts"), "Did you mean 'digits'?"),
         (("score", "{entry}", "--num", "100000"), "--num asks for"),

@@ -21,16 +21,7 @@ from serving_support import running
 import tfgen_command
 from tfgen import families, zoo
 from tfgen.recipe import Recipe
-from tfgen_command import (  # noqa: F401  they add commands
-    data_sets,
-    draw,
-    look,
-    measure,
-    recipes,
-    serve,
-    work,
-)
-from tfgen_command.app import app
+from tfgen_command.command_line import app
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()

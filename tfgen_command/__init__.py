@@ -6,16 +6,17 @@ so, because Keras finds the classes of a saved model among those already importe
 can answer without them: the options of every command, `--help`, `--version`, `list`, `info`, and
 the errors of wrong arguments. A command that computes imports the library when it starts.
 
-    app       the application, the options that commands share, the form of an error
-    entries   what is known about the zoo's entries
-    look      list, info
-    draw      sample, reconstruct, interpolate, complete, manifold
-    measure   score, evaluate
-    work      train, export
-    data_sets data check, data prepare
-    recipes   recipe new
-    serve     serve, with its settings
-    quiet     importing TensorFlow without its messages
+    command_line  every command together, and the form of an error
+    app           the application, and the options that commands share
+    entries       what is known about the zoo's entries
+    look          list, info
+    draw          sample, reconstruct, interpolate, complete, manifold
+    measure       score, evaluate
+    work          train, export
+    data_sets     data check, data prepare
+    recipes       recipe new
+    serve         serve; `settings` is what it hands to the local server
+    quiet         importing TensorFlow without its messages
 """
 
 __all__ = ["main"]
@@ -23,6 +24,6 @@ __all__ = ["main"]
 
 def main() -> None:
     """Runs the command line; always raises SystemExit."""
-    from tfgen_command.app import run
+    from tfgen_command.command_line import run
 
     run()

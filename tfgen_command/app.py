@@ -1,15 +1,9 @@
-"""The application: its commands, the options they share, and the form of an error.
-
-Bad input ends with exit code 2 and one line, a lost connection to another worker with 75 and one
-line; anything else that goes wrong is a bug and shows its traceback.
-"""
+"""The application that commands add themselves to, and the options that they share."""
 
 import functools
-import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -38,7 +32,6 @@ __all__ = [
     "parse_labels",
     "recipe_app",
     "recipe_command",
-    "run",
     "say",
 ]
 
@@ -80,7 +73,7 @@ class _Group(_Light, TyperGroup):
         if name not in self.commands and not name.startswith("-"):
             known = list(self.commands)
             raise ValueError(
-                f"there is no command {ctx.info_name} {name}.{entries.nearest(name, known)} "
+                f"there is no command {ctx.command_path} {name}.{entries.nearest(name, known)} "
                 f"Commands: {', '.join(known)}."
             )
         return super().resolve_command(ctx, args)
@@ -222,38 +215,3 @@ DataName = Annotated[
 ]
 Scale = Annotated[int, typer.Option(min=1, help="Enlarge each pixel this many times.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-
-def _fail(error: Exception | str, code: int = 2) -> NoReturn:
-    typer.echo(f"tfgen: {' '.join(str(error).split())}", err=True)
-    raise SystemExit(code)
-
-
-def run() -> NoReturn:
-    """Runs the command line: one line on stderr and exit code 2 for bad input.
-
-    Raises:
-        SystemExit: Always.
-    """
-    from tfgen_command import (  # noqa: F401  they add commands
-        data_sets,
-        draw,
-        look,
-        measure,
-        recipes,
-        serve,
-        work,
-    )
-
-    try:
-        code = app(prog_name="tfgen", standalone_mode=False)
-    except typer.TyperException as error:  # an option that does not exist, or out of its range
-        # Without the prefix of pydantic, which checks choices.
-        _fail(error.format_message().replace("Value error, ", ""))
-    except typer.Abort:
-        _fail("interrupted", 130)
-    except ConnectionError as error:  # worth another try, unlike bad input
-        _fail(error, os.EX_TEMPFAIL)
-    except (ValueError, NotImplementedError, OSError, ImportError, FloatingPointError) as error:
-        _fail(error)
-    sys.exit(code or 0)

@@ -7,7 +7,7 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -42,62 +42,50 @@ def _finite(value: float) -> float:
     return value
 
 
+def _real(least: float, most: float, text: str) -> Any:
+    """Returns the option of a real number in a range."""
+    return typer.Option(min=least, max=most, callback=_finite, help=text)
+
+
+Models = Annotated[Path, typer.Option(help="Model repository: NAME/VERSION/saved_model.pb.")]
+Port = Annotated[
+    int, typer.Option(min=0, max=65535, help="Port of REST and the page; 0 for any free port.")
+]
+GrpcPort = Annotated[int, typer.Option(min=0, max=65535, help="Port of gRPC; 0 for any free port.")]
+Host = Annotated[
+    str | None, typer.Option(help="Address to listen on; by default 127.0.0.1, this machine only.")
+]
+Engine = Annotated[
+    Literal["auto", "local", ENGINE],
+    typer.Option(help="auto: tensorflow_model_server if it is on the PATH, else the local server."),
+]
+MaxBatchSize = Annotated[
+    int, typer.Option(min=1, max=2**20, help="Maximum rows per batch and per request.")
+]
+BatchWindowMs = Annotated[float, _real(0, 10_000, "Maximum wait for requests to batch with.")]
+Threads = Annotated[int, typer.Option(min=1, max=256, help="Calls that run at the same time.")]
+MaxBodyMb = Annotated[float, _real(0.001, 2047, "Maximum request size in MB.")]
+Timeout = Annotated[float, _real(0.001, DAY, "Maximum seconds per request.")]
+PollSeconds = Annotated[float, _real(0.01, DAY, "Seconds between checks for new versions.")]
+GraceSeconds = Annotated[
+    float, _real(0, DAY, "Seconds for running requests to finish after SIGTERM.")
+]
+
+
 @app.command()
 def serve(
-    models: Annotated[
-        Path, typer.Option(help="Model repository: NAME/VERSION/saved_model.pb.")
-    ] = Path("saved_models"),
-    port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port of REST and the page; 0 for any free port.")
-    ] = Settings.port,
-    grpc_port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port of gRPC; 0 for any free port.")
-    ] = Settings.grpc_port,
-    host: Annotated[
-        str | None,
-        typer.Option(help="Address to listen on; by default 127.0.0.1, this machine only."),
-    ] = None,
-    engine: Annotated[
-        Literal["auto", "local", ENGINE],
-        typer.Option(
-            help="auto: tensorflow_model_server if it is on the PATH, else the local server."
-        ),
-    ] = "auto",
-    max_batch_size: Annotated[
-        int, typer.Option(min=1, max=2**20, help="Maximum rows per batch and per request.")
-    ] = Settings.max_batch_size,
-    batch_window_ms: Annotated[
-        float,
-        typer.Option(
-            min=0, max=10_000, callback=_finite, help="Maximum wait for requests to batch with."
-        ),
-    ] = Settings.batch_window_ms,
-    threads: Annotated[
-        int, typer.Option(min=1, max=256, help="Calls that run at the same time.")
-    ] = Settings.threads,
-    max_body_mb: Annotated[
-        float,
-        typer.Option(min=0.001, max=2047, callback=_finite, help="Maximum request size in MB."),
-    ] = Settings.max_body_mb,
-    timeout: Annotated[
-        float,
-        typer.Option(min=0.001, max=DAY, callback=_finite, help="Maximum seconds per request."),
-    ] = Settings.timeout,
-    poll_seconds: Annotated[
-        float,
-        typer.Option(
-            min=0.01, max=DAY, callback=_finite, help="Seconds between checks for new versions."
-        ),
-    ] = Settings.poll_seconds,
-    grace_seconds: Annotated[
-        float,
-        typer.Option(
-            min=0,
-            max=DAY,
-            callback=_finite,
-            help="Seconds for running requests to finish after SIGTERM.",
-        ),
-    ] = Settings.grace_seconds,
+    models: Models = Path("saved_models"),
+    port: Port = Settings.port,
+    grpc_port: GrpcPort = Settings.grpc_port,
+    host: Host = None,
+    engine: Engine = "auto",
+    max_batch_size: MaxBatchSize = Settings.max_batch_size,
+    batch_window_ms: BatchWindowMs = Settings.batch_window_ms,
+    threads: Threads = Settings.threads,
+    max_body_mb: MaxBodyMb = Settings.max_body_mb,
+    timeout: Timeout = Settings.timeout,
+    poll_seconds: PollSeconds = Settings.poll_seconds,
+    grace_seconds: GraceSeconds = Settings.grace_seconds,
 ) -> None:
     """Serves models over REST and gRPC, with a page to try them.
 

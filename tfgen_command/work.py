@@ -16,42 +16,51 @@ __all__ = ["export", "train"]
 STOP_WITHIN = 4.0  # seconds in which a training ends after Ctrl-C or SIGTERM
 
 
+RecipeName = Annotated[
+    str,
+    typer.Argument(
+        metavar="RECIPE",
+        callback=checked(entries.find_recipe),
+        help="A recipe's JSON file, or an entry's name.",
+    ),
+]
+RunFolder = Annotated[Path, typer.Option(help="Folder of the run.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")]
+Epochs = Annotated[
+    int | None,
+    typer.Option(min=1, help="Epochs, instead of the recipe's; with --resume, train longer."),
+]
+KeepEpochs = Annotated[
+    int, typer.Option(min=0, help="Keep the weights of every N-th epoch; 0 for none.")
+]
+Tensorboard = Annotated[
+    bool, typer.Option("--tensorboard", help="Also write logs for TensorBoard.")
+]
+Verbose = Annotated[int, typer.Option(min=0, max=2, help="As in Keras' fit.")]
+Strategy = Annotated[
+    Literal["none", "mirrored", "multi-worker", "tpu"], typer.Option(help="Devices to train on.")
+]
+CheckpointSeconds = Annotated[
+    float, typer.Option(min=0, help="Seconds between checkpoints inside an epoch.")
+]
+Deterministic = Annotated[
+    bool,
+    typer.Option("--deterministic", help="Bit-identical results from run to run on a GPU; slower."),
+]
+
+
 @command()
 def train(
-    recipe: Annotated[
-        str,
-        typer.Argument(
-            metavar="RECIPE",
-            callback=checked(entries.find_recipe),
-            help="A recipe's JSON file, or an entry's name.",
-        ),
-    ],
-    out: Annotated[Path, typer.Option(help="Folder of the run.")],
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
-    epochs: Annotated[
-        int | None,
-        typer.Option(min=1, help="Epochs, instead of the recipe's; with --resume, train longer."),
-    ] = None,
-    keep_epochs: Annotated[
-        int, typer.Option(min=0, help="Keep the weights of every N-th epoch; 0 for none.")
-    ] = 0,
-    tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Also write logs for TensorBoard.")
-    ] = False,
-    verbose: Annotated[int, typer.Option(min=0, max=2, help="As in Keras' fit.")] = 1,
-    strategy: Annotated[
-        Literal["none", "mirrored", "multi-worker", "tpu"],
-        typer.Option(help="Devices to train on."),
-    ] = "none",
-    checkpoint_seconds: Annotated[
-        float, typer.Option(min=0, help="Seconds between checkpoints inside an epoch.")
-    ] = 120.0,
-    deterministic: Annotated[
-        bool,
-        typer.Option(
-            "--deterministic", help="Bit-identical results from run to run on a GPU; slower."
-        ),
-    ] = False,
+    recipe: RecipeName,
+    out: RunFolder,
+    resume: Resume = False,
+    epochs: Epochs = None,
+    keep_epochs: KeepEpochs = 0,
+    tensorboard: Tensorboard = False,
+    verbose: Verbose = 1,
+    strategy: Strategy = "none",
+    checkpoint_seconds: CheckpointSeconds = 120.0,
+    deterministic: Deterministic = False,
 ) -> None:
     """Trains a recipe, or an entry of the zoo again.
 

@@ -1,0 +1,49 @@
+"""The whole command line: every command, and the form of an error.
+
+Bad input ends with exit code 2 and one line, a lost connection to another worker with 75 and one
+line; anything else that goes wrong is a bug and shows its traceback.
+"""
+
+import os
+import sys
+from typing import NoReturn
+
+import typer
+
+from tfgen_command import (  # noqa: F401  they add their commands to the application
+    data_sets,
+    draw,
+    look,
+    measure,
+    recipes,
+    serve,
+    work,
+)
+from tfgen_command.app import app
+
+__all__ = ["app", "run"]
+
+
+def run() -> NoReturn:
+    """Runs the command line: one line on stderr and exit code 2 for bad input.
+
+    Raises:
+        SystemExit: Always.
+    """
+    try:
+        code = app(prog_name="tfgen", standalone_mode=False)
+    except typer.TyperException as error:  # an option that does not exist, or out of its range
+        # Without the prefix of pydantic, which checks choices.
+        _fail(error.format_message().replace("Value error, ", ""))
+    except typer.Abort:
+        _fail("interrupted", 130)
+    except ConnectionError as error:  # worth another try, unlike bad input
+        _fail(error, os.EX_TEMPFAIL)
+    except (ValueError, NotImplementedError, OSError, ImportError, FloatingPointError) as error:
+        _fail(error)
+    sys.exit(code or 0)
+
+
+def _fail(error: Exception | str, code: int = 2) -> NoReturn:
+    typer.echo(f"tfgen: {' '.join(str(error).split())}", err=True)
+    raise SystemExit(code)
