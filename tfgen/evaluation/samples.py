@@ -120,7 +120,7 @@ def _compare(real: np.ndarray, other: np.ndarray) -> Results:
         ),
         "precision (k = 3)": Result(precision, "share"),
         "recall (k = 3)": Result(recall, "share"),
-        "density (k = 5)": Result(density, "1 for real images"),
+        "density (k = 5)": Result(density, "about 1 for many real images"),
         "coverage (k = 5)": Result(coverage, "share"),
     }
 
@@ -216,7 +216,7 @@ def conditional_accuracy(
     kernel = _rbf_kernel(rows)
     svm = SVC(C=5.0, kernel="precomputed").fit(kernel(rows), train_labels)
     classifiers = {
-        f"an SVC on {len(train)} images' pixels": lambda images: np.concatenate(
+        f"a support vector machine trained on {len(train)} images": lambda images: np.concatenate(
             [svm.predict(kernel(part)) for part in _batches(flat(images))]
         )
     }
