@@ -76,6 +76,7 @@ def test_completions_and_surprise(pixel_cnn, images):
     for row in (drawn[:4], drawn[4:]):
         for image in row[:3]:
             np.testing.assert_array_equal(image[:4], row[3][:4])
+        assert np.all(row[0][4:] == 96)  # what is not kept is grey
     drawn = shown(plots.surprise(pixel_cnn, images[:2]))
     bits = -pixel_cnn.log_likelihood(images[:2]) / np.log(2.0)
     np.testing.assert_allclose([drawn[2].sum(), drawn[3].sum()], bits, rtol=1e-4)

@@ -18,7 +18,6 @@ from tfgen.recipe import Recipe
 __all__ = [
     "check_labels",
     "check_metrics",
-    "completions",
     "generative",
     "images_for",
     "kept_half",
@@ -27,11 +26,9 @@ __all__ = [
     "save",
     "save_rows",
     "save_samples",
-    "walks_between_seeds",
     "with_latents",
 ]
 
-HIDDEN_GREY = 96  # of pixels that are to be completed
 PADDING = 1  # of the frames
 MOST_SINGLE = 10  # images in a row where each is of another class
 MOST_COLUMNS = 16  # of compared images; more go on below
@@ -50,7 +47,7 @@ def generative(name: str) -> GenerativeModel:
 def with_latents(name: str) -> GenerativeModel:
     """Loads a model; raises ValueError if it has no latents."""
     model = generative(name)
-    if "decode" not in model.endpoints():
+    if "decode" not in model.capabilities:
         raise ValueError(f"{name!r} is a {type(model).__name__}, which has no latents.")
     return model
 
@@ -208,48 +205,6 @@ def read_mask(model: GenerativeModel, path: Path) -> np.ndarray:
             f"--mask must have white pixels (kept) and black ones; {path} has one kind."
         )
     return mask
-
-
-# Pictures -------------------------------------------------------------------------------------
-
-
-def completions(
-    model: GenerativeModel,
-    images: np.ndarray,
-    labels: np.ndarray | None,
-    kept: np.ndarray,
-    ways: int,
-    seed: int,
-) -> np.ndarray:
-    """Returns a row for each image: what is kept, `ways` completions, and the image.
-
-    uint8 (batch, ways + 2, height, width, channels).
-    """
-    mask = np.broadcast_to(kept, (len(images), *kept.shape))
-    drawn = model.complete(
-        np.repeat(images, ways, 0),
-        np.repeat(mask, ways, 0),
-        labels=None if labels is None else np.repeat(labels, ways),
-        seed=seed,
-    ).reshape(len(images), ways, *model.image_shape)
-    seen = np.where(mask, images, np.uint8(HIDDEN_GREY))
-    return np.concatenate([seen[:, None], drawn, images[:, None]], 1)
-
-
-def walks_between_seeds(
-    model: GenerativeModel, rows: int, steps: int, seed: int, labels: Sequence[int]
-) -> np.ndarray:
-    """Returns walks between the latents of seeds, uint8 (rows, steps, H, W, C).
-
-    A conditional model walks within a class, the rows taking the classes in turn.
-    """
-    check_labels(model, labels)
-    classes = None
-    if model.num_classes is not None:
-        classes = np.resize(np.array(labels or range(model.num_classes)), rows)
-    both = None if classes is None else np.tile(classes, 2)
-    ends = model.latents(2 * rows, labels=both, seed=seed)
-    return model.interpolate(ends[:rows], ends[rows:], steps, labels=classes)
 
 
 # Files ----------------------------------------------------------------------------------------

@@ -1,8 +1,6 @@
-"""What a model can draw, as one picture: fixed samples, walks, completions, a training.
+"""What a model can draw from fixed seeds: samples, walks, the course of a training."""
 
-Each function returns a uint8 array (height, width, channels) for `plots.save`.
-"""
-
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +9,9 @@ import tensorflow as tf
 from tfgen import plots
 from tfgen.models.generative import GenerativeModel
 
-__all__ = ["completions", "fixed_picture", "latent_walks", "progress"]
+__all__ = ["fixed_picture", "latent_walks", "progress"]
 
 SCALE = 2  # of the pictures of a run
-HIDDEN_GREY = 96  # of pixels that are to be completed
 FIXED_SEEDS = 64  # images of `fixed_picture`, always from the seeds 0 .. 63
 
 
@@ -28,7 +25,7 @@ def fixed_picture(model: GenerativeModel, images: np.ndarray) -> np.ndarray:
         model: Any generative model.
         images: uint8 (N, H, W, C), of which at most 32 are reconstructed.
     """
-    if "sample" not in model.endpoints():
+    if "sample" not in model.capabilities:
         count = min(len(images), FIXED_SEEDS // 2)
         whole_rows = count if count < 8 else count // 8 * 8
         images = model.nearest_level(tf.constant(images[:whole_rows])).numpy()
@@ -51,41 +48,19 @@ def latent_walks(
     rows: int = 6,
     steps: int = 10,
     seed: int = 0,
-    label: int | None = None,
+    classes: Sequence[int] = (),
 ) -> np.ndarray:
-    """Returns walks between the latents of fixed seeds, a row for each pair.
+    """Returns walks between the latents of seeds, uint8 (rows, steps, height, width, channels).
 
-    For a model without an encoder; a conditional one walks within a class, the rows taking the
-    classes in turn unless `label` names one.
+    For a model without an encoder. A conditional one walks within a class; the rows take `classes`
+    in turn, or all that there are.
     """
-    labels = of_ends = label
-    if model.num_classes is not None and label is None:
-        labels = np.arange(rows) % model.num_classes
+    labels = of_ends = None
+    if model.num_classes is not None:
+        labels = np.resize(np.array(classes or range(model.num_classes)), rows)
         of_ends = np.tile(labels, 2)
     ends = model.latents(2 * rows, labels=of_ends, seed=seed)
-    return plots.rows(*model.interpolate(ends[:rows], ends[rows:], steps, labels=labels))
-
-
-def completions(
-    model: GenerativeModel,
-    images: np.ndarray,
-    labels: np.ndarray | None,
-    ways: int = 6,
-    seed: int = 0,
-) -> np.ndarray:
-    """Returns images completed from their upper half, a row for each image.
-
-    From the left: what is kept, over grey; `ways` completions; the image itself.
-    """
-    mask = np.zeros((len(images), *model.image_shape[:2], 1), bool)
-    mask[:, : model.image_shape[0] // 2] = True
-    seen = np.where(mask, images, np.uint8(HIDDEN_GREY))
-    drawn = model.complete(
-        *(np.repeat(array, ways, 0) for array in (images, mask)),
-        labels=None if labels is None else np.repeat(labels, ways),
-        seed=seed,
-    ).reshape(len(images), ways, *model.image_shape)
-    return plots.rows(*np.concatenate([seen[:, None], drawn, images[:, None]], 1))
+    return model.interpolate(ends[:rows], ends[rows:], steps, labels=labels)
 
 
 def progress(model: GenerativeModel, folder: str | Path) -> Path:

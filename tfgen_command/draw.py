@@ -77,7 +77,7 @@ def reconstruct(
     from tfgen import cli
 
     model = cli.with_latents(name)
-    if "reconstruct" not in model.endpoints():
+    if "reconstruct" not in model.capabilities:
         raise ValueError(f"{name!r} cannot reconstruct: {model.why_not('reconstruct')}")
     images, labels = cli.images_for(model, name, files, data_name, num, labels, invert, binarize)
     rebuilt = model.reconstruct(images, labels=labels)
@@ -108,13 +108,14 @@ def interpolate(
     if files and len(files) % 2:
         raise ValueError(f"FILES must be an even number, for pairs; received {len(files)}.")
     import_tensorflow()
-    from tfgen import cli
+    from tfgen import cli, pictures
 
     model = cli.with_latents(name)
-    if "encode" not in model.endpoints():
+    if "encode" not in model.capabilities:
         if files:
             raise ValueError(f"{name!r} walks between seeds, not files: {model.why_not('encode')}")
-        say(cli.save_rows(cli.walks_between_seeds(model, rows, steps, seed, labels), out, scale))
+        cli.check_labels(model, labels)
+        say(cli.save_rows(pictures.latent_walks(model, rows, steps, seed, labels), out, scale))
         return
     wanted = 2 * rows
     images, labels = cli.images_for(
@@ -160,17 +161,17 @@ def complete(
     if keep and mask:
         raise ValueError("--keep and --mask exclude each other: a mask says what is kept.")
     import_tensorflow()
-    from tfgen import cli
+    from tfgen import cli, plots
 
     model = cli.generative(name)
-    if "complete" not in model.endpoints():
+    if "complete" not in model.capabilities:
         raise ValueError(
             f"{name!r} is a {type(model).__name__}, which cannot complete images. Use a PixelCNN "
             "or a PixelRNN."
         )
     images, labels = cli.images_for(model, name, files, data_name, num, labels, invert, binarize)
     kept = cli.read_mask(model, mask) if mask else cli.kept_half(model, keep or "upper")
-    shown = cli.completions(model, images, labels, kept, ways, seed)
+    shown = plots.completed(model, images, kept, ways, labels, seed)
     captions = ["kept", *(str(way + 1) for way in range(ways)), "original"]
     say(cli.save_rows(shown, out, scale, columns=captions))
 

@@ -47,7 +47,7 @@ def score(
     from tfgen import cli
 
     model = cli.generative(name)
-    if model.likelihood == "none" and "score" not in model.endpoints():
+    if model.likelihood == "none" and "score" not in model.capabilities:
         raise ValueError(f"{name!r} cannot score images: {model.why_not('log_likelihood')}")
     images, labels = cli.images_for(model, name, files, data_name, num, labels, invert, binarize)
     if model.likelihood != "none":

@@ -27,7 +27,7 @@ METRICS = {
 }
 # Those that draw samples, whose number `evaluate` can lower for a quick look.
 SAMPLING = ("conditional_accuracy", "label_agreement", "sample_quality")
-COMPLETED = 8  # images of completions.png
+COMPLETED, WAYS = 8, 6  # images of completions.png, and completions of each
 
 
 def evaluate(
@@ -100,7 +100,7 @@ def _wanted(
         named = [wanted["metric"] for wanted in listed]
         return listed + [{"metric": metric} for metric in metrics if metric not in named]
     listed = {wanted["metric"] for wanted in recipe.results}
-    draws = isinstance(model, GenerativeModel) and "sample" in model.endpoints()
+    draws = isinstance(model, GenerativeModel) and "sample" in model.capabilities
     if draws and "sample_quality" not in listed:
         return [*recipe.results, {"metric": "sample_quality"}]
     return recipe.results
@@ -128,13 +128,13 @@ def _draw(model: GenerativeModel, recipe: Recipe, path: Path) -> None:
     """Writes the pictures of a card."""
     images, labels = data.arrays(data.of_recipe(recipe), "validation")
     plots.save(pictures.fixed_picture(model, images), path / "samples.png", scale=2)
-    endpoints = model.endpoints()
-    if "decode" in endpoints and "encode" not in endpoints:
-        plots.save(pictures.latent_walks(model), path / "interpolation.png", scale=2)
-    if "complete" in endpoints:
+    if "decode" in model.capabilities and "encode" not in model.capabilities:
+        walks = plots.rows(*pictures.latent_walks(model))
+        plots.save(walks, path / "interpolation.png", scale=2)
+    if "complete" in model.capabilities:
         labels = labels[:COMPLETED] if model.num_classes is not None else None
-        picture = pictures.completions(model, images[:COMPLETED], labels)
-        plots.save(picture, path / "completions.png", scale=2)
+        completed = plots.completed(model, images[:COMPLETED], ways=WAYS, labels=labels)
+        plots.save(plots.rows(*completed), path / "completions.png", scale=2)
 
 
 def _check_digest(recorded: dict[str, str] | None, source: data.Data) -> None:

@@ -6,6 +6,7 @@ figures    figures of a model, for notebooks and as callbacks of a training
 
 from tfgen.plots.figures import (
     Draw,
+    completed,
     completions,
     curves,
     history,
@@ -23,6 +24,7 @@ from tfgen.plots.raster import captioned, grid, progress, rows, save, save_figur
 __all__ = [
     "Draw",
     "captioned",
+    "completed",
     "completions",
     "curves",
     "grid",

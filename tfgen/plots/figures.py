@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Draw",
+    "completed",
     "completions",
     "curves",
     "history",
@@ -41,6 +42,7 @@ __all__ = [
 ]
 
 INCHES = 0.8  # of an image
+HIDDEN_GREY = 96  # what stands in for pixels that are not kept
 
 
 class NotebookFigure(Figure):
@@ -197,6 +199,41 @@ def prior_plane(side: int) -> np.ndarray:
     return np.stack([right, up], -1).reshape(-1, 2).astype(np.float32)
 
 
+def completed(
+    model: "GenerativeModel",
+    images: np.ndarray,
+    mask: np.ndarray | None = None,
+    ways: int = 4,
+    labels: Sequence[int] | np.ndarray | None = None,
+    seed: int = 0,
+) -> np.ndarray:
+    """Returns a row for each image: what is kept of it, completions of that, and the image.
+
+    Args:
+        model: A model that can complete images.
+        images: uint8 (batch, height, width, channels).
+        mask: bool (height, width, 1), True where a pixel is kept. None: the upper half.
+        ways: Completions of each image.
+        labels: Classes, for a conditional model.
+        seed: Completion j of image i is drawn from seed + i ways + j.
+
+    Returns:
+        uint8 (batch, ways + 2, height, width, channels).
+    """
+    height, width, _ = model.image_shape
+    if mask is None:
+        mask = np.broadcast_to(np.arange(height)[:, None, None] < height // 2, (height, width, 1))
+    masks = np.broadcast_to(mask, (len(images), height, width, 1))
+    drawn = model.complete(
+        np.repeat(images, ways, 0),
+        np.repeat(masks, ways, 0),
+        labels=None if labels is None else np.repeat(labels, ways),
+        seed=seed,
+    ).reshape(len(images), ways, *model.image_shape)
+    kept = np.where(masks, images, np.uint8(HIDDEN_GREY))
+    return np.concatenate([kept[:, None], drawn, images[:, None]], 1)
+
+
 def completions(
     model: "GenerativeModel",
     images: np.ndarray,
@@ -209,24 +246,13 @@ def completions(
 
     Args:
         model: A model that can complete images.
-        images: uint8 (batch, height, width, channels).
-        mask: bool (height, width, 1), True where a pixel is kept. None: the upper half.
-        ways: Completions of each image.
-        labels: Classes, for a conditional model.
-        seed: Completion j of image i is drawn from seed + i ways + j.
+        images: As for `completed`.
+        mask: As for `completed`.
+        ways: As for `completed`.
+        labels: As for `completed`.
+        seed: As for `completed`.
     """
-    height, width, _ = model.image_shape
-    if mask is None:
-        mask = np.broadcast_to(np.arange(height)[:, None, None] < height // 2, (height, width, 1))
-    masks = np.broadcast_to(mask, (len(images), height, width, 1))
-    drawn = model.complete(
-        np.repeat(images, ways, 0),
-        np.repeat(masks, ways, 0),
-        labels=None if labels is None else np.repeat(labels, ways),
-        seed=seed,
-    ).reshape(len(images), ways, *model.image_shape)
-    kept = np.where(masks, images, np.uint8(96))[:, None]
-    shown = np.concatenate([kept, drawn, images[:, None]], 1)
+    shown = completed(model, images, mask, ways, labels, seed)
     captions = ["kept", *[""] * ways, "original"] * len(images)
     return show(shown.reshape(-1, *model.image_shape), ways + 2, captions)
 
