@@ -287,6 +287,13 @@ MUTANTS: dict[tuple[str, str], list[tuple[str, str]]] = {
         ("if training and self.cutout", "if self.cutout"),
         ("* length) - side // 2", "* length)"),
     ],
+    ("training/batches.py", "test_training.py -k 'order or mirror or shift'"): [
+        ("MIRROR_FOLD), step * size + local)", "MIRROR_FOLD), local)"),
+        ("images[:, :, ::-1], images)", "images[:, ::-1], images)"),
+        ("(seeds, (1, 1, 1)) < 0.5", "(seeds, (1, 1, 1)) < 0.9"),
+        ("(seeds, (1, 1, 1)) < 0.5", "(seeds[:1], (1, 1, 1)) < 0.5"),
+        ("if recipe.mirror:", "if True:"),
+    ],
     ("evaluation/latents.py", "test_evaluation.py -k order_of_a_split"): [
         ("np.arange(count) * len(values) // count", "np.arange(count)"),
     ],

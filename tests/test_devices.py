@@ -138,6 +138,7 @@ def recipe_for(family: str, name: str, data: Path) -> Recipe:
         clip_norm=0.5,  # far below the gradients' norm, so that it always acts
         ema_momentum=0.9,
         max_shift=1,
+        mirror=True,
         jit_compile=False,
         seed=3,
     )

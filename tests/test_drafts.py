@@ -9,6 +9,7 @@ from PIL import Image
 
 import tfgen_command
 from tfgen import data, drafts, training
+from tfgen.data.named import named_file
 from tfgen.recipe import Recipe
 
 
@@ -107,6 +108,86 @@ def test_a_conditional_model_of_one_class(tmp_path, fast):
         ValueError, match=r"conditional must be False for .* fewer than two classes"
     ):
         drafts.draft(tmp_path, conditional=True)
+
+
+# Mirroring
+
+
+def photographs(rng: np.random.Generator, count: int) -> np.ndarray:
+    """Colour images without a side: a coarse field of random colours, enlarged, with some noise."""
+    fields = rng.uniform(0, 255, (count, 3, 3, 3)).repeat(5, 1).repeat(5, 2)
+    return np.clip(fields + rng.normal(0, 8, fields.shape), 0, 255).astype(np.uint8)
+
+
+def coloured_digits(rng: np.random.Generator, count: int) -> np.ndarray:
+    """Digits of any colour on any other, dark on light or light on dark, with some noise."""
+    digits = data.arrays("digits", "train")[0][:count] / 255.0
+    ink, paper = rng.uniform(0, 255, (2, len(digits), 1, 1, 3))
+    colours = digits * ink + (1.0 - digits) * paper
+    return np.clip(colours + rng.normal(0, 8, colours.shape), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("kind", "proposed"),
+    [
+        ("photographs", True),
+        ("digits", False),
+        ("grey", False),
+        ("drawings", False),
+        ("few", False),
+    ],
+)
+def test_mirroring_is_proposed_for_colour_photographs_alone(tmp_path, fast, kind, proposed):
+    rng = np.random.default_rng(0)
+    images = (coloured_digits if kind == "digits" else photographs)(rng, 900)
+    if kind == "grey":
+        images = images[..., :1]
+    elif kind == "drawings":
+        images = images // 128 * 255  # flat colours
+    elif kind == "few":
+        images = images[:150]
+    np.savez(tmp_path / "images.npz", images=images)
+    drafted = drafts.draft(tmp_path / "images.npz")
+    assert drafted.mirror is proposed
+    assert not drafted.recipe.mirror, "only the user knows what is in the images"
+
+
+@pytest.mark.parametrize(
+    ("name", "proposed"), [("clothing64", True), ("noto_emoji64", False), ("mnist", False)]
+)
+def test_mirroring_of_real_sets(fast, name, proposed):
+    path = named_file(name)
+    if path is None or not path.is_file():
+        pytest.skip(f"needs TFGEN_DATA_DIR with {name}.npz")
+    assert drafts.draft(name).mirror is proposed
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_accuracy_is_that_of_chance_where_there_is_no_side(seed):
+    images = photographs(np.random.default_rng(seed), 1000)
+    assert abs(drafts.mirror_accuracy(images) - 0.5) < 0.08
+    sided = images.copy()
+    sided[:, :, 8:] = sided[:, :, 8:].mean((1, 2), keepdims=True)  # the right half is flat
+    assert drafts.mirror_accuracy(sided) > 0.95
+    assert drafts.mirror_accuracy(sided[:, :, ::-1]) == drafts.mirror_accuracy(sided)
+    assert drafts.mirror_accuracy(np.zeros_like(images)) == 0.5
+
+
+def test_the_command_names_mirroring_where_it_is_proposed(tmp_path, fast, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for name, images in (("photos", photographs(rng, 500)), ("noted", coloured_digits(rng, 500))):
+        np.savez(f"{name}.npz", images=images)
+        arguments = ["recipe", "new", "--data", f"{name}.npz", "--out", f"{name}.json"]
+        monkeypatch.setattr("sys.argv", ["tfgen", *arguments])
+        with pytest.raises(SystemExit):
+            tfgen_command.main()
+        said = capsys.readouterr().out
+        assert ('"mirror": true in photos.json' in said) == (name == "photos")
+        assert "mirror" not in json.loads(Path(f"{name}.json").read_text())
+
+
+# The commands
 
 
 def test_the_commands(photos, tmp_path, fast, monkeypatch, capsys):

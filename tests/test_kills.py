@@ -175,6 +175,7 @@ def recipe_for(family: str, name: str, data: Path) -> Recipe:
         clip_norm=50.0,
         ema_momentum=0.9,
         max_shift=1,
+        mirror=True,
         patience=patience,
         jit_compile=False,
         seed=3,

@@ -22,7 +22,7 @@ STAGED = Recipe(
     freeze=("decoder",),
     learning_rate_scales={"encoder": 0.5},
     jit_compile=False,
-    stages=[{"trainable": ["decoder"], "epochs": 2, "batch_size": 256, "max_shift": 1}],
+    stages=[{"trainable": ["decoder"], "epochs": 2, "batch_size": 256, "mirror": True}],
 )
 
 

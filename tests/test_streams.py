@@ -21,6 +21,7 @@ RECIPE = Recipe(
     batch_size=10,
     epochs=3,
     max_shift=1,
+    mirror=True,
     jit_compile=False,
     seed=3,
 )

@@ -1,4 +1,4 @@
-"""Training: exact resume, the data's order, averaged weights, shifts, early stopping."""
+"""Training: exact resume, the data's order, averaged weights, shifts, mirroring, stopping."""
 
 import dataclasses
 import json
@@ -29,7 +29,7 @@ from tfgen import (
 from tfgen.recipe import Recipe
 from tfgen.training import announce
 
-# Everything random is on: noise, shifts, the data's order; and everything with a state.
+# Everything random is on: noise, shifts, mirroring, the data's order; and everything with a state.
 RECIPE = Recipe(
     family="VAE",
     model={
@@ -49,6 +49,7 @@ RECIPE = Recipe(
     clip_norm=50.0,
     ema_momentum=0.9,
     max_shift=1,
+    mirror=True,
     jit_compile=False,
     seed=3,
 )
@@ -379,7 +380,7 @@ def test_folder_that_cannot_be_made(tmp_path):
 # The order of the data
 
 NUMBERED = np.arange(50, dtype=np.uint8).reshape(50, 1, 1, 1)
-ORDERED = dataclasses.replace(RECIPE, batch_size=7, epochs=3, max_shift=0)  # 7 steps an epoch
+ORDERED = dataclasses.replace(RECIPE, batch_size=7, epochs=3, max_shift=0, mirror=False)
 
 
 def batches_of(recipe: Recipe, images, labels, first_step: int = 0) -> tf.data.Dataset:
@@ -427,7 +428,8 @@ def test_labels_and_shifts_go_with_their_images():
         [batch.numpy() for batch in batches_of(recipe, images, None, first)] for first in (0, 5)
     )
     np.testing.assert_array_equal(whole[5:], rest)
-    plain = [b.numpy() for b in batches_of(dataclasses.replace(recipe, max_shift=0), images, None)]
+    still = dataclasses.replace(recipe, max_shift=0)
+    plain = [batch.numpy() for batch in batches_of(still, images, None)]
     moved = [(a != b).any((1, 2, 3)).mean() for a, b in zip(whole, plain, strict=True)]
     assert 0.7 < np.mean(moved) < 0.98  # one of nine shifts is none
 
@@ -458,6 +460,73 @@ def test_random_shift_depends_on_each_images_own_seed():
     for i in range(6):
         alone = training.random_shift(images[i : i + 1], seeds[i : i + 1], 2)
         np.testing.assert_array_equal(alone[0], together[i])
+
+
+# Mirroring
+
+# Image i holds the grey i on its left and 200 on its right.
+SIDED = np.stack([np.arange(50), np.full(50, 200)], 1).astype(np.uint8).reshape(50, 1, 2, 1)
+MIRRORED = dataclasses.replace(ORDERED, mirror=True, epochs=40)
+
+
+def sides(recipe: Recipe, first_step: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Which images a run sees, and whether mirrored, (epochs, images) each or flat."""
+    batches = batches_of(recipe, SIDED, None, first_step)
+    left, right = np.moveaxis(
+        np.concatenate([batch.numpy()[:, 0, :, 0] for batch in batches]), 1, 0
+    )
+    assert ((left == 200) ^ (right == 200)).all()
+    return np.minimum(left, right), left == 200
+
+
+def test_half_of_the_images_are_mirrored_and_others_each_epoch():
+    numbers, mirrored = (found.reshape(40, 49) for found in sides(MIRRORED))
+    plain, never = sides(dataclasses.replace(MIRRORED, mirror=False))
+    np.testing.assert_array_equal(numbers.ravel(), plain)  # the order stays
+    assert not never.any()
+    # 1960 draws, 49 an epoch: within four standard deviations of one half.
+    assert abs(mirrored.mean() - 0.5) < 4 * 0.5 / np.sqrt(mirrored.size)
+    assert (abs(mirrored.mean(1) - 0.5) < 4 * 0.5 / np.sqrt(49)).all()
+    shares = [mirrored[numbers == number].mean() for number in range(50)]
+    assert min(shares) > 0.1, "an image is hardly ever mirrored"
+    assert max(shares) < 0.9, "an image is nearly always mirrored"
+
+
+def test_mirroring_is_a_function_of_seed_step_and_place():
+    mirrored = sides(MIRRORED)[1]
+    for first_step in (3, 7, 16):
+        np.testing.assert_array_equal(sides(MIRRORED, first_step)[1], mirrored[7 * first_step :])
+    other = sides(dataclasses.replace(MIRRORED, seed=4))[1]
+    assert 0.4 < (other != mirrored).mean() < 0.6
+
+
+def test_random_mirror_swaps_left_and_right_by_each_images_own_seed():
+    images = np.random.default_rng(0).integers(0, 256, (64, 5, 7, 3), np.uint8)
+    seeds = noise.fold(5, tf.range(64, dtype=tf.int64))
+    together = training.random_mirror(tf.constant(images), seeds).numpy()
+    assert together.dtype == np.uint8
+    swapped = (together != images).any((1, 2, 3))
+    np.testing.assert_array_equal(together[swapped], images[swapped][:, :, ::-1])
+    assert 0.3 < swapped.mean() < 0.7
+    for i in range(8):
+        alone = training.random_mirror(tf.constant(images[i : i + 1]), seeds[i : i + 1])
+        np.testing.assert_array_equal(alone[0], together[i])
+
+
+@pytest.mark.slow
+def test_only_training_images_are_mirrored(tmp_path):
+    """Without learning, mirroring moves the training's loss and no other."""
+    still = dataclasses.replace(SIMPLE, learning_rate=1e-30, ema_momentum=0.0, epochs=1)
+    rows = []
+    for mirror in (False, True):
+        recipe = dataclasses.replace(still, mirror=mirror)
+        training.train(recipe, tmp_path / str(mirror), verbose=0)
+        rows += runs.log_of(tmp_path / str(mirror))
+    plain, mirrored = rows
+    assert plain["val_loss"] == mirrored["val_loss"]
+    assert plain["loss"] != mirrored["loss"]
+    pictures = [tmp_path / str(mirror) / "samples" / "epoch_0001.png" for mirror in (False, True)]
+    assert pictures[0].read_bytes() == pictures[1].read_bytes()
 
 
 # Averaged weights

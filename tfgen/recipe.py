@@ -24,7 +24,7 @@ PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 STAGE_KEYS = (
     *("trainable", "batch_size", "epochs", "learning_rate", "learning_rates", "betas"),
     *("warmup_steps", "final_fraction", "restart_epochs", "clip_norm", "ema_momentum"),
-    *("max_shift", "patience", "jit_compile"),
+    *("max_shift", "mirror", "patience", "jit_compile"),
 )
 
 
@@ -138,6 +138,8 @@ class Recipe:
         clip_norm: Bound on the global norm of the gradient; None leaves it.
         ema_momentum: Momentum of the averaged weights, warmed up; 0 turns averaging off.
         max_shift: Largest random shift of a training image, in pixels.
+        mirror: Swap left and right in each training image with probability one half, drawn again
+            every epoch. Validation, test and results see the images as they are.
         patience: Epochs without a better validation loss before stopping; None never stops early.
             The weights of the best epoch are kept either way.
         jit_compile: Whether XLA compiles the step; faster for some networks, slower for others.
@@ -177,6 +179,7 @@ class Recipe:
     clip_norm: Annotated[float | None, POSITIVE.or_null()] = None
     ema_momentum: Annotated[float, MOMENTUM] = 0.999
     max_shift: Annotated[int, _integer(0)] = 0
+    mirror: Annotated[bool, BOOLEAN] = False
     patience: Annotated[int | None, _integer(1).or_null()] = None
     jit_compile: Annotated[bool, BOOLEAN] = True
     precision: Annotated[str, PRECISION] = "float32"

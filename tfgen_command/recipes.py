@@ -53,6 +53,12 @@ def new(
         f"{drafted.num_images:,} images at {drafted.images_per_second:,.0f} images per second "
         f"(measured here), about {drafted.minutes:.2g} min."
     )
+    if drafted.mirror:
+        say(
+            f'These look like photographs whose left and right are alike: "mirror": true in {out} '
+            "also shows each of them mirrored, unless something is written in them or a class "
+            "means a side."
+        )
     run = out.with_suffix("")
     say(f"Train it: tfgen train {shlex.quote(str(out))} --out {shlex.quote(str(run))}")
 

@@ -1,8 +1,8 @@
 """From a recipe to a fitted model: data order, schedule, averaged weights, exact resume.
 
 Everything random is a pure function of numbers that a checkpoint holds: the order of the data of
-(seed, epoch), noise and shifts of (seed, step, index in the global batch). A run that was killed
-goes on from its newest checkpoint and ends with the weights of a run that was not.
+(seed, epoch); noise, shifts and mirroring of (seed, step, index in the global batch). A run that
+was killed goes on from its newest checkpoint and ends with the weights of a run that was not.
 
     run         a recipe's training from start to end
     build       the model and its optimizers
@@ -16,7 +16,7 @@ goes on from its newest checkpoint and ends with the weights of a run that was n
 
 from tfgen.allocator import tune_allocator
 from tfgen.arrays import load_weights, read_arrays
-from tfgen.training.batches import random_shift, train_batches, validation_batches
+from tfgen.training.batches import random_mirror, random_shift, train_batches, validation_batches
 from tfgen.training.build import build
 from tfgen.training.callbacks import AveragedWeights, CSVLog, DrawSamples, KeepWeights
 from tfgen.training.checkpoint import Checkpoint, CheckpointFiles, RunState
@@ -34,6 +34,7 @@ __all__ = [
     "build",
     "load_weights",
     "provenance",
+    "random_mirror",
     "random_shift",
     "read_arrays",
     "train",

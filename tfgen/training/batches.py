@@ -1,4 +1,4 @@
-"""The batches of a run: which images, in which order, moved by how much.
+"""The batches of a run: which images, in which order, moved by how much, mirrored or not.
 
 All of it is a function of (seed, epoch) or (seed, step, index in the global batch), so a run can
 begin at any step and see what it would have seen.
@@ -14,10 +14,11 @@ from tfgen.data import Split
 from tfgen.devices import num_replicas
 from tfgen.recipe import Recipe
 
-__all__ = ["random_shift", "train_batches", "validation_batches"]
+__all__ = ["random_mirror", "random_shift", "train_batches", "validation_batches"]
 
 ORDER_FOLD = 1  # seed -> the data's order
 SHIFT_FOLD = 2  # seed -> the shifts of training images
+MIRROR_FOLD = 9  # seed -> which training images are mirrored
 
 
 def train_batches(
@@ -29,7 +30,7 @@ def train_batches(
     dropped. With several processes, each reads only the images of its own devices.
 
     Args:
-        recipe: Decides batch size, epochs, order and shifts.
+        recipe: Decides batch size, epochs, order, shifts and mirroring.
         split: The images.
         labelled: Whether to yield (images, labels).
         first_step: Where to begin; the steps before are skipped unread.
@@ -47,6 +48,9 @@ def train_batches(
         if recipe.max_shift:
             seeds = noise.fold(noise.fold(recipe.seed, SHIFT_FOLD), step * size + local)
             images = random_shift(images, seeds, recipe.max_shift)
+        if recipe.mirror:
+            seeds = noise.fold(noise.fold(recipe.seed, MIRROR_FOLD), step * size + local)
+            images = random_mirror(images, seeds)
         return (whole(images), whole(labels)) if labelled else whole(images)
 
     first_epoch = first_step // per_epoch
@@ -122,3 +126,13 @@ def random_shift(images: tf.Tensor, seeds: tf.Tensor, max_shift: int) -> tf.Tens
     padded = tf.pad(images, [[0, 0], around, around, [0, 0]])
     padded = tf.gather(padded, offset[:, :1] + tf.range(height), axis=1, batch_dims=1)
     return tf.gather(padded, offset[:, 1:] + tf.range(width), axis=2, batch_dims=1)
+
+
+def random_mirror(images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
+    """Swaps left and right in about half of the images.
+
+    Args:
+        images: uint8 (batch, height, width, channels).
+        seeds: int64 (batch,); whether an image is mirrored is a function of its seed.
+    """
+    return tf.where(noise.uniform(seeds, (1, 1, 1)) < 0.5, images[:, :, ::-1], images)
