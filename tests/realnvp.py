@@ -8,7 +8,7 @@ import math
 import keras
 import tensorflow as tf
 
-from tfgen import checks, noise, pixels
+from tfgen import checks, layers, noise, pixels
 from tfgen.models import priors
 from tfgen.models.generative import GenerativeModel
 
@@ -47,8 +47,7 @@ class RealNVP(GenerativeModel):
         super().__init__(image_shape, num_levels, None, seed, **kwargs)
         self.keep(locals())
         checks.at_least(1, couplings=couplings, units=units)
-        if len(self.image_shape) != 3 or self.image_shape[2] not in (1, 3):
-            raise ValueError(f"image_shape must have 1 or 3 channels; received {image_shape}.")
+        layers.check_image_shape(self.image_shape)
         self.dimensions = math.prod(self.image_shape)
         with self.own_dtype_policy():
             self.networks = priors.couplings(couplings, self.dimensions, units)

@@ -210,7 +210,7 @@ def test_save_that_is_cut_off_is_not_believed(root, monkeypatch):
     def fail(path, values):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(presets, "_write_json", fail)
+    monkeypatch.setattr(presets, "write_json", fail)
     with pytest.raises(OSError, match="no space"):
         zoo.save(VAE(**SMALL), root / "vae_tiny")
     with pytest.raises(ValueError, match="is damaged or was changed"):

@@ -14,6 +14,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfgen import checks
+
 __all__ = [
     "STRATEGIES",
     "any_process",
@@ -45,8 +47,7 @@ def make_strategy(name: str) -> tf.distribute.Strategy:
     Raises:
         ValueError: An unknown name, or "multi-worker" without a TF_CONFIG that fits.
     """
-    if name not in STRATEGIES:
-        raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}; received {name!r}.")
+    checks.one_of("strategy", name, STRATEGIES)
     if name == "mirrored":
         kinds = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
         return tf.distribute.MirroredStrategy([device.name for device in kinds])

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfgen import data, training
+from tfgen import checks, data, training
 from tfgen.recipe import Recipe
 
 __all__ = ["FAMILIES", "Draft", "draft", "mirror_accuracy"]
@@ -78,8 +78,7 @@ def draft(
             data without two classes.
         DataNotFoundError: As for `data.arrays`.
     """
-    if family not in FAMILIES:
-        raise ValueError(f"family must be one of {', '.join(FAMILIES)}; received {family!r}.")
+    checks.one_of("family", family, FAMILIES)
     if not 0 < minutes < float("inf"):
         raise ValueError(f"minutes must be positive; received {minutes!r}.")
     source = source if isinstance(source, data.Source) else data.Source(source)

@@ -14,7 +14,6 @@ Python op and names no device.
 A model repository is a folder of such `<name>/`, with a models.config that lists them.
 """
 
-import json
 import os
 import re
 from importlib.metadata import version as version_of
@@ -24,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import tensorflow as tf
 
 from tfgen import checks, formats, presets
-from tfgen.files import scratch
+from tfgen.files import scratch, write_json
 from tfgen.model_repository import (
     LAST_VERSION,
     METADATA,
@@ -95,8 +94,7 @@ def save(
     with scratch(folder) as temporary:
         built = temporary / "version"
         tf.saved_model.save(module, str(built), signatures=concrete)
-        (built / METADATA).parent.mkdir()
-        (built / METADATA).write_text(json.dumps(details, indent=2) + "\n")
+        write_json(built / METADATA, details)
         _write_warmup(built / WARMUP, details["signatures"], jit_compile)
         return _publish(built, folder, version)
 

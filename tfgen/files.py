@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-__all__ = ["NOT_JSON", "json_text", "only_writer", "replacing", "scratch"]
+__all__ = ["NOT_JSON", "json_text", "only_writer", "replacing", "scratch", "write_json"]
 
 LOCK = "writer.lock"
 NOT_JSON = (ValueError, RecursionError)  # what reading a damaged JSON file can raise
@@ -65,6 +65,12 @@ def replacing(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, values: dict[str, Any]) -> None:
+    """Writes a JSON file whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(values, indent=2) + "\n")
 
 
 @contextlib.contextmanager

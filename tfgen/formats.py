@@ -23,7 +23,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfgen import checks, portable, presets
-from tfgen.files import scratch
+from tfgen.files import scratch, write_json
 
 if TYPE_CHECKING:
     from tfgen.models.generative import GenerativeModel
@@ -98,7 +98,7 @@ def save(
         (built := temporary / "export").mkdir()
         writer = _WRITERS[format](model, built, batch, opset)
         details |= _written(writer, held, endpoints, format)
-        (built / SIGNATURES).write_text(json.dumps(details, indent=2) + "\n")
+        write_json(built / SIGNATURES, details)
         built.rename(folder)
     return folder
 

@@ -27,7 +27,7 @@ from keras.src.saving import saving_lib
 
 from tfgen import checks, families, starting, tuning
 from tfgen.downloads import fetch, sha256
-from tfgen.files import NOT_JSON, replacing
+from tfgen.files import NOT_JSON, replacing, write_json
 from tfgen.recipe import Recipe
 
 __all__ = [
@@ -262,7 +262,7 @@ def save(
     content = serialized_weights(twin, half)
     with replacing(path / WEIGHTS) as temporary:
         temporary.write_bytes(content)
-    _write_json(path / "config.json", {"family": families.name_of(type(model)), "config": config})
+    write_json(path / "config.json", {"family": families.name_of(type(model)), "config": config})
     if recipe is not None:
         with replacing(path / "recipe.json") as temporary:
             temporary.write_text(recipe.to_json())
@@ -282,7 +282,7 @@ def save(
         "results": {},
         **(metadata or {}),
     }
-    _write_json(path / "metadata.json", details)
+    write_json(path / "metadata.json", details)
     return path
 
 
@@ -346,7 +346,7 @@ def _halved(content: io.BytesIO) -> bytes:
 
 def update_metadata(path: Path, **changes: Any) -> None:
     """Replaces keys of an entry's metadata.json."""
-    _write_json(path / "metadata.json", read_json(path / "metadata.json") | changes)
+    write_json(path / "metadata.json", read_json(path / "metadata.json") | changes)
 
 
 def _commit() -> str | None:
@@ -373,8 +373,3 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(stored, dict):
         raise ValueError(f"{path} must hold a JSON object. Restore the file.")
     return stored
-
-
-def _write_json(path: Path, values: dict[str, Any]) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(values, indent=2) + "\n")

@@ -5,7 +5,6 @@ branches on a recipe's name.
 """
 
 import dataclasses
-import difflib
 import functools
 import itertools
 import json
@@ -15,6 +14,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
+from tfgen import checks
 from tfgen.files import NOT_JSON, json_text
 
 __all__ = ["Recipe", "Stage"]
@@ -303,6 +303,7 @@ def _check_keys(where: str, values: dict[str, Any], known: Iterable[str]) -> Non
     """Raises ValueError for an unknown key, with the nearest known one."""
     for key in values:
         if key not in known:
-            near = difflib.get_close_matches(key, known, 1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"{where}: unknown key {key!r}.{hint} Known keys: {', '.join(known)}.")
+            raise ValueError(
+                f"{where}: unknown key {key!r}.{checks.nearest(key, known)} Known keys: "
+                f"{', '.join(known)}."
+            )

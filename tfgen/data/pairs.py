@@ -9,6 +9,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from tfgen import checks
+
 __all__ = [
     "SPLITS",
     "DataNotFoundError",
@@ -33,8 +35,7 @@ class DataNotFoundError(FileNotFoundError):
 
 def check_split(split: str) -> None:
     """Raises ValueError unless `split` is "train", "validation" or "test"."""
-    if split not in SPLITS:
-        raise ValueError(f"split must be one of {', '.join(SPLITS)}; received {split!r}.")
+    checks.one_of("split", split, SPLITS)
 
 
 def validated(

@@ -1,10 +1,8 @@
 """Writing a data set as shards, which `tfgen.data.shards` reads."""
 
 import hashlib
-import json
 import math
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ from tfgen.data.pairs import SPLITS
 from tfgen.data.shards import FORMAT, INDEX
 from tfgen.data.sources import Data, open_split
 from tfgen.data.splits import Split
-from tfgen.files import only_writer, replacing
+from tfgen.files import only_writer, replacing, write_json
 
 __all__ = ["prepare"]
 
@@ -74,8 +72,7 @@ def prepare(
                     _write_shard(path, split, keys, bar)
             digest = _digest_of_files([folder / path for path in paths])
             index["splits"][part] = {"count": split.count, "shards": paths, "digest": digest}
-        with replacing(folder / INDEX) as path:
-            path.write_text(json.dumps(index, indent=2) + "\n")
+        write_json(folder / INDEX, index)
     return folder
 
 
@@ -96,12 +93,6 @@ def _write_shard(path: Path, split: Split, keys: np.ndarray, bar: keras.utils.Pr
 def _digest_of_files(paths: list[Path]) -> str:
     sha = hashlib.sha256()
     for path in paths:
-        for chunk in _chunks(path):
-            sha.update(chunk)
+        with path.open("rb") as file:
+            hashlib.file_digest(file, lambda: sha)  # one digest over all of them
     return sha.hexdigest()
-
-
-def _chunks(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while chunk := file.read(2**20):
-            yield chunk

@@ -10,6 +10,7 @@ from tfgen.layers.basic import (
 )
 from tfgen.layers.masked import MASKS, MaskedConv2D, MaskedDense
 from tfgen.layers.networks import (
+    check_image_shape,
     check_strides,
     decoder_network,
     encoder_network,
@@ -24,6 +25,7 @@ __all__ = [
     "MaskedDense",
     "SpectralNormalization",
     "SubPixel",
+    "check_image_shape",
     "check_strides",
     "decoder_network",
     "encoder_network",

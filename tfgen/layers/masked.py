@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfgen import checks
 from tfgen.layers.basic import matmul
 
 __all__ = ["MASKS", "MaskedConv2D", "MaskedDense"]
@@ -57,8 +58,7 @@ class MaskedConv2D(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if mask not in MASKS:
-            raise ValueError(f"mask must be one of {', '.join(MASKS)}; received {mask!r}.")
+        checks.one_of("mask", mask, MASKS)
         rows, columns = kernel_size
         horizontal = mask.startswith("horizontal")
         if rows < 1 or columns < 1 or (rows != 1 if horizontal else columns % 2 == 0):
@@ -194,8 +194,7 @@ class MaskedDense(keras.layers.Layer):
 
     def __init__(self, units: int, groups: int, mask: str, use_bias: bool = True, **kwargs):
         super().__init__(**kwargs)
-        if mask not in ("A", "B"):
-            raise ValueError(f"mask must be 'A' or 'B'; received {mask!r}.")
+        checks.one_of("mask", mask, ("A", "B"))
         self.units, self.groups, self.mask, self.use_bias = units, groups, mask, use_bias
 
     def build(self, input_shape):

@@ -7,6 +7,7 @@ import keras
 from tfgen.layers.basic import GreyToPixels, SubPixel
 
 __all__ = [
+    "check_image_shape",
     "check_strides",
     "decoder_network",
     "encoder_network",
@@ -39,13 +40,18 @@ def residual_block(
     return keras.layers.Add(name=f"{name}_add")([x, y])
 
 
-def check_strides(image_shape: tuple[int, int, int], filters: tuple[int, ...]) -> None:
-    """Raises ValueError unless every stage of stride 2 divides height and width."""
+def check_image_shape(image_shape: tuple[int, int, int]) -> None:
+    """Raises ValueError unless it is (height, width, channels) with 1 or 3 channels."""
     if len(image_shape) != 3 or image_shape[2] not in (1, 3):
         raise ValueError(
             "image_shape must be (height, width, channels) with 1 or 3 channels; "
             f"received {tuple(image_shape)}."
         )
+
+
+def check_strides(image_shape: tuple[int, int, int], filters: tuple[int, ...]) -> None:
+    """Raises ValueError unless every stage of stride 2 divides height and width."""
+    check_image_shape(image_shape)
     if not filters or any(int(f) < 1 for f in filters):
         raise ValueError(f"filters must hold one positive width per stage; received {filters!r}.")
     factor = 2 ** len(filters)

@@ -92,11 +92,7 @@ class TokenModel(GenerativeModel):
         )
         checks.at_least(0, num_blocks=self.num_blocks, fourier_features=self.fourier_features)
         checks.fraction(dropout=self.dropout)
-        if len(self.image_shape) != 3 or self.image_shape[2] not in (1, 3):
-            raise ValueError(
-                "image_shape must be (height, width, channels) with 1 or 3 channels; "
-                f"received {self.image_shape}."
-            )
+        layers.check_image_shape(self.image_shape)
 
     # Inputs of the networks ------------------------------------------------------------------
 

@@ -7,6 +7,8 @@ import math
 import numpy as np
 import tensorflow as tf
 
+from tfgen import checks
+
 __all__ = ["ORDERS", "TokenGrid", "pattern_logits", "pattern_one_hot", "pattern_table"]
 
 ORDERS = (1, 2, 4, 8)  # how many orders a network can serve
@@ -63,8 +65,7 @@ class TokenGrid:
                 f"token_shape must divide the image; received {self.token_shape} for images of "
                 f"{height} x {width} pixels. Use (1, 1) or divisors of both sides."
             )
-        if self.orders not in ORDERS:
-            raise ValueError(f"orders must be one of {ORDERS}; received {self.orders!r}.")
+        checks.one_of("orders", self.orders, ORDERS)
         if self.orders > 2 and height != width:
             raise ValueError(
                 f"orders={self.orders} turns images by 90 degrees, so they must be square; "

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from tfgen import checks
 from tfgen.files import replacing
 
 __all__ = ["captioned", "grid", "progress", "read_log", "rows", "save", "save_figure"]
@@ -47,9 +48,11 @@ def grid(
     """
     images = _checked(images, "images", 4)
     count, height, width, channels = images.shape
-    columns = _whole(math.ceil(math.sqrt(count)) if columns is None else columns, "columns", 1)
-    padding = _whole(padding, "padding", 0)
-    background = _whole(background, "background", 0, 255)
+    columns = math.ceil(math.sqrt(count)) if columns is None else columns
+    checks.at_least(1, columns=columns)
+    checks.at_least(0, padding=padding, background=background)
+    if background > 255:
+        raise ValueError(f"background must be an integer from 0 to 255; received {background!r}.")
     num_rows = -(-count // columns)
     tiles = np.full(
         (num_rows * columns, height + padding, width + padding, channels), background, np.uint8
@@ -156,7 +159,7 @@ def save(
 
     shape = np.shape(images)
     picture = _checked(images, "images", 3) if len(shape) == 3 else grid(images, columns)
-    scale = _whole(scale, "scale", 1)
+    checks.at_least(1, scale=scale)
     picture = picture.repeat(scale, axis=0).repeat(scale, axis=1)
     picture = picture[..., 0] if picture.shape[-1] == 1 else picture  # Pillow: grey is (H, W)
     with _written(path) as (path, temporary):
@@ -187,12 +190,13 @@ def progress(
     paths = sorted(Path(folder).glob("epoch_*.png"))
     if not paths:
         raise ValueError(f"folder must hold pictures epoch_0001.png, ...; {folder} holds none.")
-    shown = np.geomspace(1, len(paths), min(_whole(columns, "columns", 1), len(paths)))
+    checks.at_least(1, columns=columns, width=width)
+    shown = np.geomspace(1, len(paths), min(columns, len(paths)))
     strips = []
     indices = sorted({round(number) - 1 for number in shown})
     for index in indices:
         with Image.open(paths[index]) as picture:
-            strips.append(np.asarray(picture)[:, : _whole(width, "width", 1)])
+            strips.append(np.asarray(picture)[:, :width])
     whole = np.concatenate(strips, 1)
     captions = [f"{index + 1}" for index in indices]
     return save(
@@ -271,12 +275,3 @@ def _checked(images: np.ndarray, name: str, rank: int) -> np.ndarray:
             "missing channel axis."
         )
     return images
-
-
-def _whole(value: int, name: str, low: int, high: int | None = None) -> int:
-    """Returns an integer in its range; raises ValueError otherwise."""
-    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if not whole or value < low or (high is not None and value > high):
-        rule = f"of {low} or more" if high is None else f"from {low} to {high}"
-        raise ValueError(f"{name} must be an integer {rule}; received {value!r}.")
-    return int(value)

@@ -16,6 +16,7 @@ from concurrent.futures import Future
 
 import numpy as np
 
+from tfgen import checks
 from tfgen.serving.errors import ServingError
 from tfgen.serving.servable import Signature
 
@@ -57,14 +58,8 @@ class Batcher:
         max_waiting: int = 1000,
         on_batch: Callable[[int, int], None] = lambda *_: None,
     ):
-        for name, value, least in (
-            ("max_rows", max_rows, 1),
-            ("window", window, 0),
-            ("threads", threads, 1),
-            ("max_waiting", max_waiting, 1),
-        ):
-            if not least <= value < float("inf"):
-                raise ValueError(f"{name} must be at least {least}; received {value}.")
+        checks.at_least(1, max_rows=max_rows, threads=threads, max_waiting=max_waiting)
+        checks.finite(0, window=window)
         self.max_rows = max_rows
         self._window = window
         self._max_waiting = max_waiting

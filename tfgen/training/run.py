@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import importlib.util
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import tensorflow as tf
 from tfgen import checks, data, devices, pictures, pixels
 from tfgen.data import Split
 from tfgen.devices import num_replicas
-from tfgen.files import only_writer, replacing
+from tfgen.files import only_writer, write_json
 from tfgen.models.base import ImageModel
 from tfgen.models.generative import GenerativeModel
 from tfgen.recipe import Recipe
@@ -142,8 +141,7 @@ def train(
             with stop.listening(), _explaining_lost_workers():
                 state = _train_stages(run, resume, stop)
             if devices.is_chief():
-                with replacing(folder / "training.json") as path:
-                    path.write_text(json.dumps(dataclasses.asdict(state), indent=2) + "\n")
+                write_json(folder / "training.json", dataclasses.asdict(state))
     return run.model
 
 
