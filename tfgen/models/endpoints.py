@@ -52,18 +52,6 @@ class EndpointModel(ImageModel):
     jit_sampling: bool = False
     num_workers: int = 1
 
-    def __init__(
-        self,
-        image_shape: tuple[int, int, int],
-        num_levels: int,
-        num_classes: int | None = None,
-        seed: int = 0,
-        **kwargs: Any,
-    ):
-        super().__init__(image_shape, num_levels, num_classes, seed, **kwargs)
-        # Keras would wrap a plain attribute in a tracker, and graphs are no part of the state.
-        self.__dict__["_graphs"] = {}
-
     def endpoints(self, temperature: float = 1.0, num_samples: int = 1) -> Endpoints:
         """Returns {name: (function of tensors to a dict of tensors, {argument: spec})}."""
         raise NotImplementedError
@@ -180,10 +168,12 @@ class EndpointModel(ImageModel):
         jit_compile: bool = False,
     ) -> Callable[..., dict[str, tf.Tensor]]:
         """Returns an endpoint as a `tf.function` of its specs, in their order."""
+        # Keras would wrap a plain attribute in a tracker, and graphs are no part of the state.
+        graphs = self.__dict__.setdefault("_graphs", {})
         if self.changed_since("endpoints"):
-            self._graphs.clear()
+            graphs.clear()
         key = (name, temperature, num_samples, jit_compile)
-        if key not in self._graphs:
+        if key not in graphs:
             self._require(name)
             function, specs = self.endpoints(temperature, num_samples)[name]
 
@@ -193,13 +183,13 @@ class EndpointModel(ImageModel):
                     given["labels"] = self.labels_in_range(given["labels"])
                 return function(**given)
 
-            self._graphs[key] = tf.function(
+            graphs[key] = tf.function(
                 by_name,
                 input_signature=list(specs.values()),
                 autograph=False,
                 jit_compile=jit_compile,
             )
-        return self._graphs[key]
+        return graphs[key]
 
     def _run(
         self,

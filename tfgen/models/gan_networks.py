@@ -103,13 +103,8 @@ def dcgan_discriminator(
         for block in range(num_blocks):
             x = layers.residual_block(x, channels, f"stage_{stage}_block_{block}", wrap)
         x = keras.layers.LeakyReLU(SLOPE, name=f"stage_{stage}_activation")(x)
-    x = keras.layers.Flatten(name="flatten")(x)
-    x = wrap(keras.layers.Dense(dense_units, name="dense"))(x)
-    x = keras.layers.LeakyReLU(SLOPE, name="features")(x)
-    logit = wrap(keras.layers.Dense(1, use_bias=biased, dtype="float32", name="logit"))(x)
-    return keras.Model(
-        given, with_projection(logit, x, given, dense_units, num_classes), name="discriminator"
-    )
+    logit = _logit(x, given, dense_units, num_classes, biased, wrap)
+    return keras.Model(given, logit, name="discriminator")
 
 
 def residual_generator(
@@ -179,22 +174,19 @@ def residual_discriminator(
             halve = block == num_blocks - 1
             x = _plain_block(x, channels, halve, f"stage_{stage}_block_{block}", wrap)
     x = keras.layers.LeakyReLU(SLOPE, name="last_activation")(x)
-    x = keras.layers.Flatten(name="flatten")(x)
-    x = wrap(keras.layers.Dense(dense_units, name="dense"))(x)
-    x = keras.layers.LeakyReLU(SLOPE, name="features")(x)
-    logit = wrap(keras.layers.Dense(1, use_bias=biased, dtype="float32", name="logit"))(x)
-    return keras.Model(
-        given, with_projection(logit, x, given, dense_units, num_classes), name="discriminator"
-    )
+    logit = _logit(x, given, dense_units, num_classes, biased, wrap)
+    return keras.Model(given, logit, name="discriminator")
 
 
-def with_projection(
-    logit: Any, features: Any, given: Any, units: int, num_classes: int | None
-) -> Any:
-    """Adds <embedding(class), features> to the logit of a conditional discriminator.
+def _logit(x, given, units: int, num_classes: int | None, biased: bool, wrap):
+    """dense -> logit; a conditional discriminator adds <embedding(class), features>.
 
     Miyato & Koyama, "cGANs with projection discriminator", 2018.
     """
+    x = keras.layers.Flatten(name="flatten")(x)
+    x = wrap(keras.layers.Dense(units, name="dense"))(x)
+    features = keras.layers.LeakyReLU(SLOPE, name="features")(x)
+    logit = wrap(keras.layers.Dense(1, use_bias=biased, dtype="float32", name="logit"))(features)
     if num_classes is None:
         return logit
     rows = layers.one_hot(given[1], num_classes)

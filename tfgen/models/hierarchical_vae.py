@@ -221,16 +221,9 @@ class HierarchicalVAE(PixelDecoder):
         reconstruction = -self._log_levels(levels, walk["parameters"])
         # KL(q(eps_l | eps_<l, x) || p(eps_l)) of each group, (batch, groups)
         kl = tf.stack(walk["kl"], 1)
-        beta = self.beta
-        counted = kl
-        if training:
-            if self.free_bits:
-                counted = tf.maximum(kl, self.free_bits)
-            if self.kl_warmup_steps:
-                step = tf.cast(self.step, tf.float32)
-                beta *= tf.minimum(step / self.kl_warmup_steps, 1.0)
+        counted = tf.maximum(kl, self.free_bits) if training and self.free_bits else kl
         losses = {
-            "loss": reconstruction + beta * tf.reduce_sum(counted, 1),
+            "loss": reconstruction + self._kl_weight(training) * tf.reduce_sum(counted, 1),
             "reconstruction": reconstruction,
             "kl": tf.reduce_sum(kl, 1),
         }

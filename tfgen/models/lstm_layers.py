@@ -26,7 +26,7 @@ class RecurrentLayer(keras.layers.Layer):
         has_context: bool. Whether there is a context: a class, or one of several orders.
     """
 
-    num_recorded = 0  # tensors of a column that the next row needs
+    num_recorded = 2  # tensors of a column that the next row needs
 
     def __init__(self, filters: int, stream: int, dropout: float, has_context: bool, **kwargs):
         super().__init__(**kwargs)
@@ -66,8 +66,6 @@ class RowLSTM(RecurrentLayer):
               . .                                       h h h
               x x                                         o
     """
-
-    num_recorded = 2
 
     def build(self, input_shape, *_):
         self.to_gates = layers.MaskedConv2D(4 * self.filters, (1, 3), "B", name="to_gates")
@@ -137,8 +135,6 @@ class DiagonalBiLSTM(RecurrentLayer):
     themselves, and does: without them, the end of the row above would stay hidden from the start of
     a row.
     """
-
-    num_recorded = 2
 
     def build(self, input_shape, *_):
         self.inputs_left = keras.layers.Dense(4 * self.filters, name="inputs_left")

@@ -12,7 +12,7 @@ __all__ = ["PixelDecoder"]
 
 
 class PixelDecoder(GenerativeModel):
-    """A model with `encoder`, `decoder` and `pixel_distribution`.
+    """A model with `encoder`, `decoder`, `pixel_distribution`, `beta` and `kl_warmup_steps`.
 
     Where the distribution is "gaussian" it also has the weight `log_scale`.
     """
@@ -42,6 +42,13 @@ class PixelDecoder(GenerativeModel):
             self.pixel_distribution, parameters, levels, self.num_levels, self._pixel_log_scale
         )
         return tf.reduce_sum(log_probs, (1, 2, 3))
+
+    def _kl_weight(self, training):
+        """`beta`, which in training grows from 0 over the first `kl_warmup_steps`."""
+        if not (training and self.kl_warmup_steps):
+            return self.beta
+        step = tf.cast(self.step, tf.float32)
+        return self.beta * tf.minimum(step / self.kl_warmup_steps, 1.0)
 
     def mean_image(self, latents, labels):
         """Returns the mean of p(x | latents), float32 grey values in [0, 255]."""

@@ -132,7 +132,7 @@ class RecurrentTrunk(Trunk):
             for index in range(num_blocks)
         ]
         self.rows_above, self.num_left = self.first.rows_above, self.first.num_left
-        self.num_recorded = sum(block.num_recorded for block in self.blocks)
+        self.num_recorded = num_blocks * cell.num_recorded
 
     def call(self, tokens, conditions):
         x = self.position(self.first(tokens), conditions.order)

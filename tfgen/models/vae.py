@@ -256,12 +256,8 @@ class VAE(PixelDecoder):
         else:
             # log q(z_k | x) - log p(z_k), whose mean over z_k is the KL
             kl = _log_normal(posterior, eps) - prior.log_prob(latents)
-        beta = self.beta
-        if training and self.kl_warmup_steps:
-            step = tf.cast(self.step, tf.float32)
-            beta *= tf.minimum(step / self.kl_warmup_steps, 1.0)
         # log w_k = log p(x | z_k) + log p(z_k) - log q(z_k | x);   loss = -log 1/k sum_k w_k
-        log_weights = -reconstruction - beta * kl
+        log_weights = -reconstruction - self._kl_weight(training) * kl
         loss = math.log(k) - tf.reduce_logsumexp(log_weights, 1)
         if matching:
             latents = tf.stop_gradient(latents)
