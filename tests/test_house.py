@@ -5,6 +5,7 @@ run and are left out.
 """
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,7 +39,7 @@ FLOORS = (
     ("data",),
     ("plots", "pictures"),
     ("training",),
-    ("evaluation", "cards", "drafts"),
+    ("evaluation", "drafts"),
     ("serving",),
     ("cli",),
 )
@@ -129,6 +130,14 @@ def test_no_import_points_up(graph):
             if FLOOR.get(its, len(FLOORS)) > FLOOR[own]:
                 upward.append(f"{name} -> {other}")
     assert not upward
+
+
+def test_every_module_has_one_floor_and_stands_in_the_page_on_families():
+    modules = {name.split(".")[1] for name in SOURCES if name.startswith("tfgen.")}
+    assert sorted(modules) == sorted(name for names in FLOORS for name in names)
+    page = (ROOT / "docs" / "families.md").read_text()
+    shown = re.findall(r"\w+", page.split("```text")[1].split("```")[0])
+    assert modules <= set(shown)
 
 
 def test_every_circle_and_every_late_import_is_seen(tmp_path):

@@ -29,9 +29,9 @@ __all__ = [
     "with_latents",
 ]
 
-PADDING = 1  # of the frames
+PADDING = 1  # pixels between images and around them
 MOST_SINGLE = 10  # images in a row where each is of another class
-MOST_COLUMNS = 16  # of compared images; more go on below
+MOST_COLUMNS = 16  # compared images in a row; more go on below
 
 # Models and labels ----------------------------------------------------------------------------
 
@@ -269,5 +269,5 @@ def save_samples(
     others = len({path.name for path in out.iterdir()} - set(names)) if out.is_dir() else 0
     for name, image in zip(names, images, strict=True):
         _written(image, out / name, scale)
-    beside = f", which holds {others} other files" if others else ""
-    return f"Wrote {len(images)} images to {out.resolve()}{beside}"
+    also = f", which holds {others} other files" if others else ""
+    return f"Wrote {len(images)} images to {out.resolve()}{also}"

@@ -17,7 +17,7 @@ from tfgen.recipe import Recipe
 __all__ = ["FAMILIES", "Draft", "draft", "mirror_accuracy"]
 
 FAMILIES = ("VAE", "GAN", "PixelCNN")
-LARGEST_SIDE = 64  # of images that small models learn within minutes
+LARGEST_SIDE = 64  # pixels; small models learn such images within minutes
 SMALLEST_MAP = 4  # height and width of the last feature map
 MOST_STAGES = 4
 WIDTHS = (32, 24, 16, 8)  # channels of the first stage, the widest first
@@ -25,7 +25,7 @@ FEWEST_EPOCHS = 5  # fewer than that ask for a narrower network
 MOST_EPOCHS = 500
 BATCH_SIZE = 64
 TIMED_STEPS = 5
-SHARE_OF_STEPS = 0.85  # of a training's time; the rest goes into validation and pictures
+SHARE_OF_STEPS = 0.85  # part of a training's time; the rest is validation and pictures
 # Images that `mirror` is proposed for; fewer images than that do not tell.
 FEWEST_IMAGES, MOST_IMAGES = 200, 1000
 MOST_FLAT = 0.3  # share of pixels that equal their neighbour: 0.03 in photographs, 0.5 in drawings

@@ -12,7 +12,7 @@ __all__ = ["NOT_JSON", "json_text", "only_writer", "replacing", "scratch", "writ
 
 LOCK = "writer.lock"
 NOT_JSON = (ValueError, RecursionError)  # what reading a damaged JSON file can raise
-COLUMNS = 100  # of a line of a JSON file that people read
+COLUMNS = 100  # the longest line of a JSON file that people read
 
 
 def json_text(values: dict[str, Any]) -> str:

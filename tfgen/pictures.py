@@ -11,7 +11,7 @@ from tfgen.models.generative import GenerativeModel
 
 __all__ = ["fixed_picture", "latent_walks", "progress"]
 
-SCALE = 2  # of the pictures of a run
+SCALE = 2  # how many times the pixels of a run's pictures are enlarged
 FIXED_SEEDS = 64  # images of `fixed_picture`, always from the seeds 0 .. 63
 
 

@@ -28,12 +28,12 @@ STAGE_KEYS = (
 )
 
 
-# Rules; each stands next to the field that it is for
+# Rules ---------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """What a value must be.
+    """What a value must be; each stands next to the field that it is for.
 
     Args:
         text: The rule in words, after "must".

@@ -12,7 +12,7 @@ from tfgen.recipe import Recipe
 __all__ = ["continue_training", "from_recipe", "unfinished"]
 
 FINE_TUNING = 0.02  # the learning rate for trained weights, as a fraction of the peak before
-MANY_STEPS = 10**6  # of training, where a preset does not tell: past every warm-up
+MANY_STEPS = 10**6  # training steps where a preset does not tell: past every warm-up
 
 
 def from_recipe(recipe: Recipe) -> keras.Model:

@@ -20,7 +20,7 @@ from tfgen.data.splits import Split
 __all__ = ["Report", "check"]
 
 LARGEST = 64  # the size to propose where images differ, since small models train on two cores
-MULTIPLE = 8  # of the size to propose: models halve an image several times
+MULTIPLE = 8  # divides the size to propose: models halve an image several times
 
 
 @dataclasses.dataclass(frozen=True)

@@ -57,7 +57,7 @@ def outputs_per_channel(pixel_distribution: str, num_levels: int, num_mixtures: 
     }[pixel_distribution]
 
 
-# Parameters
+# Parameters ----------------------------------------------------------------------------------
 
 
 def split_channels(parameters: tf.Tensor, inner: int) -> tf.Tensor:
@@ -99,7 +99,7 @@ def gaussian_parameters(
     return (parameters + 1.0) * half_range, scale
 
 
-# Log probabilities
+# Log probabilities ---------------------------------------------------------------------------
 
 
 def log_prob(
@@ -183,7 +183,7 @@ def logistic_log_prob(
     return tf.where(lowest, above, tf.where(highest, below, below + above + width))
 
 
-# Means
+# Means ---------------------------------------------------------------------------------------
 
 
 def mean_images(name: str, parameters: tf.Tensor, num_levels: int, channels: int) -> tf.Tensor:
@@ -225,7 +225,7 @@ def logistic_mean(loc: tf.Tensor, scale: tf.Tensor, num_levels: int) -> tf.Tenso
     return scale * (portable.softplus(ratio) - portable.softplus(ratio - top / scale))
 
 
-# Draws
+# Draws ---------------------------------------------------------------------------------------
 
 
 def num_uniforms(name: str) -> int:

@@ -86,7 +86,10 @@ def evaluate(
         if isinstance(model, GenerativeModel):
             _draw(model, recipe, path)
         write_card(path)
-    return {label: _beside(details["results"], label, result) for label, result in results.items()}
+    return {
+        label: _with_recorded(details["results"], label, result)
+        for label, result in results.items()
+    }
 
 
 def _wanted(
@@ -116,7 +119,7 @@ def _record(result: Result, seconds: float, path: Path) -> dict[str, Any]:
     return record | {"command": f"tfgen evaluate {path.name}", "seconds": round(seconds, 1)}
 
 
-def _beside(recorded: dict[str, dict[str, Any]], label: str, result: Result) -> Result:
+def _with_recorded(recorded: dict[str, dict[str, Any]], label: str, result: Result) -> Result:
     """Returns a result with what the card has recorded."""
     record = recorded.get(label, {})
     return dataclasses.replace(

@@ -20,7 +20,7 @@ __all__ = ["Judge", "classifier", "judge", "plain_features"]
 
 NUM_FITTED = 2_000  # training images that the PCA and the scales of the features come from
 NUM_COMPONENTS = 64
-CHANNELS = (32, 64, 64)  # of the random convolutions, each of which halves height and width
+CHANNELS = (32, 64, 64)  # channels of the random convolutions, each of stride 2
 BATCH = 500
 PLAIN = "PCA and random convolutions"
 

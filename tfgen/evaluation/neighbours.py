@@ -1,4 +1,4 @@
-"""Figures of two sets of points that come from nearest neighbours: quality, coverage, copying.
+"""Metrics of two sets of points that come from nearest neighbours: quality, coverage, copying.
 
 A ball lies around each point of a set and reaches as far as its k-th nearest neighbour in that
 set. The union of the balls stands for where the set lives. Distances are Euclidean, in float64,
@@ -29,7 +29,7 @@ def precision_recall(real: np.ndarray, generated: np.ndarray, k: int = 3) -> tup
 
     Args:
         real: Float (rows, features).
-        generated: Float (rows, features). Figures are comparable at equal numbers of rows only.
+        generated: Float (rows, features). Values are comparable at equal numbers of rows only.
         k: Which neighbour the balls reach to, at least 1.
 
     Returns:
@@ -59,7 +59,7 @@ def density_coverage(real: np.ndarray, generated: np.ndarray, k: int = 5) -> tup
 
     Args:
         real: Float (rows, features).
-        generated: Float (rows, features). Figures are comparable at equal numbers of rows only.
+        generated: Float (rows, features). Values are comparable at equal numbers of rows only.
         k: Which neighbour the balls reach to, at least 1.
 
     Returns:

@@ -24,7 +24,7 @@ from tfgen.models.generative import GenerativeModel
 __all__ = ["conditional_accuracy", "sample_quality"]
 
 MAX_SAMPLES = 10_000  # unless the recipe asks for more
-MAX_QUERIES = 10_000  # of the pixel-space search, whose time grows with them
+MAX_QUERIES = 10_000  # images whose nearest training image is looked for, which takes time
 NUM_FITTED = 10_000  # training images of the second classifier
 
 

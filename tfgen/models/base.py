@@ -178,7 +178,7 @@ class ImageModel(CompiledModel):
     def test_step(self, data) -> dict[str, tf.Tensor]:
         """The same losses with noise that depends on the image alone.
 
-        So `evaluate` gives the same figure twice, in batches of any size, on any replicas.
+        So `evaluate` gives the same numbers twice, in batches of any size, on any replicas.
         """
         images, labels, weight = self._unpack(data)
         flat = tf.cast(tf.reshape(images, (-1, math.prod(self.image_shape))), tf.int64)

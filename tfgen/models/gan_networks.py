@@ -28,7 +28,7 @@ __all__ = [
     "residual_generator",
 ]
 
-SLOPE = 0.2  # of the leaky ReLUs, as in DCGAN
+SLOPE = 0.2  # the leaky ReLUs' slope below 0, as in DCGAN
 STYLE_UNITS = 128  # width of w
 
 

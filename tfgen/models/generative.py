@@ -157,7 +157,7 @@ class GenerativeModel(EndpointModel):
             images: uint8 (batch, height, width, channels), grey values among the levels.
             num_samples: Importance samples; ignored where the likelihood is exact.
             labels: Classes, for a conditional model.
-            seed: As in `sample`; the default makes the figure reproducible.
+            seed: As in `sample`; the default makes the result reproducible.
             batch_size: Images per pass; default 100.
             verbose: 1 shows a progress bar.
 

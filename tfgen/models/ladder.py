@@ -12,7 +12,7 @@ from tfgen.models import priors
 __all__ = ["BottomUp", "Composite", "Encode", "TopDown", "check_ladder", "with_class"]
 
 UNIT = math.log(math.e - 1.0)  # softplus(UNIT) = 1
-MIN_SCALE = 1e-4  # of posterior and prior, so that their logarithms stay finite
+MIN_SCALE = 1e-4  # smallest scale of posterior and prior, whose logarithm stays finite
 
 
 def check_ladder(

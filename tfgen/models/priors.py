@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 LARGEST_LOG_SCALE = 2.0
-TAIL_SCALE = 3.0  # of the wide normal
+TAIL_SCALE = 3.0  # standard deviation of the wide normal
 
 
 def coupling_network(

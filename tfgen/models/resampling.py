@@ -14,7 +14,7 @@ from tfgen.models.ladder import Composite, with_class
 
 __all__ = ["Critic", "choice", "resampled"]
 
-CHOICE_STREAM = 2  # of the noise that chooses
+CHOICE_STREAM = 2  # stream of the noise that chooses
 
 
 def choice(log_weights: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:

@@ -19,7 +19,7 @@ __all__ = ["VAE"]
 
 PRIORS = ("standard_normal", "flow", "continuous_flow", "vamp")
 FLOWS = ("flow", "continuous_flow")
-MIN_SCALE = 1e-4  # of the posterior: keeps its logarithm finite
+MIN_SCALE = 1e-4  # the posterior's smallest scale, whose logarithm stays finite
 LOG_2PI = math.log(2.0 * math.pi)
 SETTABLE = (
     *("seed", "beta", "kl_warmup_steps", "num_importance_samples"),
@@ -42,7 +42,7 @@ class VAE(PixelDecoder):
 
     A continuous flow learns by flow matching: while training, the KL is that to N(0, I) and the
     loss of `continuous.matching_loss` is added, whose gradient reaches the flow alone. All other
-    figures, validation included, are those of the flow.
+    numbers, validation included, are those of the flow.
 
     Input of `call`: uint8 images (batch, height, width, channels); output: the reconstruction, the
     mean image as float32 grey values of the same shape in [0, 255].

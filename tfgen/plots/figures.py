@@ -41,7 +41,7 @@ __all__ = [
     "surprise",
 ]
 
-INCHES = 0.8  # of an image
+INCHES = 0.8  # width and height of an image
 HIDDEN_GREY = 96  # what stands in for pixels that are not kept
 
 

@@ -19,7 +19,7 @@ from tfgen.serving.tensors import from_json, to_json
 
 __all__ = ["Reader", "parse_body", "read_inputs", "too_large", "unzip", "write_outputs"]
 
-EXTRA_VALUES = 1000  # that a body may hold besides the inputs
+EXTRA_VALUES = 1000  # values that a body may hold besides the inputs
 
 
 def unzip(body: bytes, limit: int) -> bytes:

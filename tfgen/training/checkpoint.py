@@ -173,7 +173,7 @@ class Checkpoint(keras.callbacks.Callback):
         self.stop = Stop(self.files.folder) if stop is None else stop
         self._resumed_means: list[np.ndarray] | None = None
 
-    # What is saved
+    # What is saved ---------------------------------------------------------------------------
 
     def _variables(self) -> dict[str, list]:
         groups = {"weight": self.model.variables, "mean": []}
@@ -223,7 +223,7 @@ class Checkpoint(keras.callbacks.Callback):
                     "lower learning rate or clip_norm."
                 )
 
-    # Resume
+    # Resume ----------------------------------------------------------------------------------
 
     def restore(self, model: ImageModel, stored: Stored | None) -> bool:
         """Puts a checkpoint's arrays into `model`; returns whether there was one.
@@ -268,7 +268,7 @@ class Checkpoint(keras.callbacks.Callback):
         for variable, value in zip(variables, values[len(means) :], strict=True):
             variable.assign(value)
 
-    # When
+    # When ------------------------------------------------------------------------------------
 
     def on_train_begin(self, logs=None):
         """Starts the clocks."""
