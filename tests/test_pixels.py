@@ -1,6 +1,8 @@
 """Value ranges and their checks."""
 
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -53,6 +55,33 @@ def test_levels_round_trip_under_xla():
         compiled = tf.function(pixels.levels_to_images, jit_compile=True)
         images = compiled(levels, num_levels)
         np.testing.assert_array_equal(images, pixels.level_values(num_levels))
+
+
+def test_ways_there_lead_back():
+    """Between all pairs of spaces; a metric's unit range is the greys'."""
+    greys = np.linspace(0.0, 255.0, 52, dtype=np.float32)
+    for num_levels in (2, 17, 256):
+        in_levels = pixels.greys_to_levels(greys, num_levels)
+        in_pixels = pixels.greys_to_pixels(greys)
+        for found, expected in (
+            (pixels.levels_to_greys(in_levels, num_levels), greys),
+            (pixels.pixels_to_greys(in_pixels), greys),
+            (pixels.levels_to_pixels(in_levels, num_levels), in_pixels),
+            (pixels.pixels_to_levels(in_pixels, num_levels), in_levels),
+        ):
+            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-4)
+    unit = pixels.greys_to_unit(np.arange(256, dtype=np.uint8))
+    assert unit.dtype == np.float32
+    assert (unit[0], unit[51], unit[255]) == (0.0, np.float32(0.2), 1.0)
+
+
+def test_ranges_have_one_home():
+    """No other module of the library turns greys into anything else."""
+    package = Path(pixels.__file__).parent
+    for path in package.rglob("*.py"):
+        if path.name != "pixels.py":
+            code = re.sub(r'"[^"\n]*"', "", path.read_text())  # messages may show users how
+            assert not re.search(r"[*/] ?\(?(np\.float32\()?(255\.|127\.5)", code), path
 
 
 def test_levels_outside_the_range_are_clipped():

@@ -1,11 +1,12 @@
 """Value ranges, quantisation levels, nats and bits per dimension: their only home.
 
-Four spaces, named the same everywhere:
+Five spaces, named the same everywhere:
 
     images   uint8, NHWC, [0, 255]              what users pass in and get back
     greys    float, [0, 255]                    means of images, before rounding
     levels   0 .. num_levels - 1                what pixel distributions are over
     pixels   float, [-1, 1]                     what networks see
+    unit     float, [0, 1]                      what metrics compare
 
 Level k of L stands for the grey value round(255 k / (L - 1)), so two levels are 0 and 255.
 """
@@ -25,6 +26,7 @@ __all__ = [
     "check_range",
     "greys_to_levels",
     "greys_to_pixels",
+    "greys_to_unit",
     "images_to_levels",
     "images_to_pixels",
     "level_values",
@@ -32,6 +34,7 @@ __all__ = [
     "levels_to_images",
     "levels_to_pixels",
     "pixels_to_greys",
+    "pixels_to_levels",
 ]
 
 ZERO_ONE = "images have values in {0, 1}, which is black; multiply them by 255."
@@ -98,6 +101,16 @@ def levels_to_greys(levels: tf.Tensor, num_levels: int) -> tf.Tensor:
 def levels_to_pixels(levels: tf.Tensor, num_levels: int) -> tf.Tensor:
     """Maps float levels in [0, num_levels - 1] to pixels in [-1, 1], same shape and dtype."""
     return levels * (2.0 / (num_levels - 1)) - 1.0
+
+
+def pixels_to_levels(pixels: tf.Tensor, num_levels: int) -> tf.Tensor:
+    """Maps pixels in [-1, 1] to levels, not rounded, same shape and dtype."""
+    return (pixels + 1.0) * ((num_levels - 1) / 2.0)
+
+
+def greys_to_unit(greys: np.ndarray) -> np.ndarray:
+    """Maps grey values in [0, 255], uint8 or float, to [0, 1], at least float32, same shape."""
+    return greys / np.float32(255.0)
 
 
 def bits_per_dim(nats: float, image_shape: tuple[int, ...]) -> float:

@@ -87,7 +87,7 @@ def mixture_parameters(
     # Spread the components over the range at the start, so that they take different roles.
     loc = loc + tf.constant(np.linspace(-1.0, 1.0, num_mixtures), loc.dtype)
     scale = tf.exp(tf.clip_by_value(raw_scale - 2.0, MIN_LOG_SCALE, MAX_LOG_SCALE))
-    return logits, (loc + 1.0) * half_range, scale * half_range
+    return logits, pixels.pixels_to_levels(loc, num_levels), scale * half_range
 
 
 def gaussian_parameters(
@@ -96,7 +96,7 @@ def gaussian_parameters(
     """Returns mean and scale in levels of a Gaussian from its mean and log scale in pixels."""
     half_range = (num_levels - 1) / 2.0
     scale = tf.maximum(tf.exp(log_scale) * half_range, MIN_GAUSSIAN_SCALE)
-    return (parameters + 1.0) * half_range, scale
+    return pixels.pixels_to_levels(parameters, num_levels), scale
 
 
 # Log probabilities ---------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from tfgen import data
+from tfgen import data, pixels
 from tfgen.evaluation.result import Result, Results
 from tfgen.models.generative import GenerativeModel
 
@@ -43,7 +43,7 @@ def evenly(values: np.ndarray, count: int) -> np.ndarray:
 
 def flat(images: np.ndarray) -> np.ndarray:
     """Returns images as rows of pixels in [0, 1], float32 (batch, height width channels)."""
-    return images.reshape(len(images), -1) / np.float32(255.0)
+    return pixels.greys_to_unit(images.reshape(len(images), -1))
 
 
 def labelled(data_name: data.Data, split: str) -> tuple[np.ndarray, np.ndarray]:
@@ -101,9 +101,9 @@ def squared_error(
     """
     train, _ = data.arrays(data_name, "train")
     images, _ = data.arrays(data_name, split)
-    truth = images / np.float32(255.0)
-    rebuilt = model.reconstruct(images) / np.float32(255.0)
-    mean_image = train.mean(0) / np.float32(255.0)
+    truth = pixels.greys_to_unit(images)
+    rebuilt = pixels.greys_to_unit(model.reconstruct(images))
+    mean_image = pixels.greys_to_unit(train.mean(0))
 
     def error(prediction):
         return float(np.square(truth - prediction).sum((1, 2, 3)).mean())
