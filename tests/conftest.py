@@ -232,7 +232,7 @@ VARIED = {
             "critic_units": 4,
             "beta": 0.5,
             "kl_warmup_steps": 3,
-            "free_bits": 0.2,
+            "free_bits": 1e3,
             "num_classes": 5,
             "seed": 11,
         },
@@ -374,11 +374,13 @@ def case(request: pytest.FixtureRequest) -> Case:
 def fitted(case: Case) -> keras.Model:
     """The case's model, fitted to four images; `fitted.history` holds the losses.
 
-    Tracing is what costs, so all tests that leave a model as it is share this one.
+    Tracing is what costs, so all tests that leave a model as it is share this one. A GAN takes few
+    steps: it has no loss to lower, and many steps on four images make all its samples alike.
     """
     model = laws.randomised(case())
     labels = laws.labels_for(model, 4)
-    laws.fit_quickly(model, laws.images_for(model, 4), labels, steps=FITTED_STEPS // 3)
+    steps = FITTED_STEPS // 3 if "loss" in model.loss_names else 1
+    laws.fit_quickly(model, laws.images_for(model, 4), labels, steps=steps)
     return model
 
 

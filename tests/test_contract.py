@@ -14,7 +14,7 @@ import laws
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import CASES, CONFIGURATIONS, FAMILIES, FITTED_STEPS, VARIED
+from conftest import CASES, CONFIGURATIONS, FAMILIES, VARIED
 
 from tfgen import AutoEncoder, GenerativeModel, families, noise
 
@@ -121,7 +121,7 @@ def test_keras_file_keeps_everything(fitted, tmp_path):
     np.testing.assert_array_equal(loaded(*arguments), fitted(*arguments))
     for kept, own in zip(loaded.get_weights(), fitted.get_weights(), strict=True):
         np.testing.assert_array_equal(kept, own)
-    assert int(loaded.optimizer.iterations.numpy()) == FITTED_STEPS
+    assert int(loaded.optimizer.iterations) == int(fitted.optimizer.iterations) > 0
     assert len(slots(loaded)) == len(slots(fitted)) > 2 * len(fitted.trainable_variables)
     for kept, own in zip(slots(loaded), slots(fitted), strict=True):
         np.testing.assert_array_equal(kept, own)

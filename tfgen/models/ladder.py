@@ -163,7 +163,10 @@ class Group(Composite):
 
     def posterior(self, h: tf.Tensor, feature: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns m and s of q(eps | h, x), float32 maps."""
-        seen = self.from_state(keras.ops.elu(h)) + self.from_image(keras.ops.elu(feature))
+        state, image = self.from_state(keras.ops.elu(h)), self.from_image(keras.ops.elu(feature))
+        # Graph optimizers fuse add_n with a convolution always, and a sum written with + only where
+        # they know both shapes: in Python's runtime they did and in C's they did not.
+        seen = tf.add_n([state, image])
         return _mean_and_scale(self.to_posterior(keras.ops.elu(seen)))
 
     def call(self, h, eps, masks=None):
