@@ -1,12 +1,44 @@
-"""What a training has left in its folder, for comparisons."""
+"""Runs of a training: cut off and resumed, and what they leave in their folder."""
 
 import csv
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from tfgen import training, tuning
+from tfgen.models.base import ImageModel
 from tfgen.recipe import Recipe
+
+
+class Interruption(Exception):
+    """Stands for a kill."""
+
+
+def cut_off(recipe: Recipe, folder: Path, step: int) -> None:
+    """Trains and is interrupted after a step, of which a checkpoint is written."""
+
+    def on_end(self, batch, logs=None):
+        original(self, batch, logs)
+        if self.state.step == step:
+            raise Interruption
+
+    original = training.Checkpoint.on_train_batch_end
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training.Checkpoint, "on_train_batch_end", on_end)
+        with pytest.raises(Interruption):
+            training.train(recipe, folder, verbose=0, checkpoint_seconds=0.0)
+
+
+def assert_resumes(
+    recipe: Recipe, folder: Path, whole: ImageModel, whole_folder: Path
+) -> ImageModel:
+    """Resumes the run in `folder`, which ends as an uninterrupted one; returns its model."""
+    model = training.train(recipe, folder, resume=True, verbose=0)
+    for own, expected in zip(model.get_weights(), whole.get_weights(), strict=True):
+        np.testing.assert_array_equal(own, expected)
+    assert log_of(folder) == log_of(whole_folder)
+    return model
 
 
 def log_of(folder: Path) -> list[dict[str, str]]:

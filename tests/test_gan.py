@@ -6,6 +6,7 @@ import keras
 import laws
 import numpy as np
 import pytest
+import runs
 import tensorflow as tf
 
 from tfgen import GAN, data, noise, training
@@ -411,30 +412,14 @@ def recipe_of(objective: str) -> Recipe:
     )
 
 
-class Interruption(Exception):
-    """Stands for a kill."""
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("objective", gan.OBJECTIVES)
-def test_resumed_run_equals_a_whole_one(objective, tmp_path, monkeypatch):
+def test_resumed_run_equals_a_whole_one(objective, tmp_path):
     recipe = recipe_of(objective)
     whole = training.train(recipe, tmp_path / "whole", verbose=0)
-    step = training.Checkpoint.on_train_batch_end
-
-    def cut(self, batch, logs=None):
-        step(self, batch, logs)
-        if int(self.model.optimizer.iterations) == 11:
-            raise Interruption
-
-    with monkeypatch.context() as patch:
-        patch.setattr(training.Checkpoint, "on_train_batch_end", cut)
-        with pytest.raises(Interruption):
-            training.train(recipe, tmp_path / "cut", verbose=0, checkpoint_seconds=0.0)
-    resumed = training.train(recipe, tmp_path / "cut", resume=True, verbose=0)
+    runs.cut_off(recipe, tmp_path / "cut", 11)
+    resumed = runs.assert_resumes(recipe, tmp_path / "cut", whole, tmp_path / "whole")
     assert int(resumed.optimizer.iterations) == int(whole.optimizer.iterations) > 11
-    for own, expected in zip(resumed.get_weights(), whole.get_weights(), strict=True):
-        np.testing.assert_array_equal(own, expected)
     for name, (optimizer, _) in resumed.optimizers.items():
         for own, expected in zip(
             optimizer.variables, whole.optimizers[name][0].variables, strict=True
@@ -452,12 +437,12 @@ def test_keras_own_backup_keeps_the_whole_state(objective, tmp_path):
     class Fails(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
             if epoch == 1:
-                raise Interruption
+                raise runs.Interruption
 
     whole = made(objective=objective)
     whole.fit(images, **options)
     backup = keras.callbacks.BackupAndRestore(tmp_path)
-    with pytest.raises(Interruption):
+    with pytest.raises(runs.Interruption):
         made(objective=objective).fit(images, callbacks=[backup, Fails()], **options)
     resumed = made(objective=objective)
     resumed.fit(images, callbacks=[keras.callbacks.BackupAndRestore(tmp_path)], **options)

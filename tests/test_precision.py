@@ -114,21 +114,8 @@ def test_a_run_with_skipped_steps_resumes(tmp_path, monkeypatch):
     monkeypatch.setattr("tfgen.training.run.build", build)
     whole = training.train(recipe, tmp_path / "whole", verbose=0)
     assert int(whole.optimizer.iterations) < 16
-
-    def step(self, batch, logs=None):
-        on_end(self, batch, logs)
-        if self.state.step == 11:
-            raise KeyboardInterrupt
-
-    on_end = training.Checkpoint.on_train_batch_end
-    with monkeypatch.context() as patch:
-        patch.setattr(training.Checkpoint, "on_train_batch_end", step)
-        with pytest.raises(KeyboardInterrupt):
-            training.train(recipe, tmp_path / "cut", verbose=0, checkpoint_seconds=0.0)
-    resumed = training.train(recipe, tmp_path / "cut", resume=True, verbose=0)
-    for own, other in zip(resumed.get_weights(), whole.get_weights(), strict=True):
-        np.testing.assert_array_equal(own, other)
-    assert runs.log_of(tmp_path / "cut") == runs.log_of(tmp_path / "whole")
+    runs.cut_off(recipe, tmp_path / "cut", 11)
+    runs.assert_resumes(recipe, tmp_path / "cut", whole, tmp_path / "whole")
 
 
 def test_recipes_choose_the_precision():

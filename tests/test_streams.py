@@ -102,24 +102,11 @@ def test_batches_can_be_skipped(request, source, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_resumed_run_on_shards_ends_as_a_whole_one(shards, tmp_path, monkeypatch):
+def test_a_resumed_run_on_shards_ends_as_a_whole_one(shards, tmp_path):
     recipe = dataclasses.replace(RECIPE, data=str(shards), batch_size=128)
     whole = training.train(recipe, tmp_path / "whole", verbose=0)
-
-    def step(self, batch, logs=None):
-        original(self, batch, logs)
-        if self.state.step == 11:
-            raise KeyboardInterrupt
-
-    original = training.Checkpoint.on_train_batch_end
-    with monkeypatch.context() as patch:
-        patch.setattr(training.Checkpoint, "on_train_batch_end", step)
-        with pytest.raises(KeyboardInterrupt):
-            training.train(recipe, tmp_path / "cut", verbose=0, checkpoint_seconds=0.0)
-    resumed = training.train(recipe, tmp_path / "cut", resume=True, verbose=0)
-    for own, other in zip(resumed.get_weights(), whole.get_weights(), strict=True):
-        np.testing.assert_array_equal(own, other)
-    assert runs.log_of(tmp_path / "cut") == runs.log_of(tmp_path / "whole")
+    runs.cut_off(recipe, tmp_path / "cut", 11)
+    runs.assert_resumes(recipe, tmp_path / "cut", whole, tmp_path / "whole")
 
 
 def test_prepare_refuses_a_folder_that_holds_a_data_set(shards):

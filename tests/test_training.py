@@ -61,10 +61,6 @@ SIMPLE = dataclasses.replace(
 )
 
 
-class Interruption(Exception):
-    pass
-
-
 def final_state(folder) -> dict[str, np.ndarray]:
     """Weights, averages, slots and step of the newest checkpoint; not the time it took."""
     with np.load(sorted(folder.glob("checkpoint-*.npz"))[-1]) as arrays:
@@ -85,13 +81,13 @@ def cut(tmp_path_factory):
 
     def step(self, batch, logs=None):
         if int(self.model.optimizer.iterations) == 12:
-            raise Interruption
+            raise runs.Interruption
         original(self, batch, logs)
 
     original = training.AveragedWeights.on_train_batch_end
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training.AveragedWeights, "on_train_batch_end", step)
-        with pytest.raises(Interruption):
+        with pytest.raises(runs.Interruption):
             training.train(RECIPE, folder, verbose=0, checkpoint_seconds=0.0)
     return folder
 
@@ -216,13 +212,13 @@ def test_cut_at_the_end_of_an_epoch(
     def fail(*args, **kwargs):
         calls.append(args)
         if len(calls) == 2:  # once an epoch
-            raise Interruption
+            raise runs.Interruption
         return original(*args, **kwargs)
 
     calls, original = [], getattr(place, method)
     with monkeypatch.context() as patch:
         patch.setattr(place, method, fail)
-        with pytest.raises(Interruption):
+        with pytest.raises(runs.Interruption):
             training.train(
                 RECIPE, tmp_path / "run", verbose=0, checkpoint_seconds=checkpoint_seconds
             )
