@@ -44,7 +44,7 @@ class RealNVP(GenerativeModel):
         seed: int = 0,
         **kwargs,
     ):
-        super().__init__(image_shape, num_levels, None, seed, **kwargs)
+        super().__init__(image_shape, num_levels, seed=seed, **kwargs)
         self.keep(locals())
         checks.at_least(1, couplings=couplings, units=units)
         layers.check_image_shape(self.image_shape)

@@ -21,8 +21,7 @@ from tfgen.recipe import Recipe
 from tfgen.serving import Client
 
 pytestmark = pytest.mark.slow_except(
-    *("test_the_contract_was_found", "test_configuration", "test_from_recipe_to_server"),
-    *("test_sampling", "test_likelihood"),
+    *("test_the_contract_was_found", "test_configuration", "test_sampling", "test_likelihood"),
 )
 
 TINY = {"image_shape": (4, 4, 1), "couplings": 2, "units": 8, "num_levels": 16}

@@ -67,7 +67,7 @@ class AutoEncoder(GenerativeModel):
         seed: int = 0,
         **kwargs,
     ):
-        super().__init__(image_shape, num_levels, None, seed, **kwargs)
+        super().__init__(image_shape, num_levels, seed=seed, **kwargs)
         self.keep(locals())
         distributions.check_pixel_distribution(pixel_distribution, num_levels)
         checks.at_least(
