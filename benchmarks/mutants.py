@@ -50,6 +50,11 @@ MUTANTS: dict[tuple[str, str], list[tuple[str, str]]] = {
     ],
     ("pixels.py", "test_pixels.py"): [
         (
+            "return (pixels + 1.0) * ((num_levels - 1) / 2.0)",
+            "return pixels * ((num_levels - 1) / 2.0)",
+        ),
+        ("greys / np.float32(255.0)", "greys / np.float32(256.0)"),
+        (
             "np.round(255.0 * np.arange(num_levels) / (num_levels - 1))",
             "(255.0 * np.arange(num_levels) / (num_levels - 1))",
         ),
@@ -201,7 +206,10 @@ MUTANTS: dict[tuple[str, str], list[tuple[str, str]]] = {
             "eps = noise.normal(seeds, (count, self.latent_dim), stream=index)",
             "eps = noise.normal(seeds, (count, self.latent_dim))",
         ),
+    ],
+    ("models/pixel_decoder.py", "test_vae.py -k warmup"): [
         ("tf.minimum(step / self.kl_warmup_steps, 1.0)", "step / self.kl_warmup_steps"),
+        ("if not (training and self.kl_warmup_steps)", "if not self.kl_warmup_steps"),
     ],
     ("models/continuous.py", "test_priors.py"): [
         ("return a * s, s * (1.0 + a * (1.0 - s))", "return a * s, s * (1.0 + a)"),
