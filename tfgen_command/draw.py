@@ -185,7 +185,10 @@ def manifold(
     scale: Scale = 1,
     force: Force = False,
 ) -> None:
-    """Draws the latent plane of a model with two latents, in equal steps of probability."""
+    """Draws the latent plane of a model with two latents.
+
+    Its steps are equal in the prior's probability.
+    """
     out, labels = output(out, "manifold.png", force), parse_labels(label)
     if len(labels) > 1:
         raise ValueError(f"--label must be one class for a manifold; received {label!r}.")
