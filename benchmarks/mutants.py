@@ -249,7 +249,7 @@ MUTANTS: dict[tuple[str, str], list[tuple[str, str]]] = {
     ("models/base.py", "test_contract.py -k equal_sums"): [
         ("tf.reduce_sum(flat * weights, 1))", "tf.reduce_sum(flat, 1))"),
     ],
-    ("evaluation/frechet.py", "test_samples.py -k 'frechet or Frechet'"): [
+    ("evaluation/frechet.py", "test_metrics.py -k 'frechet or Frechet'"): [
         ("- 2.0 * np.sum(roots)", "- np.sum(roots)"),
         (
             "delta[:, None] * delta[None, :] * count * weight",
@@ -258,11 +258,11 @@ MUTANTS: dict[tuple[str, str], list[tuple[str, str]]] = {
         ("squares_a / (count_a - 1)", "squares_a / count_a"),
         ("mean.assign_add(delta * weight)", "mean.assign_add(delta)"),
     ],
-    ("evaluation/kernel.py", "test_samples.py -k kernel"): [
+    ("evaluation/kernel.py", "test_metrics.py -k kernel"): [
         ("/ a.shape[1] + 1.0) ** 3", "/ a.shape[1] + 1.0) ** 2"),
         ("(values.sum() - np.trace(values)) / (len(a) * (len(a) - 1))", "values.mean()"),
     ],
-    ("evaluation/neighbours.py", "test_samples.py"): [
+    ("evaluation/neighbours.py", "test_metrics.py test_samples.py"): [
         ("top_k(-part, k + 1)", "top_k(-part, k)"),
         (
             "density = np.mean(_balls_around(generated, real, k)) / k",
