@@ -343,7 +343,7 @@ def test_own_files_of_any_size_mode_and_turn(entry, gan, tmp_path, monkeypatch, 
 @pytest.mark.slow
 def test_evaluate_measures_one_metric_and_writes_nothing(entry, monkeypatch, capsys):
     before = {path: path.read_bytes() for path in entry.iterdir() if path.is_file()}
-    options = ("--metric", "sample_quality", "--num-samples", 40, "--json", "--no-verbose")
+    options = ("--metric", "sample_quality", "--num-samples", 40, "--json")
     assert run(monkeypatch, "evaluate", entry, *options) == 0
     (results,) = json.loads(capsys.readouterr().out).values()
     assert results["Frechet distance, samples / real images"]["judge"]

@@ -83,7 +83,7 @@ def evaluate(
         int | None,
         typer.Option(min=8, help="Draw this many samples, for a quick look; nothing is written."),
     ] = None,
-    verbose: Annotated[bool, typer.Option(help="Show progress.")] = True,
+    verbose: Annotated[bool, typer.Option(help="Show progress; --json does not.")] = True,
     as_json: Json = False,
     show_metrics: Annotated[
         bool, typer.Option("--list", help="List the metrics that a recipe can name, and exit.")
@@ -114,7 +114,7 @@ def evaluate(
     missed, measured = 0, {}
     for entry in zoo.list_models(kind=None) if all_entries else [name]:
         results = evaluation.evaluate(
-            entry, data_name, check, int(verbose), num_samples, metric or None
+            entry, data_name, check, int(verbose and not as_json), num_samples, metric or None
         )
         missed += sum(check and not result.reproduced for result in results.values())
         measured[str(entry)] = {label: vars(result) for label, result in results.items()}
