@@ -296,7 +296,7 @@ MUTANTS: dict[tuple[str, str], list[tuple[str, str]]] = {
         ("* length) - side // 2", "* length)"),
     ],
     ("training/batches.py", "test_training.py -k 'order or mirror or shift'"): [
-        ("MIRROR_FOLD), step * size + local)", "MIRROR_FOLD), local)"),
+        ("augmented(images, step * size + local, recipe)", "augmented(images, local, recipe)"),
         ("images[:, :, ::-1], images)", "images[:, ::-1], images)"),
         ("(seeds, (1, 1, 1)) < 0.5", "(seeds, (1, 1, 1)) < 0.9"),
         ("(seeds, (1, 1, 1)) < 0.5", "(seeds[:1], (1, 1, 1)) < 0.5"),

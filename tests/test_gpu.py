@@ -28,7 +28,7 @@ SHARED = {
     "epochs": 2,
     "clip_norm": 1.0,
 }
-RECIPE = {"family": "VAE", **SHARED, "max_shift": 1}
+RECIPE = {"family": "VAE", **SHARED, "max_shift": 1, "mirror": True}
 GAN = {"family": "GAN", **SHARED}
 # Nothing of JAX's side may import TensorFlow: this module shadows it.
 FORBIDDEN = 'raise ImportError("TensorFlow is not to be imported here")\n'

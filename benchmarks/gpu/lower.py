@@ -1,6 +1,6 @@
 """Turns the training of a recipe into a program for a machine that has JAX and no TensorFlow.
 
-    python benchmarks/gpu/lower.py RECIPE_OR_ENTRY OUT [--stage N] [--count N] [--mirrored]
+    python benchmarks/gpu/lower.py RECIPE_OR_ENTRY OUT [--stage N] [--count N]
 
 OUT receives
 
@@ -11,11 +11,11 @@ OUT receives
     data.npz            the images and labels of the train and the validation split
     program.json        what is where
 
-A step is the model's own `train_step` with its objective, noise, dropout, shifts, clipping and
-averaging; with --stage, that of a later stage of the recipe, for weights that train.py is given
-with --start. What train.py decides is the order of the data and the learning rate of each step: a
-cosine over the minutes that it gets, since on a machine that is lent by the minute an unfinished
-schedule is a lost training.
+A step is the model's own `train_step` with its objective, noise, dropout, shifts, mirroring,
+clipping and averaging; with --stage, that of a later stage of the recipe, for weights that train.py
+is given with --start. What train.py decides is the order of the data and the learning rate of each
+step: a cosine over the minutes that it gets, since on a machine that is lent by the minute an
+unfinished schedule is a lost training.
 """
 
 import argparse
@@ -31,11 +31,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfgen import data, devices, formats, noise, training, zoo
-from tfgen.training.batches import SHIFT_FOLD
+from tfgen import data, devices, formats, training, zoo
+from tfgen.training.batches import augmented
 from tfgen.training.build import begin_stage
-
-MIRROR_FOLD = 9  # seed -> which training images are mirrored
 
 
 def lowered(function, specs) -> tuple[bytes, list, dict[int, int]]:
@@ -73,21 +71,15 @@ def build(recipe, index: int = 0):
     return recipe, model, list(optimizers.values())
 
 
-def step_of(recipe, model, averages, mirrored: bool):
+def step_of(recipe, model, averages):
     """Returns a graph of one training step on the rows of the data that it is told."""
     weights = [v.value for v in model.trainable_variables]
 
     @tf.function(autograph=False, jit_compile=True)
     def step(images, labels, rows):
-        batch = tf.gather(images, rows)
         places = tf.cast(model.optimizer.iterations, tf.int64) * recipe.batch_size
         places += tf.range(recipe.batch_size, dtype=tf.int64)
-        if recipe.max_shift:
-            seeds = noise.fold(noise.fold(recipe.seed, SHIFT_FOLD), places)
-            batch = training.random_shift(batch, seeds, recipe.max_shift)
-        if mirrored:
-            seeds = noise.fold(noise.fold(recipe.seed, MIRROR_FOLD), places)
-            batch = tf.where(noise.uniform(seeds, (1, 1, 1)) < 0.5, batch[:, :, ::-1], batch)
+        batch = augmented(tf.gather(images, rows), places, recipe)
         model.reset_metrics()
         labelled = model.num_classes is not None
         logs = model.train_step((batch, tf.gather(labels, rows)) if labelled else batch)
@@ -142,7 +134,6 @@ def prepare(
     recipe,
     out: Path,
     count: int | None = None,
-    mirrored: bool = False,
     stage: int = 0,
     first_step: bool = True,
 ) -> dict:
@@ -163,7 +154,7 @@ def prepare(
         tf.TensorSpec(labels.shape, tf.int64),
         tf.TensorSpec((size,), tf.int32),
     )
-    step = step_of(recipe, model, averages, mirrored)
+    step = step_of(recipe, model, averages)
     artifact, captured, aliases = lowered(step, specs)
     kinds = named(captured, model, averages, rates)
     (out / "train.stablehlo").write_bytes(artifact)
@@ -199,7 +190,6 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--precision", help="instead of the recipe's")
     parser.add_argument("--count", type=int, help="images of each split; all by default")
-    parser.add_argument("--mirrored", action="store_true", help="mirror images at random")
     parser.add_argument(
         "--no-step", action="store_true", help="no step.npz: a deep network's takes minutes"
     )
@@ -212,7 +202,6 @@ def main() -> None:
         recipe,
         options.out,
         options.count,
-        options.mirrored,
         options.stage,
         first_step=not options.no_step,
     )

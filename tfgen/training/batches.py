@@ -14,7 +14,7 @@ from tfgen.data import Split
 from tfgen.devices import num_replicas
 from tfgen.recipe import Recipe
 
-__all__ = ["random_mirror", "random_shift", "train_batches", "validation_batches"]
+__all__ = ["augmented", "random_mirror", "random_shift", "train_batches", "validation_batches"]
 
 ORDER_FOLD = 1  # seed -> the data's order
 SHIFT_FOLD = 2  # seed -> the shifts of training images
@@ -45,12 +45,7 @@ def train_batches(
 
     def gather(step, keys):
         images, labels = split.read(tf.gather(keys, local))
-        if recipe.max_shift:
-            seeds = noise.fold(noise.fold(recipe.seed, SHIFT_FOLD), step * size + local)
-            images = random_shift(images, seeds, recipe.max_shift)
-        if recipe.mirror:
-            seeds = noise.fold(noise.fold(recipe.seed, MIRROR_FOLD), step * size + local)
-            images = random_mirror(images, seeds)
+        images = augmented(images, step * size + local, recipe)
         return (whole(images), whole(labels)) if labelled else whole(images)
 
     first_epoch = first_step // per_epoch
@@ -126,6 +121,23 @@ def random_shift(images: tf.Tensor, seeds: tf.Tensor, max_shift: int) -> tf.Tens
     padded = tf.pad(images, [[0, 0], around, around, [0, 0]])
     padded = tf.gather(padded, offset[:, :1] + tf.range(height), axis=1, batch_dims=1)
     return tf.gather(padded, offset[:, 1:] + tf.range(width), axis=2, batch_dims=1)
+
+
+def augmented(images: tf.Tensor, places: tf.Tensor, recipe: Recipe) -> tf.Tensor:
+    """Moves and mirrors training images as a recipe asks.
+
+    Args:
+        images: uint8 (batch, height, width, channels).
+        places: int64 (batch,); step * global batch size + index in the global batch.
+        recipe: Its seed and the places decide what happens to each image.
+    """
+    if recipe.max_shift:
+        seeds = noise.fold(noise.fold(recipe.seed, SHIFT_FOLD), places)
+        images = random_shift(images, seeds, recipe.max_shift)
+    if recipe.mirror:
+        seeds = noise.fold(noise.fold(recipe.seed, MIRROR_FOLD), places)
+        images = random_mirror(images, seeds)
+    return images
 
 
 def random_mirror(images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
