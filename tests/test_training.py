@@ -384,6 +384,16 @@ def batches_of(recipe: Recipe, images, labels, first_step: int = 0) -> tf.data.D
     return training.train_batches(recipe, split, labels is not None, first_step)
 
 
+def test_no_thread_tunes_the_batches():
+    """`fit` would at times wait for that thread, for half as long as it trained."""
+    split = data.Arrays(NUMBERED, None)
+    for batches in (
+        training.train_batches(ORDERED, split, False),
+        training.validation_batches(split, False, 7),
+    ):
+        assert batches.options().autotune.enabled is False
+
+
 def order(recipe: Recipe, first_step: int = 0, labels: np.ndarray | None = None) -> np.ndarray:
     batches = batches_of(recipe, NUMBERED, labels, first_step)
     return np.stack([batch.numpy().ravel() for batch in batches])  # (steps, batch)
