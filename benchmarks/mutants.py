@@ -24,15 +24,13 @@ import common
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS = 900  # of one mutant; one that is not decided by then is reported so
 
-PIXEL_MODELS = "test_pixel_models.py -k 'sum_to_one or future or naive or allowed or masked'"
-GATED = (
-    "test_pixel_models.py "
-    "-k 'gate_weighs or ((sum_to_one or future or naive) and (gated or attentive))'"
-)
-RESIDUAL = "test_pixel_models.py -k '(sum_to_one or future or naive or reference) and residual'"
-RECURRENT = "test_pixel_models.py -k '(sum_to_one or future or naive) and (row or diagonal)'"
-ATTENTION = "test_pixel_models.py -k '(future or naive or allowed) and attentive'"
-TOKENS = "test_pixel_models.py -k 'orders or order_in or call_gives or (naive and turned)'"
+PIXELS = "test_pixel_models.py test_pixel_sampling.py"
+PIXEL_MODELS = f"{PIXELS} -k 'sum_to_one or future or naive or allowed or masked'"
+GATED = f"{PIXELS} -k 'gate_weighs or ((sum_to_one or future or naive) and (gated or attentive))'"
+RESIDUAL = f"{PIXELS} -k '(sum_to_one or future or naive or reference) and residual'"
+RECURRENT = f"{PIXELS} -k '(sum_to_one or future or naive) and (row or diagonal)'"
+ATTENTION = f"{PIXELS} -k '(future or naive or allowed) and attentive'"
+TOKENS = f"{PIXELS} -k 'orders or order_in or call_gives or (naive and turned)'"
 
 # {(file of tfgen, tests): [(text, text that replaces it), ...]}
 MUTANTS: dict[tuple[str, str], list[tuple[str, str]]] = {
@@ -177,7 +175,7 @@ MUTANTS: dict[tuple[str, str], list[tuple[str, str]]] = {
         ("tf.one_hot(column - 1,", "tf.one_hot(column,"),
         ("tf.concat([y[:, columns:], new], 1)", "tf.concat([new, y[:, columns:]], 1)"),
     ],
-    ("models/sampler.py", "test_pixel_models.py -k 'fast_sampler and gated'"): [
+    ("models/sampler.py", "test_pixel_sampling.py -k 'fast_sampler and gated'"): [
         (
             "above = tf.concat([above, seen[None]], 0)[1:]",
             "above = tf.concat([above, above[-1:]], 0)[1:]",
@@ -185,7 +183,7 @@ MUTANTS: dict[tuple[str, str], list[tuple[str, str]]] = {
         ("(*left, seen)[1:], written", "left, written"),
         ("hidden.append(keras.ops.elu(x))", "hidden.append(x)"),
     ],
-    ("models/sampler.py", "test_pixel_models.py -k complet"): [
+    ("models/sampler.py", "test_pixel_sampling.py -k complet"): [
         ("return level if mask is None else tf.where(mask, kept, level)", "return level"),
         (
             "mask[:, None] & (patterns != kept[:, None])",
@@ -295,7 +293,7 @@ MUTANTS: dict[tuple[str, str], list[tuple[str, str]]] = {
         ("if training and self.cutout", "if self.cutout"),
         ("* length) - side // 2", "* length)"),
     ],
-    ("training/batches.py", "test_training.py -k 'order or mirror or shift'"): [
+    ("training/batches.py", "test_batches.py -k 'order or mirror or shift'"): [
         ("augmented(images, step * size + local, recipe)", "augmented(images, local, recipe)"),
         ("images[:, :, ::-1], images)", "images[:, ::-1], images)"),
         ("(seeds, (1, 1, 1)) < 0.5", "(seeds, (1, 1, 1)) < 0.9"),

@@ -1,6 +1,7 @@
 """Runs of a training: cut off and resumed, and what they leave in their folder."""
 
 import csv
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,37 @@ import pytest
 from tfgen import training, tuning
 from tfgen.models.base import ImageModel
 from tfgen.recipe import Recipe
+
+# Everything random is on: noise, shifts, mirroring, the data's order; and everything with a state.
+RECIPE = Recipe(
+    family="VAE",
+    model={
+        "image_shape": [8, 8, 1],
+        "latent_dim": 2,
+        "filters": [4],
+        "num_blocks": 0,
+        "dense_units": 8,
+        "pixel_distribution": "gaussian",
+        "kl_warmup_steps": 20,
+    },
+    data="digits",
+    batch_size=128,  # 8 steps an epoch
+    epochs=3,
+    learning_rate=0.01,
+    warmup_steps=5,
+    clip_norm=50.0,
+    ema_momentum=0.9,
+    max_shift=1,
+    mirror=True,
+    jit_compile=False,
+    seed=3,
+)
+# Cheaper to trace, where the model does not matter.
+SIMPLE = dataclasses.replace(
+    RECIPE,
+    family="AutoEncoder",
+    model={k: RECIPE.model[k] for k in ("image_shape", "latent_dim", "filters", "num_blocks")},
+)
 
 
 class Interruption(Exception):

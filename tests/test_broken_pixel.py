@@ -1,4 +1,4 @@
-"""Broken pixel models, each of which a law of test_pixel_models.py must catch.
+"""Broken pixel models, each of which a law of test_pixel_(models|sampling).py must catch.
 
 All of these train, sample and look fine; that is why the laws exist.
 """
@@ -7,13 +7,9 @@ import laws
 import numpy as np
 import pytest
 import tensorflow as tf
-from test_pixel_models import (
-    BINARY,
-    SMALL,
-    dependence,
-    every_image,
-    naive_sample,
-)
+from pixel_networks import BINARY, SMALL, every_image
+from test_pixel_models import dependence
+from test_pixel_sampling import naive_sample
 
 from tfgen import PixelCNN, layers
 from tfgen.models.pixel_cnn import GatedTrunk

@@ -107,7 +107,7 @@ def _fetch_digits() -> dict[str, Pair]:
     except ImportError as error:
         raise ImportError(
             "data 'digits' needs scikit-learn, which is not installed. "
-            "Install it with: pip install tfgen[data]"
+            'Install it with: pip install "tfgen[data]"'
         ) from error
     bundle = load_digits()
     levels = bundle.images.astype(np.int64)  # (1797, 8, 8) in [0, 16]

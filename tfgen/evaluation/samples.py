@@ -204,7 +204,7 @@ def conditional_accuracy(
     except ImportError as error:
         raise ImportError(
             "conditional_accuracy needs scikit-learn, which is not installed. "
-            "Install it with: pip install tfgen[data]"
+            'Install it with: pip install "tfgen[data]"'
         ) from error
     check_conditional(model)
     train, train_labels = labelled(data_name, "train")

@@ -1,0 +1,247 @@
+"""PixelCNN and PixelRNN: sampled right, and completed as they say."""
+
+import laws
+import naive_pixel_cnn
+import numpy as np
+import pytest
+import tensorflow as tf
+from pixel_networks import build, each_network, every_image
+
+from tfgen import pixels
+from tfgen.models import pixel_cnn
+from tfgen.models.sampler import Sampler
+
+
+def naive_sample(model, seeds, labels=None, temperature=1.0):
+    """Runs the whole network for every group; returns levels and the parameters on the way."""
+    grid, sampler = model.token_grid, Sampler(model, temperature)
+    rows, columns, groups, size = grid.shape
+    order = model.picked_order(seeds)
+    uniforms = sampler.uniforms(seeds)
+    tokens = np.zeros((len(seeds), rows, columns, groups, size))
+    conditions = model.conditions(len(seeds), labels, order)
+    seen = []
+    for row, column, group in np.ndindex(rows, columns, groups):
+        current = tf.constant(tokens, model.output_dtype)
+        parameters = model.parameters_of(current, conditions)[:, row, column, group]
+        seen.append(parameters.numpy())
+        tokens[:, row, column, group] = sampler.draw_group(
+            parameters, uniforms[:, row, column, group]
+        )
+    tokens = tf.constant(tokens, model.output_dtype)
+    return grid.restore(grid.from_tokens(tokens), order).numpy(), np.array(seen)
+
+
+SAMPLED = {
+    "pixels": ((4, 5, 1), {}),
+    "tokens": ((4, 8, 1), {"token_shape": (2, 4), "orders": 2, "num_classes": 2}),
+    "turned": ((4, 4, 1), {"token_shape": (2, 2), "orders": 8}),
+    "mixture": (
+        (2, 3, 3),
+        {"num_levels": 256, "pixel_distribution": "discretized_logistic_mixture"},
+    ),
+    "categorical": ((2, 3, 3), {"num_levels": 5, "pixel_distribution": "categorical"}),
+    "fourier": (
+        (2, 3, 3),
+        {"num_levels": 9, "pixel_distribution": "categorical", "fourier_features": 3},
+    ),
+    "categorical_tokens": (
+        (4, 4, 3),
+        {
+            "num_levels": 5,
+            "pixel_distribution": "categorical",
+            "token_shape": (2, 2),
+            "orders": 4,
+            "fourier_features": 2,
+        },
+    ),
+    "mixture_tokens": (
+        (2, 4, 1),
+        {
+            "num_levels": 256,
+            "pixel_distribution": "discretized_logistic_mixture",
+            "token_shape": (2, 2),
+        },
+    ),
+}
+
+
+@pytest.mark.slow_except(
+    "float64-pixels-gated", "float64-tokens-gated", "float64-turned-gated", "float64-mixture-gated"
+)
+@each_network
+@pytest.mark.parametrize("space", SAMPLED)
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_fast_sampler_equals_the_naive_one(network, space, dtype, monkeypatch):
+    if dtype == "float32" and space not in ("tokens", "mixture"):
+        pytest.skip("float64 shows it")
+    image_shape, arguments = SAMPLED[space]
+    model = build(network, image_shape, dtype=dtype, **arguments)
+    seeds = model.image_seeds(4, 7)
+    labels = None if model.num_classes is None else tf.constant([0, 1, 1, 0], tf.int64)
+    levels, naive = naive_sample(model, seeds, labels)
+    seen = []
+
+    def recorded(self, parameters, *rest, whole=Sampler.draw_group):
+        seen.append(parameters.numpy())
+        return whole(self, parameters, *rest)
+
+    monkeypatch.setattr(Sampler, "draw_group", recorded)
+    # Eager, so all is numbers.
+    fast = Sampler(model).draw(seeds, labels, model.picked_order(seeds))
+    np.testing.assert_array_equal(fast, levels)
+    tolerance = {"float64": 1e-10, "float32": 1e-4}[dtype]
+    np.testing.assert_allclose(np.array(seen), naive, rtol=tolerance, atol=tolerance)
+
+
+def test_sampler_equals_the_readable_reference():
+    """The network written out in NumPy, run for each pixel: the same logits, the same samples."""
+    model = build("residual", (5, 6, 1), dtype="float64")
+    seeds = np.arange(8)
+    levels = naive_pixel_cnn.sample(model, seeds)
+    np.testing.assert_array_equal(model.sample(8, seed=0), 255 * levels.astype(np.uint8))
+    images = laws.images_for(model, 3)
+    expected = naive_pixel_cnn.logits(model, images / 255.0)
+    np.testing.assert_allclose(model(images)[..., 0, 0], expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.slow_except("gated")
+@each_network
+def test_sampled_frequencies_are_the_likelihoods(network):
+    """Chi-squared on the 16 images of a 2x2 binary space, several orders and a token."""
+    from scipy.stats import chisquare
+
+    model = build(network, (2, 2, 1), orders=4, token_shape=(1, 2))
+    images = every_image(model)
+    count = 6000
+    drawn = model.sample(count, seed=0, batch_size=count)
+    places = 2 ** np.arange(4)[::-1]
+    index = (drawn.reshape(count, 4) > 0) @ places
+    expected = np.exp(model.log_likelihood(images).astype(np.float64)) * count
+    observed = np.bincount(index, minlength=16)
+    large = expected > 5
+    observed = np.append(observed[large], observed[~large].sum())
+    expected = np.append(expected[large], expected[~large].sum())
+    if expected[-1] == 0:
+        observed, expected = observed[:-1], expected[:-1]
+    assert chisquare(observed, expected * count / expected.sum()).pvalue > 1e-3
+
+
+def test_temperature_sharpens():
+    model = build("gated", (4, 4, 1))
+    cold, warm = (
+        model.log_likelihood(model.sample(64, seed=0, temperature=t)).mean() for t in (0.5, 1.0)
+    )
+    assert cold > warm
+
+
+def test_a_gate_weighs_one_half_by_the_other():
+    y = np.random.default_rng(0).normal(size=(3, 4, 5, 6)).astype("float32")
+    a, b = np.split(y, 2, axis=-1)
+    np.testing.assert_allclose(pixel_cnn._gate(y), a / (1 + np.exp(-b)), rtol=1e-5)
+
+
+# Completion
+
+
+@pytest.mark.slow_except("tokens-gated")
+@each_network
+@pytest.mark.parametrize("space", SAMPLED)
+def test_completion(network, space):
+    image_shape, arguments = SAMPLED[space]
+    model = build(network, image_shape, **arguments)
+    given = laws.given(model, laws.labels_for(model, 6))
+    images = laws.images_for(model, 6)
+    mask = np.random.default_rng(0).random((6, *image_shape[:2], 1)) < 0.5
+    drawn = model.complete(images, mask, seed=3, **given)
+    kept = np.broadcast_to(mask, images.shape)
+    np.testing.assert_array_equal(drawn[kept], images[kept])
+    assert np.isin(drawn, pixels.level_values(model.num_levels)).all()
+    assert (drawn[~kept] != images[~kept]).any()
+    # Hidden pixels are not looked at.
+    other = np.where(kept, images, laws.images_for(model, 6, seed=9))
+    np.testing.assert_array_equal(model.complete(other, mask, seed=3, **given), drawn)
+    everything = model.complete(images, np.ones_like(mask), seed=3, **given)
+    np.testing.assert_array_equal(everything, images)
+
+
+@pytest.mark.slow
+@each_network
+def test_completion_goes_on_as_the_sample_did(network):
+    """Of an image drawn from seed s, the first pixels kept and seed s again: the same image."""
+    model = build(network, (4, 5, 1))
+    drawn = model.sample(5, seed=11)
+    mask = np.zeros((5, 4, 5, 1), bool)
+    mask[:, :2] = True
+    mask[:, 2, :3] = True
+    np.testing.assert_array_equal(model.complete(drawn, mask, seed=11), drawn)
+    assert (model.complete(drawn, mask, seed=12) != drawn).any()
+
+
+def test_completion_is_the_exact_conditional():
+    """Frequencies of the lower row given the upper one, against p(both) / p(upper)."""
+    model = build("gated", (2, 2, 1))
+    images = every_image(model)
+    likelihoods = np.exp(model.log_likelihood(images).astype(np.float64)).reshape(4, 4)
+    count = 4000
+    for upper in range(4):
+        start = np.repeat(images[4 * upper : 4 * upper + 1], count, 0)
+        mask = np.zeros((count, 2, 2, 1), bool)
+        mask[:, 0] = True
+        drawn = model.complete(start, mask, seed=0, batch_size=count)
+        lower = (drawn[:, 1].reshape(count, 2) > 0) @ np.array([2, 1])
+        shares = np.bincount(lower, minlength=4) / count
+        conditional = likelihoods[upper] / likelihoods[upper].sum()
+        np.testing.assert_allclose(shares, conditional, atol=0.03)
+
+
+def test_completion_inside_a_group_restricts_the_softmax():
+    """A group of which some pixels are kept: the pattern is drawn among those that agree."""
+    model = build("gated", (2, 2, 1), token_shape=(2, 2))
+    images = every_image(model)
+    likelihoods = np.exp(model.log_likelihood(images).astype(np.float64))
+    count = 4000
+    mask = np.zeros((count, 2, 2, 1), bool)
+    mask[:, 1, 1] = True
+    start = np.full((count, 2, 2, 1), 255, np.uint8)
+    drawn = model.complete(start, mask, seed=0, batch_size=count)
+    index = (drawn.reshape(count, 4) > 0) @ np.array([8, 4, 2, 1])
+    agree = np.arange(16) % 2 == 1
+    shares = np.bincount(index, minlength=16) / count
+    np.testing.assert_allclose(
+        shares[agree], likelihoods[agree] / likelihoods[agree].sum(), atol=0.03
+    )
+    assert (shares[~agree] == 0).all()
+
+
+def test_completion_takes_the_order_in_which_the_kept_pixels_come_first():
+    model = build("gated", (4, 4, 1), orders=8)
+    mask = np.ones((4, 4, 4, 1), bool)
+    mask[0, 2:] = False  # below: rows from the top
+    mask[1, :2] = False  # above: from the bottom
+    mask[2, :, 2:] = False  # to the right: columns from the left
+    mask[3, :, :2] = False
+    order = model.token_grid.order_for(tf.constant(mask)).numpy()
+    for image, index in enumerate(order):
+        turned = model.token_grid.reorder(
+            tf.constant(mask[image : image + 1]), tf.constant([index])
+        )
+        flat = turned.numpy().reshape(-1)
+        assert flat[:8].all(), f"order {index} does not read image {image}'s kept pixels first"
+        assert not flat[8:].any()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda mask: mask[:, :3], r"mask must be bool of shape.*\(2, 4, 4, 1\).*\(2, 3, 4, 1\)"),
+        (lambda mask: mask[:1], "mask must be bool of shape"),
+        (lambda mask: mask.astype(np.uint8), "received dtype uint8"),
+        (lambda mask: mask[..., 0], "mask must be bool of shape"),
+    ],
+)
+def test_bad_masks_of_completion(change, message):
+    model = build("gated", (4, 4, 1))
+    images = laws.images_for(model, 2)
+    with pytest.raises(ValueError, match=message):
+        model.complete(images, change(np.ones((2, 4, 4, 1), bool)))
