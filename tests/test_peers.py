@@ -2,11 +2,13 @@
 
 import argparse
 import ast
+import dataclasses
 import io
 import json
 import os
 import sys
 import threading
+import types
 import urllib.request
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from tfgen.evaluation.latents import evenly
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 FOLDER = BENCHMARKS / "peers"
-SHARED = {"__init__", "by_hand", "contract", "keras_fit", "report", "run"}
+SHARED = {"__init__", "by_hand", "contract", "keras_fit", "pace", "report", "run", "speed"}
 FIGURES = {
     "frechet": 2.0,
     "nats": 80.0,
@@ -82,6 +84,85 @@ def test_ours_comes_once_after_the_first_peer_that_is_held_against_it(run):
     for peer in run.PEERS.values():  # one recipe is trained on one data set
         others = {other.data for other in run.PEERS.values() if other.recipe == peer.recipe}
         assert others == {peer.data}
+
+
+@pytest.mark.slow
+def test_networks_of_equal_size_are_as_large_as_those_of_the_peers(run):
+    """The peers' counts are those of their scripts, as the page shows them."""
+    from peers import speed
+
+    from tfgen import training, zoo
+
+    page = (BENCHMARKS.parent / "docs" / "benchmarks.md").read_text()
+    for name, equal in speed.EQUAL.items():
+        recipe = zoo.load_recipe(run.PEERS[name].recipe)
+        recipe = dataclasses.replace(
+            recipe, stages=[], **(equal | {"model": recipe.model | equal["model"]})
+        )
+        model = training.build(recipe, 10)
+        ours = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
+        row = next(line for line in page.splitlines() if line.startswith(f"| {name} | "))
+        peers = next(int(cell.replace(",", "")) for cell in row.split(" | ")[1:] if "," in cell)
+        assert peers <= ours <= 1.5 * peers, (name, peers, ours)
+
+
+def test_the_pace_of_a_side_is_told_line_by_line(run, monkeypatch, capsys, tmp_path):
+    from peers import pace
+
+    told = []
+
+    def train(seconds):
+        told.append(seconds)
+        return 640 if seconds else 0
+
+    script = types.ModuleType("peers.told")
+    script.build = lambda data, given: types.SimpleNamespace(
+        train=train, parameters=len(data.x_test) + given.recipe["model"]["units"]
+    )
+    monkeypatch.setitem(sys.modules, "peers.told", script)
+    images = np.zeros((3, 28, 28, 1), np.uint8)
+    np.savez(tmp_path / "data.npz", x_train=images, y_train=np.zeros(3), x_test=images)
+    command = ["pace", "told", str(tmp_path / "data.npz"), "--recipe", '{"model": {"units": 4}}']
+    monkeypatch.setattr(sys, "argv", command)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("2.5\n1\n"))
+    pace.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert told == [0.0, 2.5, 1.0]
+    assert all(line.startswith(pace.MARK) for line in lines)
+    answers = [json.loads(line.removeprefix(pace.MARK)) for line in lines]
+    assert answers[0] == {"parameters": 7}
+    assert all(answer["images_per_second"] > 640 for answer in answers[1:])
+
+
+def test_speed_is_the_ratio_of_the_medians(run, monkeypatch, tmp_path):
+    from peers import speed
+
+    class Side:
+        def __init__(self, python, script, data, options):
+            self.speeds = iter([30.0, 10.0, 20.0] if script == "ours" else [5.0, 20.0, 10.0])
+            self.parameters = 8 if script == "ours" else 7
+            self.closed = False
+
+        def images_per_second(self, seconds):
+            return next(self.speeds)
+
+        def close(self):
+            self.closed = True
+
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{speed.BEGIN}\nold\n{speed.END}\nafter\n")
+    monkeypatch.setattr(speed, "Side", Side)
+    monkeypatch.setattr(run, "images_of", lambda name, out: tmp_path)
+    monkeypatch.setattr(run, "interpreter", lambda folder, name: Path("python"))
+    command = ["speed", "--out", str(tmp_path), "--environments", str(tmp_path)]
+    command += ["--only", "keras_vae", "--repeats", "3", "--write", str(page)]
+    monkeypatch.setattr(sys, "argv", command)
+    assert speed.main() == 0
+    text = page.read_text()
+    assert text.startswith("before")
+    assert text.endswith("after\n")
+    assert "old" not in text
+    assert "| keras_vae | 7 | 8 | 10 | 20 | 2.00 (0.50 to 6.00) |" in text
 
 
 def test_lines_are_those_that_hold_code(run, tmp_path):

@@ -218,6 +218,9 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     made.add_argument("--num-test", type=int, default=NUM_TEST, help="test images for nats")
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--variant", default="", help="of a script that stands for several sides")
+    made.add_argument(
+        "--recipe", type=json.loads, default={}, help="what differs in ours, as JSON (speed.py)"
+    )
     return made
 
 

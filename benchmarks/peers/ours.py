@@ -49,6 +49,8 @@ def fitted(recipe, steps: int, per_epoch: int):
 
 def build(data: contract.Data, given) -> contract.Side:
     recipe = dataclasses.replace(zoo.load_recipe(given.variant), seed=given.seed, stages=[])
+    model_arguments = recipe.model | given.recipe.get("model", {})
+    recipe = dataclasses.replace(recipe, **(given.recipe | {"model": model_arguments}))
     labelled = recipe.model.get("num_classes") is not None
     split = tfgen_data.Arrays(data.x_train, data.y_train if labelled else None)
     endless = dataclasses.replace(recipe, epochs=10**6, restart_epochs=())
@@ -75,8 +77,9 @@ def build(data: contract.Data, given) -> contract.Side:
     def train(seconds: float) -> int:
         if not seconds:  # compiled already, and back at its first step
             return 0
+        before = side.steps
         side.train(steps=total, seconds=seconds, callbacks=averages)
-        return side.steps * recipe.batch_size
+        return (side.steps - before) * recipe.batch_size
 
     seeds = itertools.count(given.seed)  # each image has its own
 

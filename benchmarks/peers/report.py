@@ -147,14 +147,14 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def write(path: Path, parts: Sequence[str]) -> None:
+def write(path: Path, parts: Sequence[str], begin: str = BEGIN, end: str = END) -> None:
     """Puts paragraphs and tables between the markers of a page."""
     text = path.read_text()
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise SystemExit(f"{path} must hold {BEGIN} and {END} once each.")
-    before, _, rest = text.partition(BEGIN)
-    inside = "\n\n".join((BEGIN, *parts, END))
-    path.write_text(f"{before}{inside}{rest.partition(END)[2]}")
+    if text.count(begin) != 1 or text.count(end) != 1:
+        raise SystemExit(f"{path} must hold {begin} and {end} once each.")
+    before, _, rest = text.partition(begin)
+    inside = "\n\n".join((begin, *parts, end))
+    path.write_text(f"{before}{inside}{rest.partition(end)[2]}")
 
 
 def draw(points: dict[str, list[tuple[str, float, dict]]], path: Path) -> None:

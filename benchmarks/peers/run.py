@@ -128,6 +128,18 @@ def interpreter(folder: Path, name: str | None) -> Path:
     return python
 
 
+def settings() -> dict[str, str]:
+    """Returns the environment variables that all sides run with."""
+    return {
+        "PYTHONPATH": os.pathsep.join((str(HERE.parent), str(HERE.parents[1]))),
+        "CUDA_VISIBLE_DEVICES": "",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "MALLOC_MMAP_MAX_": "0",
+        "MALLOC_TRIM_THRESHOLD_": "2147483647",
+        "MALLOC_TOP_PAD_": "268435456",
+    }
+
+
 def images_of(name: str, out: Path) -> Path:
     """Returns the file with a data set that every side reads."""
     from tfgen import data
@@ -148,14 +160,6 @@ def carry_out(run: Run, folder: Path, minutes: float, given: argparse.Namespace)
     if (folder / "figures.json").exists():
         return True
     python, data = interpreter(given.environments, run.environment), images_of(run.data, given.out)
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join((str(HERE.parent), str(HERE.parents[1]))),
-        "CUDA_VISIBLE_DEVICES": "",
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-        "MALLOC_MMAP_MAX_": "0",
-        "MALLOC_TRIM_THRESHOLD_": "2147483647",
-        "MALLOC_TOP_PAD_": "268435456",
-    }
     options = ("--minutes", minutes, "--variant", run.variant)
     options += ("--sampling-seconds", given.sampling_seconds, "--num-test", given.num_test)
     command = (python, "-m", f"peers.{run.script}", data.resolve(), folder.resolve(), *options)
@@ -167,7 +171,7 @@ def carry_out(run: Run, folder: Path, minutes: float, given: argparse.Namespace)
             subprocess.run(
                 list(map(str, command)),
                 check=True,
-                env=environment,
+                env=os.environ | settings(),
                 cwd=HERE.parent,
                 stdout=log,
                 stderr=subprocess.STDOUT,
