@@ -28,10 +28,12 @@ __all__ = [
     "finish",
     "format_table",
     "interleaved",
+    "markdown",
     "parser",
     "ratio",
     "recipe_names",
     "summary",
+    "write_section",
     "zoo_model",
 ]
 
@@ -104,6 +106,23 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         lines.append("  ".join([first, *rest]).rstrip())
     lines.insert(1, "  ".join("-" * width for width in widths))
     return "\n".join(lines)
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Returns a table for a page."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def write_section(page: Path, name: str, parts: Sequence[str]) -> None:
+    """Puts paragraphs and tables between `<!-- name: begin -->` and `<!-- name: end -->`."""
+    begin, end = (f"<!-- {name}: {which} -->" for which in ("begin", "end"))
+    text = page.read_text()
+    if text.count(begin) != 1 or text.count(end) != 1:
+        raise SystemExit(f"{page} must hold {begin} and {end} once each.")
+    before, _, rest = text.partition(begin)
+    inside = "\n\n".join((begin, *parts, end))
+    page.write_text(f"{before}{inside}{rest.partition(end)[2]}")
 
 
 def machine() -> dict[str, Any]:

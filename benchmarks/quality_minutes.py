@@ -8,7 +8,8 @@ Train with kept weights, then measure them; the time of training is that of the 
 
 Minutes count everything that a run does: steps, validation, pictures. They are those of the machine
 that trained; compare runs of one machine. Epochs that are left out of the table lie between those
-in it; by default at most 8 a run, at growing distances.
+in it; by default at most 8 a run, at growing distances. Runs are named after their folders. With
+--write the table goes into a page and the chart next to it, into drawings/quality_minutes.png.
 """
 
 import csv
@@ -97,12 +98,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--result", help="part of the name of the result to show")
     parser.add_argument("--epochs", type=int, default=8, help="of each run, at most")
     parser.add_argument("--out", type=Path, default=Path("quality_minutes.png"), help="the chart")
+    parser.add_argument("--write", type=Path, help="the page whose table is replaced")
     given = parser.parse_args(arguments)
     defaults, result = METRICS[given.metric]
     settings = defaults | (given.arguments or {})
     result = result if given.result is None else given.result
+    if given.write is not None:
+        given.out = given.write.parent / "drawings" / "quality_minutes.png"
     runs = {
-        str(run): measured(run, given.metric, settings, result, given.epochs) for run in given.runs
+        run.name: measured(run, given.metric, settings, result, given.epochs) for run in given.runs
     }
     draw(runs, given.out)
     rows = [
@@ -111,7 +115,12 @@ def main(arguments: list[str] | None = None) -> int:
         for p in points
     ]
     first = next(iter(runs.values()))[0]
-    table = common.format_table(["run", "epoch", "minutes", first["unit"]], rows)
+    header = ["run", "epoch", "minutes", first["unit"]]
+    if given.write is not None:
+        chart = f"![{first['label']} against minutes of training](drawings/{given.out.name})"
+        parts = [f"{first['label']}:", common.markdown(header, rows), chart]
+        common.write_section(given.write, "quality_minutes", parts)
+    table = common.format_table(header, rows)
     verdict = f"{first['label']}; chart in {given.out}"
     return common.finish(table, {"runs": runs}, True, verdict, given.json)
 

@@ -36,7 +36,6 @@ import numpy as np
 VALUES = {"batch": (8, 32, 128), "width": (0.5, 1.0, 2.0), "side": (16, 32, 64, 128)}
 BASE = {"batch": 32, "width": 1.0, "side": 32}
 MATRIX = 2048
-BEGIN, END = "<!-- scaling: begin -->", "<!-- scaling: end -->"
 HEADER = (
     *("family", "batch", "width", "side", "train, ms", "limit", "over", "sample, ms"),
     *("limit", "over"),
@@ -322,18 +321,6 @@ def draw(found: list[dict[str, Any]], path: Path) -> None:
         figure.savefig(temporary, format="png", dpi=100)
 
 
-def write_table(page: Path, rows: list[list[str]], caption: str) -> None:
-    """Puts the table and the chart between the markers of a page."""
-    text = page.read_text()
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise SystemExit(f"{page} must hold {BEGIN} and {END} once each.")
-    before, rest = text.split(BEGIN)
-    lines = [HEADER, ["---"] * len(HEADER), *rows]
-    table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-    chart = "![Milliseconds an image against batch, width and side](drawings/scaling.png)"
-    page.write_text("\n\n".join((before + BEGIN, caption, table, chart, END)) + rest.split(END)[1])
-
-
 def main(arguments: list[str] | None = None) -> int:
     parser = common.parser(__doc__, repeats=3)
     parser.add_argument("--only", nargs="+", choices=FAMILIES, default=list(FAMILIES))
@@ -358,7 +345,10 @@ def main(arguments: list[str] | None = None) -> int:
     page = given.out if given.write is None else given.write.parent
     draw(found, page / "drawings" / "scaling.png")
     if given.write is not None:
-        write_table(given.write, rows, caption)
+        chart = "![Milliseconds an image against batch, width and side](drawings/scaling.png)"
+        common.write_section(
+            given.write, "scaling", [caption, common.markdown(HEADER, rows), chart]
+        )
     worst = max(found, key=lambda one: one["train_over"])
     return common.finish(
         f"{caption}\n\n{common.format_table(HEADER, rows)}",

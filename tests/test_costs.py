@@ -71,7 +71,7 @@ def test_a_finished_measurement_is_written_without_measuring(scaling, tmp_path, 
     points = [point._asdict() | found for point in scaling.points_of("VAE")]
     (tmp_path / "VAE.json").write_text(json.dumps(points))
     page = tmp_path / "page.md"
-    page.write_text(f"before {scaling.BEGIN} old {scaling.END} after\n")
+    page.write_text("before <!-- scaling: begin --> old <!-- scaling: end --> after\n")
     command = ["--only", "VAE", "--out", str(tmp_path), "--write", str(page)]
     assert scaling.main(command) == 0
     text = page.read_text()

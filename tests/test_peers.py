@@ -150,7 +150,7 @@ def test_speed_is_the_ratio_of_the_medians(run, monkeypatch, tmp_path):
             self.closed = True
 
     page = tmp_path / "page.md"
-    page.write_text(f"before\n{speed.BEGIN}\nold\n{speed.END}\nafter\n")
+    page.write_text("before\n<!-- speed: begin -->\nold\n<!-- speed: end -->\nafter\n")
     monkeypatch.setattr(speed, "Side", Side)
     monkeypatch.setattr(run, "images_of", lambda name, out: tmp_path)
     monkeypatch.setattr(run, "interpreter", lambda folder, name: Path("python"))
@@ -268,10 +268,10 @@ def test_a_side_is_measured_and_its_saved_model_draws(run, tmp_path):
 
 def test_the_table_stands_between_its_markers(run, tmp_path):
     report, page = run.report, tmp_path / "page.md"
-    page.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
+    page.write_text("before\n<!-- peers: begin -->\nold\n<!-- peers: end -->\nafter\n")
     for _ in range(2):
-        table = report.markdown(report.HEADER, [report.row("peer", FIGURES)])
-        report.write(page, ["caption", table, "after the table"])
+        table = run.common.markdown(report.HEADER, [report.row("peer", FIGURES)])
+        run.common.write_section(page, "peers", ["caption", table, "after the table"])
     text = page.read_text()
     assert text.startswith("before\n")
     assert text.endswith("\nafter\n")
@@ -280,7 +280,7 @@ def test_the_table_stands_between_its_markers(run, tmp_path):
     assert text.count("after the table") == 1
     page.write_text("no markers")
     with pytest.raises(SystemExit, match="once each"):
-        report.write(page, ["caption"])
+        run.common.write_section(page, "peers", ["caption"])
 
 
 def test_a_comparison_says_who_is_ahead_in_what_and_why(run):
@@ -319,7 +319,7 @@ def test_finished_sides_become_a_page_without_any_training(run, tmp_path, monkey
             found = FIGURES | {"frechet": 10.0 / minutes, "images_per_second": len(one.label)}
             (folder / "figures.json").write_text(json.dumps(found))
     page = tmp_path / "page.md"
-    page.write_text(f"{run.report.BEGIN}\n{run.report.END}\n")
+    page.write_text("<!-- peers: begin -->\n<!-- peers: end -->\n")
     monkeypatch.setattr(zoo, "load_evaluator", lambda name: type("Judge", (), {"features": None}))
     monkeypatch.setattr(run, "interpreter", lambda *given: pytest.fail("a process was started"))
     command = ["run.py", "--minutes", "1", "3", "--only", "keras_vae", "pythae_vae"]

@@ -43,5 +43,10 @@ def test_a_chart_and_a_table_of_kept_epochs(tmp_path):
     assert points[1]["value"] < points[0]["value"]
     assert "bits/dim" in run.stdout
     assert Image.open(tmp_path / "chart.png").size[0] > 400
+    page = tmp_path / "page.md"
+    page.write_text("<!-- quality_minutes: begin --><!-- quality_minutes: end -->")
+    subprocess.run([*command, "--write", page], check=True, capture_output=True)
+    assert "| run | 1 | " in page.read_text()
+    assert (tmp_path / "drawings" / "quality_minutes.png").is_file()
     lacking = subprocess.run([sys.executable, SCRIPT, tmp_path], capture_output=True, text=True)
     assert lacking.returncode != 0

@@ -8,11 +8,11 @@ import ast
 import io
 import math
 import tokenize
-from collections.abc import Sequence
 from pathlib import Path
 
+import common
+
 HERE = Path(__file__).resolve().parent
-BEGIN, END = "<!-- peers: begin -->", "<!-- peers: end -->"
 ADDED = "# What the comparison adds"  # below it stands what no user writes
 HEADER = (
     *("side", "Frechet / real images", "nats", "images/s", "CPU s", "1,000 samples, s"),
@@ -125,10 +125,10 @@ def losses(name: str, peer: dict, recipe: str, ours: dict) -> str:
 
 def page(rows: list[list[str]], wins: list[list[str]], losses: list[str]) -> list[str]:
     """Returns the paragraphs of a page: everything measured, who is ahead in what, and why."""
-    parts = [markdown(HEADER, rows)]
+    parts = [common.markdown(HEADER, rows)]
     if wins:
         parts += ["Where a peer is ahead (`parameters`: the peer's over ours):"]
-        parts += [markdown(AHEAD, wins)]
+        parts += [common.markdown(AHEAD, wins)]
     return [*parts, "Where ours is ahead:", "\n".join(losses)]
 
 
@@ -140,21 +140,6 @@ def versions(found: dict[str, dict]) -> str:
         for package, number in figures["versions"].items()
     }
     return ", ".join(sorted(every, key=str.lower))
-
-
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-
-
-def write(path: Path, parts: Sequence[str], begin: str = BEGIN, end: str = END) -> None:
-    """Puts paragraphs and tables between the markers of a page."""
-    text = path.read_text()
-    if text.count(begin) != 1 or text.count(end) != 1:
-        raise SystemExit(f"{path} must hold {begin} and {end} once each.")
-    before, _, rest = text.partition(begin)
-    inside = "\n\n".join((begin, *parts, end))
-    path.write_text(f"{before}{inside}{rest.partition(end)[2]}")
 
 
 def draw(points: dict[str, list[tuple[str, float, dict]]], path: Path) -> None:

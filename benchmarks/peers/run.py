@@ -334,7 +334,8 @@ def main() -> int:
             f"{report.versions(found)}."
         )
         chart = f"![Quality against minutes of training, ours and the peers]({drawing})"
-        report.write(given.write, (caption, *report.page(rows, wins, losses), chart))
+        parts = (caption, *report.page(rows, wins, losses), chart)
+        common.write_section(given.write, "peers", parts)
     tables = [common.format_table(report.HEADER, rows)]
     if wins:
         tables += ["Where a peer is ahead:", common.format_table(report.AHEAD, wins)]

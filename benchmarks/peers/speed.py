@@ -28,7 +28,6 @@ import common  # noqa: E402
 
 from peers import pace, report, run  # noqa: E402
 
-BEGIN, END = "<!-- speed: begin -->", "<!-- speed: end -->"
 HEADER = ("peer", "parameters", "ours", "images/s", "ours", "ours / peer")
 LEAST = 1.0  # what the ratio must be
 
@@ -150,7 +149,7 @@ def main() -> int:
     pairs = [measured(name, given) for name in given.only]
     rows = [pair.row() for pair in pairs]
     if given.write is not None:
-        report.write(given.write, [report.markdown(HEADER, rows)], BEGIN, END)
+        common.write_section(given.write, "speed", [common.markdown(HEADER, rows)])
     slow = [
         f"{pair.peer} ({pair.ratio['ratio']:.2f})" for pair in pairs if pair.ratio["ratio"] < LEAST
     ]
