@@ -100,6 +100,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("quality_minutes.png"), help="the chart")
     parser.add_argument("--write", type=Path, help="the page whose table is replaced")
     given = parser.parse_args(arguments)
+    if len({run.name for run in given.runs}) < len(given.runs):
+        parser.error("the folders of the runs must differ in their last names")
     defaults, result = METRICS[given.metric]
     settings = defaults | (given.arguments or {})
     result = result if given.result is None else given.result

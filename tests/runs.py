@@ -11,14 +11,13 @@ from tfgen import training, tuning
 from tfgen.models.base import ImageModel
 from tfgen.recipe import Recipe
 
+# What the smallest models with latents share.
+TINY = {"image_shape": [8, 8, 1], "latent_dim": 2, "filters": [4], "num_blocks": 0}
 # Everything random is on: noise, shifts, mirroring, the data's order; and everything with a state.
 RECIPE = Recipe(
     family="VAE",
     model={
-        "image_shape": [8, 8, 1],
-        "latent_dim": 2,
-        "filters": [4],
-        "num_blocks": 0,
+        **TINY,
         "dense_units": 8,
         "pixel_distribution": "gaussian",
         "kl_warmup_steps": 20,
@@ -39,7 +38,7 @@ RECIPE = Recipe(
 SIMPLE = dataclasses.replace(
     RECIPE,
     family="AutoEncoder",
-    model={k: RECIPE.model[k] for k in ("image_shape", "latent_dim", "filters", "num_blocks")},
+    model=TINY,
 )
 
 

@@ -19,10 +19,7 @@ from tfgen.recipe import Recipe
 RECIPE = Recipe(
     family="AutoEncoder",
     model={
-        "image_shape": [8, 8, 1],
-        "latent_dim": 2,
-        "filters": [4],
-        "num_blocks": 0,
+        **runs.TINY,
         "dense_units": 64,
     },
     data="digits",

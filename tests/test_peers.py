@@ -2,7 +2,6 @@
 
 import argparse
 import ast
-import dataclasses
 import io
 import json
 import os
@@ -89,21 +88,19 @@ def test_ours_comes_once_after_the_first_peer_that_is_held_against_it(run):
 @pytest.mark.slow
 def test_networks_of_equal_size_are_as_large_as_those_of_the_peers(run):
     """The peers' counts are those of their scripts, as the page shows them."""
-    from peers import speed
+    from peers import ours, speed
 
     from tfgen import training, zoo
 
     page = (BENCHMARKS.parent / "docs" / "benchmarks.md").read_text()
     for name, equal in speed.EQUAL.items():
         recipe = zoo.load_recipe(run.PEERS[name].recipe)
-        recipe = dataclasses.replace(
-            recipe, stages=[], **(equal | {"model": recipe.model | equal["model"]})
-        )
-        model = training.build(recipe, 10)
-        ours = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
+        model = training.build(ours.changed(recipe, equal | {"stages": []}), 10)
+        count = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
         row = next(line for line in page.splitlines() if line.startswith(f"| {name} | "))
-        peers = next(int(cell.replace(",", "")) for cell in row.split(" | ")[1:] if "," in cell)
-        assert peers <= ours <= 1.5 * peers, (name, peers, ours)
+        cells = dict(zip(run.report.HEADER, row.strip("| ").split(" | "), strict=True))
+        peers = int(cells["parameters"].replace(",", ""))
+        assert peers <= count <= 1.5 * peers, (name, peers, count)
 
 
 def test_the_pace_of_a_side_is_told_line_by_line(run, monkeypatch, capsys, tmp_path):

@@ -339,10 +339,7 @@ def test_a_second_stage_lowers_the_loss(prior, num_classes, tmp_path):
     recipe = Recipe(
         family="VAE",
         model={
-            "image_shape": [8, 8, 1],
-            "latent_dim": 2,
-            "filters": [4],
-            "num_blocks": 0,
+            **runs.TINY,
             "dense_units": 16,
             "prior": prior,
             "prior_units": 16,

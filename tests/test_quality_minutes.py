@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from runs import TINY
 
 from tfgen import training
 from tfgen.recipe import Recipe
@@ -15,10 +16,7 @@ SCRIPT = Path(__file__).resolve().parent.parent / "benchmarks" / "quality_minute
 RECIPE = Recipe(
     family="VAE",
     model={
-        "image_shape": [8, 8, 1],
-        "latent_dim": 2,
-        "filters": [4],
-        "num_blocks": 0,
+        **TINY,
         "pixel_distribution": "gaussian",
     },
     data="digits",

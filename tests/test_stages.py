@@ -12,7 +12,7 @@ from tfgen.recipe import Recipe
 
 STAGED = Recipe(
     family="AutoEncoder",
-    model={"image_shape": [8, 8, 1], "latent_dim": 2, "filters": [4], "num_blocks": 0},
+    model=runs.TINY,
     data="digits",
     batch_size=128,  # 8 steps an epoch
     epochs=2,

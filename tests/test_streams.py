@@ -16,7 +16,7 @@ from tfgen.recipe import Recipe
 
 RECIPE = Recipe(
     family="AutoEncoder",
-    model={"image_shape": [8, 8, 1], "latent_dim": 2, "filters": [4], "num_blocks": 0},
+    model=runs.TINY,
     data="digits",
     batch_size=10,
     epochs=3,

@@ -131,6 +131,11 @@ def ticks(seconds: float) -> Iterator[int]:
 
 def trained(side: Side, seconds: float) -> dict[str, float]:
     side.train(0.0)  # one step, in which it compiles
+    return paced(side, seconds) | {"training_megabytes": peak_megabytes()}
+
+
+def paced(side: Side, seconds: float) -> dict[str, float]:
+    """Trains a side that is compiled and returns what it saw and took."""
     start, used = time.perf_counter(), cpu_seconds()
     images = side.train(seconds)
     taken, used = time.perf_counter() - start, cpu_seconds() - used
@@ -139,7 +144,6 @@ def trained(side: Side, seconds: float) -> dict[str, float]:
         "seconds": taken,
         "images_per_second": images / taken,
         "cpu_seconds": used,
-        "training_megabytes": peak_megabytes(),
     }
 
 

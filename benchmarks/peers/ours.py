@@ -47,10 +47,15 @@ def fitted(recipe, steps: int, per_epoch: int):
     )
 
 
+def changed(recipe, changes: dict):
+    """Returns the recipe with other values of some keys; "model" holds only what differs."""
+    model = recipe.model | changes.get("model", {})
+    return dataclasses.replace(recipe, **(changes | {"model": model}))
+
+
 def build(data: contract.Data, given) -> contract.Side:
     recipe = dataclasses.replace(zoo.load_recipe(given.variant), seed=given.seed, stages=[])
-    model_arguments = recipe.model | given.recipe.get("model", {})
-    recipe = dataclasses.replace(recipe, **(given.recipe | {"model": model_arguments}))
+    recipe = changed(recipe, given.recipe)
     labelled = recipe.model.get("num_classes") is not None
     split = tfgen_data.Arrays(data.x_train, data.y_train if labelled else None)
     endless = dataclasses.replace(recipe, epochs=10**6, restart_epochs=())

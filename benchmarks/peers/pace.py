@@ -3,15 +3,14 @@
     python -m peers.pace SCRIPT DATA.npz [--variant NAME] [--recipe JSON]
 
 Once the side is built and has taken its first step, it prints a line with its parameters; then, for
-each line of seconds that it reads, one with the images that it trained on in a second. Both begin
-with MARK, because packages print as well.
+each line of seconds that it reads, one with what `contract.paced` returns. Both begin with MARK,
+because packages print as well.
 """
 
 import argparse
 import importlib
 import json
 import sys
-import time
 from pathlib import Path
 
 from peers import contract
@@ -34,10 +33,7 @@ def main() -> None:
     side.train(0.0)  # one step, in which it compiles
     print(MARK, json.dumps({"parameters": int(side.parameters)}), flush=True)
     for line in sys.stdin:
-        start = time.perf_counter()
-        images = side.train(float(line))
-        speed = images / (time.perf_counter() - start)
-        print(MARK, json.dumps({"images_per_second": speed}), flush=True)
+        print(MARK, json.dumps(contract.paced(side, float(line))), flush=True)
 
 
 if __name__ == "__main__":
