@@ -58,6 +58,8 @@ def run(monkeypatch):
 
 
 def test_every_script_keeps_the_contract(run):
+    from peers import ours
+
     scripts = {path.stem for path in FOLDER.glob("*.py")} - SHARED
     assert scripts == {peer.script for peer in run.PEERS.values()} | {"ours"}
     for name in scripts:
@@ -69,14 +71,14 @@ def test_every_script_keeps_the_contract(run):
         assert functions["build"].lineno > added, name
         assert functions.get("serve", functions.get("train_and_serve")).lineno < added, name
     for peer in run.PEERS.values():
-        assert (BENCHMARKS.parent / "zoo" / peer.recipe / "recipe.json").is_file()
+        assert ours.recipe_of(peer.recipe).data == peer.data
         assert all("==" in package for package in run.ENVIRONMENTS[peer.environment])
 
 
 def test_ours_comes_once_after_the_first_peer_that_is_held_against_it(run):
     runs = run.runs_of(["pythae_vae", "keras_vae", "pythae_iwae"])
     assert [one.label for one in runs] == [
-        *("pythae_vae", "ours: vae_binarized_mnist"),
+        *("pythae_vae", "ours: vae_vamp"),
         *("keras_vae", "ours: vae_2d_mnist", "pythae_iwae"),
     ]
     assert [one.environment for one in runs] == ["pythae", None, "keras", None, "pythae"]
@@ -90,11 +92,11 @@ def test_networks_of_equal_size_are_as_large_as_those_of_the_peers(run):
     """The peers' counts are those of their scripts, as the page shows them."""
     from peers import ours, speed
 
-    from tfgen import training, zoo
+    from tfgen import training
 
     page = (BENCHMARKS.parent / "docs" / "benchmarks.md").read_text()
     for name, equal in speed.EQUAL.items():
-        recipe = zoo.load_recipe(run.PEERS[name].recipe)
+        recipe = ours.recipe_of(run.PEERS[name].recipe)
         model = training.build(ours.changed(recipe, equal | {"stages": []}), 10)
         count = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
         row = next(line for line in page.splitlines() if line.startswith(f"| {name} | "))
@@ -325,7 +327,7 @@ def test_finished_sides_become_a_page_without_any_training(run, tmp_path, monkey
     assert run.main() == 0
     text = page.read_text()
     assert text.count("| keras_vae | 3.3 |") == 1
-    assert text.count("| ours: vae_binarized_mnist | 3.3 |") == 1
+    assert text.count("| ours: vae_vamp | 3.3 |") == 1
     assert "- `vae_2d_mnist` of `keras_vae`: images/s (18 against 9)" in text
     with Image.open(tmp_path / "drawings" / "peers.png") as chart:
         assert chart.size[0] > 800

@@ -1,4 +1,6 @@
-"""A zoo recipe of tfgen (--variant NAME) with its schedule fitted to the minutes.
+"""A recipe of tfgen (--variant NAME) with its schedule fitted to the minutes.
+
+NAME is a file of recipes/, where the zoo has nothing as small as the peer, or a zoo entry.
 
 A short trial finds out how many steps the minutes hold; the cosine, the warm-up and the growth of
 the KL's weight then end with them, in the proportions of the recipe. The rest is the recipe's.
@@ -28,6 +30,7 @@ def train_and_serve(name: str, folder: Path) -> None:
 
 # What the comparison adds
 
+RECIPES = Path(__file__).parent / "recipes"
 TRIAL_SECONDS = 5.0
 IMPORTANCE_SAMPLES = 100
 
@@ -47,6 +50,12 @@ def fitted(recipe, steps: int, per_epoch: int):
     )
 
 
+def recipe_of(name: str):
+    """Returns the recipe of this folder with that name, or of the zoo."""
+    own = RECIPES / f"{name}.json"
+    return zoo.load_recipe(own if own.is_file() else name)
+
+
 def changed(recipe, changes: dict):
     """Returns the recipe with other values of some keys; "model" holds only what differs."""
     model = recipe.model | changes.get("model", {})
@@ -54,7 +63,7 @@ def changed(recipe, changes: dict):
 
 
 def build(data: contract.Data, given) -> contract.Side:
-    recipe = dataclasses.replace(zoo.load_recipe(given.variant), seed=given.seed, stages=[])
+    recipe = dataclasses.replace(recipe_of(given.variant), seed=given.seed, stages=[])
     recipe = changed(recipe, given.recipe)
     labelled = recipe.model.get("num_classes") is not None
     split = tfgen_data.Arrays(data.x_train, data.y_train if labelled else None)

@@ -78,9 +78,9 @@ PEERS = {
     "diffusers_ddpm": Peer("diffusers_ddpm", "", "diffusers", "mnist", "gan_mnist"),
     "keras_wgan_gp": Peer("keras_wgan_gp", "", "keras", "mnist", "wgan_gp_mnist"),
     "keras_cgan": Peer("keras_cgan", "", "keras", "mnist", "cgan_mnist"),
-    "pythae_vae": Peer("pythae_vae", "VAE", "pythae", "binarized_mnist", "vae_binarized_mnist"),
-    "pythae_iwae": Peer("pythae_vae", "IWAE", "pythae", "binarized_mnist", "vae_binarized_mnist"),
-    "pythae_vamp": Peer("pythae_vae", "VAMP", "pythae", "binarized_mnist", "vae_binarized_mnist"),
+    "pythae_vae": Peer("pythae_vae", "VAE", "pythae", "binarized_mnist", "vae_vamp"),
+    "pythae_iwae": Peer("pythae_vae", "IWAE", "pythae", "binarized_mnist", "vae_vamp"),
+    "pythae_vamp": Peer("pythae_vae", "VAMP", "pythae", "binarized_mnist", "vae_vamp"),
     "torch_pixelcnn": Peer(
         "torch_pixelcnn", "", "torch", "binarized_mnist", "pixelcnn_binarized_mnist"
     ),
