@@ -87,7 +87,7 @@ PEERS = {
     "keras_pixelcnn": Peer(
         "keras_pixelcnn", "", "keras", "binarized_mnist", "pixelcnn_binarized_mnist"
     ),
-    "tfd_pixelcnn": Peer("tfd_pixelcnn", "", "keras", "mnist", "pixelcnn_mnist"),
+    "tfd_pixelcnn": Peer("tfd_pixelcnn", "", "keras", "mnist", "pixelcnn_logistic"),
 }
 
 
