@@ -76,10 +76,11 @@ class RowLSTM(RecurrentLayer):
         kernel = keras.ops.cast(self.state, x.dtype)
         h, c = keras.ops.zeros_like(x[:, 0]), keras.ops.zeros_like(x[:, 0])
         rows = []
-        for row in range(x.shape[1]):
+        # Not gates[:, row], whose gradient fills a whole grid with zeros for each row.
+        for of_input in tf.unstack(gates, axis=1):
             padded = keras.ops.pad(h, [[0, 0], [1, 1], [0, 0]])
             around = keras.ops.concatenate([padded[:, :-2], h, padded[:, 2:]], -1)
-            h, c = _lstm(gates[:, row] + layers.matmul(around, kernel), c)
+            h, c = _lstm(of_input + layers.matmul(around, kernel), c)
             rows.append(h)
         return keras.ops.stack(rows, 1)
 
