@@ -69,6 +69,7 @@ def draw(runs: dict[str, list[dict]], path: Path) -> None:
     """Draws a line for each run, both axes logarithmic."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     from tfgen.files import replacing
 
@@ -84,8 +85,12 @@ def draw(runs: dict[str, list[dict]], path: Path) -> None:
         )
     axes.set_xscale("log")
     axes.set_yscale("log")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.set_minor_formatter(NullFormatter())
     axes.grid(alpha=0.3, which="both")
-    axes.legend()
+    figure.legend(loc="outside right upper")
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=120)
 
