@@ -1,4 +1,4 @@
-"""Trains what a user would pick instead and the zoo's recipe for the same minutes, and judges both.
+"""Trains what a user would pick instead and a recipe of ours for the same minutes, and judges both.
 
     python benchmarks/peers/run.py --minutes 3 --environments FOLDER --out FOLDER [--only NAME ...]
         [--write docs/benchmarks.md]
