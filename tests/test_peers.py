@@ -282,6 +282,13 @@ def test_the_table_stands_between_its_markers(run, tmp_path):
         run.common.write_section(page, "peers", ["caption"])
 
 
+def test_a_side_without_a_frechet_ratio_says_why(run):
+    undrawn = FIGURES | {"frechet": None, "num_samples": 0}
+    assert run.report.row("pixel by pixel", undrawn)[1] == "too slow to draw"
+    too_few = FIGURES | {"frechet": None, "estimated": False, "num_samples": 350}
+    assert run.report.row("slow", too_few)[1] == "only 350 drawn"
+
+
 def test_a_comparison_says_who_is_ahead_in_what_and_why(run):
     report = run.report
     faster = FIGURES | {"images_per_second": 9.0, "frechet": 3.0, "nats": 80.1, "parameters": 14}

@@ -74,9 +74,13 @@ def number(value: float) -> str:
 
 def row(name: str, figures: dict) -> list[str]:
     about = "about " if figures["estimated"] else ""
+    if figures["frechet"] is not None:
+        frechet = f"{figures['frechet']:.1f}"
+    else:
+        frechet = "too slow to draw" if about else f"only {figures['num_samples']} drawn"
     return [
         name,
-        "too slow to draw" if figures["frechet"] is None else f"{figures['frechet']:.1f}",
+        frechet,
         f"{figures['nats']:.1f}" if "nats" in figures else "none",
         f"{figures['images_per_second']:,.0f}",
         f"{figures['cpu_seconds']:.0f}",
