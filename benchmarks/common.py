@@ -25,6 +25,7 @@ os.environ["KERAS_BACKEND"] = "tensorflow"
 
 __all__ = [
     "Training",
+    "around_section",
     "finish",
     "format_table",
     "interleaved",
@@ -114,15 +115,50 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def write_section(page: Path, name: str, parts: Sequence[str]) -> None:
-    """Puts paragraphs and tables between `<!-- name: begin -->` and `<!-- name: end -->`."""
-    begin, end = (f"<!-- {name}: {which} -->" for which in ("begin", "end"))
-    text = page.read_text()
-    if text.count(begin) != 1 or text.count(end) != 1:
-        raise SystemExit(f"{page} must hold {begin} and {end} once each.")
+def around_section(page: Path, name: str) -> tuple[str, str]:
+    """Returns what stands on a page before and after a section with its markers.
+
+    Args:
+        page: A file with `<!-- name: begin -->` and, later, `<!-- name: end -->`.
+        name: The section's.
+
+    Returns:
+        The text before the first marker, and the text after the second.
+
+    Raises:
+        SystemExit: The page does not exist, or does not hold each marker once, in this order.
+    """
+    begin, end = _markers(name)
+    text = page.read_text() if page.is_file() else ""
     before, _, rest = text.partition(begin)
+    _, found, after = rest.partition(end)
+    if not found or text.count(begin) != 1 or text.count(end) != 1:
+        raise SystemExit(
+            f"the page to write must exist and hold {begin} and {end} once each, in this order; "
+            f"received {page}."
+        )
+    return before, after
+
+
+def write_section(page: Path, name: str, parts: Sequence[str]) -> None:
+    """Puts paragraphs and tables between `<!-- name: begin -->` and `<!-- name: end -->`.
+
+    Args:
+        page: A page that holds both markers.
+        name: The section's.
+        parts: Its paragraphs and tables; what stood there before is replaced.
+
+    Raises:
+        SystemExit: As from `around_section`; the page stays as it is.
+    """
+    before, after = around_section(page, name)
+    begin, end = _markers(name)
     inside = "\n\n".join((begin, *parts, end))
-    page.write_text(f"{before}{inside}{rest.partition(end)[2]}")
+    page.write_text(f"{before}{inside}{after}")
+
+
+def _markers(name: str) -> tuple[str, str]:
+    return f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
 
 
 def machine() -> dict[str, Any]:

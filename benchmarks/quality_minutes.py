@@ -7,9 +7,10 @@ Train with kept weights, then measure them; the time of training is that of the 
     python benchmarks/quality_minutes.py runs/vae runs/gan --out quality_minutes.png
 
 Minutes count everything that a run does: steps, validation, pictures. They are those of the machine
-that trained; compare runs of one machine. Epochs that are left out of the table lie between those
-in it; by default at most 8 a run, at growing distances. Runs are named after their folders. With
---write the table goes into a page and the chart next to it, into drawings/quality_minutes.png.
+that trained; compare runs of one machine. A run with more than 8 kept epochs (--epochs) is measured
+at its first, its last and some between them, at growing distances. Runs are named after their
+folders. With --write the table goes into a page, between the lines <!-- quality_minutes: begin -->
+and <!-- quality_minutes: end -->, and the chart next to it, into drawings/quality_minutes.png.
 """
 
 import csv
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import common
 
+SECTION = "quality_minutes"  # of the page
 # What `--metric` measures unless `--arguments` says otherwise, and which of its results is shown.
 METRICS = {
     "sample_quality": ({"num_samples": 2000, "split": "validation"}, "Frechet"),
@@ -28,29 +30,64 @@ METRICS = {
 
 
 def epochs_of(run: Path, most: int) -> list[tuple[int, float]]:
-    """Returns (epoch, minutes trained) of the kept weights to measure, at most `most`."""
+    """Returns which of a run's kept weights to measure, all of them unless there are more.
+
+    Args:
+        run: A run's folder.
+        most: How many, at least 2: the first, the last, and some between them.
+
+    Returns:
+        (epoch, minutes trained) of each.
+
+    Raises:
+        SystemExit: The folder is not that of a run with kept weights.
+    """
     import numpy as np
 
-    kept = sorted(int(path.stem.split("_")[1]) for path in run.glob("epochs/epoch_*.npz"))
-    if not kept:
-        raise SystemExit(f"{run} holds no weights of epochs: train with --keep-epochs 1.")
+    lacking = [name for name in ("recipe.json", "log.csv") if not (run / name).is_file()]
+    if lacking:
+        raise SystemExit(f"a run must be a folder with {' and '.join(lacking)}; received {run}.")
     with (run / "log.csv").open(newline="") as file:
         seconds = {int(row["epoch"]) + 1: float(row["seconds"]) for row in csv.DictReader(file)}
-    kept = [epoch for epoch in kept if epoch in seconds]
-    places = np.geomspace(1, len(kept), min(most, len(kept)))
-    chosen = sorted({round(place) - 1 for place in places})
-    return [(kept[i], seconds[kept[i]] / 60) for i in chosen]
+    kept = [epoch for epoch in sorted(seconds) if weights_of(run, epoch).is_file()]
+    if not kept:
+        raise SystemExit(f"{run} holds no weights of epochs: train with --keep-epochs 1.")
+    if len(kept) > most:
+        places = np.geomspace(1, len(kept), most)
+        kept = [kept[i] for i in sorted({round(place) - 1 for place in places})]
+    return [(epoch, seconds[epoch] / 60) for epoch in kept]
 
 
-def measured(run: Path, metric: str, arguments: dict, result: str, most: int) -> list[dict]:
-    """Returns the points of one run: epoch, minutes, value."""
+def weights_of(run: Path, epoch: int) -> Path:
+    """Returns the file with the weights that a run keeps of an epoch."""
+    return run / "epochs" / f"epoch_{epoch:04d}.npz"
+
+
+def measured(
+    run: Path, epochs: list[tuple[int, float]], metric: str, arguments: dict, result: str
+) -> list[dict]:
+    """Returns the points of one run.
+
+    Args:
+        run: Its folder.
+        epochs: From `epochs_of`.
+        metric: One of `METRICS`.
+        arguments: Of the metric.
+        result: Part of the name of the result to show; a ratio goes before others.
+
+    Returns:
+        For each epoch: epoch, minutes, value, and the value's label and unit.
+
+    Raises:
+        SystemExit: No result of the metric has that name.
+    """
     from tfgen import data, evaluation, training, zoo
 
     recipe = zoo.load_recipe(run)
     model, source = training.build(recipe, 1), data.of_recipe(recipe)
     points = []
-    for epoch, minutes in epochs_of(run, most):
-        training.load_weights(run / "epochs" / f"epoch_{epoch:04d}.npz", model)
+    for epoch, minutes in epochs:
+        training.load_weights(weights_of(run, epoch), model)
         found = evaluation.METRICS[metric](model, source, **arguments, verbose=0)
         labels = [label for label in found if result in label]
         ratios = [label for label in labels if found[label].unit == "ratio"]
@@ -101,19 +138,26 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--metric", choices=METRICS, default="sample_quality")
     parser.add_argument("--arguments", type=json.loads, help="of the metric, as JSON")
     parser.add_argument("--result", help="part of the name of the result to show")
-    parser.add_argument("--epochs", type=int, default=8, help="of each run, at most")
+    parser.add_argument(
+        "--epochs", type=int, default=8, help="of each run, at most; at least 2 (default 8)"
+    )
     parser.add_argument("--out", type=Path, default=Path("quality_minutes.png"), help="the chart")
     parser.add_argument("--write", type=Path, help="the page whose table is replaced")
     given = parser.parse_args(arguments)
     if len({run.name for run in given.runs}) < len(given.runs):
         parser.error("the folders of the runs must differ in their last names")
+    if given.epochs < 2:
+        parser.error(f"--epochs must be at least 2; received {given.epochs}")
     defaults, result = METRICS[given.metric]
     settings = defaults | (given.arguments or {})
     result = result if given.result is None else given.result
     if given.write is not None:
+        common.around_section(given.write, SECTION)
         given.out = given.write.parent / "drawings" / "quality_minutes.png"
+    epochs = [epochs_of(run, given.epochs) for run in given.runs]
     runs = {
-        run.name: measured(run, given.metric, settings, result, given.epochs) for run in given.runs
+        run.name: measured(run, chosen, given.metric, settings, result)
+        for run, chosen in zip(given.runs, epochs, strict=True)
     }
     draw(runs, given.out)
     rows = [
@@ -126,7 +170,7 @@ def main(arguments: list[str] | None = None) -> int:
     if given.write is not None:
         chart = f"![{first['label']} against minutes of training](drawings/{given.out.name})"
         parts = [f"{first['label']}:", common.markdown(header, rows), chart]
-        common.write_section(given.write, "quality_minutes", parts)
+        common.write_section(given.write, SECTION, parts)
     table = common.format_table(header, rows)
     verdict = f"{first['label']}; chart in {given.out}"
     return common.finish(table, {"runs": runs}, True, verdict, given.json)

@@ -330,6 +330,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--jit", action="store_true", help="train with XLA")
     parser.add_argument("--write", type=Path, help="the page whose table is replaced")
     given = parser.parse_args(arguments)
+    if given.write is not None:
+        common.around_section(given.write, "scaling")
     given.out.mkdir(parents=True, exist_ok=True)
 
     from tfgen.allocator import tune_allocator

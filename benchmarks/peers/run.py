@@ -268,8 +268,8 @@ def arguments() -> argparse.Namespace:
     given = parser.parse_args()
     if min(given.minutes) <= 0:
         parser.error("--minutes must be positive")
-    if given.write is not None and not given.write.is_file():
-        parser.error(f"--write must be a page that exists; received {given.write}")
+    if given.write is not None:
+        common.around_section(given.write, "peers")  # before hours of training
     return given
 
 

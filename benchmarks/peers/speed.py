@@ -142,6 +142,8 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=10.0, help="of training, side and round")
     parser.add_argument("--write", type=Path, help="the page whose table is replaced")
     given = parser.parse_args()
+    if given.write is not None:
+        common.around_section(given.write, "speed")
     given.out.mkdir(parents=True, exist_ok=True)
     pairs = [measured(name, given) for name in given.only]
     rows = [pair.row() for pair in pairs]
