@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import runs
 import tensorflow as tf
-from runs import RECIPE, SIMPLE
+from runs import RECIPE, SIMPLE, TINY
 
 from tfgen import (
     AutoEncoder,
@@ -273,6 +273,26 @@ def test_the_expected_end_leaves_out_what_happens_between_epochs(monkeypatch, ca
             end.on_train_batch_end(batch)
         now[0] += 3600.0
     assert capsys.readouterr().out.endswith(f"in {(400 - 10) // 60} h {(400 - 10) % 60} min\n")
+
+
+@pytest.mark.parametrize(
+    ("changes", "trains_in_part"),
+    [
+        ({}, False),
+        ({"family": "GAN", "model": {**TINY, "dense_units": 4}}, False),  # keeps an averaged copy
+        ({"freeze": ["decoder"]}, True),
+        ({"lora": {"decoder": 1}}, True),
+    ],
+)
+def test_how_many_weights_train_is_said_where_some_are_frozen(tmp_path, changes, trains_in_part):
+    recipe = dataclasses.replace(SIMPLE, **changes)
+    model = training.build(recipe, 8)
+    splits = {name: data.open_split("digits", name) for name in ("train", "validation")}
+    said = announce.announcement(recipe, model, splits, tmp_path, 0)
+    (line,) = [line for line in said.splitlines() if line.startswith("model")]
+    counted = f"{recipe.family}, {model.count_params():,} weights"
+    trainable = sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
+    assert line.endswith(f"{counted}, of which {trainable:,} train" if trains_in_part else counted)
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import keras
 
+from tfgen import tuning
 from tfgen.data import Split
 from tfgen.models.base import ImageModel
 from tfgen.recipe import Recipe
@@ -33,8 +34,11 @@ def announcement(
     counts = " and ".join(f"{split.count:,} {name}" for name, split in splits.items())
     classes = "no labels" if train.num_classes is None else f"{train.num_classes} classes"
     weights = model.count_params()
-    trainable = sum(variable.value.shape.num_elements() for variable in model.trainable_variables)
-    frozen = f", of which {trainable:,} train" if trainable != weights else ""
+    frozen = ""
+    # Not wherever fewer train: the averaged copy that a GAN keeps of its generator never does.
+    if model.frozen or tuning.adapted(model):
+        trainable = sum(v.value.shape.num_elements() for v in model.trainable_variables)
+        frozen = f", of which {trainable:,} train"
     lines = [
         ("data", f"{recipe.data}: {counts} images, {height}x{width}x{channels}, {classes}"),
         ("model", f"{recipe.family}, {weights:,} weights{frozen}"),
