@@ -203,16 +203,20 @@ def temperature_zero_is_one_image(model) -> None:
 def likelihoods_are_per_image(model) -> None:
     """Shape (batch,), the same twice, each image's own, and equal in batches of any size."""
     images, labels = images_for(model, 5), labels_for(model, 5)
-    values = model.log_likelihood(images, 3, **given(model, labels))
+    values = model.log_likelihood(images, num_samples=3, **given(model, labels))
     assert values.dtype == np.float32
     assert values.shape == (5,)
     assert np.isfinite(values).all()
-    np.testing.assert_array_equal(values, model.log_likelihood(images, 3, **given(model, labels)))
-    split = model.log_likelihood(images, 3, batch_size=2, **given(model, labels))
+    np.testing.assert_array_equal(
+        values, model.log_likelihood(images, num_samples=3, **given(model, labels))
+    )
+    split = model.log_likelihood(images, num_samples=3, batch_size=2, **given(model, labels))
     np.testing.assert_allclose(split, values, rtol=1e-5)
     for i in range(5):
         label = None if labels is None else labels[i]
-        alone = model.log_likelihood(images[i : i + 1], 3, seed=i, **given(model, label))
+        alone = model.log_likelihood(
+            images[i : i + 1], num_samples=3, seed=i, **given(model, label)
+        )
         np.testing.assert_allclose(alone[0], values[i], rtol=1e-5)
 
 
@@ -225,7 +229,7 @@ def loss_is_minus_log_likelihood(model, draws: int = 4000) -> None:
     image = images_for(model, 1)
     label = None if model.num_classes is None else np.zeros(draws, np.int64)
     images = np.repeat(image, draws, 0)
-    scores = model.log_likelihood(images, k, batch_size=draws, **given(model, label))
+    scores = model.log_likelihood(images, num_samples=k, batch_size=draws, **given(model, label))
     seeds = tf.range(10**6, 10**6 + draws, dtype=tf.int64)
     labels = None if label is None else tf.constant(label)
     losses = model.losses_per_image(tf.constant(images), labels, seeds, training=False)["loss"]
@@ -250,7 +254,9 @@ def probabilities_sum_to_one(model, num_samples: int = 2000) -> None:
     images = all_images(model.image_shape)
     for label in range(model.num_classes or 1):
         labels = None if model.num_classes is None else np.full(len(images), label)
-        scores = model.log_likelihood(images, num_samples, batch_size=4, **given(model, labels))
+        scores = model.log_likelihood(
+            images, num_samples=num_samples, batch_size=4, **given(model, labels)
+        )
         total = np.exp(scores.astype(np.float64)).sum()
         tolerance = 1e-3 if model.likelihood == "exact" else 0.05
         assert abs(total - 1.0) < tolerance, f"the probabilities sum to {total}"

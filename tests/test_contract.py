@@ -464,7 +464,7 @@ def test_exported_signatures_give_the_same_bytes(fitted, tmp_path):
         "encode": lambda: fitted.encode(images, **labels),
         "decode": lambda: fitted.decode(given["latents"], **labels),
         "reconstruct": lambda: fitted.reconstruct(images, **labels),
-        "log_likelihood": lambda: fitted.log_likelihood(images, 3, seed=20, **labels),
+        "log_likelihood": lambda: fitted.log_likelihood(images, num_samples=3, seed=20, **labels),
         "log_likelihood_map": lambda: fitted.log_likelihood_map(images, **labels),
         "score": lambda: fitted.score(images, **labels),
     }
@@ -604,7 +604,9 @@ def test_bad_sampling_arguments(fitted):
         fitted.sample(2, batch_size=0, **label)
     if fitted.likelihood != "none":
         with pytest.raises(ValueError, match=r"num_samples must be .*received 0"):
-            fitted.log_likelihood(laws.images_for(fitted, 1), 0, **label)
+            fitted.log_likelihood(laws.images_for(fitted, 1), num_samples=0, **label)
+        with pytest.raises(TypeError, match="positional"):  # a label, perhaps
+            fitted.log_likelihood(laws.images_for(fitted, 1), 1, **label)
 
 
 @pytest.mark.slow_except("VAE", "PixelCNN")

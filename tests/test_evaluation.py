@@ -28,7 +28,7 @@ def test_likelihood_figures_are_the_mean_over_the_whole_split(vae):
     images, _ = data.arrays("digits", "test")
     figures = likelihood.log_likelihood(vae, "digits", "test", 2, verbose=0)
     nats, bits = (result.value for result in figures.values())
-    by_hand = -vae.log_likelihood(images, 2, seed=0, batch_size=len(images)).mean()
+    by_hand = -vae.log_likelihood(images, num_samples=2, seed=0, batch_size=len(images)).mean()
     assert nats == pytest.approx(by_hand, rel=1e-5)
     assert bits == pytest.approx(by_hand / (64 * np.log(2)), rel=1e-5)
 

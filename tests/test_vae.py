@@ -50,7 +50,9 @@ def by_quadrature(model, images) -> np.ndarray:
 def draws_of_the_bound(model, images, num_samples: int, draws: int = 400) -> np.ndarray:
     """Independent draws of the bound, (draws, batch)."""
     repeated = np.repeat(images, draws, axis=0)
-    values = model.log_likelihood(repeated, num_samples, seed=17, batch_size=len(repeated))
+    values = model.log_likelihood(
+        repeated, num_samples=num_samples, seed=17, batch_size=len(repeated)
+    )
     return values.reshape(len(images), draws).T.astype(float)
 
 
@@ -69,7 +71,7 @@ def test_bounds_lie_in_order_below_the_truth(line, binary_images):
             assert mean.sum() > previous.sum()
         previous, previous_error = mean, error
     assert (draws_of_the_bound(line, binary_images, 1).mean(0) < truth - 0.01).any()
-    many = line.log_likelihood(binary_images, 20_000)
+    many = line.log_likelihood(binary_images, num_samples=20_000)
     np.testing.assert_allclose(many, truth, atol=0.05)
 
 
@@ -100,7 +102,7 @@ def test_importance_weighted_loss_is_the_bound(binary_images):
         )
         seeds = tf.range(6, dtype=tf.int64)
         losses = model.losses_per_image(tf.constant(binary_images), None, seeds, False)
-        scores = model.log_likelihood(binary_images, 4, seed=0)
+        scores = model.log_likelihood(binary_images, num_samples=4, seed=0)
         np.testing.assert_allclose(-losses["loss"], scores, rtol=1e-4)
 
 
@@ -127,7 +129,7 @@ def test_passes_equal_one_direct_computation(binary_images, num_samples):
             - stats.norm.logpdf(z, posterior.loc[i], posterior.scale[i]).sum(-1)
         )
         expected.append(special.logsumexp(weights) - math.log(num_samples))
-    values = model.log_likelihood(binary_images, num_samples, seed=100)
+    values = model.log_likelihood(binary_images, num_samples=num_samples, seed=100)
     np.testing.assert_allclose(values, expected, rtol=1e-4)
 
 

@@ -42,5 +42,5 @@ plots.interpolations(model, digits[:2], digits[2:4], 12)
 
 # %%
 for num_samples in (1, 10):
-    bound = model.log_likelihood(digits, num_samples, seed=0)
+    bound = model.log_likelihood(digits, num_samples=num_samples, seed=0)
     print(f"{num_samples:3} samples: {bound.mean():.1f} nats per image")

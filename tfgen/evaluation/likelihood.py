@@ -34,7 +34,9 @@ def log_likelihood(
     """
     images, labels = data.arrays(data_name, split)
     labels = labels if model.num_classes is not None else None
-    log_p = model.log_likelihood(images, num_samples, labels=labels, seed=0, verbose=verbose)
+    log_p = model.log_likelihood(
+        images, num_samples=num_samples, labels=labels, seed=0, verbose=verbose
+    )
     mean_log_p = float(log_p.astype(np.float64).mean())
     many = f"{num_samples} sample{'s' if num_samples > 1 else ''}"
     how = "" if model.likelihood == "exact" else f", bound with {many}"

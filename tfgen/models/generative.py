@@ -140,8 +140,8 @@ class GenerativeModel(EndpointModel):
     def log_likelihood(
         self,
         images: np.ndarray,
-        num_samples: int = 1,
         *,
+        num_samples: int = 1,
         labels: Labels = None,
         seed: Seed = 0,
         batch_size: int | None = None,
