@@ -1,11 +1,12 @@
 """The card of a model: what is known about it, as Markdown. Pure: details in, text out."""
 
+import re
 from collections.abc import Collection
 from typing import Any
 
 from tfgen.recipe import Recipe
 
-__all__ = ["PICTURES", "card"]
+__all__ = ["PICTURES", "card", "with_commas"]
 
 # The pictures of an entry's folder, in their order on the card.
 PICTURES = {
@@ -51,16 +52,25 @@ fails if one differs by more than 0.1 %. The test split was used only for this t
 {_facts(details, recipe, source)}"""
 
 
+def with_commas(name: str) -> str:
+    """Returns the name of a result with its numbers as they are read.
+
+    >>> with_commas("Frechet distance, 10000 images against 350 test images")
+    'Frechet distance, 10,000 images against 350 test images'
+    """
+    return re.sub(r"\b\d{4,}\b", lambda found: f"{int(found[0]):,}", name)
+
+
 def _table(results: dict[str, dict[str, Any]]) -> str:
     """Returns the table of results; a second column if some have a value of real images."""
     if not any("real" in result for result in results.values()):
         rows = [
-            f"| {name} | {result['value']:.4g} | {result['unit']} |"
+            f"| {with_commas(name)} | {result['value']:.4g} | {result['unit']} |"
             for name, result in results.items()
         ]
         return "\n".join(["| result | value | unit |", "|---|---|---|", *rows, ""])
     rows = [
-        f"| {name} | {result['value']:.4g} | "
+        f"| {with_commas(name)} | {result['value']:.4g} | "
         f"{format(result['real'], '.4g') if 'real' in result else ''} | {result['unit']} |"
         for name, result in results.items()
     ]
