@@ -6,8 +6,7 @@
 The learning rate grows over `--warmup-steps` and then follows a cosine down to the recipe's final
 fraction at the end of the minutes. Where there is a validation program, the weights with the best
 validation loss are kept, and saved once a minute; `--keep last` keeps the last ones. `--until` is
-a Unix time instead of the minutes, for trainings that share a machine. `--any-class C` gives half
-of the labels of each epoch the class C, so that one network learns every class and no class.
+a Unix time instead of the minutes, for trainings that share a machine.
 
 weights.npz holds w0, w1, ...: the model's variables, averaged where the recipe averages, and `log`,
 a row (seconds, steps, losses...) for each validation. `--check` runs one step and compares it with
@@ -30,12 +29,11 @@ class Training:
 
     Args:
         folder: What lower.py wrote.
-        any_class: The class that half of the labels are replaced by, or None.
     """
 
-    def __init__(self, folder: Path, any_class: int | None = None):
+    def __init__(self, folder: Path):
         self.program = json.loads((folder / "program.json").read_text())
-        self.recipe, self.any_class = self.program["recipe"], any_class
+        self.recipe = self.program["recipe"]
         self.captured = [tuple(kind) for kind in self.program["captured"]]
         self.place = {kind: i for i, kind in enumerate(self.captured)}
         self.aliases = {int(k): v for k, v in self.program["aliases"].items()}
@@ -68,10 +66,6 @@ class Training:
         if len(self.rows) < size:
             self.rows = np.concatenate([self.rows, self.draw.permutation(len(self.images))])
             self.rows = self.rows.astype(np.int32)
-            if self.any_class is not None:
-                replaced = self.draw.random(len(self.labels)) < 0.5
-                labels = np.where(replaced, self.any_class, self.labels)
-                self.given[1] = jax.device_put(labels)
         rows, self.rows = self.rows[:size], self.rows[size:]
         return rows
 
@@ -204,13 +198,12 @@ def main() -> None:
     parser.add_argument("--until", type=float, help="Unix time at which to end")
     parser.add_argument("--out", type=Path, default=Path("weights.npz"))
     parser.add_argument("--warmup-steps", type=int, default=200)
-    parser.add_argument("--any-class", type=int)
     parser.add_argument("--start", type=Path, help="weights.npz of the stage before")
     parser.add_argument("--keep", choices=("best", "last"), default="best")
     parser.add_argument("--check", action="store_true", help="one step against the CPU's, and out")
     options = parser.parse_args()
     begin = time.monotonic()
-    training = Training(options.folder, options.any_class)
+    training = Training(options.folder)
     if options.start:
         training.start_from(options.start)
     device = jax.devices()[0].device_kind
