@@ -191,7 +191,7 @@ MUTANTS: dict[tuple[str, str], list[tuple[str, str]]] = {
         ),
     ],
     ("models/autoregressive.py", "test_pixel_models.py -k 'orders or dropout or sum_to_one'"): [
-        ("total - math.log(self.orders)", "total"),
+        ("total - math.log(self.num_readings)", "total"),
         ("if training and self.dropout else None", "if self.dropout else None"),
     ],
     ("models/vae.py", "test_vae.py test_broken.py"): [

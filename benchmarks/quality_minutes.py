@@ -11,6 +11,9 @@ that trained; compare runs of one machine. A run with more than 8 kept epochs (-
 at its first, its last and some between them, at growing distances. Runs are named after their
 folders. With --write the table goes into a page, between the lines <!-- quality_minutes: begin -->
 and <!-- quality_minutes: end -->, and the chart next to it, into drawings/quality_minutes.png.
+
+--peers adds what `peers/run.py` has drawn with other projects' models, on the same machine and for
+one or several numbers of minutes, to be judged in the same way.
 """
 
 import csv
@@ -88,18 +91,76 @@ def measured(
     points = []
     for epoch, minutes in epochs:
         training.load_weights(weights_of(run, epoch), model)
-        found = evaluation.METRICS[metric](model, source, **arguments, verbose=0)
-        labels = [label for label in found if result in label]
-        ratios = [label for label in labels if found[label].unit == "ratio"]
-        if not labels:
-            raise SystemExit(f"no result of {metric} holds {result!r}: {', '.join(found)}.")
-        label = (ratios or labels)[0]
-        value, unit = found[label].value, found[label].unit
-        points.append(
-            {"epoch": epoch, "minutes": minutes, "value": value, "label": label, "unit": unit}
-        )
-        print(f"{run.name}: epoch {epoch}, {minutes:.1f} minutes, {value:.4g} {unit}", flush=True)
+        results = evaluation.METRICS[metric](model, source, **arguments, verbose=0)
+        point = shown(results, result) | {"epoch": epoch, "minutes": minutes}
+        points.append(point)
+        value = f"{point['value']:.4g} {point['unit']}"
+        print(f"{run.name}: epoch {epoch}, {minutes:.1f} minutes, {value}", flush=True)
     return points
+
+
+def shown(results: dict, part: str) -> dict:
+    """Returns value, label and unit of the result whose name holds `part`, a ratio before others.
+
+    Raises:
+        SystemExit: No result has such a name.
+    """
+    labels = [label for label in results if part in label]
+    if not labels:
+        raise SystemExit(f"no result of the metric holds {part!r}: {', '.join(results)}.")
+    ratios = [label for label in labels if results[label].unit == "ratio"]
+    label = (ratios or labels)[0]
+    return {"value": results[label].value, "label": label, "unit": results[label].unit}
+
+
+class Drawn:
+    """Samples that are there already, in the place of a model for `sample_quality`."""
+
+    num_classes = None
+
+    def __init__(self, images):
+        self.images = images
+
+    def nearest_level(self, images):
+        """The images of a data set as they are: binary ones are binary there."""
+        return images
+
+    def sample(self, num_samples: int, **ignored):
+        """Returns the first of them."""
+        return self.images[:num_samples]
+
+
+def of_peers(folder: Path, arguments: dict, result: str) -> dict[str, list[dict]]:
+    """Returns the points of all peers of which `peers/run.py` has drawn enough samples.
+
+    Args:
+        folder: What it calls --out.
+        arguments: Of `sample_quality`, with `num_samples`.
+        result: As for `measured`.
+
+    Raises:
+        SystemExit: The folder holds no such samples.
+    """
+    import numpy as np
+    from peers.run import PEERS
+
+    from tfgen import evaluation
+
+    found: dict[str, list[dict]] = {}
+    for path in folder.glob("*_minutes/*/samples.npz"):
+        name, minutes = path.parent.name, float(path.parts[-3].removesuffix("_minutes"))
+        with np.load(path) as arrays:
+            images = arrays["images"]
+        if name not in PEERS or len(images) < arguments["num_samples"]:
+            continue
+        model, data = Drawn(images), PEERS[name].data
+        results = evaluation.METRICS["sample_quality"](model, data, **arguments, verbose=0)
+        point = shown(results, result) | {"epoch": None, "minutes": minutes}
+        found.setdefault(name, []).append(point)
+        print(f"{name}: {minutes:g} minutes, {point['value']:.4g} {point['unit']}", flush=True)
+    if not found:
+        raise SystemExit(f"{folder} holds no {arguments['num_samples']} samples of any peer.")
+    return {name: sorted(found[name], key=lambda point: point["minutes"]) for name in sorted(found)}
 
 
 def draw(runs: dict[str, list[dict]], path: Path) -> None:
@@ -117,8 +178,13 @@ def draw(runs: dict[str, list[dict]], path: Path) -> None:
         xlabel="minutes of training", ylabel=f"{first['label']} ({first['unit']})"
     )
     for name, points in runs.items():
+        ours = points[0]["epoch"] is not None
         axes.plot(
-            [p["minutes"] for p in points], [p["value"] for p in points], marker="o", label=name
+            [p["minutes"] for p in points],
+            [p["value"] for p in points],
+            marker="o" if ours else "s",
+            linestyle="-" if ours else "--",
+            label=name,
         )
     axes.set_xscale("log")
     axes.set_yscale("log")
@@ -141,6 +207,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--epochs", type=int, default=8, help="of each run, at most; at least 2 (default 8)"
     )
+    parser.add_argument("--peers", type=Path, help="results of peers/run.py, to be judged as well")
     parser.add_argument("--out", type=Path, default=Path("quality_minutes.png"), help="the chart")
     parser.add_argument("--write", type=Path, help="the page whose table is replaced")
     given = parser.parse_args(arguments)
@@ -148,6 +215,8 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("the folders of the runs must differ in their last names")
     if given.epochs < 2:
         parser.error(f"--epochs must be at least 2; received {given.epochs}")
+    if given.peers is not None and given.metric != "sample_quality":
+        parser.error("--peers goes with --metric sample_quality alone")
     defaults, result = METRICS[given.metric]
     settings = defaults | (given.arguments or {})
     result = result if given.result is None else given.result
@@ -159,9 +228,11 @@ def main(arguments: list[str] | None = None) -> int:
         run.name: measured(run, chosen, given.metric, settings, result)
         for run, chosen in zip(given.runs, epochs, strict=True)
     }
+    if given.peers is not None:
+        runs |= of_peers(given.peers, settings, result)
     draw(runs, given.out)
     rows = [
-        [name, str(p["epoch"]), f"{p['minutes']:.2f}", f"{p['value']:.4g}"]
+        [name, str(p["epoch"] or ""), f"{p['minutes']:.2f}", f"{p['value']:.4g}"]
         for name, points in runs.items()
         for p in points
     ]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import fnmatch
+import json
 import os
 from collections.abc import Iterable
 
@@ -19,6 +20,13 @@ GREY, COLOUR = (8, 8, 1), (4, 6, 3)
 TINY = {"latent_dim": 2, "filters": (4,), "dense_units": 8}
 PIXEL = {"filters": 4, "num_blocks": 1, "head_units": 4, "kernel_size": (1, 3)}
 BINARY = {"num_levels": 2, "pixel_distribution": "bernoulli"}
+COLOURED = {
+    "image_shape": (3, 4, 3),
+    "num_levels": 4,
+    "pixel_distribution": "categorical",
+    "fourier_features": 2,
+    **PIXEL,
+}
 
 # Each family in a few configurations that together reach every branch. A new family needs an
 # entry here, and then every law of test_contract.py holds for it.
@@ -171,6 +179,42 @@ CONFIGURATIONS = {
             **PIXEL,
         },
     },
+    "PixelEnsemble": {
+        "hidden_class": {
+            "members": [
+                {"family": "PixelCNN", "config": {"image_shape": (4, 5, 1), **BINARY, **PIXEL}},
+                {
+                    "family": "PixelRNN",
+                    "config": {"image_shape": (4, 5, 1), "num_classes": 3, **BINARY, **PIXEL},
+                },
+            ],
+        },
+        "told_colour": {
+            "members": [
+                {"family": "PixelCNN", "config": {**COLOURED, "num_classes": 3}},
+                {"family": "PixelCNN", "config": {**COLOURED, "num_classes": 3, "num_blocks": 2}},
+                {"family": "PixelCNN", "config": {**COLOURED, "attention_heads": 2}},
+            ],
+            "num_classes": 3,
+        },
+        "hidden_class_patterns": {
+            "members": [
+                {
+                    "family": "PixelCNN",
+                    "config": {
+                        "image_shape": GREY,
+                        "token_shape": (2, 4),
+                        "num_classes": 2,
+                        "dropout": 0.2,
+                        "block": block,
+                        **BINARY,
+                        **PIXEL,
+                    },
+                }
+                for block in ("gated", "residual")
+            ],
+        },
+    },
     "PixelRNN": {
         "diagonal": {"image_shape": (4, 5, 1), **BINARY, **PIXEL},
         "diagonal_colour": {"image_shape": (3, 4, 3), "num_mixtures": 2, "dropout": 0.2, **PIXEL},
@@ -303,6 +347,15 @@ VARIED = {
     ],
     "PixelRNN": [{"cell": "row_lstm", **VARIED_PIXEL, **x} for x in (TOKENS, FOURIER)],
 }
+# An ensemble keeps whole configurations of its members, as JSON holds them.
+_MEMBER = {**VARIED["PixelCNN"][0], "orders": 1}
+VARIED["PixelEnsemble"] = [
+    {
+        "members": 2 * ({"family": "PixelCNN", "config": json.loads(json.dumps(_MEMBER))},),
+        "num_classes": 5,
+        "seed": 11,
+    }
+]
 
 
 @dataclasses.dataclass(frozen=True)

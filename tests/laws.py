@@ -85,21 +85,21 @@ def distance_from_tie(model, a: np.ndarray, b: np.ndarray, given: dict) -> float
         given: As in `assert_close_draws`, for one image.
     """
     seed = tf.constant(given["seed"], tf.int64)
-    mask, order = given.get("mask"), model.picked_order(seed)
+    mask, reading, labels = given.get("mask"), model.picked_reading(seed), given.get("labels")
     if mask is not None:
         mask = np.broadcast_to(mask, a.shape)
-        order = model.token_grid.order_for(tf.constant(mask))
+        kept = model.levels_of(given["images"])
+        reading = model.reading_for(kept, tf.constant(mask), seed, labels, 1.0)
 
     def tokens_of(values):
         grid = model.token_grid
-        return grid.to_tokens(grid.reorder(values, order))
+        return grid.to_tokens(grid.reorder(values, reading))
 
     one, other = (tokens_of(model.levels_of(images)) for images in (a, b))
     groups = one.shape[1:4]
     differs = (one != other).numpy().any(-1)[0]
     place = np.unravel_index(differs.ravel().argmax(), groups)  # the first in drawing order
-    labels = given.get("labels")
-    parameters = model.parameters_of(one, model.conditions(1, labels, order))
+    parameters = model.parameters_of(one, model.conditions(1, labels, reading))
     logits = parameters.numpy()[0][place].astype(np.float64)
     drawn = float(noise.uniform(seed, (*groups, 1), PIXEL_STREAM).numpy()[0][place][0])
     picked = [tokens.numpy()[0][place] for tokens in (one, other)]

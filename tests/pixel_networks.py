@@ -8,7 +8,18 @@ import laws
 import numpy as np
 import pytest
 
-from tfgen import PixelCNN, PixelRNN, pixels
+from tfgen import PixelCNN, PixelEnsemble, PixelRNN, pixels
+
+
+def ensemble(num_classes=None, dtype=None, **config):
+    """Two networks of two families; of what it cannot take, the test is skipped."""
+    mixture = config["pixel_distribution"] == "discretized_logistic_mixture"
+    if mixture or config.get("orders", 1) > 1:
+        pytest.skip("an ensemble averages logits, in one order")
+    config["num_classes"] = num_classes
+    members = [{"family": family, "config": config} for family in ("PixelCNN", "PixelRNN")]
+    return PixelEnsemble(members, num_classes, dtype=dtype)
+
 
 NETWORKS = {
     "gated": functools.partial(PixelCNN, block="gated"),
@@ -16,6 +27,7 @@ NETWORKS = {
     "attentive": functools.partial(PixelCNN, block="gated", attention_heads=2),
     "row": functools.partial(PixelRNN, cell="row_lstm"),
     "diagonal": functools.partial(PixelRNN, cell="diagonal_bilstm"),
+    "ensemble": ensemble,
 }
 SMALL = {"filters": 4, "num_blocks": 2, "head_units": 4, "kernel_size": (2, 3)}
 BINARY = {"pixel_distribution": "bernoulli", "num_levels": 2}

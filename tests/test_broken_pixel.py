@@ -111,7 +111,7 @@ def test_a_stale_cache_is_caught(trunk, monkeypatch):
     name = f"tfgen.models.pixel_cnn.{trunk.__mro__[1].__name__}"  # where PixelCNN looks it up
     whole = random(PixelCNN, (4, 5, 1), block=block)
     seeds = whole.image_seeds(6, 0)
-    order = whole.picked_order(seeds)
+    order = whole.picked_reading(seeds)
     np.testing.assert_array_equal(
         Sampler(whole).draw(seeds, None, order), naive_sample(whole, seeds)[0]
     )
@@ -128,7 +128,8 @@ class MeanOfTheOrders(PixelCNN):
         levels = self.levels_of(images)
         batch = tf.shape(levels)[0]
         values = [
-            self.log_prob_in_order(levels, labels, tf.fill((batch,), k)) for k in range(self.orders)
+            self.log_prob_of_reading(levels, labels, tf.fill((batch,), k))
+            for k in range(self.num_readings)
         ]
         return tf.cast(tf.reduce_mean(tf.stack(values), 0), tf.float32)
 

@@ -46,7 +46,9 @@ def test_several_orders_are_measured_in_the_first_one_alone_too():
     ]
     levels = model.levels_of(tf.constant(images))
     orders = [tf.fill((len(images),), order) for order in (0, 1)]
-    by_order = [-model.log_prob_in_order(levels, labels, order).numpy().mean() for order in orders]
+    by_order = [
+        -model.log_prob_of_reading(levels, labels, order).numpy().mean() for order in orders
+    ]
     alone = figures["test negative log-likelihood in the first order"].value
     assert alone == pytest.approx(by_order[0], rel=1e-4)
     assert by_order[1] != pytest.approx(by_order[0], rel=1e-2)

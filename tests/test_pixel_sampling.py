@@ -16,7 +16,7 @@ def naive_sample(model, seeds, labels=None, temperature=1.0):
     """Runs the whole network for every group; returns levels and the parameters on the way."""
     grid, sampler = model.token_grid, Sampler(model, temperature)
     rows, columns, groups, size = grid.shape
-    order = model.picked_order(seeds)
+    order = model.picked_reading(seeds)
     uniforms = sampler.uniforms(seeds)
     tokens = np.zeros((len(seeds), rows, columns, groups, size))
     conditions = model.conditions(len(seeds), labels, order)
@@ -88,7 +88,7 @@ def test_fast_sampler_equals_the_naive_one(network, space, dtype, monkeypatch):
 
     monkeypatch.setattr(Sampler, "draw_group", recorded)
     # Eager, so all is numbers.
-    fast = Sampler(model).draw(seeds, labels, model.picked_order(seeds))
+    fast = Sampler(model).draw(seeds, labels, model.picked_reading(seeds))
     np.testing.assert_array_equal(fast, levels)
     tolerance = {"float64": 1e-10, "float32": 1e-4}[dtype]
     np.testing.assert_allclose(np.array(seen), naive, rtol=tolerance, atol=tolerance)

@@ -71,6 +71,8 @@ VALUES = {
 @st.composite
 def arguments(draw, family: str) -> dict:
     """Constructor arguments that fit one another."""
+    if family == "PixelEnsemble":
+        return draw(ensembles())
     known = laws.constructor_arguments(families.find(family))
     chosen = {name: draw(values) for name, values in VALUES.items() if name in known}
     stages = draw(st.integers(1, 2))
@@ -114,6 +116,25 @@ def arguments(draw, family: str) -> dict:
         if chosen["token_shape"] != (1, 1) and chosen["pixel_distribution"] == "bernoulli":
             chosen["fourier_features"] = 0
     return chosen
+
+
+@st.composite
+def ensembles(draw) -> dict:
+    """Members that read the same tokens, of which some know classes."""
+    first = draw(arguments("PixelCNN"))
+    first["orders"] = 1
+    if first["pixel_distribution"] == "discretized_logistic_mixture":
+        first["pixel_distribution"], first["num_levels"] = "categorical", 5
+    known = draw(st.integers(1, 3))
+    members = [
+        {"family": "PixelCNN", "config": {**first, "num_classes": classes, "num_blocks": blocks}}
+        for blocks, classes in enumerate(draw(st.permutations([None, known, known])))
+    ]
+    return {
+        "members": members[: draw(st.integers(2, 3))],
+        "num_classes": draw(st.sampled_from([None, known])),
+        "seed": draw(VALUES["seed"]),
+    }
 
 
 def property_of(family: str, cases: int):
@@ -176,7 +197,7 @@ def test_every_argument_has_values():
     drawn_together = {
         *("image_shape", "filters", "generator_filters", "decoder_filters"),
         *("pixel_distribution", "num_levels", "token_shape", "orders", "attention_heads"),
-        *("groups", "group_channels", "mixing"),
+        *("groups", "group_channels", "mixing", "members"),
     }
     for family in FAMILIES.values():
         missing = set(laws.constructor_arguments(family)) - set(VALUES) - drawn_together

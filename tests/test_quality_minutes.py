@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from runs import TINY
 
-from tfgen import training
+from tfgen import data, training
 from tfgen.recipe import Recipe
 
 SCRIPT = Path(__file__).resolve().parent.parent / "benchmarks" / "quality_minutes.py"
@@ -58,6 +58,10 @@ WRONG = [
             f"--epochs must be at least 2; received {number}",
         )
         for number in (-1, 0, 1)
+    ),
+    (
+        "run --metric log_likelihood --peers empty --write page.md",
+        "--peers goes with --metric sample_quality alone",
     ),
     ("run other/run --write page.md", "the folders of the runs must differ in their last names"),
 ]
@@ -126,6 +130,32 @@ def test_wrong_input_is_told_before_anything_is_measured(
     told = capsys.readouterr().err.splitlines()[-1] if told == 2 else told
     assert told.rpartition("error: ")[-1] == message
     assert {path: path.is_file() and path.read_bytes() for path in inputs.rglob("*")} == before
+
+
+def test_samples_of_peers_are_judged_as_those_of_runs_are(script, tmp_path, monkeypatch):
+    """Train images in the place of samples reach a ratio of about 1; noise does not."""
+    from peers.run import PEERS
+
+    monkeypatch.setitem(PEERS, "keras_vae", PEERS["keras_vae"]._replace(data="digits"))
+    (images, _), settings = data.arrays("digits", "train"), {"num_samples": 100, "split": "test"}
+    noise = np.random.default_rng(0).integers(0, 256, images[:100].shape).astype(np.uint8)
+    for name, minutes, drawn in (
+        ("keras_vae", 3, images[-100:]),
+        ("keras_vae", 1, noise),
+        ("keras_dcgan", 3, images[:99]),  # too few
+        ("ours_vae_2d_mnist", 3, images[:100]),  # no peer
+    ):
+        folder = tmp_path / f"{minutes}_minutes" / name
+        folder.mkdir(parents=True)
+        np.savez(folder / "samples.npz", images=drawn)
+    found = script.of_peers(tmp_path, settings, "Frechet")
+    assert list(found) == ["keras_vae"]
+    early, late = found["keras_vae"]
+    assert (early["minutes"], late["minutes"]) == (1, 3)
+    assert early["value"] > 5 * late["value"]
+    assert late["value"] == pytest.approx(1, rel=0.5)
+    with pytest.raises(SystemExit, match="holds no 100 samples of any peer"):
+        script.of_peers(tmp_path / "nowhere", settings, "Frechet")
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from tfgen.models.gan import GAN
 from tfgen.models.generative import GenerativeModel
 from tfgen.models.hierarchical_vae import HierarchicalVAE
 from tfgen.models.pixel_cnn import PixelCNN
+from tfgen.models.pixel_ensemble import PixelEnsemble
 from tfgen.models.pixel_rnn import PixelRNN
 from tfgen.models.vae import VAE
 from tfgen.recipe import Recipe
@@ -32,6 +33,7 @@ __all__ = [
     "GenerativeModel",
     "HierarchicalVAE",
     "PixelCNN",
+    "PixelEnsemble",
     "PixelRNN",
     "Recipe",
     "__version__",

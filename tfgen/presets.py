@@ -5,6 +5,9 @@
     model.weights.h5   the averaged weights, plain arrays; or else `urls` in metadata.json
     metadata.json      kind, sha256, licence, data digest, seed, versions, results
 
+Of an ensemble the file may hold the first network alone: then `members` in metadata.json says whose
+weights the other networks have, by the names of entries in the same folder, with their sha256.
+
 Each file is written whole or not at all, and metadata.json, with the sha256 of the weights, last:
 a folder that was cut off fails its check and is never half believed.
 """
@@ -16,6 +19,7 @@ import platform
 import re
 import subprocess
 import warnings
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -110,11 +114,11 @@ def load(
             f"overrides must be constructor arguments of {stored['family']}; received "
             f"{sorted(unknown)[0]!r}. It has {', '.join(sorted(stored['config']))}."
         )
-    weights = verify(path) if load_weights else None
+    weights = verify(path) if load_weights else []
     model = _from_config(cls, config, path)
     if load_weights == "partial":
         stored_model = cls.from_config(stored["config"])
-        stored_model.load_weights(weights)
+        _load_weights(stored_model, weights)
         initial = tuning.copy_weights(stored_model, model)
         if initial:
             warnings.warn(
@@ -124,7 +128,7 @@ def load(
             )
     elif load_weights:
         try:
-            model.load_weights(weights)
+            _load_weights(model, weights)
         except ValueError as error:
             raise ValueError(
                 f"the weights of {path.name!r} do not fit the overrides {overrides}: they change "
@@ -173,16 +177,29 @@ def weights_digest(model: keras.Model) -> str:
     return digest.hexdigest()
 
 
-def verify(path: Path) -> Path:
-    """Returns an entry's weights file, downloaded if need be, if it has the recorded sha256.
+def _load_weights(model: keras.Model, files: list[Path]) -> None:
+    """Fills a model from its file, or an ensemble from one file for each of its networks."""
+    parts = [model] if len(files) == 1 else model.networks
+    for part, file in zip(parts, files, strict=True):
+        part.load_weights(file)
+
+
+def verify(path: Path) -> list[Path]:
+    """Returns an entry's weights file, downloaded if need be, and those of its members.
 
     Raises:
-        ValueError: It does not, or there is no such file.
+        ValueError: One has not the recorded sha256, or there is no such file.
         DownloadError: It cannot be downloaded.
     """
     metadata = read_metadata(path)
-    expected, urls = metadata["sha256"], metadata.get("urls")
-    weights = path / WEIGHTS
+    own = _verified(path / WEIGHTS, metadata["sha256"], metadata.get("urls"))
+    files = [own]
+    for name, expected in metadata.get("members", {}).items():
+        files.append(_verified(path.parent / name / WEIGHTS, expected))
+    return files
+
+
+def _verified(weights: Path, expected: str, urls: list[str] | None = None) -> Path:
     if not weights.is_file() and urls:
         return fetch(urls, expected, f".{WEIGHTS.partition('.')[2]}")
     if not weights.is_file():
@@ -209,19 +226,24 @@ def read_config(path: Path) -> dict[str, Any]:
 def read_metadata(path: Path) -> dict[str, Any]:
     """Returns a preset's metadata.json, or raises ValueError unless it is one."""
     stored = read_json(path / "metadata.json")
-    urls = stored.get("urls", [])
-    digest = stored.get("sha256")
+    urls, members = stored.get("urls", []), stored.get("members", {})
     if not (
-        isinstance(digest, str)
-        and re.fullmatch("[0-9a-f]{64}", digest)
+        _is_digest(stored.get("sha256"))
         and isinstance(urls, list)
         and all(isinstance(url, str) for url in urls)
+        and isinstance(members, dict)
+        and all(Path(name).name == name and _is_digest(own) for name, own in members.items())
     ):
         raise ValueError(
-            f"{path / 'metadata.json'} must hold the sha256 of the weights, 64 hex digits, and "
-            "addresses as a list in urls if there are any. Restore the file."
+            f"{path / 'metadata.json'} must hold the sha256 of the weights, 64 hex digits, and, if "
+            "there are any, addresses as a list in urls, and entries with their sha256 in members. "
+            "Restore the file."
         )
     return stored
+
+
+def _is_digest(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
 
 
 # Saving ---------------------------------------------------------------------------------------
@@ -234,6 +256,7 @@ def save(
     metadata: dict[str, Any] | None = None,
     *,
     half: bool = False,
+    members: Sequence[str] = (),
 ) -> Path:
     """Writes a model as a preset: config.json, model.weights.h5, metadata.json.
 
@@ -244,12 +267,14 @@ def save(
         metadata: Keys to add, e.g. data digest and training time.
         half: Whether weights are stored as float16, in half the bytes. They load as float32, with
             a relative error of at most 2^-11.
+        members: Of an ensemble: presets in the same folder whose weights all of its networks but
+            the first have. They are named instead of stored once more.
 
     Returns:
         The folder.
 
     Raises:
-        ValueError: `half` for weights beyond the range of float16.
+        ValueError: `half` for weights beyond the range of float16; members with other weights.
         OSError: The folder cannot be written.
     """
     path = Path(path).expanduser()
@@ -259,7 +284,7 @@ def save(
     held = tuning.values(model)  # low-rank adapters folded in
     for name, variable in tuning.weights(twin).items():
         variable.assign(held[name])
-    content = serialized_weights(twin, half)
+    content = serialized_weights(_without(twin, [path.parent / name for name in members]), half)
     with replacing(path / WEIGHTS) as temporary:
         temporary.write_bytes(content)
     write_json(path / "config.json", {"family": families.name_of(type(model)), "config": config})
@@ -271,6 +296,7 @@ def save(
         "likelihood": getattr(model, "likelihood", None),  # a classifier has none
         "parameters": model.count_params(),
         "sha256": sha256(path / WEIGHTS),
+        **({"members": _digests(path.parent, members)} if members else {}),
         "licence": LICENCES,
         "seed": model.seed,
         "steps": model.steps_trained,
@@ -284,6 +310,26 @@ def save(
     }
     write_json(path / "metadata.json", details)
     return path
+
+
+def _without(model: keras.Model, members: list[Path]) -> keras.Model:
+    """Returns the part of a model that is stored where the members' weights are not."""
+    if not members:
+        return model
+    first, *others = getattr(model, "networks", [model])
+    if [weights_digest(network) for network in others] != [
+        weights_digest(load(member)) for member in members
+    ]:
+        raise ValueError(
+            "members must have the weights of all networks of an ensemble but the first, in their "
+            f"order; received {', '.join(member.name for member in members)} for "
+            f"{len(others)} networks. Build it from them: PixelEnsemble([first, load(name)])."
+        )
+    return first
+
+
+def _digests(folder: Path, names: Sequence[str]) -> dict[str, str]:
+    return {name: read_metadata(folder / name)["sha256"] for name in names}
 
 
 def serialized_weights(model: keras.Model, half: bool = False) -> bytes:

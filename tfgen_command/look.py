@@ -26,6 +26,7 @@ COMMANDS = {
     "HierarchicalVAE": ("sample", "reconstruct", "interpolate"),
     "GAN": ("sample", "interpolate", "score"),
     "PixelCNN": ("sample", "complete", "score"),
+    "PixelEnsemble": ("sample", "complete", "score"),
     "PixelRNN": ("sample", "complete", "score"),
 }
 TEXT_WIDTH = 100

@@ -82,33 +82,41 @@ def _table(results: dict[str, dict[str, Any]]) -> str:
 
 def _facts(details: dict[str, Any], recipe: Recipe, source: str) -> str:
     """Returns the list of what the model is and where it comes from."""
-    state = details.get("training", {})
     arguments = ", ".join(f"{key}={value!r}" for key, value in recipe.model.items())
+    momentum, licence = recipe.ema_momentum, details.get("licence", {})
+    averaged = f", averaged over steps (momentum {momentum})" if momentum else ""
+    others = " and ".join(f"`{name}`" for name in details.get("members", {}))
+    shared = f" The other networks have the weights of {others}." if others else ""
+    # Weights that a user trained are the user's: no licence stands on their card.
+    terms = f", licence {licence['weights']}" if source == details["name"] else ""
+    facts = [
+        f"Family `{recipe.family}`: {arguments}; {details['parameters']:,} weights.",
+        _history(details, recipe),
+        f"Recipe: `recipe.json`; `tfgen train {source} --out DIR` "
+        f"{'trains from it' if 'trained' in details else 'trains it again'} (seed {recipe.seed}).",
+        f"Weights: `model.weights.h5`{averaged}, sha256\n  `{details['sha256']}`"
+        f"{terms}.{shared}\n  Data: {licence.get('data') or 'see its source'}",
+        f"Versions: {', '.join(f'{key} {value}' for key, value in details['versions'].items())}.",
+    ]
+    if details["kind"] == "model":
+        facts.insert(1, f"Likelihood: {details['likelihood']}.")
+    return "".join(f"- {fact}\n" for fact in facts)
+
+
+def _history(details: dict[str, Any], recipe: Recipe) -> str:
+    """Returns on what the model was trained, for how long and where."""
+    state = details.get("training", {})
     epochs, best = state.get("epoch", 0), state.get("best_epoch", -1) + 1
     kept = (
         f"The epoch with the lowest validation loss was kept: {best} of {epochs} epochs"
         if best
         else f"{epochs} epochs, of which the last was kept"
     )
-    momentum = recipe.ema_momentum
-    averaged = f", averaged over steps (momentum {momentum})" if momentum else ""
     minutes = state.get("seconds", 0.0) / 60.0
     # Where the training was not that of `tfgen train`, the entry says in which way.
     note = f"\n  {details['trained']}" if "trained" in details else ""
-    licence = details.get("licence", {})
-    # Weights that a user trained are the user's: no licence stands on their card.
-    terms = f", licence {licence['weights']}" if source == details["name"] else ""
-    facts = [
-        f"Family `{recipe.family}`: {arguments}; {details['parameters']:,} weights.",
+    return (
         f"Trained on the train split of `{recipe.data}` (sha256 `{details['data']['digest']}`).\n"
         f"  {kept} ({state.get('step', 0):,} steps of {recipe.batch_size} images, "
-        f"{minutes:.0f} minutes on {details['device']}).{note}",
-        f"Recipe: `recipe.json`; `tfgen train {source} --out DIR` "
-        f"{'trains from it' if note else 'trains it again'} (seed {recipe.seed}).",
-        f"Weights: `model.weights.h5`{averaged}, sha256\n  `{details['sha256']}`"
-        f"{terms}.\n  Data: {licence.get('data') or 'see its source'}",
-        f"Versions: {', '.join(f'{key} {value}' for key, value in details['versions'].items())}.",
-    ]
-    if details["kind"] == "model":
-        facts.insert(1, f"Likelihood: {details['likelihood']}.")
-    return "".join(f"- {fact}\n" for fact in facts)
+        f"{minutes:.0f} minutes on {details['device']}).{note}"
+    )

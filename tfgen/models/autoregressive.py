@@ -1,4 +1,4 @@
-"""What PixelCNN and PixelRNN share: an exact likelihood, and sampling one token after another.
+"""What the pixel models share: an exact likelihood, and sampling one token after another.
 
 An image is cut into a grid of tokens, blocks of pixels in raster order; a token into groups, each
 of one colour channel of one pixel, or, for two levels, of up to four pixels with one softmax:
@@ -6,10 +6,10 @@ of one colour channel of one pixel, or, for two levels, of up to four pixels wit
     log p(x) = sum over tokens t, groups g of log p(x_tg | tokens before t, groups before g)
 
 A trunk (each family's own) turns the tokens before t into features; the head, two masked dense
-layers, adds the groups before g. One network may serve several reading orders, told which one by
-its context:
+layers, adds the groups before g. One network may read an image in several ways, told which one by
+its context: in several orders, or, in an ensemble, as an image of each class.
 
-    p(x) = 1/K sum_k p(x read in order k)
+    p(x) = 1/K sum_k p(x read in way k)
 """
 
 import math
@@ -28,7 +28,7 @@ from tfgen.models.tokens import pattern_logits
 __all__ = ["AutoregressiveModel"]
 
 # Streams of an image's seed, in addition to the sampler's.
-ORDER_STREAM, DROPOUT_STREAM = 1, 2
+READING_STREAM, DROPOUT_STREAM = 1, 2
 
 
 class AutoregressiveModel(TokenModel):
@@ -40,11 +40,36 @@ class AutoregressiveModel(TokenModel):
     # One pixel after another is too little work for several cores, so each takes a batch.
     num_workers = os.cpu_count() or 1
 
-    def picked_order(self, seeds: tf.Tensor) -> tf.Tensor:
-        """The reading order that each image's seed picks, int32 (batch,)."""
-        if self.orders == 1:
+    @property
+    def num_readings(self) -> int:
+        """In how many ways an image may be read, here its orders."""
+        return self.orders
+
+    def picked_reading(self, seeds: tf.Tensor) -> tf.Tensor:
+        """The way of reading that each image's seed picks, int32 (batch,)."""
+        if self.num_readings == 1:
             return tf.zeros(tf.shape(seeds), tf.int32)
-        return tf.cast(noise.uniform(seeds, (), ORDER_STREAM) * self.orders, tf.int32)
+        uniforms = noise.uniform(seeds, (), READING_STREAM)
+        return tf.cast(uniforms * self.num_readings, tf.int32)
+
+    def reading_for(
+        self,
+        kept: tf.Tensor,
+        mask: tf.Tensor,
+        seeds: tf.Tensor,
+        labels: tf.Tensor | None,
+        temperature: float,
+    ) -> tf.Tensor:
+        """The way of reading in which to complete each image, int32 (batch,).
+
+        Args:
+            kept: Levels (batch, height, width, channels).
+            mask: bool, the same shape, True where a level is kept.
+            seeds: int64 (batch,).
+            labels: int64 (batch,), or None.
+            temperature: Of the choice, where there is one.
+        """
+        return self.token_grid.order_for(mask)
 
     # Likelihood ------------------------------------------------------------------------------
 
@@ -61,55 +86,66 @@ class AutoregressiveModel(TokenModel):
             self.pixel_distribution, flat, tokens[..., 0], self.num_levels
         )
 
-    def log_prob_in_order(
+    def log_prob_of_reading(
         self,
         levels: tf.Tensor,
         labels: tf.Tensor | None,
-        order: tf.Tensor,
+        reading: tf.Tensor,
         seeds: tf.Tensor | None = None,
     ) -> tf.Tensor:
-        """log p(x read in `order`), nats, (batch,)."""
-        tokens = self.token_grid.to_tokens(self.token_grid.reorder(levels, order))
-        conditions = self.conditions(tf.shape(levels)[0], labels, order, seeds)
+        """log p(x read in that way), nats, (batch,)."""
+        tokens = self.token_grid.to_tokens(self.token_grid.reorder(levels, reading))
+        conditions = self.conditions(tf.shape(levels)[0], labels, reading, seeds)
         log_probs = self._group_log_probs(tokens, self.parameters_of(tokens, conditions))
         # log p(x) = sum over tokens t, groups g of log p(x_tg | tokens before t, groups before g)
         return tf.reduce_sum(log_probs, (1, 2, 3))
 
+    def pixels_in_turn(
+        self, levels: tf.Tensor, labels: tf.Tensor | None, reading: tf.Tensor
+    ) -> tf.Tensor:
+        """log p of each pixel given those read before it, nats, in the shape of the tokens."""
+        tokens = self.token_grid.to_tokens(self.token_grid.reorder(levels, reading))
+        parameters = self.parameters_of(
+            tokens, self.conditions(tf.shape(levels)[0], labels, reading)
+        )
+        if not self.uses_patterns:
+            return self._group_log_probs(tokens, parameters)[..., None]
+        logits = pattern_logits(parameters, tokens, self.patterns)
+        return -portable.softplus(tf.where(tokens > 0.5, -logits, logits))
+
     def _log_prob_of_pixels(self, levels, labels, order: int) -> tf.Tensor:
-        """log p of each pixel given those before it in `order`, float32 (batch, H, W, channels)."""
-        batch, grid = tf.shape(levels)[0], self.token_grid
-        which = tf.fill((batch,), order)
-        tokens = grid.to_tokens(grid.reorder(levels, which))
-        parameters = self.parameters_of(tokens, self.conditions(batch, labels, which))
-        if self.uses_patterns:
-            logits = pattern_logits(parameters, tokens, self.patterns)
-            values = -portable.softplus(tf.where(tokens > 0.5, -logits, logits))
-        else:
-            values = self._group_log_probs(tokens, parameters)[..., None]
-        return tf.cast(grid.restore(grid.from_tokens(values), which), tf.float32)
+        """The same pixel by pixel, float32 (batch, height, width, channels)."""
+        grid, reading = self.token_grid, tf.fill((tf.shape(levels)[0],), order)
+        values = grid.from_tokens(self.pixels_in_turn(levels, labels, reading))
+        return tf.cast(grid.restore(values, reading), tf.float32)
 
     def _mixture_log_prob(self, images, labels) -> tf.Tensor:
-        """log 1/K sum_k p(x read in order k), nats, (batch,)."""
+        """log p(x), nats, float32 (batch,)."""
         levels = self.levels_of(self.nearest_level(images))
-        batch = tf.shape(levels)[0]
-        if self.orders == 1:
-            order = tf.zeros((batch,), tf.int32)
-            return tf.cast(self.log_prob_in_order(levels, labels, order), tf.float32)
+        return tf.cast(self.log_prob_of_all_readings(levels, labels), tf.float32)
 
-        def one_order(order, total):
-            value = self.log_prob_in_order(levels, labels, tf.fill((batch,), order))
+    def log_prob_of_all_readings(
+        self, levels: tf.Tensor, labels: tf.Tensor | None, seeds: tf.Tensor | None = None
+    ) -> tf.Tensor:
+        """log 1/K sum_k p(x read in way k), nats, (batch,)."""
+        batch = tf.shape(levels)[0]
+        if self.num_readings == 1:
+            return self.log_prob_of_reading(levels, labels, tf.zeros((batch,), tf.int32), seeds)
+
+        def one_reading(reading, total):
+            value = self.log_prob_of_reading(levels, labels, tf.fill((batch,), reading), seeds)
             both = tf.stack([total, tf.cast(value, total.dtype)])
-            return order + 1, tf.reduce_logsumexp(both, 0)
+            return reading + 1, tf.reduce_logsumexp(both, 0)
 
         start = tf.fill((batch,), tf.constant(-math.inf, self.output_dtype))
         _, total = tf.while_loop(
-            lambda order, _: order < self.orders,
-            one_order,
+            lambda reading, _: reading < self.num_readings,
+            one_reading,
             (tf.constant(0), start),
             parallel_iterations=1,
-            maximum_iterations=self.orders,
+            maximum_iterations=self.num_readings,
         )
-        return tf.cast(total - math.log(self.orders), tf.float32)
+        return total - math.log(self.num_readings)
 
     def losses_per_image(self, images, labels, seeds, training):
         """Returns -log p in nats per image, and the same in bits/dim, each (batch,).
@@ -117,13 +153,21 @@ class AutoregressiveModel(TokenModel):
         With several orders each image is read in one of them, picked by its seed: on average that
         is an upper bound of -log p of their mixture, and every order gets its share of training.
         """
-        order = self.picked_order(seeds)
         dropout = noise.fold(seeds, DROPOUT_STREAM) if training and self.dropout else None
-        # loss = -log p(x read in the order that its seed picks)
-        log_prob = self.log_prob_in_order(self.levels_of(images), labels, order, dropout)
+        log_prob = self.log_prob_to_train(self.levels_of(images), labels, seeds, dropout)
         nats = -tf.cast(log_prob, tf.float32)
         scale = pixels.bits_per_dim(-1.0, self.image_shape)
         return {"loss": nats, "bits_per_dim": nats * scale}
+
+    def log_prob_to_train(
+        self,
+        levels: tf.Tensor,
+        labels: tf.Tensor | None,
+        seeds: tf.Tensor,
+        dropout: tf.Tensor | None,
+    ) -> tf.Tensor:
+        """What training raises, nats, (batch,): log p(x read in the way that its seed picks)."""
+        return self.log_prob_of_reading(levels, labels, self.picked_reading(seeds), dropout)
 
     def call(self, images, labels=None, training=False):
         """Returns the parameters of every pixel's distribution given the pixels before it.
@@ -151,16 +195,17 @@ class AutoregressiveModel(TokenModel):
         sampler = Sampler(self, temperature)
 
         def sample(seed, labels=None):
-            order = self.picked_order(seed)
-            if temperature == 0:  # no noise at all, in the order either
-                order = tf.zeros_like(order)
-            levels = sampler.draw(seed, labels, order)
+            reading = self.picked_reading(seed)
+            if temperature == 0:  # no noise at all, in the way of reading either
+                reading = tf.zeros_like(reading)
+            levels = sampler.draw(seed, labels, reading)
             return {"images": pixels.levels_to_images(levels, self.num_levels)}
 
         def complete(images, mask, seed, labels=None):
             kept = self.levels_of(self.nearest_level(images))
             mask = tf.broadcast_to(mask, tf.shape(kept))
-            levels = sampler.draw(seed, labels, self.token_grid.order_for(mask), kept, mask)
+            reading = self.reading_for(kept, mask, seed, labels, temperature)
+            levels = sampler.draw(seed, labels, reading, kept, mask)
             return {"images": pixels.levels_to_images(levels, self.num_levels)}
 
         def log_likelihood(images, labels=None):

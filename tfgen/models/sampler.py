@@ -2,7 +2,6 @@
 
 import math
 
-import keras
 import tensorflow as tf
 
 from tfgen import distributions, noise
@@ -37,7 +36,7 @@ class Sampler:
         self,
         seeds: tf.Tensor,
         labels: tf.Tensor | None,
-        order: tf.Tensor,
+        reading: tf.Tensor,
         kept: tf.Tensor | None = None,
         mask: tf.Tensor | None = None,
     ) -> tf.Tensor:
@@ -46,17 +45,17 @@ class Sampler:
         Args:
             seeds: int64 (batch,).
             labels: int64 (batch,), or None.
-            order: int32 (batch,), the reading order of each image.
+            reading: int32 (batch,), the way in which each image is read.
             kept: Levels to keep where `mask` is True, (batch, height, width, channels).
             mask: bool, the same shape.
         """
         model, grid, trunk = self.model, self.model.token_grid, self.model.trunk
-        conditions = model.conditions(tf.shape(seeds)[0], labels, order)
+        conditions = model.conditions(tf.shape(seeds)[0], labels, reading)
         kernels = trunk.step_kernels()
         inputs = [self.uniforms(seeds)]
         if mask is not None:
             for x in (kept, tf.cast(mask, model.output_dtype)):
-                inputs.append(grid.to_tokens(grid.reorder(x, order)))
+                inputs.append(grid.to_tokens(grid.reorder(x, reading)))
         # (rows, columns, batch, groups, ...)
         inputs = [tf.transpose(x, (1, 2, 0, 3, 4)) for x in inputs]
 
@@ -81,7 +80,7 @@ class Sampler:
             parallel_iterations=1,
         )
         tokens = tf.transpose(image.stack(), (2, 0, 1, 3, 4))
-        return grid.restore(grid.from_tokens(tokens), order)
+        return grid.restore(grid.from_tokens(tokens), reading)
 
     def _draw_row(self, start, kernels, inputs) -> tuple[tf.Tensor, tf.Tensor, tuple]:
         """Draws a row; returns its tokens, their features and what the trunk recorded."""
@@ -89,7 +88,7 @@ class Sampler:
         columns = model.token_grid.columns
 
         def draw_column(column, state, left, written):
-            terms = tuple(term[column] for term in start.terms)
+            terms = tf.nest.map_structure(lambda term: term[column], start.terms)
             result = trunk.step(state, left, terms, kernels)
             token = self.draw_token(result.features, *(x[column] for x in inputs))
             seen = model.token_features(token)
@@ -130,21 +129,12 @@ class Sampler:
         mask: tf.Tensor | None = None,
     ) -> tf.Tensor:
         """Draws a token group by group from its features: levels (batch, groups, group_size)."""
-        model = self.model
-        from_trunk, units = model.from_trunk(features), model.head_units
-        hidden, seen, levels = [], [], []
-        for group in range(model.token_grid.groups):
-            x = from_trunk[:, group * units : (group + 1) * units]
-            if seen:
-                x += model.from_token.group(tf.concat(seen, -1), group)
-            hidden.append(keras.ops.elu(x))
-            parameters = model.to_parameters.group(tf.concat(hidden, -1), group)
+        next_parameters, seen, levels = self.model.head_of(features), [], []
+        for group in range(self.model.token_grid.groups):
             fixed = () if mask is None else (kept[:, group], mask[:, group] > 0.5)
-            level = self.draw_group(
-                tf.cast(parameters, model.output_dtype), uniforms[:, group], *fixed
-            )
+            level = self.draw_group(next_parameters(seen), uniforms[:, group], *fixed)
             levels.append(level)
-            seen.append(model.group_features(level))
+            seen.append(self.model.group_features(level))
         return tf.stack(levels, 1)
 
     def draw_group(

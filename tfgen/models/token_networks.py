@@ -1,6 +1,7 @@
 """The networks of a pixel model: from tokens to the parameters of every group's distribution."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -12,7 +13,11 @@ from tfgen.models.generative import GenerativeModel
 from tfgen.models.tokens import TokenGrid, pattern_one_hot, pattern_table
 from tfgen.models.trunk import Conditions, Trunk
 
-__all__ = ["TokenModel"]
+__all__ = ["Head", "TokenModel"]
+
+# The features of the groups of a token that are drawn already, (batch, channels of a group) each
+# -> the parameters of the next group, (batch, outputs).
+Head = Callable[[list[tf.Tensor]], tf.Tensor]
 
 
 class TokenModel(GenerativeModel):
@@ -157,3 +162,22 @@ class TokenModel(GenerativeModel):
         return tf.reshape(
             tf.cast(parameters, self.output_dtype), (-1, *self.token_grid.shape[:3], self.outputs)
         )
+
+    def head_of(self, features: Any) -> Head:
+        """Returns what gives the parameters of one token group by group, each from those before.
+
+        Args:
+            features: What the trunk found at the token, (batch, channels).
+        """
+        from_trunk, units, hidden = self.from_trunk(features), self.head_units, []
+
+        def next_parameters(seen):
+            group = len(hidden)
+            x = from_trunk[:, group * units : (group + 1) * units]
+            if seen:
+                x += self.from_token.group(tf.concat(seen, -1), group)
+            hidden.append(keras.ops.elu(x))
+            parameters = self.to_parameters.group(tf.concat(hidden, -1), group)
+            return tf.cast(parameters, self.output_dtype)
+
+        return next_parameters

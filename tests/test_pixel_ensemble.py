@@ -1,0 +1,249 @@
+"""PixelEnsemble: the mean of its members, with a class that it is told or that is hidden."""
+
+import json
+
+import laws
+import numpy as np
+import pytest
+import tensorflow as tf
+from pixel_networks import BINARY, SMALL, every_image
+from test_pixel_sampling import naive_sample
+
+from tfgen import VAE, PixelCNN, PixelEnsemble, PixelRNN, presets, zoo
+from tfgen.models.sampler import Sampler
+
+CATEGORICAL = {"num_levels": 3, "pixel_distribution": "categorical"}
+SPACES = {
+    "pixels": {"image_shape": (2, 3, 1), **BINARY},
+    "tokens": {"image_shape": (2, 4, 1), "token_shape": (2, 2), **BINARY},
+    "levels": {"image_shape": (2, 2, 1), "token_shape": (1, 2), **CATEGORICAL},
+    "colours": {"image_shape": (1, 2, 3), **CATEGORICAL},
+}
+
+
+def members_of(space: str, scale: float = 0.5) -> list:
+    """Two models that know three classes and one that knows none, with random weights."""
+    given = {**SMALL, **SPACES[space]}
+    members = [
+        PixelCNN(**given, num_classes=3, attention_heads=2),
+        PixelRNN(**given),
+        PixelCNN(**given, num_classes=3, block="residual"),
+    ]
+    return [laws.randomised(member, scale, seed) for seed, member in enumerate(members)]
+
+
+def probabilities(model, images) -> np.ndarray:
+    """p(x), float64 (images,)."""
+    return np.exp(model.log_likelihood(images, batch_size=len(images)).astype(np.float64))
+
+
+@pytest.fixture(scope="module", params=SPACES)
+def hidden(request) -> PixelEnsemble:
+    """An ensemble that knows classes and is told none."""
+    return PixelEnsemble(members_of(request.param))
+
+
+def test_each_pixel_has_the_mean_of_the_members_probabilities():
+    members = members_of("levels")
+    model, labels = PixelEnsemble(members, num_classes=3), np.array([0, 2, 1, 1])
+    images = laws.images_for(model, 4)
+
+    def of(network):
+        given = (images,) if network.num_classes is None else (images, labels)
+        return tf.nn.softmax(tf.cast(network(*given), tf.float64)).numpy()
+
+    expected = np.mean([of(member) for member in members], 0)
+    np.testing.assert_allclose(of(model), expected, rtol=1e-5)
+
+
+def test_a_hidden_class_is_the_mean_over_the_classes(hidden):
+    told = PixelEnsemble(hidden.networks, num_classes=3)
+    images = laws.images_for(hidden, 6)
+    each = [np.exp(told.log_likelihood(images, labels=label, batch_size=6)) for label in range(3)]
+    assert np.ptp(each, 0).min() > 1e-4 * np.max(each), "the classes are all alike"
+    np.testing.assert_allclose(probabilities(hidden, images), np.mean(each, 0), rtol=1e-4)
+
+
+def test_probabilities_of_a_hidden_class_sum_to_one(hidden):
+    assert probabilities(hidden, every_image(hidden)).sum() == pytest.approx(1.0, abs=1e-5)
+
+
+def test_the_map_holds_what_each_pixel_adds_to_those_before(hidden):
+    """log p(x_1, ..., x_i) of every start, from the sum over all images that begin so."""
+    images = every_image(hidden)
+    whole = probabilities(hidden, images)
+    grid = hidden.token_grid
+
+    def in_turn(values):
+        return grid.to_tokens(tf.constant(values)).numpy().reshape(len(images), -1)
+
+    pixels, found = in_turn(images), in_turn(hidden.log_likelihood_map(images))
+    image = len(images) // 3
+    starts = [(pixels[:, :n] == pixels[image, :n]).all(1) for n in range(pixels.shape[1] + 1)]
+    reached = np.log([whole[start].sum() for start in starts])
+    np.testing.assert_allclose(found[image], np.diff(reached), atol=1e-4)
+    np.testing.assert_allclose(found.sum(1), np.log(whole), atol=1e-4)
+
+
+def test_the_fast_sampler_equals_the_naive_one(hidden):
+    seeds = hidden.image_seeds(12, 7)
+    reading = hidden.picked_reading(seeds)
+    assert len(set(reading.numpy())) == 3, "a class is never picked"
+    np.testing.assert_array_equal(
+        Sampler(hidden).draw(seeds, None, reading), naive_sample(hidden, seeds)[0]
+    )
+
+
+@pytest.mark.slow
+def test_sampled_frequencies_are_the_likelihoods(hidden):
+    from scipy.stats import chisquare
+
+    images, count = every_image(hidden), 6000
+    drawn = hidden.sample(count, seed=0, batch_size=count).reshape(count, -1)
+    keys = {image.tobytes(): k for k, image in enumerate(images.reshape(len(images), -1))}
+    observed = np.bincount([keys[image.tobytes()] for image in drawn], minlength=len(images))
+    expected = count * probabilities(hidden, images)
+    large = expected > 5
+    observed, expected = (
+        np.append(x[large], x[~large].sum()) for x in (observed, expected.astype(float))
+    )
+    assert chisquare(observed, expected * count / expected.sum()).pvalue > 1e-3
+
+
+def test_completion_is_the_exact_conditional():
+    """What follows the kept upper row, of which the class must be guessed first."""
+    model = PixelEnsemble(members_of("pixels", scale=1.0))
+    images, count = every_image(model), 4000
+    rows = images.reshape(8, 8, 2, 3, 1)  # upper, lower
+    whole = probabilities(model, images).reshape(8, 8)
+    mask = np.zeros((count, 2, 3, 1), bool)
+    mask[:, 0] = True
+    for upper in (0, 5):
+        start = np.repeat(rows[upper, :1], count, 0)
+        drawn = model.complete(start, mask, seed=0, batch_size=count)
+        lower = (drawn[:, 1].reshape(count, 3) > 0) @ np.array([4, 2, 1])
+        shares = np.bincount(lower, minlength=8) / count
+        np.testing.assert_allclose(shares, whole[upper] / whole[upper].sum(), atol=0.03)
+
+
+def test_a_completion_of_nothing_is_a_sample(hidden):
+    nothing = np.zeros((5, *hidden.image_shape[:2], 1), bool)
+    completed = hidden.complete(laws.images_for(hidden, 5), nothing, seed=3)
+    np.testing.assert_array_equal(completed, hidden.sample(5, seed=3))
+
+
+def test_members_are_copied():
+    members = members_of("pixels")
+    model = PixelEnsemble(members)
+    images = laws.images_for(model, 3)
+    before = model.log_likelihood(images)
+    laws.randomised(members[0])
+    np.testing.assert_array_equal(model.log_likelihood(images), before)
+    again = PixelEnsemble(model.networks)
+    np.testing.assert_array_equal(again.log_likelihood(images), before)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda a, b: {"members": [a]}, "members must be at least two models; received 1"),
+        (lambda a, b: {"members": [a, 3]}, "members must be pixel models, or .*; received 3"),
+        (lambda a, b: {"members": [a, PixelEnsemble([a, b])]}, "received a PixelEnsemble"),
+        (
+            lambda a, b: {"members": [a, VAE((8, 8, 1), filters=(4,))]},
+            "must be PixelCNNs or PixelRNNs; received a VAE",
+        ),
+        (
+            lambda a, b: {"members": [a, {"family": "PixelCN", "config": {}}]},
+            "family must be one of .*'PixelCN'",
+        ),
+        (
+            lambda a, b: {"members": [a, PixelCNN((4, 4, 1), **SMALL, **BINARY)]},
+            r"members must have the same image_shape; received \[\(2, 3, 1\), \(4, 4, 1\)",
+        ),
+        (
+            lambda a, b: {"members": [PixelCNN((4, 4, 1), **SMALL) for _ in range(2)]},
+            "members must have a pixel_distribution of bernoulli or categorical.*mixture",
+        ),
+        (
+            lambda a, b: {
+                "members": [PixelCNN((4, 4, 1), orders=2, **SMALL, **BINARY) for _ in range(2)]
+            },
+            "members must read in one order; received orders=2",
+        ),
+        (
+            lambda a, b: {"members": [a, PixelCNN((2, 3, 1), num_classes=5, **SMALL, **BINARY)]},
+            r"members must know the same classes; received num_classes=\[3, 5\]",
+        ),
+        (
+            lambda a, b: {"members": [a, b], "num_classes": 4},
+            "num_classes must be that of a member; received 4, and the members know 3 classes",
+        ),
+        (
+            lambda a, b: {"members": [b, b], "num_classes": 4},
+            "received 4, and the members know no classes",
+        ),
+    ],
+)
+def test_members_that_do_not_fit(change, message):
+    with pytest.raises(ValueError, match=message):
+        PixelEnsemble(**change(*members_of("pixels")[:2]))
+
+
+# Presets that name the weights of others
+
+
+@pytest.fixture
+def entries(tmp_path):
+    """Two entries, and an ensemble of them that stores the weights of the first alone."""
+    members = members_of("pixels")[:2]
+    for name, member in zip("ab", members, strict=True):
+        member.save_to_preset(tmp_path / name)
+    model = PixelEnsemble([members[1], members[0]])
+    presets.save(model, tmp_path / "both", members=["a"])
+    return tmp_path, model
+
+
+def test_an_ensemble_is_loaded_from_the_weights_of_others(entries):
+    folder, model = entries
+    loaded = zoo.load(folder / "both")
+    for own, other in zip(model.get_weights(), loaded.get_weights(), strict=True):
+        np.testing.assert_array_equal(own, other)
+    stored = json.loads((folder / "both" / "metadata.json").read_text())
+    assert stored["members"] == {"a": zoo.info(folder / "a")["sha256"]}
+    sizes = {name: (folder / name / presets.WEIGHTS).stat().st_size for name in ("b", "both")}
+    assert sizes["both"] == sizes["b"]
+    partly = zoo.load(folder / "both", "partial", num_classes=3)
+    assert partly.num_classes == 3
+    whole = loaded.save_to_preset(folder / "whole")
+    (whole / ".." / "a" / presets.WEIGHTS).unlink()
+    zoo.load(whole)  # stands alone
+
+
+def test_a_member_that_is_not_the_one_is_refused(entries):
+    folder, _ = entries
+    laws.randomised(zoo.load(folder / "a")).save_to_preset(folder / "a")
+    with pytest.raises(ValueError, match=r"a.model\.weights\.h5 is damaged or was changed"):
+        zoo.load(folder / "both")
+    (folder / "a" / presets.WEIGHTS).unlink()
+    with pytest.raises(ValueError, match=r"a.model\.weights\.h5 is missing"):
+        zoo.load(folder / "both")
+
+
+def test_members_with_other_weights_are_not_stored(entries):
+    folder, model = entries
+    for name in ("b", "whole"):
+        model.save_to_preset(folder / "whole")
+        with pytest.raises(ValueError, match=f"but the first, in their order; received {name}"):
+            presets.save(model, folder / "more", members=[name])
+    with pytest.raises(ValueError, match="for 0 networks"):
+        presets.save(zoo.load(folder / "a"), folder / "more", members=["a"])
+    assert not (folder / "more").exists()
+
+
+@pytest.mark.parametrize("members", [["a"], {"a": "0"}, {"../a": "0" * 64}, {"a": None}])
+def test_members_that_are_none(entries, members):
+    folder, _ = entries
+    presets.update_metadata(folder / "both", members=members)
+    with pytest.raises(ValueError, match="entries with their sha256 in members"):
+        zoo.load(folder / "both")
