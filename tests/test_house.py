@@ -30,6 +30,7 @@ FLOORS = (
         "narrow_noise",
         "pixels",
         "portable",
+        "weight_files",
     ),
     ("families", "recipe", "tuning", "optimizers", "starting"),
     ("distributions", "layers"),

@@ -8,7 +8,7 @@ import laws
 import numpy as np
 import pytest
 
-from tfgen import VAE, AutoEncoder, downloads, families, presets, zoo
+from tfgen import VAE, AutoEncoder, downloads, families, presets, weight_files, zoo
 from tfgen.recipe import Recipe
 
 SMALL = {"image_shape": (8, 8, 1), "latent_dim": 2, "filters": (4,), "dense_units": 8}
@@ -229,8 +229,8 @@ def test_a_shipped_entry_loads(name):
 def test_halving_twice_keeps_every_weight(tmp_path):
     """Equal arrays are stored once, under several names."""
     model = VAE(**SMALL)
-    once = presets.serialized_weights(model, half=True)
-    (tmp_path / "model.weights.h5").write_bytes(presets._halved(io.BytesIO(once)))
+    once = weight_files.serialized_weights(model, half=True)
+    (tmp_path / "model.weights.h5").write_bytes(weight_files._halved(io.BytesIO(once)))
     twin = VAE(**SMALL)
     for weight in twin.weights:
         weight.assign(weight + 1.0)

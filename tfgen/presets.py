@@ -13,7 +13,6 @@ a folder that was cut off fails its check and is never half believed.
 """
 
 import hashlib
-import io
 import json
 import platform
 import re
@@ -24,15 +23,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-import h5py
 import keras
-import numpy as np
-from keras.src.saving import saving_lib
 
 from tfgen import checks, families, starting, tuning
 from tfgen.downloads import fetch, sha256
 from tfgen.files import NOT_JSON, replacing, write_json
 from tfgen.recipe import Recipe
+from tfgen.weight_files import serialized_weights
 
 __all__ = [
     "folder",
@@ -42,16 +39,12 @@ __all__ = [
     "read_json",
     "read_metadata",
     "save",
-    "serialized_weights",
     "update_metadata",
     "verify",
     "weights_digest",
 ]
 
 WEIGHTS = "model.weights.h5"
-LARGE = 1 << 14  # bytes from which a halved array is compressed: a table of its own costs 2 KB
-# Bytes of the exponents next to one another: 8 % smaller than a wheel or git make them.
-COMPRESSED = {"shuffle": True, "compression": "gzip", "compression_opts": 9}
 LICENCES = {"weights": "as its user decides"}
 
 # Where presets are ----------------------------------------------------------------------------
@@ -330,64 +323,6 @@ def _without(model: keras.Model, members: list[Path]) -> keras.Model:
 
 def _digests(folder: Path, names: Sequence[str]) -> dict[str, str]:
     return {name: read_metadata(folder / name)["sha256"] for name in names}
-
-
-def serialized_weights(model: keras.Model, half: bool = False) -> bytes:
-    """Returns the content of a `.weights.h5` file, made in memory.
-
-    HDF5 never writes to a disk: when one is full under it, it fails in a way that a later write in
-    the same process can end with a segmentation fault.
-
-    Args:
-        model: Its weights, and an optimizer's slots if it was compiled.
-        half: Whether float32 arrays are stored as float16.
-
-    Raises:
-        ValueError: `half` for a weight beyond the range of float16.
-    """
-    buffer = io.BytesIO()
-    store = saving_lib.H5IOStore(buffer, mode="w")
-    saving_lib._save_state(model, store, None, inner_path="", visited_saveables=set())
-    store.close()
-    return _halved(buffer) if half else buffer.getvalue()
-
-
-def _halved(content: io.BytesIO) -> bytes:
-    """The same HDF5 file, compressed, with float16 arrays in place of float32 ones.
-
-    Equal arrays are kept once: a GAN's generator and its average are equal where only the
-    average was worth keeping.
-    """
-    largest = np.finfo(np.float16).max
-    buffer = io.BytesIO()
-    written = {}
-    with h5py.File(content, "r") as source, h5py.File(buffer, "w") as target:
-
-        def copy(own, group):
-            """Every name, unlike h5py's `visititems`: an array may have several."""
-            group.attrs.update(own.attrs)
-            for name, item in own.items():
-                if isinstance(item, h5py.Group):
-                    copy(item, group.create_group(name))
-                    continue
-                value = item[()]
-                if value.dtype == np.float32:
-                    if not np.all(np.abs(value) <= largest):  # also where it is not a number
-                        raise ValueError(
-                            f"half=True stores weights as float16, up to {largest}; {item.name} "
-                            f"holds {np.abs(value).max()}. Save with half=False."
-                        )
-                    value = value.astype(np.float16)
-                key = (value.dtype.str, value.shape, value.tobytes())
-                if key in written:
-                    group[name] = written[key]  # a second name of the same data
-                    continue
-                options = {"chunks": value.shape, **COMPRESSED} if value.nbytes > LARGE else {}
-                written[key] = group.create_dataset(name, data=value, **options)
-                written[key].attrs.update(item.attrs)
-
-        copy(source, target)
-    return buffer.getvalue()
 
 
 def update_metadata(path: Path, **changes: Any) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import keras
 import tensorflow as tf
 
-from tfgen import backend, checks, files, pixels, presets, tuning
+from tfgen import backend, checks, files, pixels, presets, tuning, weight_files
 
 __all__ = ["ConfiguredModel"]
 
@@ -264,7 +264,7 @@ class ConfiguredModel(keras.Model):
             super().save_weights(filepath, overwrite, max_shard_size)
             return
         with files.replacing(path) as temporary:
-            temporary.write_bytes(presets.serialized_weights(self))
+            temporary.write_bytes(weight_files.serialized_weights(self))
 
     def save(
         self,
