@@ -181,7 +181,20 @@ MUTANTS: dict[tuple[str, str], list[tuple[str, str]]] = {
             "above = tf.concat([above, above[-1:]], 0)[1:]",
         ),
         ("(*left, seen)[1:], written", "left, written"),
+    ],
+    ("models/token_networks.py", "test_pixel_sampling.py -k 'fast_sampler and gated'"): [
         ("hidden.append(keras.ops.elu(x))", "hidden.append(x)"),
+    ],
+    ("models/pixel_ensemble.py", "test_pixel_ensemble.py"): [
+        ("tf.nn.log_softmax(each), 0) - math.log(len(logits))", "each, 0)"),
+        ("high, low = (tf.reduce_logsumexp(-portable", "high, low = (tf.reduce_sum(-portable"),
+        ("tf.cumsum(each, -1, exclusive=True)", "tf.cumsum(each, -1)"),
+        ("tf.where(before, each, 0.0)", "each"),
+        ("tf.where(before, each, 0.0)", "tf.zeros_like(each)"),
+        ("shown = batch_of if self.hidden_classes > 1 else labels", "shown = labels"),
+        ("above[self.rows_above - trunk.rows_above :]", "above[: trunk.rows_above]"),
+        ("left[self.num_left - trunk.num_left :]", "left[: trunk.num_left]"),
+        ("tuning.copy_weights(member, network)", "pass"),
     ],
     ("models/sampler.py", "test_pixel_sampling.py -k complet"): [
         ("return level if mask is None else tf.where(mask, kept, level)", "return level"),

@@ -41,6 +41,10 @@ def recipe(family: str, epochs: int):
 
     cls = families.find(family)
     known = inspect.signature(cls.__init__).parameters
+    if "members" in known:
+        member = recipe("PixelCNN", epochs)
+        members = 2 * [{"family": member.family, "config": member.model}]
+        return dataclasses.replace(member, family=family, model={"members": members})
     arguments = {name: value for name, value in SMALL.items() if name in known}
     arguments["image_shape"] = [8, 8, 1]
     if not isinstance(known["filters"].default, int):

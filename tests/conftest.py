@@ -230,6 +230,13 @@ CONFIGURATIONS = {
     },
 }
 
+
+def image_shape(arguments: dict) -> tuple[int, int, int]:
+    """The shape of the images of a configuration; an ensemble has that of its members."""
+    first = arguments["members"][0]["config"] if "members" in arguments else arguments
+    return tuple(first["image_shape"])
+
+
 # The families of tfgen itself; a test may register more.
 FAMILIES = families.known()
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import runs
-from conftest import CONFIGURATIONS, FAMILIES
+from conftest import CONFIGURATIONS, FAMILIES, image_shape
 
 import tfgen_command
 from tfgen import devices
@@ -126,7 +126,7 @@ def test_compile_and_fit_under_a_strategy():
 
 def recipe_for(family: str, name: str, data: Path) -> Recipe:
     arguments = CONFIGURATIONS[family][name]
-    shape = "x".join(map(str, arguments["image_shape"]))
+    shape = "x".join(map(str, image_shape(arguments)))
     return Recipe(
         family=family,
         model=arguments,
@@ -148,7 +148,7 @@ def recipe_for(family: str, name: str, data: Path) -> Recipe:
 def data_folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     rng = np.random.default_rng(0)
-    shapes = {tuple(a["image_shape"]) for f in CONFIGURATIONS.values() for a in f.values()}
+    shapes = {image_shape(a) for f in CONFIGURATIONS.values() for a in f.values()}
     for shape in shapes:
         np.savez(
             folder / f"{'x'.join(map(str, shape))}.npz",

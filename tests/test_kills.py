@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import runs
-from conftest import CONFIGURATIONS
+from conftest import CONFIGURATIONS, image_shape
 
 from tfgen import families
 from tfgen.recipe import Recipe
@@ -151,7 +151,7 @@ def digits(tmp_path_factory) -> Path:
     """Few enough images for a short epoch."""
     folder = tmp_path_factory.mktemp("data")
     rng = np.random.default_rng(0)
-    for shape in {tuple(a["image_shape"]) for f in CONFIGURATIONS.values() for a in f.values()}:
+    for shape in {image_shape(a) for f in CONFIGURATIONS.values() for a in f.values()}:
         np.savez(
             folder / f"{shape}.npz",
             images=rng.integers(0, 256, (100, *shape), np.uint8),
