@@ -53,7 +53,9 @@ def likelihood(entry: dict[str, Any]) -> str:
     bits = result(entry, "^test bits per dimension")
     if kind == "none" or nats is None:
         return ""
-    binary = entry["config"]["num_levels"] == 2
+    config = entry["config"]
+    images = config["members"][0]["config"] if "members" in config else config  # of an ensemble
+    binary = images["num_levels"] == 2
     return f"{nats:.2f} nats, {kind}" if binary else f"{bits:.3f} bits/dim, {kind}"
 
 

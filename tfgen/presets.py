@@ -260,8 +260,8 @@ def save(
         metadata: Keys to add, e.g. data digest and training time.
         half: Whether weights are stored as float16, in half the bytes. They load as float32, with
             a relative error of at most 2^-11.
-        members: Of an ensemble: presets in the same folder whose weights all of its networks but
-            the first have. They are named instead of stored once more.
+        members: Presets in the same folder that have the weights of an ensemble's second network
+            and of those after it; only their names are stored.
 
     Returns:
         The folder.
@@ -273,8 +273,7 @@ def save(
     path = Path(path).expanduser()
     config = model.get_config()
     # A twin without an optimizer: Keras would store its slots, three times the size.
-    twin = type(model).from_config(config)
-    held = tuning.values(model)  # low-rank adapters folded in
+    twin, held = type(model).from_config(config), tuning.values(model)  # adapters folded in
     for name, variable in tuning.weights(twin).items():
         variable.assign(held[name])
     content = serialized_weights(_without(twin, [path.parent / name for name in members]), half)

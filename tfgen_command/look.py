@@ -72,8 +72,9 @@ def list_entries(
 
 def _row(details: dict[str, Any]) -> dict[str, str | None]:
     config = details["config"]
-    size = "x".join(map(str, config["image_shape"]))
-    if config.get("num_levels", 256) == 2:
+    images = config["members"][0]["config"] if "members" in config else config  # of an ensemble
+    size = "x".join(map(str, images["image_shape"]))
+    if images.get("num_levels", 256) == 2:
         size += " binary"
     conditional = details["kind"] == "model" and config.get("num_classes") is not None
     bits = _result(details, LIKELIHOOD)
