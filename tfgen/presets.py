@@ -6,7 +6,7 @@
     metadata.json      kind, sha256, licence, data digest, seed, versions, results
 
 Of an ensemble the file may hold the first network alone: then `members` in metadata.json says whose
-weights the other networks have, by the names of entries in the same folder, with their sha256.
+weights the other networks have, by the names of neighbouring entries, with their sha256.
 
 Each file is written whole or not at all, and metadata.json, with the sha256 of the weights, last:
 a folder that was cut off fails its check and is never half believed.
@@ -172,7 +172,7 @@ def weights_digest(model: keras.Model) -> str:
 
 def _load_weights(model: keras.Model, files: list[Path]) -> None:
     """Fills a model from its file, or an ensemble from one file for each of its networks."""
-    parts = [model] if len(files) == 1 else model.networks
+    parts = [model] if len(files) == 1 else getattr(model, "networks", [model])
     for part, file in zip(parts, files, strict=True):
         part.load_weights(file)
 
@@ -185,10 +185,15 @@ def verify(path: Path) -> list[Path]:
         DownloadError: It cannot be downloaded.
     """
     metadata = read_metadata(path)
-    own = _verified(path / WEIGHTS, metadata["sha256"], metadata.get("urls"))
-    files = [own]
+    files = [_verified(path / WEIGHTS, metadata["sha256"], metadata.get("urls"))]
     for name, expected in metadata.get("members", {}).items():
-        files.append(_verified(path.parent / name / WEIGHTS, expected))
+        member = path.resolve().parent / name
+        if not (member / "metadata.json").is_file():
+            raise ValueError(
+                f"{path.name!r} takes weights from {name!r}, which must lie beside it. Copy that "
+                "folder too, or save a model that stands alone: model.save_to_preset(folder)."
+            )
+        files.append(_verified(member / WEIGHTS, expected, read_metadata(member).get("urls")))
     return files
 
 
@@ -260,8 +265,8 @@ def save(
         metadata: Keys to add, e.g. data digest and training time.
         half: Whether weights are stored as float16, in half the bytes. They load as float32, with
             a relative error of at most 2^-11.
-        members: Presets in the same folder that have the weights of an ensemble's second network
-            and of those after it; only their names are stored.
+        members: Names of presets beside `path` that have the weights of an ensemble's second
+            network and of those after it; only names and sha256 are stored.
 
     Returns:
         The folder.
@@ -276,7 +281,7 @@ def save(
     twin, held = type(model).from_config(config), tuning.values(model)  # adapters folded in
     for name, variable in tuning.weights(twin).items():
         variable.assign(held[name])
-    content = serialized_weights(_without(twin, [path.parent / name for name in members]), half)
+    content = serialized_weights(_without(twin, _beside(path, members)), half)
     with replacing(path / WEIGHTS) as temporary:
         temporary.write_bytes(content)
     write_json(path / "config.json", {"family": families.name_of(type(model)), "config": config})
@@ -288,7 +293,7 @@ def save(
         "likelihood": getattr(model, "likelihood", None),  # a classifier has none
         "parameters": model.count_params(),
         "sha256": sha256(path / WEIGHTS),
-        **({"members": _digests(path.parent, members)} if members else {}),
+        **({"members": _digests(_beside(path, members))} if members else {}),
         "licence": LICENCES,
         "seed": model.seed,
         "steps": model.steps_trained,
@@ -302,6 +307,16 @@ def save(
     }
     write_json(path / "metadata.json", details)
     return path
+
+
+def _beside(path: Path, names: Sequence[str]) -> list[Path]:
+    single = isinstance(names, str) or len(set(names)) < len(names)
+    if single or any(Path(name).name != name for name in names):
+        raise ValueError(
+            f"members must be a list of different names of presets beside {path.name}; received "
+            f"{names!r}."
+        )
+    return [path.resolve().parent / name for name in names]
 
 
 def _without(model: keras.Model, members: list[Path]) -> keras.Model:
@@ -320,8 +335,8 @@ def _without(model: keras.Model, members: list[Path]) -> keras.Model:
     return first
 
 
-def _digests(folder: Path, names: Sequence[str]) -> dict[str, str]:
-    return {name: read_metadata(folder / name)["sha256"] for name in names}
+def _digests(members: list[Path]) -> dict[str, str]:
+    return {member.name: read_metadata(member)["sha256"] for member in members}
 
 
 def update_metadata(path: Path, **changes: Any) -> None:

@@ -93,7 +93,7 @@ def lora_layers(model: keras.Model, patterns: Iterable[str]) -> dict[str, keras.
             return  # it writes into the kernel, which an adapter freezes
         for child in layer._flatten_layers(include_self=False, recursive=False):
             name = prefix + _own_name(child)
-            if hasattr(child, "enable_lora") and not child.lora_enabled:
+            if not getattr(child, "lora_enabled", True):  # a nested model has no such attribute
                 found.setdefault(name, child)
             walk(child, f"{name}/")
 

@@ -1,4 +1,4 @@
-"""Ensemble of pixel models: the mean of their predictions, exact and drawn in one pass of each.
+"""Ensemble of pixel models: the mean of their predictions, with an exact likelihood.
 
 Lakshminarayanan et al., "Simple and scalable predictive uncertainty estimation using deep
 ensembles", 2017.
@@ -35,13 +35,15 @@ class PixelEnsemble(AutoregressiveModel):
 
         p(x) = prod_i 1/M sum_m p_m(x_i | x_1, ..., x_{i-1})      nats per image, exact
 
-    Networks that were trained apart err in different places, so their mean errs less. Members that
-    know classes may take part in an ensemble that is told none: then the class is hidden,
+    of M members. Networks that were trained apart err in different places, so their mean errs less.
+    Members that know K classes may take part in an ensemble that is told none: then the class is
+    hidden,
 
         p(x) = 1/K sum_c p(x | c)
 
-    and each image that is drawn picks one by its seed. Drawing costs one pass of each member; with
-    a hidden class a likelihood and a step of training cost K of them.
+    and each image that is drawn picks one by its seed; at temperature 0 all take the first. A
+    sample costs one pass of each member; with a hidden class a likelihood, a completion and a step
+    of training cost K of them.
 
     Input of `call`: uint8 images (batch, height, width, channels). Output: the parameters of each
     pixel's distribution, float (batch, height, width, channels, outputs), given the first class if
@@ -51,10 +53,10 @@ class PixelEnsemble(AutoregressiveModel):
         members: list of two models or more, PixelCNN or PixelRNN, whose weights are copied; or,
             for initial weights, of {"family": name, "config": constructor arguments}. They must
             agree in `image_shape`, `num_levels`, `token_shape`, `fourier_features` and
-            `pixel_distribution`, which must be "bernoulli" or "categorical", and have one order.
-        num_classes: int or None. Classes of an ensemble that is told the class; None if there are
-            none or it is hidden. Members that know classes must all know the same number. Defaults
-            to None.
+            `pixel_distribution`, which must be "bernoulli" or "categorical", and have `orders=1`.
+        num_classes: int or None. Number of classes if the ensemble is given labels; None if its
+            members know no classes, or the class is hidden. Members that know classes must all
+            know the same number. Defaults to None.
         seed: int. Seed of the training noise. Defaults to 0.
 
     Raises:
@@ -76,8 +78,10 @@ class PixelEnsemble(AutoregressiveModel):
         seed: int = 0,
         **kwargs,
     ):
-        if len(members) < 2:
-            raise ValueError(f"members must be at least two models; received {len(members)}.")
+        if not isinstance(members, (list, tuple)) or len(members) < 2:
+            raise ValueError(
+                f"members must be a list of at least two models; received {members!r}."
+            )
         described = [_described(member) for member in members]
         shape, levels = (described[0][1][name] for name in ALIKE[:2])
         super().__init__(shape, levels, num_classes, seed, **kwargs)
@@ -145,8 +149,13 @@ class PixelEnsemble(AutoregressiveModel):
         batch_of = tf.broadcast_to(tf.cast(order, tf.int32), (batch,))
         shown = batch_of if self.hidden_classes > 1 else labels
         return tuple(
-            network.conditions(batch, None if network.num_classes is None else shown, 0, seeds)
-            for network in self.networks
+            network.conditions(
+                batch,
+                None if network.num_classes is None else shown,
+                0,
+                None if seeds is None else noise.fold(seeds, index),  # its own dropout
+            )
+            for index, network in enumerate(self.networks)
         )
 
     def parameters_of(self, tokens: tf.Tensor, conditions: tuple[Conditions, ...]) -> tf.Tensor:
@@ -214,7 +223,8 @@ class PixelEnsemble(AutoregressiveModel):
         if self.hidden_classes == 1:
             return super().reading_for(kept, mask, seeds, labels, temperature)
         known = tf.reshape(self.token_grid.to_tokens(mask), (-1, math.prod(self.image_shape)))
-        before = tf.math.cumprod(tf.cast(known, self.output_dtype), -1) > 0
+        hidden = tf.cast(tf.logical_not(known), tf.int32)
+        before = tf.cumsum(hidden, -1) == 0
         each = self._pixels_given_each_class(kept)
         logits = tf.reduce_sum(tf.where(before, each, 0.0), -1)  # (classes, batch)
         uniforms = noise.uniform(seeds, (), READING_STREAM)
@@ -225,7 +235,11 @@ def _described(member: Any) -> tuple[type, dict[str, Any]]:
     """Returns the family of a member and all arguments of its constructor."""
     if isinstance(member, keras.Model):
         family, config = type(member), member.get_config()
-    elif isinstance(member, dict) and set(member) == {"family", "config"}:
+    elif (
+        isinstance(member, dict)
+        and set(member) == {"family", "config"}
+        and isinstance(member["config"], dict)
+    ):
         family, config = families.find(member["family"]), member["config"]
     else:
         raise ValueError(
@@ -237,7 +251,7 @@ def _described(member: Any) -> tuple[type, dict[str, Any]]:
     own = {name: value for name, value in config.items() if name not in OWN}
     bound = inspect.signature(family).bind(**own)
     bound.apply_defaults()
-    return family, {name: value for name, value in bound.arguments.items() if name != "kwargs"}
+    return family, bound.arguments | bound.arguments.pop("kwargs", {})  # which Keras refuses
 
 
 def _as_json(network: AutoregressiveModel) -> dict[str, Any]:
