@@ -144,7 +144,13 @@ class PixelEnsemble(AutoregressiveModel):
         """What the sampler runs."""
         return JoinedTrunk([network.trunk for network in self.networks])
 
-    def conditions(self, batch, labels, order, seeds=None) -> tuple[Conditions, ...]:
+    def conditions(
+        self,
+        batch: int | tf.Tensor,
+        labels: tf.Tensor | None,
+        order: int | tf.Tensor,
+        seeds: tf.Tensor | None = None,
+    ) -> tuple[Conditions, ...]:
         """Returns those of each member; a hidden class comes in as `order`."""
         batch_of = tf.broadcast_to(tf.cast(order, tf.int32), (batch,))
         shown = batch_of if self.hidden_classes > 1 else labels
@@ -182,7 +188,13 @@ class PixelEnsemble(AutoregressiveModel):
 
     # Hidden classes --------------------------------------------------------------------------
 
-    def log_prob_to_train(self, levels, labels, seeds, dropout) -> tf.Tensor:
+    def log_prob_to_train(
+        self,
+        levels: tf.Tensor,
+        labels: tf.Tensor | None,
+        seeds: tf.Tensor,
+        dropout: tf.Tensor | None,
+    ) -> tf.Tensor:
         """log p(x) itself: read as an image of any class, each would unlearn what classes are."""
         return self.log_prob_of_all_readings(levels, labels, dropout)
 
@@ -208,7 +220,9 @@ class PixelEnsemble(AutoregressiveModel):
         )
         return found
 
-    def pixels_in_turn(self, levels, labels, reading) -> tf.Tensor:
+    def pixels_in_turn(
+        self, levels: tf.Tensor, labels: tf.Tensor | None, reading: tf.Tensor
+    ) -> tf.Tensor:
         """As in `AutoregressiveModel`; of a hidden class the pixels before tell what they can."""
         if self.hidden_classes == 1:
             return super().pixels_in_turn(levels, labels, reading)
@@ -218,7 +232,14 @@ class PixelEnsemble(AutoregressiveModel):
         mean = tf.reduce_logsumexp(posterior + each, 0)
         return tf.reshape(mean, (-1, *self.token_grid.shape))
 
-    def reading_for(self, kept, mask, seeds, labels, temperature) -> tf.Tensor:
+    def reading_for(
+        self,
+        kept: tf.Tensor,
+        mask: tf.Tensor,
+        seeds: tf.Tensor,
+        labels: tf.Tensor | None,
+        temperature: float,
+    ) -> tf.Tensor:
         """A class drawn from p(c | the kept pixels before the first hidden one)."""
         if self.hidden_classes == 1:
             return super().reading_for(kept, mask, seeds, labels, temperature)
