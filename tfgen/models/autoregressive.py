@@ -120,20 +120,15 @@ class AutoregressiveModel(TokenModel):
         return tf.cast(grid.restore(values, reading), tf.float32)
 
     def _mixture_log_prob(self, images, labels) -> tf.Tensor:
-        """log p(x), nats, float32 (batch,)."""
+        """log 1/K sum_k p(x read in way k), nats, float32 (batch,)."""
         levels = self.levels_of(self.nearest_level(images))
-        return tf.cast(self.log_prob_of_all_readings(levels, labels), tf.float32)
-
-    def log_prob_of_all_readings(
-        self, levels: tf.Tensor, labels: tf.Tensor | None, seeds: tf.Tensor | None = None
-    ) -> tf.Tensor:
-        """log 1/K sum_k p(x read in way k), nats, (batch,)."""
         batch = tf.shape(levels)[0]
         if self.num_readings == 1:
-            return self.log_prob_of_reading(levels, labels, tf.zeros((batch,), tf.int32), seeds)
+            reading = tf.zeros((batch,), tf.int32)
+            return tf.cast(self.log_prob_of_reading(levels, labels, reading), tf.float32)
 
         def one_reading(reading, total):
-            value = self.log_prob_of_reading(levels, labels, tf.fill((batch,), reading), seeds)
+            value = self.log_prob_of_reading(levels, labels, tf.fill((batch,), reading))
             both = tf.stack([total, tf.cast(value, total.dtype)])
             return reading + 1, tf.reduce_logsumexp(both, 0)
 
@@ -145,7 +140,7 @@ class AutoregressiveModel(TokenModel):
             parallel_iterations=1,
             maximum_iterations=self.num_readings,
         )
-        return total - math.log(self.num_readings)
+        return tf.cast(total - math.log(self.num_readings), tf.float32)
 
     def losses_per_image(self, images, labels, seeds, training):
         """Returns -log p in nats per image, and the same in bits/dim, each (batch,).

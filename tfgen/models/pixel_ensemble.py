@@ -196,7 +196,14 @@ class PixelEnsemble(AutoregressiveModel):
         dropout: tf.Tensor | None,
     ) -> tf.Tensor:
         """log p(x) itself: read as an image of any class, each would unlearn what classes are."""
-        return self.log_prob_of_all_readings(levels, labels, dropout)
+        count, batch = self.hidden_classes, tf.shape(levels)[0]
+        # Side by side, not one after another: XLA cannot compile the gradient of every loop.
+        levels = tf.tile(levels, (count, 1, 1, 1))
+        labels = None if labels is None else tf.tile(labels, (count,))
+        dropout = None if dropout is None else tf.tile(dropout, (count,))
+        classes = tf.repeat(tf.range(count), batch)
+        each = self.log_prob_of_reading(levels, labels, classes, dropout)
+        return tf.reduce_logsumexp(tf.reshape(each, (count, batch)), 0) - math.log(count)
 
     def _pixels_given_each_class(self, levels: tf.Tensor) -> tf.Tensor:
         """log p of each pixel in turn, given each hidden class: (classes, batch, pixels)."""
