@@ -275,13 +275,13 @@ def save(
         ValueError: `half` for weights beyond the range of float16; members with other weights.
         OSError: The folder cannot be written.
     """
-    path = Path(path).expanduser()
-    config = model.get_config()
+    path, config = Path(path).expanduser(), model.get_config()
+    beside = _beside(path, members)
     # A twin without an optimizer: Keras would store its slots, three times the size.
     twin, held = type(model).from_config(config), tuning.values(model)  # adapters folded in
     for name, variable in tuning.weights(twin).items():
         variable.assign(held[name])
-    content = serialized_weights(_without(twin, _beside(path, members)), half)
+    content = serialized_weights(_without(twin, beside), half)
     with replacing(path / WEIGHTS) as temporary:
         temporary.write_bytes(content)
     write_json(path / "config.json", {"family": families.name_of(type(model)), "config": config})
@@ -293,7 +293,7 @@ def save(
         "likelihood": getattr(model, "likelihood", None),  # a classifier has none
         "parameters": model.count_params(),
         "sha256": sha256(path / WEIGHTS),
-        **({"members": _digests(_beside(path, members))} if members else {}),
+        **({"members": _digests(beside)} if members else {}),
         "licence": LICENCES,
         "seed": model.seed,
         "steps": model.steps_trained,

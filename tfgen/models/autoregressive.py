@@ -86,6 +86,12 @@ class AutoregressiveModel(TokenModel):
             self.pixel_distribution, flat, tokens[..., 0], self.num_levels
         )
 
+    def _read(self, levels, labels, reading, seeds=None) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns images as tokens in the order of reading, and the parameters of each group."""
+        tokens = self.token_grid.to_tokens(self.token_grid.reorder(levels, reading))
+        conditions = self.conditions(tf.shape(levels)[0], labels, reading, seeds)
+        return tokens, self.parameters_of(tokens, conditions)
+
     def log_prob_of_reading(
         self,
         levels: tf.Tensor,
@@ -94,9 +100,7 @@ class AutoregressiveModel(TokenModel):
         seeds: tf.Tensor | None = None,
     ) -> tf.Tensor:
         """log p(x read in that way), nats, (batch,)."""
-        tokens = self.token_grid.to_tokens(self.token_grid.reorder(levels, reading))
-        conditions = self.conditions(tf.shape(levels)[0], labels, reading, seeds)
-        log_probs = self._group_log_probs(tokens, self.parameters_of(tokens, conditions))
+        log_probs = self._group_log_probs(*self._read(levels, labels, reading, seeds))
         # log p(x) = sum over tokens t, groups g of log p(x_tg | tokens before t, groups before g)
         return tf.reduce_sum(log_probs, (1, 2, 3))
 
@@ -104,10 +108,7 @@ class AutoregressiveModel(TokenModel):
         self, levels: tf.Tensor, labels: tf.Tensor | None, reading: tf.Tensor
     ) -> tf.Tensor:
         """log p of each pixel given those read before it, nats, in the shape of the tokens."""
-        tokens = self.token_grid.to_tokens(self.token_grid.reorder(levels, reading))
-        parameters = self.parameters_of(
-            tokens, self.conditions(tf.shape(levels)[0], labels, reading)
-        )
+        tokens, parameters = self._read(levels, labels, reading)
         if not self.uses_patterns:
             return self._group_log_probs(tokens, parameters)[..., None]
         logits = pattern_logits(parameters, tokens, self.patterns)
