@@ -1,6 +1,6 @@
 """What the page docs/latent-map.md needs: ONNX Runtime for browsers, and a decoder as ONNX.
 
-    python docs/browser.py          # needs npm, a registry, and pip install "tfgen[onnx]"
+    python docs/browser.py          # needs npm, a registry, and pip install ".[onnx]"
 
 Both go to build/browser, which git ignores; as a hook of MkDocs this file puts them into the site.
 Where they are missing the site is built all the same, and the page says what to run. Nothing is

@@ -11,10 +11,10 @@ from PIL import Image
 
 import tfgen_command
 from tfgen import PixelCNN, cli, data, devices, evaluation, formats, presets, zoo
-from tfgen.evaluation import cards
 from tfgen.recipe import Recipe
 from tfgen_command import entries, look, work
 from tfgen_command.command_line import app
+from tfgen_command.wording import with_commas
 
 RECIPE = {
     "family": "VAE",
@@ -107,7 +107,7 @@ def test_training_and_evaluating_fill_a_whole_entry(entry):
     card = (entry / "card.md").read_text()
     assert len(details["results"]) == 18
     for label in details["results"]:
-        assert cards.with_commas(label) in card
+        assert with_commas(label) in card
     assert details["sha256"] in card
     assert details["data"]["digest"] in card
     assert details["licence"]["weights"] == "as its user decides"
@@ -439,7 +439,8 @@ def test_info_is_a_page_and_json(entry, monkeypatch, capsys):
     assert "VAE" in page
     assert str(entry) in page
     assert max(map(len, page.replace(str(entry), "").splitlines())) <= 80
-    assert all(label in " ".join(page.split()) for label in zoo.info(entry)["results"])
+    labels = [with_commas(label) for label in zoo.info(entry)["results"]]
+    assert all(label in " ".join(page.split()) for label in labels)
     assert run(monkeypatch, "info", entry, "--json") == 0
     assert json.loads(capsys.readouterr().out)["family"] == "VAE"
 

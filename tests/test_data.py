@@ -356,7 +356,7 @@ def test_unreachable_names_both_ways_out(no_sources, monkeypatch, tmp_path, name
 
 def test_digits_without_scikit_learn(no_sources, monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(ImportError, match=r'pip install "tfgen\[data\]"'):
+    with pytest.raises(ImportError, match=r'pip install "\.\[data\]"'):
         data.load("digits")
 
 

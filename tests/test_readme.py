@@ -302,6 +302,23 @@ def test_scripts_in_backticks_exist():
             assert any((place / name).is_file() for place in places), (page, name)
 
 
+# What pip finds by the name tfgen is a stranger's project.
+STRANGER = re.compile(r"""pip3? install (?:-\S+ )*["']?tfgen\b|["'`]tfgen\[""")
+
+
+def test_no_page_and_no_message_installs_tfgen_by_its_name():
+    """Not as `pip install tfgen` and not as `"tfgen[serving]"`: from the clone, by a path."""
+    assert STRANGER.search("pip install --upgrade tfgen")
+    assert STRANGER.search("pip install 'tfgen[data]'")
+    assert not STRANGER.search('pip install ".[data]" in the clone of tfgen')
+    files = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+    for folder in ("docs", "saved_models", "tfgen", "tfgen_command", "benchmarks", "tests", "zoo"):
+        files += [p for kind in ("*.md", "*.py") for p in (ROOT / folder).rglob(kind)]
+    for path in files:
+        if path != Path(__file__).resolve():
+            assert not STRANGER.search(path.read_text()), path
+
+
 # README
 
 

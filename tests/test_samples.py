@@ -184,5 +184,5 @@ def test_conditional_accuracy_refusals(made_up, monkeypatch):
     with pytest.raises(ValueError, match="labels"):
         samples.conditional_accuracy(Conditional(None), "made_up", **JUDGED)
     monkeypatch.setitem(sys.modules, "sklearn.svm", None)
-    with pytest.raises(ImportError, match=r'pip install "tfgen\[data\]"'):
+    with pytest.raises(ImportError, match=r'pip install "\.\[data\]"'):
         samples.conditional_accuracy(Conditional(None), "made_up", **JUDGED)

@@ -20,7 +20,7 @@ WIDTHS = (1280, 390)
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not shutil.which("mkdocs"), reason="needs pip install 'tfgen[docs]'"),
+    pytest.mark.skipif(not shutil.which("mkdocs"), reason='needs pip install ".[docs]"'),
 ]
 
 

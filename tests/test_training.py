@@ -473,7 +473,7 @@ def test_only_linux_has_an_allocator_to_tune(monkeypatch):
 
 def test_tensorboard_that_is_not_installed(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ImportError, match=r'pip install "tfgen\[tensorboard\]"'):
+    with pytest.raises(ImportError, match=r'pip install "\.\[tensorboard\]"'):
         training.train(RECIPE, tmp_path / "run", tensorboard=True)
     assert not (tmp_path / "run").exists()
 

@@ -24,6 +24,7 @@ import tensorflow as tf
 
 from tfgen import checks, portable, presets
 from tfgen.files import scratch, write_json
+from tfgen_command.wording import how_to_install
 
 if TYPE_CHECKING:
     from tfgen.models.generative import GenerativeModel
@@ -145,7 +146,7 @@ def _check_installed(format: str) -> None:
         except ImportError:
             raise ImportError(
                 f"format {format!r} needs {package}, which is not installed. "
-                f'Run: pip install "tfgen[{format}]".'
+                f"{how_to_install(format)}"
             ) from None
 
 

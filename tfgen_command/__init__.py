@@ -17,6 +17,7 @@ the errors of wrong arguments. A command that computes imports the library when 
     recipes       recipe new
     serve         serve; `settings` is what it hands to the local server
     quiet         importing TensorFlow without its messages
+    wording       what the command and the library say in the same words
 """
 
 __all__ = ["main"]

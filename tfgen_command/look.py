@@ -11,6 +11,7 @@ import typer
 
 from tfgen_command import entries
 from tfgen_command.app import Json, Name, command
+from tfgen_command.wording import with_commas
 
 __all__ = ["info", "list_entries"]
 
@@ -178,7 +179,7 @@ def _results(results: dict[str, dict[str, Any]]) -> list[str]:
         numbers = f"{result['value']:>9.4g}"
         if compared:
             numbers += f"  {format(result['real'], '.4g') if 'real' in result else '':>9}"
-        lines += _wrapped(f"{numbers}  {label} ({result['unit']})", len(numbers) + 2)
+        lines += _wrapped(f"{numbers}  {with_commas(label)} ({result['unit']})", len(numbers) + 2)
     return lines
 
 

@@ -19,6 +19,7 @@ from tfgen_command.app import (
     parse_labels,
 )
 from tfgen_command.quiet import import_tensorflow
+from tfgen_command.wording import with_commas
 
 if TYPE_CHECKING:
     from tfgen.evaluation import Result
@@ -121,7 +122,7 @@ def evaluate(
         if not as_json:
             typer.echo(str(entry))
             for label, result in results.items():
-                typer.echo(f"  {label}: {_line(result, check)}")
+                typer.echo(f"  {with_commas(label)}: {_line(result, check)}")
     if as_json:
         typer.echo(json.dumps(measured, indent=2))
     elif missed:

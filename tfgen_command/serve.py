@@ -14,6 +14,7 @@ import typer
 from tfgen_command import app, entries
 from tfgen_command.quiet import import_tensorflow
 from tfgen_command.settings import Settings
+from tfgen_command.wording import how_to_install
 
 __all__ = ["serve"]
 
@@ -126,7 +127,7 @@ def serve(
 def _require_extra() -> None:
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
-        raise ImportError(f"tfgen serve needs {', '.join(missing)}: pip install 'tfgen[serving]'.")
+        raise ImportError(f"tfgen serve needs {', '.join(missing)}. {how_to_install('serving')}")
 
 
 def _engine_command(

@@ -21,6 +21,7 @@ from tfgen import checks, downloads, pixels
 from tfgen.data.npz import read_npz
 from tfgen.data.pairs import DataNotFoundError, Pair, validated, with_every_split
 from tfgen.files import replacing
+from tfgen_command.wording import how_to_install
 
 __all__ = ["is_named", "licence", "load_named", "named_file", "names", "unknown"]
 
@@ -106,8 +107,7 @@ def _fetch_digits() -> dict[str, Pair]:
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise ImportError(
-            "data 'digits' needs scikit-learn, which is not installed. "
-            'Install it with: pip install "tfgen[data]"'
+            "data 'digits' needs scikit-learn, which is not installed. " + how_to_install("data")
         ) from error
     bundle = load_digits()
     levels = bundle.images.astype(np.int64)  # (1797, 8, 8) in [0, 16]

@@ -1,12 +1,12 @@
 """The card of a model: what is known about it, as Markdown. Pure: details in, text out."""
 
-import re
 from collections.abc import Collection
 from typing import Any
 
 from tfgen.recipe import Recipe
+from tfgen_command.wording import with_commas
 
-__all__ = ["PICTURES", "card", "with_commas"]
+__all__ = ["PICTURES", "card"]
 
 # The pictures of an entry's folder, in their order on the card.
 PICTURES = {
@@ -50,15 +50,6 @@ fails if one differs by more than 0.1 %. The test split was used only for this t
 ## What it is
 
 {_facts(details, recipe, source)}"""
-
-
-def with_commas(name: str) -> str:
-    """Returns the name of a result with its numbers as they are read.
-
-    >>> with_commas("Frechet distance, 10000 images against 350 test images")
-    'Frechet distance, 10,000 images against 350 test images'
-    """
-    return re.sub(r"\b\d{4,}\b", lambda found: f"{int(found[0]):,}", name)
 
 
 def _table(results: dict[str, dict[str, Any]]) -> str:

@@ -20,6 +20,7 @@ from tfgen.evaluation.latents import check_conditional, evenly, flat, labelled
 from tfgen.evaluation.neighbours import density_coverage, nearest_distances, precision_recall
 from tfgen.evaluation.result import Result, Results
 from tfgen.models.generative import GenerativeModel
+from tfgen_command.wording import how_to_install
 
 __all__ = ["conditional_accuracy", "sample_quality"]
 
@@ -204,7 +205,7 @@ def conditional_accuracy(
     except ImportError as error:
         raise ImportError(
             "conditional_accuracy needs scikit-learn, which is not installed. "
-            'Install it with: pip install "tfgen[data]"'
+            + how_to_install("data")
         ) from error
     check_conditional(model)
     train, train_labels = labelled(data_name, "train")

@@ -13,6 +13,7 @@ import numpy as np
 
 from tfgen.serving.errors import ServingError
 from tfgen.serving.transports import Endpoint, Grpc, ModelSpec, Rest, Transport
+from tfgen_command.wording import how_to_install
 
 __all__ = ["Client"]
 
@@ -61,9 +62,7 @@ class Client:
                 Grpc(parts.netloc) if parts.scheme == "grpc" else Rest(address)
             )
         except ImportError as error:
-            raise ImportError(
-                f"Client needs {error.name}: pip install 'tfgen[serving]'."
-            ) from error
+            raise ImportError(f"Client needs {error.name}. {how_to_install('serving')}") from error
         self._known: dict[ModelSpec, dict[str, Endpoint]] = {}
 
     def __enter__(self) -> "Client":

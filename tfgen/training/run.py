@@ -23,6 +23,7 @@ from tfgen.training.callbacks import AveragedWeights, CSVLog, DrawSamples, KeepW
 from tfgen.training.checkpoint import Checkpoint, CheckpointFiles, RunState
 from tfgen.training.folder import check_folder, start_folder
 from tfgen.training.stopping import Stop
+from tfgen_command.wording import how_to_install
 
 __all__ = ["train"]
 
@@ -48,8 +49,8 @@ class Options:
         if self.tensorboard and importlib.util.find_spec("tensorboard") is None:
             raise ImportError(
                 "tensorboard=True needs the package tensorboard, which TensorFlow does not "
-                'install: pip install "tfgen[tensorboard]", or leave the option out (log.csv is '
-                "written anyway)."
+                f"install. {how_to_install('tensorboard')} Or leave the option out: log.csv is "
+                "written anyway."
             )
 
 
