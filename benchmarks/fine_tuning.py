@@ -21,8 +21,7 @@ mean accuracy over the seeds on 1,000 images of the validation split. Nothing is
 encoder scales its input itself. The C of every logistic regression is chosen by 5-fold
 cross-validation on the 100 images; its other settings are the defaults.
 
-The entry must have been trained without labels, as `ae_mnist` was; half of the training images of
-`vae_mnist` and of `pixelcnn_mnist` came with theirs.
+The entry must have been trained without labels, as `ae_mnist` was.
 
 The limit: "pretrained" beats "from scratch" and both logistic regressions on pixels by more than
 two standard errors of the paired difference over the seeds.
