@@ -295,7 +295,7 @@ class HierarchicalVAE(PixelDecoder):
     def _bound(self, images, labels, seeds, num_samples):
         """The importance-weighted bound, nats, (batch,).
 
-        log 1/k sum_k w_k,   log w = log p(x | z) + sum_l log p(eps_l) - log q(eps_l | eps_<l, x)
+        log(1/k sum_j w_j),   log w = log p(x | z) + sum_l log p(eps_l) - log q(eps_l | eps_<l, x)
         """
         images = self.nearest_level(images)
         rows = tf.shape(images)[0]

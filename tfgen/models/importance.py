@@ -20,7 +20,7 @@ def bound(
     num_samples: int,
     rows: int | tf.Tensor,
 ) -> tf.Tensor:
-    """Returns log 1/k sum_k w_k, nats, (batch,), for k = `num_samples`.
+    """Returns log(1/k sum_j w_j), nats, (batch,), for k = `num_samples`.
 
     Args:
         log_weights: (pass, count) -> log w of `count` samples per image, (batch, count); the pass

@@ -34,7 +34,7 @@ class VAE(PixelDecoder):
         q(z | x) = N(mean(x), diag(scale(x)^2)),   z = mean + scale * eps,   eps ~ N(0, I)
 
         ELBO = E_q log p(x | z) - KL(q(z | x) || p(z))                            nats per image
-        IWAE_k = E log 1/k sum_k p(x | z_k) p(z_k) / q(z_k | x)      ELBO <= IWAE_k <= log p(x)
+        IWAE_k = E log(1/k sum_{j=1..k} p(x | z_j) p(z_j) / q(z_j | x))    ELBO <= IWAE_k <= log p(x)
 
     The loss is -ELBO (with `beta` on the KL), or -IWAE_k for `num_importance_samples` k > 1
     (Burda et al., "Importance weighted autoencoders", 2016). Posterior, prior and pixels are TFP
@@ -256,7 +256,7 @@ class VAE(PixelDecoder):
         else:
             # log q(z_k | x) - log p(z_k), whose mean over z_k is the KL
             kl = _log_normal(posterior, eps) - prior.log_prob(latents)
-        # log w_k = log p(x | z_k) + log p(z_k) - log q(z_k | x);   loss = -log 1/k sum_k w_k
+        # log w_j = log p(x | z_j) + log p(z_j) - log q(z_j | x);   loss = -log(1/k sum_j w_j)
         log_weights = -reconstruction - self._kl_weight(training) * kl
         loss = math.log(k) - tf.reduce_logsumexp(log_weights, 1)
         if matching:
@@ -309,7 +309,7 @@ class VAE(PixelDecoder):
         return z
 
     def _bound(self, images, labels, seeds, num_samples):
-        """log 1/k sum_k w_k, nats, (batch,)."""
+        """log(1/k sum_j w_j), nats, (batch,)."""
         images = self.nearest_level(images)
         posterior, prior = self._posterior(images, labels), self.prior_distribution(labels)
 
