@@ -34,7 +34,7 @@ class VAE(PixelDecoder):
         q(z | x) = N(mean(x), diag(scale(x)^2)),   z = mean + scale * eps,   eps ~ N(0, I)
 
         ELBO = E_q log p(x | z) - KL(q(z | x) || p(z))                            nats per image
-        IWAE_k = E log(1/k sum_{j=1..k} p(x | z_j) p(z_j) / q(z_j | x))    ELBO <= IWAE_k <= log p(x)
+        IWAE_k = E log(1/k sum_{j=1..k} p(x | z_j) p(z_j) / q(z_j | x))  ELBO <= IWAE_k <= log p(x)
 
     The loss is -ELBO (with `beta` on the KL), or -IWAE_k for `num_importance_samples` k > 1
     (Burda et al., "Importance weighted autoencoders", 2016). Posterior, prior and pixels are TFP
