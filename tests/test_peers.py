@@ -299,7 +299,7 @@ def test_a_comparison_says_who_is_ahead_in_what_and_why(run):
     (row,) = report.wins(*given, reasons)
     assert row[-1] == "It has no prior."
     # 80.1 nats are level with 80.
-    assert report.losses(*given) == "- `recipe` of `peer`: Frechet ratio (2 against 3)."
+    assert report.losses(*given) == "- `recipe` against `peer`: Frechet ratio (2 against 3)."
     lacking = {"frechet": None, "images_per_second": 5.0, "parameters": 1}
     assert report.wins("peer", lacking, "ours", lacking, {}) == []
     assert report.losses("peer", lacking, "ours", lacking).endswith("in nothing.")
@@ -335,7 +335,7 @@ def test_finished_sides_become_a_page_without_any_training(run, tmp_path, monkey
     text = page.read_text()
     assert text.count("| keras_vae | 3.3 |") == 1
     assert text.count("| ours: vae_vamp | 3.3 |") == 1
-    assert "- `vae_2d_mnist` of `keras_vae`: images/s (18 against 9)" in text
+    assert "- `vae_2d_mnist` against `keras_vae`: images/s (18 against 9)" in text
     with Image.open(tmp_path / "drawings" / "peers.png") as chart:
         assert chart.size[0] > 800
         followed = np.asarray(chart)

@@ -124,7 +124,7 @@ def losses(name: str, peer: dict, recipe: str, ours: dict) -> str:
         f"{COMPARED[key][0]} ({number(ours[key])} against {number(peer[key])})"
         for key in ahead(ours, peer)
     ]
-    return f"- `{recipe.removeprefix(OURS)}` of `{name}`: {', '.join(parts) or 'in nothing'}."
+    return f"- `{recipe.removeprefix(OURS)}` against `{name}`: {', '.join(parts) or 'in nothing'}."
 
 
 def page(rows: list[list[str]], wins: list[list[str]], losses: list[str]) -> list[str]:

@@ -29,7 +29,10 @@ import common  # noqa: E402
 
 from peers import pace, report, run  # noqa: E402
 
-HEADER = ("peer", "parameters", "ours", "images/s", "ours", "ours / peer")
+HEADER = (
+    *("peer", "its parameters", "our parameters", "its images/s", "our images/s"),
+    "ours / peer",
+)
 LEAST = 1.0  # what the ratio must be
 
 GAN = {
