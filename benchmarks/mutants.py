@@ -185,6 +185,24 @@ MUTANTS: dict[tuple[str, str], list[tuple[str, str]]] = {
     ("models/token_networks.py", "test_pixel_sampling.py -k 'fast_sampler and gated'"): [
         ("hidden.append(keras.ops.elu(x))", "hidden.append(x)"),
     ],
+    ("models/guidance.py", "test_guidance.py -k 'definition or naive or stronger'"): [
+        ("self.strength * (own - reference)", "self.strength * own"),
+        ("self.strength * (own - reference)", "(own - reference)"),
+        ("posterior + log_probs, 0)", "log_probs, 0)"),
+        ("tf.cumsum(taken, 1, exclusive=True)", "tf.cumsum(taken, 1)"),
+        ("belief.evidence + self._taken(log_probs, levels)", "belief.evidence"),
+        ("tf.repeat(tf.range(self.classes), batch)", "tf.tile(tf.range(self.classes), [batch])"),
+        ("[parameters, -parameters]", "[-parameters, parameters]"),
+        ("logits[..., 1:] - logits[..., :1]", "logits[..., 1:]"),
+        ("self.copies(reading))", "tf.zeros([self.classes * batch], tf.int32))"),
+    ],
+    ("models/autoregressive.py", "test_guidance.py -k 'definition or sum_to_one'"): [
+        (
+            "reading = tf.zeros((batch,), tf.int32)\n            value = self.log_prob_of_reading(levels, labels, reading, guided=True)",
+            "reading = tf.zeros((batch,), tf.int32)\n            value = self.log_prob_of_reading(levels, labels, reading)",
+        ),
+        ("self._read(levels, labels, reading, guided=True)", "self._read(levels, labels, reading)"),
+    ],
     ("models/pixel_ensemble.py", "test_pixel_ensemble.py"): [
         ("tf.nn.log_softmax(each), 0) - math.log(len(logits))", "each, 0)"),
         ("high, low = (tf.reduce_logsumexp(-portable", "high, low = (tf.reduce_sum(-portable"),

@@ -178,6 +178,16 @@ CONFIGURATIONS = {
             "fourier_features": 2,
             **PIXEL,
         },
+        "guided_tokens": {
+            "image_shape": (4, 4, 1),
+            "token_shape": (2, 2),
+            "num_levels": 5,
+            "pixel_distribution": "categorical",
+            "attention_heads": 2,
+            "num_classes": 3,
+            "guidance": 1.5,
+            **PIXEL,
+        },
     },
     "PixelEnsemble": {
         "hidden_class": {
@@ -227,6 +237,15 @@ CONFIGURATIONS = {
             **BINARY,
             **PIXEL,
         },
+        "guided_row": {
+            "image_shape": (4, 4, 1),
+            "cell": "row_lstm",
+            "token_shape": (2, 2),
+            "num_classes": 2,
+            "guidance": 1.5,
+            **BINARY,
+            **PIXEL,
+        },
     },
 }
 
@@ -253,6 +272,7 @@ VARIED_PIXEL = {
     "num_mixtures": 2,
     "dropout": 0.25,
     "num_classes": 5,
+    "guidance": 1.5,
     "seed": 11,
 }
 # No model can have both.
@@ -354,12 +374,13 @@ VARIED = {
     ],
     "PixelRNN": [{"cell": "row_lstm", **VARIED_PIXEL, **x} for x in (TOKENS, FOURIER)],
 }
-# An ensemble keeps whole configurations of its members, as JSON holds them.
-_MEMBER = {**VARIED["PixelCNN"][0], "orders": 1}
+# An ensemble keeps whole configurations of its members, as JSON holds them, but its own guidance.
+_MEMBER = {k: v for k, v in VARIED["PixelCNN"][0].items() if k != "guidance"} | {"orders": 1}
 VARIED["PixelEnsemble"] = [
     {
         "members": 2 * ({"family": "PixelCNN", "config": json.loads(json.dumps(_MEMBER))},),
         "num_classes": 5,
+        "guidance": 1.5,
         "seed": 11,
     }
 ]

@@ -13,6 +13,7 @@ a folder that was cut off fails its check and is never half believed.
 """
 
 import hashlib
+import inspect
 import json
 import platform
 import re
@@ -101,11 +102,13 @@ def load(
     stored = read_config(path)
     cls = families.find(stored["family"])
     config = stored["config"] | overrides
-    unknown = set(overrides) - set(stored["config"])
+    # The stored ones alone would leave out an argument that is newer than the entry.
+    known = {*stored["config"], *inspect.signature(cls).parameters} - {"kwargs"}
+    unknown = set(overrides) - known
     if unknown:
         raise ValueError(
             f"overrides must be constructor arguments of {stored['family']}; received "
-            f"{sorted(unknown)[0]!r}. It has {', '.join(sorted(stored['config']))}."
+            f"{sorted(unknown)[0]!r}. It has {', '.join(sorted(known))}."
         )
     weights = verify(path) if load_weights else []
     model = _from_config(cls, config, path)

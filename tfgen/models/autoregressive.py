@@ -21,6 +21,7 @@ import tensorflow as tf
 from tfgen import checks, distributions, layers, noise, pixels, portable
 from tfgen.models.endpoints import ROWS
 from tfgen.models.generative import Labels, Seed
+from tfgen.models.guidance import Guide
 from tfgen.models.sampler import Sampler
 from tfgen.models.token_networks import TokenModel
 from tfgen.models.tokens import pattern_logits
@@ -35,6 +36,7 @@ class AutoregressiveModel(TokenModel):
     """Base of the families with a tractable density; shapes and hooks are those of `TokenModel`."""
 
     likelihood = "exact"
+    settable = ("seed", "guidance")
     draws_by_pixel = True
     loss_names = ("loss", "bits_per_dim")
     # One pixel after another is too little work for several cores, so each takes a batch.
@@ -76,9 +78,7 @@ class AutoregressiveModel(TokenModel):
     def _group_log_probs(self, tokens: tf.Tensor, parameters: tf.Tensor) -> tf.Tensor:
         """Returns log p of each group given those before, (batch, rows, columns, groups)."""
         if self.uses_patterns:
-            places = tf.constant(2 ** np.arange(tokens.shape[-1])[::-1], tokens.dtype)
-            which = tf.cast(tf.reduce_sum(tokens * places, -1), tf.int32)
-            return distributions.categorical_log_prob(which, parameters)
+            return distributions.categorical_log_prob(self.outcomes_of(tokens), parameters)
         # A group is one channel of one pixel: the groups of a token are like an image's channels.
         groups = self.token_grid.groups
         flat = tf.reshape(parameters, (*layers.leading_shape(parameters, 2), groups * self.outputs))
@@ -86,9 +86,13 @@ class AutoregressiveModel(TokenModel):
             self.pixel_distribution, flat, tokens[..., 0], self.num_levels
         )
 
-    def _read(self, levels, labels, reading, seeds=None) -> tuple[tf.Tensor, tf.Tensor]:
+    def _read(
+        self, levels, labels, reading, seeds=None, guided=False
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns images as tokens in the order of reading, and the parameters of each group."""
         tokens = self.token_grid.to_tokens(self.token_grid.reorder(levels, reading))
+        if guided and self.guidance:
+            return tokens, Guide(self).parameters_of(tokens, labels, reading)
         conditions = self.conditions(tf.shape(levels)[0], labels, reading, seeds)
         return tokens, self.parameters_of(tokens, conditions)
 
@@ -98,9 +102,10 @@ class AutoregressiveModel(TokenModel):
         labels: tf.Tensor | None,
         reading: tf.Tensor,
         seeds: tf.Tensor | None = None,
+        guided: bool = False,
     ) -> tf.Tensor:
-        """log p(x read in that way), nats, (batch,)."""
-        log_probs = self._group_log_probs(*self._read(levels, labels, reading, seeds))
+        """log p(x read in that way), nats, (batch,), with the model's guidance or without."""
+        log_probs = self._group_log_probs(*self._read(levels, labels, reading, seeds, guided))
         # log p(x) = sum over tokens t, groups g of log p(x_tg | tokens before t, groups before g)
         return tf.reduce_sum(log_probs, (1, 2, 3))
 
@@ -108,7 +113,7 @@ class AutoregressiveModel(TokenModel):
         self, levels: tf.Tensor, labels: tf.Tensor | None, reading: tf.Tensor
     ) -> tf.Tensor:
         """log p of each pixel given those read before it, nats, in the shape of the tokens."""
-        tokens, parameters = self._read(levels, labels, reading)
+        tokens, parameters = self._read(levels, labels, reading, guided=True)
         if not self.uses_patterns:
             return self._group_log_probs(tokens, parameters)[..., None]
         logits = pattern_logits(parameters, tokens, self.patterns)
@@ -126,10 +131,13 @@ class AutoregressiveModel(TokenModel):
         batch = tf.shape(levels)[0]
         if self.num_readings == 1:
             reading = tf.zeros((batch,), tf.int32)
-            return tf.cast(self.log_prob_of_reading(levels, labels, reading), tf.float32)
+            value = self.log_prob_of_reading(levels, labels, reading, guided=True)
+            return tf.cast(value, tf.float32)
 
         def one_reading(reading, total):
-            value = self.log_prob_of_reading(levels, labels, tf.fill((batch,), reading))
+            value = self.log_prob_of_reading(
+                levels, labels, tf.fill((batch,), reading), guided=True
+            )
             both = tf.stack([total, tf.cast(value, total.dtype)])
             return reading + 1, tf.reduce_logsumexp(both, 0)
 
@@ -148,6 +156,7 @@ class AutoregressiveModel(TokenModel):
 
         With several orders each image is read in one of them, picked by its seed: on average that
         is an upper bound of -log p of their mixture, and every order gets its share of training.
+        Guidance is left out: what trains is the network that it weighs.
         """
         dropout = noise.fold(seeds, DROPOUT_STREAM) if training and self.dropout else None
         log_prob = self.log_prob_to_train(self.levels_of(images), labels, seeds, dropout)
@@ -168,9 +177,10 @@ class AutoregressiveModel(TokenModel):
     def call(self, images, labels=None, training=False):
         """Returns the parameters of every pixel's distribution given the pixels before it.
 
-        Read in the first order (rows from the top, each from the left). float (batch, height,
-        width, channels, outputs): one logit of the higher level for "bernoulli", also inside a
-        token; `num_levels` logits for "categorical"; three times `num_mixtures` for the mixture.
+        Read in the first order (rows from the top, each from the left), without guidance. float
+        (batch, height, width, channels, outputs): one logit of the higher level for "bernoulli",
+        also inside a token; `num_levels` logits for "categorical"; three times `num_mixtures` for
+        the mixture.
         """
         levels = self.levels_of(images)
         tokens = self.token_grid.to_tokens(levels)
@@ -219,8 +229,9 @@ class AutoregressiveModel(TokenModel):
         }
 
     def batch_size_for(self, count: int) -> int:
-        """Returns an equal share for each core."""
-        return min(max(1, -(-count // self.num_workers)), ROWS["sample"])
+        """Returns an equal share for each core, fewer where each is read as every class."""
+        most = ROWS["sample"] // (self.num_classes if self.guidance else 1)
+        return min(max(1, -(-count // self.num_workers)), max(1, most))
 
     def why_not(self, name: str) -> str:
         """Returns one sentence on why the family has no such endpoint."""

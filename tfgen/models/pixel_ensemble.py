@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from tfgen import distributions, families, noise, portable, tuning
 from tfgen.models.autoregressive import READING_STREAM, AutoregressiveModel
+from tfgen.models.guidance import check_guidance
 from tfgen.models.token_networks import Head
 from tfgen.models.trunk import Column, Conditions, Row, Trunk
 
@@ -26,7 +27,13 @@ ALIKE = (
     *("token_shape", "orders", "fourier_features"),
 )
 AVERAGED = ("bernoulli", "categorical")  # distributions whose parameters are logits
-OWN = ("name", "trainable", "dtype", "frozen")  # of a member's configuration: the ensemble's affair
+OWN = (
+    "name",
+    "trainable",
+    "dtype",
+    "frozen",
+    "guidance",
+)  # of a member's configuration: the ensemble's affair
 
 
 @keras.saving.register_keras_serializable("tfgen")
@@ -57,6 +64,8 @@ class PixelEnsemble(AutoregressiveModel):
         num_classes: int or None. Number of classes if the ensemble is given labels; None if its
             members know no classes, or the class is hidden. Members that know classes must all
             know the same number. Defaults to None.
+        guidance: float. As for a PixelCNN: how much further the ensemble leans towards the
+            class asked for; that of its members does not count. Defaults to 0.
         seed: int. Seed of the training noise. Defaults to 0.
 
     Raises:
@@ -75,6 +84,7 @@ class PixelEnsemble(AutoregressiveModel):
         self,
         members: Sequence[AutoregressiveModel | dict[str, Any]],
         num_classes: int | None = None,
+        guidance: float = 0.0,
         seed: int = 0,
         **kwargs,
     ):
@@ -94,10 +104,12 @@ class PixelEnsemble(AutoregressiveModel):
             {
                 "members": [_as_json(network) for network in self.networks],
                 "num_classes": num_classes,
+                "guidance": guidance,
                 "seed": seed,
             }
         )
         self.hidden_classes = self._checked_classes()
+        check_guidance(guidance, num_classes, self.networks[0].pixel_distribution)
         for network, member in zip(self.networks, members, strict=True):
             if isinstance(member, keras.Model):
                 tuning.copy_weights(member, network)

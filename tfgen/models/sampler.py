@@ -5,6 +5,7 @@ import math
 import tensorflow as tf
 
 from tfgen import distributions, noise
+from tfgen.models.guidance import Belief, Guide
 from tfgen.models.token_networks import TokenModel
 
 __all__ = ["PIXEL_STREAM", "Sampler"]
@@ -22,7 +23,9 @@ class Sampler:
         # # # # # #
         . # # o          the `num_left` tokens to the left, and the token that is drawn next
 
-    Tokens enter the network as features, in the layout (columns, batch, channels).
+    Tokens enter the network as features, in the layout (columns, batch, channels). With guidance
+    the network reads each image as one of every class, so that its batch is that many times as
+    large, and what is drawn adds to a belief about the classes.
 
     Args:
         model: TokenModel. The model.
@@ -31,6 +34,7 @@ class Sampler:
 
     def __init__(self, model: TokenModel, temperature: float = 1.0):
         self.model, self.temperature = model, temperature
+        self.guide = Guide(model) if model.guidance else None
 
     def draw(
         self,
@@ -50,7 +54,10 @@ class Sampler:
             mask: bool, the same shape.
         """
         model, grid, trunk = self.model, self.model.token_grid, self.model.trunk
-        conditions = model.conditions(tf.shape(seeds)[0], labels, reading)
+        if self.guide is None:
+            conditions, belief = model.conditions(tf.shape(seeds)[0], labels, reading), ()
+        else:
+            conditions, belief = self.guide.conditions(reading), self.guide.start(labels)
         kernels = trunk.step_kernels()
         inputs = [self.uniforms(seeds)]
         if mask is not None:
@@ -59,21 +66,24 @@ class Sampler:
         # (rows, columns, batch, groups, ...)
         inputs = [tf.transpose(x, (1, 2, 0, 3, 4)) for x in inputs]
 
-        def draw_row(row, cache, above, image):
+        def draw_row(row, cache, above, belief, image):
             start = trunk.begin_row(cache, above, row, conditions)
-            tokens, seen, recorded = self._draw_row(start, kernels, [x[row] for x in inputs])
+            tokens, seen, recorded, belief = self._draw_row(
+                start, kernels, [x[row] for x in inputs], belief
+            )
             cache = trunk.end_row(cache, start.known, recorded, seen, conditions)
             above = tf.concat([above, seen[None]], 0)[1:]
-            return row + 1, cache, above, image.write(row, tokens)
+            return row + 1, cache, above, belief, image.write(row, tokens)
 
-        shape = (trunk.rows_above, grid.columns, tf.shape(seeds)[0], model.token_channels)
+        above = (trunk.rows_above, grid.columns, tf.shape(seeds)[0], model.token_channels)
         *_, image = tf.while_loop(
             lambda row, *_: row < grid.rows,
             draw_row,
             (
                 tf.constant(0),
                 trunk.start(conditions),
-                tf.zeros(shape, model.compute_dtype),
+                self._for_network(tf.zeros(above, model.compute_dtype), 2),
+                belief,
                 tf.TensorArray(model.output_dtype, grid.rows),
             ),
             maximum_iterations=grid.rows,
@@ -82,38 +92,46 @@ class Sampler:
         tokens = tf.transpose(image.stack(), (2, 0, 1, 3, 4))
         return grid.restore(grid.from_tokens(tokens), reading)
 
-    def _draw_row(self, start, kernels, inputs) -> tuple[tf.Tensor, tf.Tensor, tuple]:
-        """Draws a row; returns its tokens, their features and what the trunk recorded."""
+    def _for_network(self, x: tf.Tensor, axis: int = 0) -> tf.Tensor:
+        """Features of images, as many times as the network reads each."""
+        return x if self.guide is None else self.guide.copies(x, axis)
+
+    def _draw_row(
+        self, start, kernels, inputs, belief
+    ) -> tuple[tf.Tensor, tf.Tensor, tuple, Belief | tuple]:
+        """Draws a row; returns its tokens, their features, what the trunk recorded, the belief."""
         model, trunk = self.model, self.model.trunk
         columns = model.token_grid.columns
 
-        def draw_column(column, state, left, written):
+        def draw_column(column, state, left, belief, written):
             terms = tf.nest.map_structure(lambda term: term[column], start.terms)
             result = trunk.step(state, left, terms, kernels)
-            token = self.draw_token(result.features, *(x[column] for x in inputs))
-            seen = model.token_features(token)
+            token, belief = self.draw_token(result.features, belief, *(x[column] for x in inputs))
+            seen = self._for_network(model.token_features(token))
             values = (token, seen, *result.recorded)
             written = tuple(
                 array.write(column, value) for array, value in zip(written, values, strict=True)
             )
-            return column + 1, result.state, (*left, seen)[1:], written
+            return column + 1, result.state, (*left, seen)[1:], belief, written
 
         nothing = tf.zeros((tf.shape(inputs[0])[1], model.token_channels), model.compute_dtype)
+        nothing = self._for_network(nothing)
         dtypes = (model.output_dtype, *[model.compute_dtype] * (1 + trunk.num_recorded))
-        *_, written = tf.while_loop(
+        *_, belief, written = tf.while_loop(
             lambda column, *_: column < columns,
             draw_column,
             (
                 tf.constant(0),
                 start.state,
                 (nothing,) * trunk.num_left,
+                belief,
                 tuple(tf.TensorArray(dtype, columns) for dtype in dtypes),
             ),
             maximum_iterations=columns,
             parallel_iterations=1,
         )
         tokens, seen, *recorded = (array.stack() for array in written)
-        return tokens, seen, tuple(recorded)
+        return tokens, seen, tuple(recorded), belief
 
     def uniforms(self, seeds: tf.Tensor) -> tf.Tensor:
         """Returns the noise behind each group, (batch, rows, columns, groups, 1 or 2)."""
@@ -124,18 +142,30 @@ class Sampler:
     def draw_token(
         self,
         features: tf.Tensor,
+        belief: Belief | tuple,
         uniforms: tf.Tensor,
         kept: tf.Tensor | None = None,
         mask: tf.Tensor | None = None,
-    ) -> tf.Tensor:
-        """Draws a token group by group from its features: levels (batch, groups, group_size)."""
+    ) -> tuple[tf.Tensor, Belief | tuple]:
+        """Draws a token group by group from its features.
+
+        Returns:
+            Levels (batch, groups, group_size), and the belief after them.
+        """
         next_parameters, seen, levels = self.model.head_of(features), [], []
         for group in range(self.model.token_grid.groups):
             fixed = () if mask is None else (kept[:, group], mask[:, group] > 0.5)
-            level = self.draw_group(next_parameters(seen), uniforms[:, group], *fixed)
+            parameters = next_parameters(seen)
+            if self.guide is None:
+                level = self.draw_group(parameters, uniforms[:, group], *fixed)
+            else:
+                log_probs = self.guide.of_each_class(parameters)
+                guided = self.guide.guided(log_probs, belief)
+                level = self.draw_group(guided, uniforms[:, group], *fixed)
+                belief = self.guide.learn(belief, log_probs, level)
             levels.append(level)
-            seen.append(self.model.group_features(level))
-        return tf.stack(levels, 1)
+            seen.append(self._for_network(self.model.group_features(level)))
+        return tf.stack(levels, 1), belief
 
     def draw_group(
         self,

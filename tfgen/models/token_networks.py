@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from tfgen import checks, distributions, layers, pixels
 from tfgen.models.generative import GenerativeModel
+from tfgen.models.guidance import check_guidance
 from tfgen.models.tokens import TokenGrid, pattern_one_hot, pattern_table
 from tfgen.models.trunk import Conditions, Trunk
 
@@ -97,6 +98,7 @@ class TokenModel(GenerativeModel):
         )
         checks.at_least(0, num_blocks=self.num_blocks, fourier_features=self.fourier_features)
         checks.fraction(dropout=self.dropout)
+        check_guidance(self.guidance, self.num_classes, self.pixel_distribution)
         layers.check_image_shape(self.image_shape)
 
     # Inputs of the networks ------------------------------------------------------------------
@@ -125,6 +127,11 @@ class TokenModel(GenerativeModel):
             angles = levels * tf.constant(2.0 * math.pi / periods, levels.dtype)
             x = tf.concat([x, tf.sin(angles), tf.cos(angles)], -1)
         return tf.cast(x, self.compute_dtype)
+
+    def outcomes_of(self, tokens: tf.Tensor) -> tf.Tensor:
+        """Which outcome of its softmax each group is: (..., pixels of a group) -> int32 (...)."""
+        places = self.num_levels ** np.arange(tokens.shape[-1])[::-1]
+        return tf.cast(tf.reduce_sum(tokens * tf.constant(places, tokens.dtype), -1), tf.int32)
 
     def token_features(self, tokens: tf.Tensor) -> tf.Tensor:
         """Joins the features of the groups of tokens: (..., groups, pixels) -> (..., channels)."""
