@@ -180,7 +180,7 @@ MUTANTS: dict[tuple[str, str], list[tuple[str, str]]] = {
             "above = tf.concat([above, seen[None]], 0)[1:]",
             "above = tf.concat([above, above[-1:]], 0)[1:]",
         ),
-        ("(*left, seen)[1:], written", "left, written"),
+        ("(*left, seen)[1:], belief, written", "left, belief, written"),
     ],
     ("models/token_networks.py", "test_pixel_sampling.py -k 'fast_sampler and gated'"): [
         ("hidden.append(keras.ops.elu(x))", "hidden.append(x)"),
@@ -198,8 +198,8 @@ MUTANTS: dict[tuple[str, str], list[tuple[str, str]]] = {
     ],
     ("models/autoregressive.py", "test_guidance.py -k 'definition or sum_to_one'"): [
         (
-            "reading = tf.zeros((batch,), tf.int32)\n            value = self.log_prob_of_reading(levels, labels, reading, guided=True)",
-            "reading = tf.zeros((batch,), tf.int32)\n            value = self.log_prob_of_reading(levels, labels, reading)",
+            "(levels, labels, reading, guided=True)\n            return",
+            "(levels, labels, reading)\n            return",
         ),
         ("self._read(levels, labels, reading, guided=True)", "self._read(levels, labels, reading)"),
     ],
