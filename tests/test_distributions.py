@@ -95,6 +95,19 @@ def test_samples_follow_log_prob(name, num_levels):
         assert stats.chisquare(counts, expected).pvalue > 1e-4
 
 
+def test_no_component_is_flat():
+    """Whatever a network says, so that one odd pixel does not turn all that follow into noise."""
+    wild = np.full((1, 1, 1, 6), 1e3, np.float32)  # two components
+    _, _, scale = distributions.mixture_parameters(tf.constant(wild), 256, 1)
+    assert scale.numpy().max() < 0.12 * 256
+    centred = np.float32([[0.0, 1.0, 1e3, 0.0, -1.0, 1e3]])  # both at the middle of the range
+    ends = [
+        distributions.log_prob("discretized_logistic_mixture", centred, np.float32([[end]]), 256)
+        for end in (0, 255)
+    ]
+    assert np.exp(ends).sum() < 0.05
+
+
 @pytest.mark.parametrize(("name", "num_levels"), NAMES.items())
 @pytest.mark.parametrize("scale", [0.2, 1.5, 6.0])
 def test_formulas_equal_tensorflow_probability(name, num_levels, scale):
@@ -154,7 +167,7 @@ def test_draws_follow_log_prob(name, temperature):
     """The inverse of the distribution function, at uniform numbers; sharper when it is colder."""
     num_levels, count = NAMES[name], 20_000
     outputs = distributions.outputs_per_channel(name, num_levels, num_mixtures=1)
-    row = np.float32([[0.4, 0.3, 1.1, -0.5, 0.2][:outputs]])
+    row = np.float32([[0.4, 0.3, 0.4, -0.5, 0.2][:outputs]])
     if name == "discretized_logistic_mixture":  # temperature scales its noise
         cold = row + np.float32([[0.0, 0.0, np.log(temperature)]])
     else:

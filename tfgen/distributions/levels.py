@@ -30,9 +30,10 @@ __all__ = [
 ]
 
 PIXEL_DISTRIBUTIONS = ("bernoulli", "categorical", "discretized_logistic_mixture", "gaussian")
-# Limits of the log scale of a logistic in pixels. Below 1/4 of an 8-bit bin nothing is gained;
-# above ten times the range it is flat within it, and the mean would be lost to rounding.
-MIN_LOG_SCALE, MAX_LOG_SCALE = -7.0, 3.0
+# Limits of the log scale of a logistic in pixels. Below 1/4 of an 8-bit bin nothing is gained. A
+# standard deviation above a fifth of the range was never needed; without the limit, a pixel model
+# that sees something odd predicts a flat distribution, draws noise, and sees only noise after it.
+MIN_LOG_SCALE, MAX_LOG_SCALE = -7.0, -1.5
 # The narrowest Gaussian, in levels: below it the "probability" of a bin would exceed 1.
 MIN_GAUSSIAN_SCALE = (2.0 * math.pi) ** -0.5
 
