@@ -226,7 +226,7 @@ def loss_is_minus_log_likelihood(model, draws: int = 4000) -> None:
     Holds for objectives that are the likelihood, e.g. with beta = 1 and without guidance.
     """
     if getattr(model, "guidance", 0):
-        model.guidance = 0.0
+        model.guidance = 0.0  # the model is not used again
     k = getattr(model, "num_importance_samples", 1)
     image = images_for(model, 1)
     label = None if model.num_classes is None else np.zeros(draws, np.int64)

@@ -218,8 +218,31 @@ def test_guidance_of_a_hidden_class():
         PixelEnsemble(members, guidance=1.0)
 
 
-def test_guidance_that_is_set_must_be_possible():
+@pytest.mark.parametrize(
+    ("changes", "strength", "message"),
+    [
+        ({}, -1.0, "guidance must be a finite number"),
+        ({}, None, "guidance must be a finite number"),
+        ({"num_classes": None}, 1.0, "guidance must be 0 for a model without num_classes"),
+    ],
+)
+def test_guidance_that_is_set_must_be_possible(changes, strength, message):
+    model = guided("PixelCNN", "pixels", 0.0, **changes)
+    model.guidance = strength
+    images, labels = laws.images_for(model, 2), laws.labels_for(model, 2)
+    calls = {
+        "sample": lambda: model.sample(2, labels=labels, seed=0),
+        "complete": lambda: model.complete(images, images > 0, labels=labels),
+        "log_likelihood": lambda: model.log_likelihood(images, labels=labels),
+        "log_likelihood_map": lambda: model.log_likelihood_map(images, labels=labels),
+    }
+    for call in calls.values():
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+def test_guidance_may_be_a_number_of_numpy(tmp_path):
     model = guided("PixelCNN", "pixels")
-    model.guidance = -1.0
-    with pytest.raises(ValueError, match="guidance must be a finite number"):
-        model.sample(1, labels=0, seed=0)
+    for strength in (np.int64(2), np.float32(0.5)):
+        model.guidance = strength
+        assert zoo.load(model.save_to_preset(tmp_path / "model")).guidance == strength

@@ -178,6 +178,23 @@ def test_completion_goes_on_as_the_sample_did(network):
     assert (model.complete(drawn, mask, seed=12) != drawn).any()
 
 
+def test_tokens_of_several_pixels_in_float64():
+    """Completions and maps, whose impossible patterns have the dtype of the others."""
+    models = [
+        build("gated", (4, 4, 1), token_shape=(2, 2), dtype=dtype)
+        for dtype in ("float32", "float64")
+    ]
+    models[1].set_weights(models[0].get_weights())
+    mask = np.zeros((5, 4, 4, 1), bool)
+    mask[:, 0] = True
+    images, maps = [], []
+    for model in models:
+        images.append(model.complete(laws.images_for(model, 5), mask, seed=0))
+        maps.append(model.log_likelihood_map(laws.images_for(model, 5)))
+    np.testing.assert_array_equal(*images)
+    np.testing.assert_allclose(*maps, rtol=1e-3, atol=1e-5)
+
+
 def test_completion_is_the_exact_conditional():
     """Frequencies of the lower row given the upper one, against p(both) / p(upper)."""
     model = build("gated", (2, 2, 1))

@@ -21,7 +21,7 @@ import tensorflow as tf
 from tfgen import checks, distributions, layers, noise, pixels, portable
 from tfgen.models.endpoints import ROWS
 from tfgen.models.generative import Labels, Seed
-from tfgen.models.guidance import Guide
+from tfgen.models.guidance import Guide, check_guidance
 from tfgen.models.sampler import Sampler
 from tfgen.models.token_networks import TokenModel
 from tfgen.models.tokens import pattern_logits
@@ -196,6 +196,7 @@ class AutoregressiveModel(TokenModel):
 
     def endpoints(self, temperature=1.0, num_samples=1):
         """Returns sample, complete, log_likelihood and log_likelihood_map."""
+        check_guidance(self.guidance, self.num_classes, self.pixel_distribution)
         images, seed, labels = (self.specs[name] for name in ("images", "seed", "labels"))
         mask = {"mask": tf.TensorSpec((None, *self.image_shape[:2], 1), tf.bool, "mask")}
         sampler = Sampler(self, temperature)
@@ -230,7 +231,7 @@ class AutoregressiveModel(TokenModel):
 
     def batch_size_for(self, count: int) -> int:
         """Returns an equal share for each core, fewer where each is read as every class."""
-        most = ROWS["sample"] // (self.num_classes if self.guidance else 1)
+        most = ROWS["sample"] // (self.num_classes or 1 if self.guidance else 1)
         return min(max(1, -(-count // self.num_workers)), max(1, most))
 
     def why_not(self, name: str) -> str:
@@ -324,6 +325,6 @@ class AutoregressiveModel(TokenModel):
         if order not in range(self.orders):
             raise ValueError(f"order must lie in [0, {self.orders - 1}]; received {order!r}.")
         images, labels = self.check(images, labels)
-        if order == 0:
+        if order == 0 or not len(images):
             return self._run("log_likelihood_map", {"images": images, "labels": labels})
         return self._log_prob_of_pixels(self.levels_of(images), labels, order).numpy()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tfgen import backend, checks, files, pixels, presets, tuning, weight_files
@@ -318,7 +319,12 @@ class ConfiguredModel(keras.Model):
 
 
 def _each(kind: type, value: Any) -> Any:
-    """The value with lists and tuples, at every depth, turned into one of both kinds."""
+    """The value with lists and tuples, at every depth, turned into one of both kinds.
+
+    Scalars of NumPy become Python's, which JSON can hold.
+    """
+    if isinstance(value, np.generic):
+        return value.item()
     if isinstance(value, (list, tuple)):
         return kind(_each(kind, item) for item in value)
     return value

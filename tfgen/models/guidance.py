@@ -7,10 +7,10 @@ the same network, told every class in turn:
 
     p(x_i | x_<i) = sum_c p(c | x_<i) p(x_i | x_<i, c),      p(c | x_<i)  ~  p(x_<i | c)
 
-By Bayes' rule the bracket is p(y | x_<=i) / p(y | x_<i), the weight of the evidence that pixel i
-brings for class y (Dhariwal & Nichol, "Diffusion models beat GANs on image synthesis", 2021; Ho &
-Salimans, "Classifier-free diffusion guidance", 2022). Every conditional is a distribution, so the
-likelihood of a guided model is exact as well.
+By Bayes' rule the ratio in brackets is p(y | x_<=i) / p(y | x_<i), the weight of the evidence that
+pixel i brings for class y (Dhariwal & Nichol, "Diffusion models beat GANs on image synthesis",
+2021; Ho & Salimans, "Classifier-free diffusion guidance", 2022). Every conditional is a
+distribution, so the likelihood of a guided model is exact as well.
 """
 
 from typing import TYPE_CHECKING, NamedTuple
@@ -22,9 +22,9 @@ from tfgen import checks, portable
 if TYPE_CHECKING:
     from tfgen.models.token_networks import TokenModel
 
-__all__ = ["Belief", "Guide", "check_guidance"]
+__all__ = ["LOGITS", "Belief", "Guide", "check_guidance"]
 
-GUIDED = ("bernoulli", "categorical")  # distributions whose parameters are logits
+LOGITS = ("bernoulli", "categorical")  # distributions whose parameters are logits
 
 
 def check_guidance(guidance: float, num_classes: int | None, pixel_distribution: str) -> None:
@@ -35,16 +35,16 @@ def check_guidance(guidance: float, num_classes: int | None, pixel_distribution:
             "guidance must be 0 for a model without num_classes, since it leans towards a class; "
             f"received {guidance}."
         )
-    if guidance and pixel_distribution not in GUIDED:
+    if guidance and pixel_distribution not in LOGITS:
         raise ValueError(
-            f"guidance must be 0 unless pixel_distribution is {' or '.join(GUIDED)}, whose "
+            f"guidance must be 0 unless pixel_distribution is {' or '.join(LOGITS)}, whose "
             f"outputs can be weighed level by level; received {guidance} with "
             f"{pixel_distribution!r}."
         )
 
 
 class Belief(NamedTuple):
-    """What is known of the classes of some images.
+    """What is known about the class of each image.
 
     Attributes:
         asked: One-hot class that each image is asked to be, (classes, batch).
@@ -67,7 +67,7 @@ class Guide:
         self.model, self.classes, self.strength = model, model.num_classes, model.guidance
 
     def conditions(self, reading: tf.Tensor):
-        """The model's, for each image (batch,) and class: rows (classes * batch,)."""
+        """The model's conditions for every image as every class, rows (classes * batch,)."""
         batch = tf.shape(reading)[0]
         labels = tf.repeat(tf.range(self.classes), batch)
         return self.model.conditions(self.classes * batch, labels, self.copies(reading))
@@ -77,7 +77,7 @@ class Guide:
         return tf.concat([x] * self.classes, axis)
 
     def start(self, labels: tf.Tensor) -> Belief:
-        """Before the first pixel all classes are alike."""
+        """Before the first pixel all classes are equally likely."""
         asked = tf.one_hot(labels, self.classes, dtype=self.model.output_dtype, axis=0)
         return Belief(asked, tf.zeros_like(asked))
 

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from tfgen import distributions, families, noise, portable, tuning
 from tfgen.models.autoregressive import READING_STREAM, AutoregressiveModel
-from tfgen.models.guidance import check_guidance
+from tfgen.models.guidance import LOGITS, check_guidance
 from tfgen.models.token_networks import Head
 from tfgen.models.trunk import Column, Conditions, Row, Trunk
 
@@ -26,14 +26,8 @@ ALIKE = (
     *("image_shape", "num_levels", "pixel_distribution"),
     *("token_shape", "orders", "fourier_features"),
 )
-AVERAGED = ("bernoulli", "categorical")  # distributions whose parameters are logits
-OWN = (
-    "name",
-    "trainable",
-    "dtype",
-    "frozen",
-    "guidance",
-)  # of a member's configuration: the ensemble's affair
+# Of a member's configuration: what the ensemble decides for all.
+OWN = ("name", "trainable", "dtype", "frozen", "guidance")
 
 
 @keras.saving.register_keras_serializable("tfgen")
@@ -64,8 +58,7 @@ class PixelEnsemble(AutoregressiveModel):
         num_classes: int or None. Number of classes if the ensemble is given labels; None if its
             members know no classes, or the class is hidden. Members that know classes must all
             know the same number. Defaults to None.
-        guidance: float. As for a PixelCNN: how much further the ensemble leans towards the
-            class asked for; that of its members does not count. Defaults to 0.
+        guidance: float. As for a PixelCNN; the members' own guidance is ignored. Defaults to 0.
         seed: int. Seed of the training noise. Defaults to 0.
 
     Raises:
@@ -127,9 +120,9 @@ class PixelEnsemble(AutoregressiveModel):
             found = [getattr(network, name) for network in self.networks]
             if any(value != found[0] for value in found):
                 raise ValueError(f"members must have the same {name}; received {found}.")
-        if one.pixel_distribution not in AVERAGED:
+        if one.pixel_distribution not in LOGITS:
             raise ValueError(
-                f"members must have a pixel_distribution of {' or '.join(AVERAGED)}, whose "
+                f"members must have a pixel_distribution of {' or '.join(LOGITS)}, whose "
                 f"outputs can be averaged; received {one.pixel_distribution!r}."
             )
         if one.orders > 1:

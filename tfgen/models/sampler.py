@@ -93,7 +93,7 @@ class Sampler:
         return grid.restore(grid.from_tokens(tokens), reading)
 
     def _for_network(self, x: tf.Tensor, axis: int = 0) -> tf.Tensor:
-        """Features of images, as many times as the network reads each."""
+        """Repeats the features of images once for every class that the network reads them as."""
         return x if self.guide is None else self.guide.copies(x, axis)
 
     def _draw_row(
@@ -180,7 +180,8 @@ class Sampler:
             patterns = tf.constant(model.patterns, parameters.dtype)  # (patterns, pixels)
             if mask is not None:
                 disagrees = mask[:, None] & (patterns != kept[:, None])
-                parameters = tf.where(tf.reduce_any(disagrees, -1), -math.inf, parameters)
+                never = tf.constant(-math.inf, parameters.dtype)
+                parameters = tf.where(tf.reduce_any(disagrees, -1), never, parameters)
             return tf.gather(
                 patterns,
                 distributions.draw_categorical(parameters, uniforms[:, 0], self.temperature),

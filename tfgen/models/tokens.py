@@ -232,11 +232,12 @@ def pattern_logits(logits: tf.Tensor, levels: tf.Tensor, patterns: np.ndarray) -
     """
     found = []
     agreeing = tf.zeros_like(logits)  # log 1 where a pattern agrees with the pixels so far
+    never = tf.constant(-math.inf, logits.dtype)
     for pixel in range(levels.shape[-1]):
         on = tf.constant(patterns[:, pixel] > 0)  # (patterns,)
-        high = tf.reduce_logsumexp(logits + tf.where(on, agreeing, -math.inf), -1)
-        low = tf.reduce_logsumexp(logits + tf.where(on, -math.inf, agreeing), -1)
+        high = tf.reduce_logsumexp(logits + tf.where(on, agreeing, never), -1)
+        low = tf.reduce_logsumexp(logits + tf.where(on, never, agreeing), -1)
         found.append(high - low)
         same = tf.equal(levels[..., pixel, None] > 0.5, on)
-        agreeing = tf.where(same, agreeing, -math.inf)
+        agreeing = tf.where(same, agreeing, never)
     return tf.stack(found, -1)
