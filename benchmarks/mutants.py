@@ -115,7 +115,7 @@ MUTANTS: dict[tuple[str, str], list[tuple[str, str]]] = {
             "return tf.argmin(tf.stack(first_hidden, 1), 1, tf.int32)",
         ),
         (
-            "agreeing = tf.where(same, agreeing, -math.inf)",
+            "agreeing = tf.where(same, agreeing, never)",
             "agreeing = tf.where(same, agreeing, 0.0)",
         ),
     ],
