@@ -8,8 +8,6 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from tfgen.models import loops
-
 __all__ = ["SAMPLES_PER_PASS", "bound"]
 
 SAMPLES_PER_PASS = 5  # per image; few enough for a pass to stay in the cache
@@ -37,5 +35,12 @@ def bound(
         return index + 1, tf.reduce_logsumexp(tf.concat([total[:, None], log_w], 1), axis=1)
 
     state = (tf.constant(0), tf.fill((rows,), -math.inf))
-    _, total = loops.repeated(one_pass, passes, state)
+    _, total = _repeated(one_pass, passes, state)
     return total - math.log(num_samples)
+
+
+def _repeated(body: Callable, times: int, state: tuple) -> tuple:
+    """Applies `body` to (index, value) `times` times; once without a loop, for ONNX and LiteRT."""
+    if times == 1:
+        return body(*state)
+    return tf.while_loop(lambda index, _: index < times, body, state, parallel_iterations=1)

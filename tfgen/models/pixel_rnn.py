@@ -58,10 +58,8 @@ class PixelRNN(AutoregressiveModel):
         dropout: float. Share of its input that each LSTM drops in training, in [0, 1).
             Defaults to 0.
         num_classes: int or None. Classes of a conditional model p(x | label). Defaults to None.
-        guidance: float. How strongly a conditional model is pushed towards the class asked for; at
-            0 it draws as it was trained. "bernoulli" and "categorical" only. Above 0 drawing and
-            scoring take one pass per class; `fit`, `evaluate` and `call` leave guidance out.
-            Defaults to 0.
+        guidance: float. How strongly a conditional model is pushed towards the class asked for, as
+            in a PixelCNN. Defaults to 0.
         seed: int. Seed of the training noise. Defaults to 0.
 
     Raises:
