@@ -14,7 +14,6 @@ import tensorflow as tf
 from tfgen import checks, layers, noise, pixels
 from tfgen.models import gan_networks
 from tfgen.models.adversarial import DISCRIMINATOR_FOLD, GENERATOR_FOLD, AdversarialModel
-from tfgen.models.augmentation import augmented
 from tfgen.models.generative import Labels, Seed, with_labels
 from tfgen.models.resampling import resampled
 
@@ -249,7 +248,9 @@ class GAN(AdversarialModel):
             tape.watch(real)
             both = tf.concat([real, fake], 0)  # (2 batch, height, width, channels)
             if self.augment and training:
-                both = augmented(both, noise.fold(tf.concat([seeds, ~seeds], 0), AUGMENT_STREAM))
+                both = gan_networks.augmented(
+                    both, noise.fold(tf.concat([seeds, ~seeds], 0), AUGMENT_STREAM)
+                )
             twice = None if labels is None else tf.concat([labels, labels], 0)
             logits = self._logits(both, twice, training)
             real_logits, fake_logits = tf.split(logits, 2)
@@ -274,7 +275,7 @@ class GAN(AdversarialModel):
         """Returns generator_loss, (batch,)."""
         fake = self._generate(self.generator, seeds, labels)
         if self.augment and training:
-            fake = augmented(fake, noise.fold(seeds, AUGMENT_STREAM))
+            fake = gan_networks.augmented(fake, noise.fold(seeds, AUGMENT_STREAM))
         logits = self._logits(fake, labels)
         _, loss = OBJECTIVES[self.objective](tf.zeros_like(logits), logits)
         return {"generator_loss": loss}

@@ -13,7 +13,7 @@ pixel i brings for class y (Dhariwal & Nichol, "Diffusion models beat GANs on im
 distribution, so the likelihood of a guided model is exact as well.
 """
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import tensorflow as tf
 
@@ -66,7 +66,7 @@ class Guide:
         check_guidance(model.guidance, model.num_classes, model.pixel_distribution)
         self.model, self.classes, self.strength = model, model.num_classes, model.guidance
 
-    def conditions(self, reading: tf.Tensor):
+    def conditions(self, reading: tf.Tensor) -> Any:
         """The model's conditions for every image as every class, rows (classes * batch,)."""
         batch = tf.shape(reading)[0]
         labels = tf.repeat(tf.range(self.classes), batch)
