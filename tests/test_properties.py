@@ -64,6 +64,7 @@ VALUES = {
     "kernel_size": st.sampled_from([(1, 3), (2, 5), (3, 1)]),
     "head_units": st.integers(1, 4),
     "dropout": st.sampled_from([0.0, 0.2]),
+    "guidance": st.sampled_from([0.0, 0.5, 3.0]),
     "seed": st.integers(0, 2**32 - 1),
 }
 
@@ -115,6 +116,9 @@ def arguments(draw, family: str) -> dict:
         chosen["orders"] = draw(st.sampled_from([1, 2, 4, 8] if square else [1, 2]))
         if chosen["token_shape"] != (1, 1) and chosen["pixel_distribution"] == "bernoulli":
             chosen["fourier_features"] = 0
+        logits = chosen["pixel_distribution"] != "discretized_logistic_mixture"
+        if chosen["num_classes"] is None or not logits:
+            chosen["guidance"] = 0.0
     return chosen
 
 
@@ -122,7 +126,7 @@ def arguments(draw, family: str) -> dict:
 def ensembles(draw) -> dict:
     """Members that read the same tokens, of which some know classes."""
     first = draw(arguments("PixelCNN"))
-    first["orders"] = 1
+    first["orders"], first["guidance"] = 1, 0.0
     if first["pixel_distribution"] == "discretized_logistic_mixture":
         first["pixel_distribution"], first["num_levels"] = "categorical", 5
     known = draw(st.integers(1, 3))
@@ -130,9 +134,11 @@ def ensembles(draw) -> dict:
         {"family": "PixelCNN", "config": {**first, "num_classes": classes, "num_blocks": blocks}}
         for blocks, classes in enumerate(draw(st.permutations([None, known, known])))
     ]
+    told = draw(st.sampled_from([None, known]))
     return {
         "members": members[: draw(st.integers(2, 3))],
-        "num_classes": draw(st.sampled_from([None, known])),
+        "num_classes": told,
+        "guidance": 0.0 if told is None else draw(VALUES["guidance"]),
         "seed": draw(VALUES["seed"]),
     }
 
