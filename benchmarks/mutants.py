@@ -185,7 +185,7 @@ MUTANTS: dict[tuple[str, str], list[tuple[str, str]]] = {
     ("models/token_networks.py", "test_pixel_sampling.py -k 'fast_sampler and gated'"): [
         ("hidden.append(keras.ops.elu(x))", "hidden.append(x)"),
     ],
-    ("models/guidance.py", "test_guidance.py -k 'definition or naive or stronger'"): [
+    ("models/guidance.py", "test_guidance.py -k 'definition or naive or stronger or weak'"): [
         ("self.strength * (own - reference)", "self.strength * own"),
         ("self.strength * (own - reference)", "(own - reference)"),
         ("posterior + log_probs, 0)", "log_probs, 0)"),

@@ -166,6 +166,25 @@ def test_the_stronger_the_guidance_the_more_samples_are_of_their_class():
     assert found[0] + 0.03 < found[1] < found[2] - 0.03
 
 
+@pytest.mark.parametrize("orders", [1, 2])
+def test_weak_guidance_is_none(orders):
+    """In every order, so that what is read as each class is read in the order of the image."""
+    model, labels = guided("PixelCNN", "pixels", 1e-7, orders=orders), np.arange(6) % CLASSES
+    images = laws.images_for(model, 6)
+
+    def values():
+        maps = [
+            model.log_likelihood_map(images, labels=labels, order=order) for order in range(orders)
+        ]
+        return np.array(maps), model.sample(6, labels=labels, seed=0)
+
+    maps, drawn = values()
+    model.guidance = 0.0
+    plain_maps, plain = values()
+    np.testing.assert_allclose(maps, plain_maps, atol=1e-5)
+    np.testing.assert_array_equal(drawn, plain)
+
+
 def test_guidance_is_set_on_load(tmp_path):
     """Also on a model that was saved before there was any."""
     model = guided("PixelCNN", "pixels")
