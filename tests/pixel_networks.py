@@ -31,6 +31,14 @@ NETWORKS = {
 }
 SMALL = {"filters": 4, "num_blocks": 2, "head_units": 4, "kernel_size": (2, 3)}
 BINARY = {"pixel_distribution": "bernoulli", "num_levels": 2}
+CATEGORICAL = {"num_levels": 3, "pixel_distribution": "categorical"}
+# Spaces of images so small that all of them can be scored.
+SPACES = {
+    "pixels": {"image_shape": (2, 3, 1), **BINARY},
+    "tokens": {"image_shape": (2, 4, 1), "token_shape": (2, 2), **BINARY},
+    "levels": {"image_shape": (2, 2, 1), "token_shape": (1, 2), **CATEGORICAL},
+    "colours": {"image_shape": (1, 2, 3), **CATEGORICAL},
+}
 
 
 def build(network: str, image_shape, **arguments):
@@ -47,6 +55,41 @@ def every_image(model) -> np.ndarray:
     return np.array(list(itertools.product(values, repeat=count)), np.uint8).reshape(
         -1, *model.image_shape
     )
+
+
+def log_probs(model, images, **given) -> np.ndarray:
+    """log p(x), float64 (images,)."""
+    return model.log_likelihood(images, batch_size=len(images), **given).astype(np.float64)
+
+
+def draws_are_as_likely_as_it_says(model, count: int = 6000, **given) -> None:
+    """Chi-squared over every image of a tiny space."""
+    from scipy.stats import chisquare
+
+    images = every_image(model)
+    drawn = model.sample(count, seed=0, batch_size=count, **given).reshape(count, -1)
+    keys = {image.tobytes(): k for k, image in enumerate(images.reshape(len(images), -1))}
+    observed = np.bincount([keys[image.tobytes()] for image in drawn], minlength=len(images))
+    expected = count * np.exp(log_probs(model, images, **given))
+    large = expected > 5
+    if not large.all():
+        observed, expected = (np.append(x[large], x[~large].sum()) for x in (observed, expected))
+    assert chisquare(observed, expected * count / expected.sum()).pvalue > 1e-3
+
+
+def lower_rows_follow_the_upper_ones(model, count: int = 4000, **given) -> None:
+    """Completions of 2x3 binary images have the exact conditional of the likelihood."""
+    images = every_image(model)
+    rows = images.reshape(8, 8, 2, 3, 1)  # upper, lower
+    whole = np.exp(log_probs(model, images, **given)).reshape(8, 8)
+    mask = np.zeros((count, 2, 3, 1), bool)
+    mask[:, 0] = True
+    for upper in (0, 5):
+        start = np.repeat(rows[upper, :1], count, 0)
+        drawn = model.complete(start, mask, seed=0, batch_size=count, **given)
+        lower = (drawn[:, 1].reshape(count, 3) > 0) @ np.array([4, 2, 1])
+        shares = np.bincount(lower, minlength=8) / count
+        np.testing.assert_allclose(shares, whole[upper] / whole[upper].sum(), atol=0.03)
 
 
 each_network = pytest.mark.parametrize("network", NETWORKS)

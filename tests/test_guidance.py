@@ -6,19 +6,19 @@ import laws
 import numpy as np
 import pytest
 import tensorflow as tf
-from pixel_networks import BINARY, SMALL, every_image
+from pixel_networks import (
+    SMALL,
+    SPACES,
+    draws_are_as_likely_as_it_says,
+    every_image,
+    log_probs,
+    lower_rows_follow_the_upper_ones,
+)
 
 from tfgen import PixelCNN, PixelEnsemble, PixelRNN, zoo
 from tfgen.models.guidance import Guide
 from tfgen.models.sampler import Sampler
 
-CATEGORICAL = {"num_levels": 3, "pixel_distribution": "categorical"}
-SPACES = {
-    "pixels": {"image_shape": (2, 3, 1), **BINARY},
-    "tokens": {"image_shape": (2, 4, 1), "token_shape": (2, 2), **BINARY},
-    "levels": {"image_shape": (2, 2, 1), "token_shape": (1, 2), **CATEGORICAL},
-    "colours": {"image_shape": (1, 2, 3), **CATEGORICAL},
-}
 FAMILIES = {"PixelCNN": PixelCNN, "PixelRNN": PixelRNN}
 CLASSES = 3
 
@@ -34,11 +34,6 @@ def guided(family: str, space: str, strength: float = 1.5, scale: float = 0.6, *
     return laws.randomised(model, scale)
 
 
-def log_probs(model, images, label) -> np.ndarray:
-    """log p(x | label), float64 (images,)."""
-    return model.log_likelihood(images, labels=label, batch_size=len(images)).astype(np.float64)
-
-
 each_family = pytest.mark.parametrize("family", [*FAMILIES, "PixelEnsemble"])
 each_space = pytest.mark.parametrize("space", SPACES)
 
@@ -51,7 +46,7 @@ def test_the_likelihood_is_that_of_the_definition(family, space):
     model = guided(family, space)
     strength, model.guidance = model.guidance, 0.0
     images = every_image(model)
-    tables = np.exp([log_probs(model, images, label) for label in range(CLASSES)])
+    tables = np.exp([log_probs(model, images, labels=label) for label in range(CLASSES)])
     model.guidance = strength
     grid, shape = model.token_grid, model.token_grid.shape
     tokens = grid.to_tokens(tf.constant(images)).numpy()
@@ -77,7 +72,7 @@ def test_the_likelihood_is_that_of_the_definition(family, space):
             ).all(-1)
             total = siblings @ (weight / count.sum(1))
             expected += np.log(weight / total)
-        np.testing.assert_allclose(log_probs(model, images, label), expected, atol=1e-4)
+        np.testing.assert_allclose(log_probs(model, images, labels=label), expected, atol=1e-4)
         assert np.exp(expected).sum() == pytest.approx(1.0)
 
 
@@ -87,7 +82,7 @@ def test_the_likelihood_is_that_of_the_definition(family, space):
 def test_probabilities_of_two_orders_sum_to_one(family, space):
     model = guided(family, space, orders=2)
     images = every_image(model)
-    assert np.exp(log_probs(model, images, 1)).sum() == pytest.approx(1.0, abs=1e-4)
+    assert np.exp(log_probs(model, images, labels=1)).sum() == pytest.approx(1.0, abs=1e-4)
     for order in range(2):
         each = model.log_likelihood_map(images, labels=1, order=order).sum((1, 2, 3))
         assert np.exp(each.astype(np.float64)).sum() == pytest.approx(1.0, abs=1e-4)
@@ -116,34 +111,12 @@ def test_the_fast_sampler_equals_the_naive_one(family, space):
 @pytest.mark.slow
 @each_family
 def test_sampled_frequencies_are_the_likelihoods(family):
-    from scipy.stats import chisquare
-
-    model, count, label = guided(family, "pixels"), 6000, 1
-    images = every_image(model)
-    drawn = model.sample(count, labels=label, seed=0, batch_size=count).reshape(count, -1)
-    keys = {image.tobytes(): k for k, image in enumerate(images.reshape(len(images), -1))}
-    observed = np.bincount([keys[image.tobytes()] for image in drawn], minlength=len(images))
-    expected = count * np.exp(log_probs(model, images, label))
-    large = expected > 5
-    if not large.all():
-        observed, expected = (np.append(x[large], x[~large].sum()) for x in (observed, expected))
-    assert chisquare(observed, expected * count / expected.sum()).pvalue > 1e-3
+    draws_are_as_likely_as_it_says(guided(family, "pixels"), labels=1)
 
 
 def test_completion_is_the_exact_conditional():
     """The kept upper row counts as evidence, as if it had been drawn."""
-    model, count, label = guided("PixelCNN", "pixels", scale=1.0), 4000, 2
-    images = every_image(model)
-    rows = images.reshape(8, 8, 2, 3, 1)  # upper, lower
-    whole = np.exp(log_probs(model, images, label)).reshape(8, 8)
-    mask = np.zeros((count, 2, 3, 1), bool)
-    mask[:, 0] = True
-    for upper in (0, 5):
-        start = np.repeat(rows[upper, :1], count, 0)
-        drawn = model.complete(start, mask, labels=label, seed=0, batch_size=count)
-        lower = (drawn[:, 1].reshape(count, 3) > 0) @ np.array([4, 2, 1])
-        shares = np.bincount(lower, minlength=8) / count
-        np.testing.assert_allclose(shares, whole[upper] / whole[upper].sum(), atol=0.03)
+    lower_rows_follow_the_upper_ones(guided("PixelCNN", "pixels", scale=1.0), labels=2)
 
 
 def test_a_completion_of_nothing_is_a_sample():
@@ -160,7 +133,7 @@ def test_the_stronger_the_guidance_the_more_samples_are_of_their_class():
         model.guidance = strength
         images = model.sample(len(labels), labels=labels, seed=0)
         model.guidance = 0.0
-        each = np.stack([log_probs(model, images, label) for label in range(CLASSES)], 1)
+        each = np.stack([log_probs(model, images, labels=label) for label in range(CLASSES)], 1)
         posterior = np.exp(each - np.logaddexp.reduce(each, 1, keepdims=True))
         found.append(posterior[np.arange(len(labels)), labels].mean())
     assert found[0] + 0.03 < found[1] < found[2] - 0.03

@@ -7,19 +7,19 @@ import laws
 import numpy as np
 import pytest
 import tensorflow as tf
-from pixel_networks import BINARY, SMALL, every_image
+from pixel_networks import (
+    BINARY,
+    SMALL,
+    SPACES,
+    draws_are_as_likely_as_it_says,
+    every_image,
+    log_probs,
+    lower_rows_follow_the_upper_ones,
+)
 from test_pixel_sampling import naive_sample
 
 from tfgen import VAE, PixelCNN, PixelEnsemble, PixelRNN, presets, zoo
 from tfgen.models.sampler import Sampler
-
-CATEGORICAL = {"num_levels": 3, "pixel_distribution": "categorical"}
-SPACES = {
-    "pixels": {"image_shape": (2, 3, 1), **BINARY},
-    "tokens": {"image_shape": (2, 4, 1), "token_shape": (2, 2), **BINARY},
-    "levels": {"image_shape": (2, 2, 1), "token_shape": (1, 2), **CATEGORICAL},
-    "colours": {"image_shape": (1, 2, 3), **CATEGORICAL},
-}
 
 
 def members_of(space: str, scale: float = 0.5) -> list:
@@ -35,7 +35,7 @@ def members_of(space: str, scale: float = 0.5) -> list:
 
 def probabilities(model, images) -> np.ndarray:
     """p(x), float64 (images,)."""
-    return np.exp(model.log_likelihood(images, batch_size=len(images)).astype(np.float64))
+    return np.exp(log_probs(model, images))
 
 
 @pytest.fixture(scope="module", params=SPACES)
@@ -97,33 +97,12 @@ def test_the_fast_sampler_equals_the_naive_one(hidden):
 
 @pytest.mark.slow
 def test_sampled_frequencies_are_the_likelihoods(hidden):
-    from scipy.stats import chisquare
-
-    images, count = every_image(hidden), 6000
-    drawn = hidden.sample(count, seed=0, batch_size=count).reshape(count, -1)
-    keys = {image.tobytes(): k for k, image in enumerate(images.reshape(len(images), -1))}
-    observed = np.bincount([keys[image.tobytes()] for image in drawn], minlength=len(images))
-    expected = count * probabilities(hidden, images)
-    large = expected > 5
-    if not large.all():
-        observed, expected = (np.append(x[large], x[~large].sum()) for x in (observed, expected))
-    assert chisquare(observed, expected * count / expected.sum()).pvalue > 1e-3
+    draws_are_as_likely_as_it_says(hidden)
 
 
 def test_completion_is_the_exact_conditional():
     """What follows the kept upper row, of which the class must be guessed first."""
-    model = PixelEnsemble(members_of("pixels", scale=1.0))
-    images, count = every_image(model), 4000
-    rows = images.reshape(8, 8, 2, 3, 1)  # upper, lower
-    whole = probabilities(model, images).reshape(8, 8)
-    mask = np.zeros((count, 2, 3, 1), bool)
-    mask[:, 0] = True
-    for upper in (0, 5):
-        start = np.repeat(rows[upper, :1], count, 0)
-        drawn = model.complete(start, mask, seed=0, batch_size=count)
-        lower = (drawn[:, 1].reshape(count, 3) > 0) @ np.array([4, 2, 1])
-        shares = np.bincount(lower, minlength=8) / count
-        np.testing.assert_allclose(shares, whole[upper] / whole[upper].sum(), atol=0.03)
+    lower_rows_follow_the_upper_ones(PixelEnsemble(members_of("pixels", scale=1.0)))
 
 
 def test_a_completion_of_nothing_is_a_sample(hidden):

@@ -231,8 +231,8 @@ class AutoregressiveModel(TokenModel):
 
     def batch_size_for(self, count: int) -> int:
         """Returns an equal share for each core, fewer where each is read as every class."""
-        most = ROWS["sample"] // (self.num_classes or 1 if self.guidance else 1)
-        return min(max(1, -(-count // self.num_workers)), max(1, most))
+        rows = (self.num_classes or 1) if self.guidance else 1  # of the network, for each image
+        return max(1, min(-(-count // self.num_workers), ROWS["sample"] // rows))
 
     def why_not(self, name: str) -> str:
         """Returns one sentence on why the family has no such endpoint."""
