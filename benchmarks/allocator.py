@@ -39,10 +39,19 @@ class Worker:
         jit_compile: Whether XLA compiles the step.
         name: Zoo entry or recipe file.
         seconds: Approximate length of a round.
+        variables: More of its environment.
     """
 
-    def __init__(self, allocator: str, jit_compile: bool, name: str, seconds: float):
+    def __init__(
+        self,
+        allocator: str,
+        jit_compile: bool,
+        name: str,
+        seconds: float,
+        variables: dict[str, str] | None = None,
+    ):
         environment = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
+        environment |= variables or {}
         if allocator == "environment":
             environment |= ENVIRONMENT
         self.faults: list[float] = []

@@ -33,6 +33,7 @@ FIGURES = {
     "lines": 60,
     "load_before": 0.1,
     "load_after": 0.2,
+    "day": "2026-11-28",
     "versions": {"numpy": "1", "python": "3"},
 }
 
@@ -303,8 +304,8 @@ def test_a_comparison_says_who_is_ahead_in_what_and_why(run):
     lacking = {"frechet": None, "images_per_second": 5.0, "parameters": 1}
     assert report.wins("peer", lacking, "ours", lacking, {}) == []
     assert report.losses("peer", lacking, "ours", lacking).endswith("in nothing.")
-    assert "peer is ahead" in "".join(report.page([], [row], []))
-    assert "peer is ahead" not in "".join(report.page([], [], []))
+    assert "peer is ahead" in "".join(report.page("3 minutes", [], [row], []))
+    assert "peer is ahead" not in "".join(report.page("3 minutes", [], [], []))
 
 
 def test_reasons_are_of_peers_and_measures_that_exist(run):
@@ -333,8 +334,10 @@ def test_finished_sides_become_a_page_without_any_training(run, tmp_path, monkey
     monkeypatch.setattr(sys, "argv", [*command, "--write", str(page)])
     assert run.main() == 0
     text = page.read_text()
-    assert text.count("| keras_vae | 3.3 |") == 1
-    assert text.count("| ours: vae_vamp | 3.3 |") == 1
+    first, last = text.split("### 3 minutes of training each")
+    assert first.index("### 1 minutes of training each") < first.index("| keras_vae | 10.0 |")
+    assert last.count("| keras_vae | 3.3 |") == 1
+    assert last.count("| ours: vae_vamp | 3.3 |") == 1
     assert "- `vae_2d_mnist` against `keras_vae`: images/s (18 against 9)" in text
     with Image.open(tmp_path / "drawings" / "peers.png") as chart:
         assert chart.size[0] > 800

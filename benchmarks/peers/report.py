@@ -8,6 +8,7 @@ import ast
 import io
 import math
 import tokenize
+from collections.abc import Iterable
 from pathlib import Path
 
 import common
@@ -16,7 +17,7 @@ HERE = Path(__file__).resolve().parent
 ADDED = "# What the comparison adds"  # below it stands what no user writes
 HEADER = (
     *("side", "Frechet / real images", "nats", "images/s", "CPU s", "1,000 samples, s"),
-    *("one sample, s", "peak MB", "parameters", "lines", "load"),
+    *("one sample, s", "peak MB", "parameters", "lines", "load", "day"),
 )
 OURS = "ours: "
 NO_CODE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}
@@ -90,6 +91,7 @@ def row(name: str, figures: dict) -> list[str]:
         f"{figures['parameters']:,}",
         f"{figures['lines']}",
         f"{figures['load_before']} to {figures['load_after']}",
+        figures["day"],
     ]
 
 
@@ -127,20 +129,21 @@ def losses(name: str, peer: dict, recipe: str, ours: dict) -> str:
     return f"- `{recipe.removeprefix(OURS)}` against `{name}`: {', '.join(parts) or 'in nothing'}."
 
 
-def page(rows: list[list[str]], wins: list[list[str]], losses: list[str]) -> list[str]:
+def page(name: str, rows: list[list[str]], wins: list[list[str]], losses: list[str]) -> list[str]:
     """Returns the paragraphs of a page: everything measured, who is ahead in what, and why."""
-    parts = [common.markdown(HEADER, rows)]
+    parts = [f"### {name} of training each", common.markdown(HEADER, rows)]
     if wins:
         parts += ["Where a peer is ahead (`parameters`: the peer's over ours):"]
         parts += [common.markdown(AHEAD, wins)]
     return [*parts, "Where ours is ahead:", "\n".join(losses)]
 
 
-def versions(found: dict[str, dict]) -> str:
+def versions(found: Iterable[dict[str, dict]]) -> str:
     """Returns the versions of all sides' packages, each once."""
     every = {
         f"{package} {number}"
-        for figures in found.values()
+        for sides in found
+        for figures in sides.values()
         for package, number in figures["versions"].items()
     }
     return ", ".join(sorted(every, key=str.lower))

@@ -16,16 +16,15 @@ command ends in time and says what is left for the next one. A side that fails i
 and makes the exit code 1; what it printed is in log.txt of its folder. --finished trains nothing
 and reports what is there.
 
-Several --minutes train each side once for each of them; the table is that of the last number and
-the chart shows all that --out holds, so the numbers may also come one after the other. --write puts
-both into a page; the chart goes next to it, into drawings/peers.png.
+Several --minutes train each side once for each of them. There is a table for each number, of the
+sides that --out holds, and the chart shows all of them, so they may also come one after the other.
+--write puts all of it into a page; the chart goes next to it, into drawings/peers.png.
 
 A side takes its minutes, half a minute to start and compile, at most --sampling-seconds for its
 samples, and up to two minutes for nats; with all sides that is about 18 times (minutes + 1.5).
 """
 
 import argparse
-import datetime
 import json
 import math
 import os
@@ -87,7 +86,7 @@ PEERS = {
     "keras_pixelcnn": Peer(
         "keras_pixelcnn", "", "keras", "binarized_mnist", "pixelcnn_binarized_mnist"
     ),
-    "tfd_pixelcnn": Peer("tfd_pixelcnn", "", "keras", "mnist", "pixelcnn_logistic"),
+    "tfd_pixelcnn": Peer("tfd_pixelcnn", "", "keras", "mnist", "pixelcnn_softmax"),
 }
 
 
@@ -290,10 +289,26 @@ def finished(runs: list[Run], out: Path, judge: Judge) -> dict[str, list[tuple[s
     return points
 
 
+def compared(
+    names: list[str], found: dict[str, dict], reasons: dict
+) -> tuple[list[list[str]], list[list[str]], list[str]]:
+    """Returns the rows of the sides trained for one time, where peers are ahead, where ours is."""
+    pairs = [
+        (name, found[name], recipe, found[recipe])
+        for name in names
+        if name in found and (recipe := f"{report.OURS}{PEERS[name].recipe}") in found
+    ]
+    return (
+        [report.row(label, figures) for label, figures in found.items()],
+        [row for pair in pairs for row in report.wins(*pair, reasons)],
+        [report.losses(*pair) for pair in pairs],
+    )
+
+
 def main() -> int:
     given = arguments()
     given.out.mkdir(parents=True, exist_ok=True)
-    runs, last = runs_of(given.only), given.minutes[-1]
+    runs = runs_of(given.only)
     failed, waiting = [], []
     end = time.perf_counter() + 60.0 * given.within
     for minutes in () if given.finished else given.minutes:
@@ -309,39 +324,41 @@ def main() -> int:
 
     features = zoo.load_evaluator("classifier_mnist").features
     points = finished(runs, given.out, Judge(features, given.out))
-    found = {
-        label: figures
-        for label, trainings in points.items()
-        for _, minutes, figures in trainings
-        if minutes == last
-    }
-    rows = [report.row(label, figures) for label, figures in found.items()]
     reasons = json.loads((HERE / "reasons.json").read_text())
-    pairs = [
-        (name, found[name], recipe, found[recipe])
-        for name in given.only
-        if name in found and (recipe := f"{report.OURS}{PEERS[name].recipe}") in found
-    ]
-    wins = [row for pair in pairs for row in report.wins(*pair, reasons)]
-    losses = [report.losses(*pair) for pair in pairs]
+    found = {
+        f"{minutes:g} minutes": {
+            label: figures
+            for label, trainings in points.items()
+            for _, taken, figures in trainings
+            if taken == minutes
+        }
+        for minutes in given.minutes
+    }
+    every = {name: compared(given.only, sides, reasons) for name, sides in found.items()}
     drawing = Path("drawings") / "peers.png"
     page = given.out if given.write is None else given.write.parent
     report.draw(points, page / drawing)
     if given.write is not None:
         caption = (
-            f"{datetime.date.today():%d %B %Y}, {last:g} minutes of training each, "
             f"{platform.machine()}, {common.STARTED_ON['cores']} CPU cores; "
-            f"{report.versions(found)}."
+            f"{report.versions(found.values())}."
         )
         chart = f"![Quality against minutes of training, ours and the peers]({drawing})"
-        parts = (caption, *report.page(rows, wins, losses), chart)
-        common.write_section(given.write, "peers", parts)
-    tables = [common.format_table(report.HEADER, rows)]
-    if wins:
-        tables += ["Where a peer is ahead:", common.format_table(report.AHEAD, wins)]
-    tables += ["Where ours is ahead:", "\n".join(losses)]
-    open_ = [f"{row[0]} in {row[2]}" for row in wins if row[-1] == report.UNEXPLAINED]
-    verdict = f"{last:g} minutes each" + (f"; FAILED: {', '.join(failed)}" if failed else "")
+        sections = [part for name, tables in every.items() for part in report.page(name, *tables)]
+        common.write_section(given.write, "peers", (caption, *sections, chart))
+    tables = []
+    for name, (rows, wins, losses) in every.items():
+        tables += [f"{name} of training each:", common.format_table(report.HEADER, rows)]
+        if wins:
+            tables += ["Where a peer is ahead:", common.format_table(report.AHEAD, wins)]
+        tables += ["Where ours is ahead:", "\n".join(losses)]
+    open_ = [
+        f"{row[0]} in {row[2]} after {name}"
+        for name, (_, wins, _) in every.items()
+        for row in wins
+        if row[-1] == report.UNEXPLAINED
+    ]
+    verdict = f"{', '.join(every)} each" + (f"; FAILED: {', '.join(failed)}" if failed else "")
     verdict += f"; not started: {', '.join(waiting)}" if waiting else ""
     verdict += f"; reasons.json lacks: {', '.join(open_)}" if open_ else ""
     return common.finish("\n\n".join(tables), found, not failed, verdict, given.json)
