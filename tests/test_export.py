@@ -385,6 +385,7 @@ def test_metadata(artifact):
     assert details["num_levels"] == model.num_levels
     assert details["num_classes"] == model.num_classes
     assert details["latent_dim"] == getattr(model, "latent_dim", None)
+    assert details["settings"] == {name: getattr(model, name) for name in model.settable}
     assert details["temperature"] == 1.0
     assert details["num_samples"] == 1
     assert details["jit_compile"] is False

@@ -1,5 +1,6 @@
 """Graphs follow the model: what changes what a graph would hold makes a new one, or is refused."""
 
+import re
 import warnings
 
 import keras
@@ -95,6 +96,22 @@ def test_an_argument_that_shapes_the_network_cannot_be_set(family):
             with pytest.raises(AttributeError, match=rf"^{name} shapes .*load it changed"):
                 setattr(model, name, argument.default)
         assert model.get_config() == config
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_value_that_the_constructor_refuses_cannot_be_set(family):
+    given = VARIED[family][0]
+    model = FAMILIES[family](**given)
+    config, refused = model.get_config(), []
+    for name in model.settable:
+        try:
+            FAMILIES[family](**{**given, name: -1})
+        except ValueError as error:
+            with pytest.raises(ValueError, match=rf"^{re.escape(str(error))}$"):
+                setattr(model, name, -1)
+            refused.append(name)
+    assert model.get_config() == config
+    assert set(model.settable) - {"seed", "augment"} == set(refused)
 
 
 @pytest.mark.slow

@@ -75,6 +75,7 @@ def save(
     module = tf.Module()
     # Not the Keras variables, which load in Python and fail in C; and only those that are used.
     module.held = _captured(model, concrete.values())
+    config = model.get_config()
     details = {
         "name": folder.name,
         "family": type(model).__name__,
@@ -83,6 +84,7 @@ def save(
         "num_levels": model.num_levels,
         "num_classes": model.num_classes,
         "latent_dim": getattr(model, "latent_dim", None),
+        "settings": {name: config[name] for name in model.settable},
         "zoo": presets.origin(model),
         "weights_sha256": presets.weights_digest(model),
         "temperature": temperature,

@@ -74,10 +74,14 @@ class AutoEncoder(GenerativeModel):
             1, latent_dim=latent_dim, dense_units=dense_units, num_mixtures=num_mixtures
         )
         checks.at_least(0, num_blocks=num_blocks)
-        checks.finite(0, noise_std=noise_std)
+        self.check_settings()
         with self.own_dtype_policy():
             self._build_networks()
         self.build()
+
+    def check_settings(self) -> None:
+        """Raises ValueError where an argument that may be set is out of its range."""
+        checks.finite(0, noise_std=self.noise_std)
 
     def _build_networks(self) -> None:
         trunk = layers.encoder_network(

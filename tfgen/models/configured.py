@@ -71,7 +71,17 @@ class ConfiguredModel(keras.Model):
                 f"built; received {value!r}. Save the model and load it changed: "
                 f"tfgen.load(folder, {name}={value!r})."
             )
+        old = getattr(self, name, None)
         super().__setattr__(name, value)
+        if built and name in self.settable:
+            try:
+                self.check_settings()
+            except ValueError:
+                super().__setattr__(name, old)
+                raise
+
+    def check_settings(self) -> None:
+        """Raises ValueError where an argument that may be set is out of its range."""
 
     # Configuration ---------------------------------------------------------------------------
 

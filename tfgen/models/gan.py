@@ -183,15 +183,8 @@ class GAN(AdversarialModel):
         checks.one_of("objective", objective, OBJECTIVES)
         checks.one_of("network", network, gan_networks.NETWORKS)
         checks.at_least(1 if network == "residual" else 0, num_blocks=num_blocks)
-        checks.at_least(
-            1,
-            latent_dim=latent_dim,
-            dense_units=dense_units,
-            discriminator_steps=discriminator_steps,
-            candidates=candidates,
-        )
-        checks.finite(0, gradient_penalty=gradient_penalty, r1=r1, selectivity=selectivity)
-        checks.fraction(ema_momentum=ema_momentum)
+        checks.at_least(1, latent_dim=latent_dim, dense_units=dense_units)
+        self.check_settings()
         if generator_filters is not None and len(generator_filters) != len(filters):
             raise ValueError(
                 f"generator_filters must have as many stages as filters, {len(filters)}; "
@@ -208,6 +201,14 @@ class GAN(AdversarialModel):
         self.averaged_generator.set_weights(self.generator.get_weights())
         self.averaged_generator.trainable = False
         self.build()
+
+    def check_settings(self) -> None:
+        """Raises ValueError where an argument that may be set is out of its range."""
+        checks.at_least(1, discriminator_steps=self.discriminator_steps, candidates=self.candidates)
+        checks.finite(
+            0, gradient_penalty=self.gradient_penalty, r1=self.r1, selectivity=self.selectivity
+        )
+        checks.fraction(ema_momentum=self.ema_momentum)
 
     def _build_networks(self) -> None:
         build_generator, build_discriminator = gan_networks.NETWORKS[self.network]

@@ -157,15 +157,19 @@ class HierarchicalVAE(PixelDecoder):
             candidates=candidates,
             critic_units=critic_units,
         )
-        checks.at_least(
-            0, groups=min(groups), num_blocks=num_blocks, kl_warmup_steps=kl_warmup_steps
-        )
-        checks.finite(0, beta=beta, free_bits=free_bits, selectivity=selectivity)
-        checks.fraction(dropout=dropout, prior_tail=prior_tail)
+        checks.at_least(0, groups=min(groups), num_blocks=num_blocks)
+        checks.fraction(prior_tail=prior_tail)
+        self.check_settings()
         with self.own_dtype_policy():
             self._build_networks()
         self.latent_dim = self.top_down.latent_dim
         self.build()
+
+    def check_settings(self) -> None:
+        """Raises ValueError where an argument that may be set is out of its range."""
+        checks.at_least(0, kl_warmup_steps=self.kl_warmup_steps)
+        checks.finite(0, beta=self.beta, free_bits=self.free_bits, selectivity=self.selectivity)
+        checks.fraction(dropout=self.dropout)
 
     def _build_networks(self) -> None:
         per_channel = distributions.outputs_per_channel(

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from tfgen import distributions, families, noise, portable, tuning
 from tfgen.models.autoregressive import READING_STREAM, AutoregressiveModel
-from tfgen.models.guidance import LOGITS, check_guidance
+from tfgen.models.guidance import LOGITS
 from tfgen.models.token_networks import Head
 from tfgen.models.trunk import Column, Conditions, Row, Trunk
 
@@ -102,7 +102,6 @@ class PixelEnsemble(AutoregressiveModel):
             }
         )
         self.hidden_classes = self._checked_classes()
-        check_guidance(guidance, num_classes, self.networks[0].pixel_distribution)
         for network, member in zip(self.networks, members, strict=True):
             if isinstance(member, keras.Model):
                 tuning.copy_weights(member, network)
@@ -110,6 +109,7 @@ class PixelEnsemble(AutoregressiveModel):
         shared = (*ALIKE[2:], "token_grid", "token_channels", "uses_patterns", "patterns")
         for name in (*shared, "outputs"):
             setattr(self, name, getattr(one, name))
+        self.check_settings()
         self.dropout = max(network.dropout for network in self.networks)
         self.build()
 

@@ -10,7 +10,6 @@ import tensorflow as tf
 
 from tfgen import checks, distributions, layers, pixels
 from tfgen.models.generative import GenerativeModel
-from tfgen.models.guidance import check_guidance
 from tfgen.models.tokens import TokenGrid, pattern_one_hot, pattern_table
 from tfgen.models.trunk import Conditions, Trunk
 
@@ -98,7 +97,7 @@ class TokenModel(GenerativeModel):
         )
         checks.at_least(0, num_blocks=self.num_blocks, fourier_features=self.fourier_features)
         checks.fraction(dropout=self.dropout)
-        check_guidance(self.guidance, self.num_classes, self.pixel_distribution)
+        self.check_settings()
         layers.check_image_shape(self.image_shape)
 
     # Inputs of the networks ------------------------------------------------------------------

@@ -130,21 +130,27 @@ class VAE(PixelDecoder):
         checks.one_of("prior", prior, PRIORS)
         self.keep(locals())
         checks.at_least(2 if prior == "flow" else 1, latent_dim=latent_dim)
-        checks.fraction(prior_tail=prior_tail)
         checks.at_least(
             1,
             dense_units=dense_units,
             num_mixtures=num_mixtures,
             prior_components=prior_components,
             prior_units=1 if prior_units is None else prior_units,
-            prior_steps=prior_steps,
-            num_importance_samples=num_importance_samples,
         )
-        checks.at_least(0, num_blocks=num_blocks, kl_warmup_steps=kl_warmup_steps)
-        checks.finite(0, beta=beta)
+        checks.at_least(0, num_blocks=num_blocks)
+        self.check_settings()
         with self.own_dtype_policy():
             self._build_networks()
         self.build()
+
+    def check_settings(self) -> None:
+        """Raises ValueError where an argument that may be set is out of its range."""
+        checks.at_least(
+            1, prior_steps=self.prior_steps, num_importance_samples=self.num_importance_samples
+        )
+        checks.at_least(0, kl_warmup_steps=self.kl_warmup_steps)
+        checks.finite(0, beta=self.beta)
+        checks.fraction(prior_tail=self.prior_tail)
 
     def _build_networks(self) -> None:
         trunk = layers.encoder_network(
