@@ -21,7 +21,7 @@ import tensorflow as tf
 from tfgen import checks, distributions, layers, noise, pixels, portable
 from tfgen.models.endpoints import ROWS
 from tfgen.models.generative import Labels, Seed
-from tfgen.models.guidance import LOGITS, Guide
+from tfgen.models.guidance import Guide, check_guidance
 from tfgen.models.sampler import Sampler
 from tfgen.models.token_networks import TokenModel
 from tfgen.models.tokens import pattern_logits
@@ -44,18 +44,7 @@ class AutoregressiveModel(TokenModel):
 
     def check_settings(self) -> None:
         """Raises ValueError where an argument that may be set is out of its range."""
-        checks.finite(0, guidance=self.guidance)
-        if self.guidance and self.num_classes is None:
-            raise ValueError(
-                "guidance must be 0 for a model without num_classes, since it leans towards a "
-                f"class; received {self.guidance}."
-            )
-        if self.guidance and self.pixel_distribution not in LOGITS:
-            raise ValueError(
-                f"guidance must be 0 unless pixel_distribution is {' or '.join(LOGITS)}, whose "
-                f"outputs can be weighed level by level; received {self.guidance} with "
-                f"{self.pixel_distribution!r}."
-            )
+        check_guidance(self.guidance, self.num_classes, self.pixel_distribution)
 
     @property
     def num_readings(self) -> int:

@@ -73,12 +73,12 @@ class ConfiguredModel(keras.Model):
             )
         old = getattr(self, name, None)
         super().__setattr__(name, value)
-        if built and name in self.settable:
-            try:
+        try:
+            if built and name in self.settable:
                 self.check_settings()
-            except ValueError:
-                super().__setattr__(name, old)
-                raise
+        except ValueError:
+            super().__setattr__(name, old)
+            raise
 
     def check_settings(self) -> None:
         """Raises ValueError where an argument that may be set is out of its range."""
@@ -247,9 +247,8 @@ class ConfiguredModel(keras.Model):
         """Returns labels that are checked when a graph runs; XLA drops such checks."""
         message = f"labels must lie in [0, {self.num_classes - 1}]; received"
         inside = tf.reduce_all((labels >= 0) & (labels < self.num_classes))
-        with tf.control_dependencies(
-            [tf.debugging.Assert(inside, [message, tf.cast(labels, tf.int32)])]
-        ):
+        assertion = tf.debugging.Assert(inside, [message, tf.cast(labels, tf.int32)])
+        with tf.control_dependencies([assertion]):
             return tf.identity(labels)
 
     def nearest_level(self, images: tf.Tensor) -> tf.Tensor:
@@ -262,19 +261,14 @@ class ConfiguredModel(keras.Model):
     # Presets ---------------------------------------------------------------------------------
 
     def save_weights(
-        self,
-        filepath: str | Path,
-        overwrite: bool = True,
-        max_shard_size: float | None = None,
+        self, filepath: str | Path, overwrite: bool = True, max_shard_size: float | None = None
     ) -> None:
         """Writes a `.weights.h5` file as Keras does, but whole or not at all."""
         tuning.refuse_quantized(self)
-        path = str(filepath)
-        kept = not overwrite and Path(path).exists()
-        if kept or max_shard_size or "://" in path or not path.endswith(".weights.h5"):
+        if max_shard_size or not _is_replaced(filepath, overwrite, ".weights.h5"):
             super().save_weights(filepath, overwrite, max_shard_size)
             return
-        with files.replacing(path) as temporary:
+        with files.replacing(filepath) as temporary:
             temporary.write_bytes(weight_files.serialized_weights(self))
 
     def save(
@@ -285,12 +279,10 @@ class ConfiguredModel(keras.Model):
         **kwargs: Any,
     ) -> None:
         """Writes a `.keras` file as `keras.Model.save` does, but whole or not at all."""
-        path = str(filepath)
-        kept = not overwrite and Path(path).exists()
-        if kept or "://" in path or not path.endswith(".keras"):
+        if not _is_replaced(filepath, overwrite, ".keras"):
             super().save(filepath, overwrite, zipped, **kwargs)
             return
-        with files.replacing(path) as temporary:
+        with files.replacing(filepath) as temporary:
             super().save(temporary, zipped=zipped, **kwargs)
 
     def save_to_preset(self, folder: str | Path, *, half: bool = False) -> Path:
@@ -326,6 +318,12 @@ class ConfiguredModel(keras.Model):
                 f"{type(model).__name__}. Call {type(model).__name__}.from_preset or zoo.load."
             )
         return model
+
+
+def _is_replaced(path: str | Path, overwrite: bool, ending: str) -> bool:
+    """Whether writing there is ours to do; the rest is Keras': other places, and its question."""
+    text = str(path)
+    return (overwrite or not Path(text).exists()) and "://" not in text and text.endswith(ending)
 
 
 def _each(kind: type, value: Any) -> Any:

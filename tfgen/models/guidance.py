@@ -17,14 +17,30 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import tensorflow as tf
 
-from tfgen import portable
+from tfgen import checks, portable
 
 if TYPE_CHECKING:
     from tfgen.models.token_networks import TokenModel
 
-__all__ = ["LOGITS", "Belief", "Guide"]
+__all__ = ["LOGITS", "Belief", "Guide", "check_guidance"]
 
 LOGITS = ("bernoulli", "categorical")  # distributions whose parameters are logits
+
+
+def check_guidance(guidance: float, num_classes: int | None, pixel_distribution: str) -> None:
+    """Raises ValueError unless a model of these arguments can be guided that strongly."""
+    checks.finite(0, guidance=guidance)
+    if guidance and num_classes is None:
+        raise ValueError(
+            "guidance must be 0 for a model without num_classes, since it leans towards a class; "
+            f"received {guidance}."
+        )
+    if guidance and pixel_distribution not in LOGITS:
+        raise ValueError(
+            f"guidance must be 0 unless pixel_distribution is {' or '.join(LOGITS)}, whose "
+            f"outputs can be weighed level by level; received {guidance} with "
+            f"{pixel_distribution!r}."
+        )
 
 
 class Belief(NamedTuple):

@@ -145,9 +145,8 @@ class VAE(PixelDecoder):
 
     def check_settings(self) -> None:
         """Raises ValueError where an argument that may be set is out of its range."""
-        checks.at_least(
-            1, prior_steps=self.prior_steps, num_importance_samples=self.num_importance_samples
-        )
+        checks.at_least(1, prior_steps=self.prior_steps)
+        checks.at_least(1, num_importance_samples=self.num_importance_samples)
         checks.at_least(0, kl_warmup_steps=self.kl_warmup_steps)
         checks.finite(0, beta=self.beta)
         checks.fraction(prior_tail=self.prior_tail)
@@ -156,10 +155,9 @@ class VAE(PixelDecoder):
         trunk = layers.encoder_network(
             self.image_shape, self.filters, self.num_blocks, self.dense_units, self.num_classes
         )
-        mean = keras.layers.Dense(self.latent_dim, dtype="float32", name="mean")(trunk.output)
-        raw_scale = keras.layers.Dense(self.latent_dim, dtype="float32", name="raw_scale")(
-            trunk.output
-        )
+        outputs = {"units": self.latent_dim, "dtype": "float32"}
+        mean = keras.layers.Dense(**outputs, name="mean")(trunk.output)
+        raw_scale = keras.layers.Dense(**outputs, name="raw_scale")(trunk.output)
         # Two views of one trunk: `encoder` is what users put into a Sequential.
         self.encoder = keras.Model(trunk.input, mean, name="encoder")
         self.posterior_network = keras.Model(trunk.input, [mean, raw_scale], name="posterior")
