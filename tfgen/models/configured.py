@@ -100,11 +100,8 @@ class ConfiguredModel(keras.Model):
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments: those that were kept, and those of its signature."""
         tuning.refuse_quantized(self)
-        config = {
-            "name": self.name,
-            "trainable": self.trainable,
-            "dtype": keras.saving.serialize_keras_object(self.dtype_policy),
-        }
+        config = {"name": self.name, "trainable": self.trainable}
+        config["dtype"] = keras.saving.serialize_keras_object(self.dtype_policy)
         config |= {name: _each(list, getattr(self, name)) for name in self._argument_names()}
         if self.frozen:
             config["frozen"] = self.frozen
@@ -321,7 +318,7 @@ class ConfiguredModel(keras.Model):
 
 
 def _is_replaced(path: str | Path, overwrite: bool, ending: str) -> bool:
-    """Whether writing there is ours to do; the rest is Keras': other places, and its question."""
+    """Whether a file is written here, whole or not at all; if not, Keras writes it."""
     text = str(path)
     return (overwrite or not Path(text).exists()) and "://" not in text and text.endswith(ending)
 
