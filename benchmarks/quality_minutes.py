@@ -169,8 +169,6 @@ def draw(runs: dict[str, list[dict]], path: Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-    from tfgen.files import replacing
-
     first = next(iter(runs.values()))[0]
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
@@ -194,8 +192,7 @@ def draw(runs: dict[str, list[dict]], path: Path) -> None:
         axis.set_minor_formatter(NullFormatter())
     axes.grid(alpha=0.3, which="both")
     figure.legend(loc="outside right upper")
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
+    common.save_chart(figure, path)
 
 
 def main(arguments: list[str] | None = None) -> int:

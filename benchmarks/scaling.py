@@ -290,8 +290,6 @@ def draw(found: list[dict[str, Any]], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from tfgen.files import replacing
-
     figure = Figure(figsize=(13, 7), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.subplots(2, len(VALUES), sharey="row")
@@ -316,9 +314,7 @@ def draw(found: list[dict[str, Any]], path: Path) -> None:
             axes.set(xlabel=what, ylabel=f"{side}: ms an image")
             axes.grid(alpha=0.3)
     grid[0][0].legend(fontsize=7)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=100)
+    common.save_chart(figure, path)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -161,8 +161,6 @@ def draw(points: dict[str, list[tuple[str, float, dict]]], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from tfgen.files import replacing
-
     panels: dict[tuple[str, str], dict[str, list]] = {}
     for side, trainings in points.items():
         for data, minutes, figures in sorted(trainings, key=lambda training: training[1]):
@@ -187,9 +185,7 @@ def draw(points: dict[str, list[tuple[str, float, dict]]], path: Path) -> None:
         axes.grid(alpha=0.3, which="both")
     for axes in list(figure.axes)[len(panels) :]:
         axes.remove()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=100)
+    common.save_chart(figure, path)
 
 
 def rank(axes, values: dict[str, float]) -> None:
