@@ -160,7 +160,7 @@ def write_section(page: Path, name: str, parts: Sequence[str]) -> None:
 
 
 def save_chart(figure: Any, path: Path) -> None:
-    """Writes a matplotlib figure as a PNG of 64 colours, a quarter of the size of one of all."""
+    """Writes a matplotlib figure as a PNG of 64 colours, a quarter of the size of full colour."""
     from PIL import Image
 
     from tfgen.files import replacing
@@ -168,7 +168,6 @@ def save_chart(figure: Any, path: Path) -> None:
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png", dpi=100)
     few = Image.open(drawn).convert("RGB").quantize(64, dither=Image.Dither.NONE)
-    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         few.save(temporary, format="PNG", optimize=True)
 

@@ -1,9 +1,9 @@
 """Whether a training step is faster when one thread works on each op and several ops run at once.
 
-By default TensorFlow gives the cores to one op after the other, which small layers are too short
-for. TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=CORES, set before Python starts, runs as many
-ops side by side as there are cores, each on one of them. XLA compiles a step into a single op, so
-recipes are measured without it here.
+By default TensorFlow shares each op between the cores, but the ops of small layers hold too little
+work for that. TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=CORES, set before Python starts,
+runs as many ops side by side as there are cores, each on one of them. XLA compiles a step into a
+single op, so recipes are measured without it here.
 
 Each side is a process of its own, with the allocator set as `tfgen train` does, compiled and warmed
 up before the first round. They take turns to train with `model.fit`.
@@ -23,14 +23,13 @@ NAMES = (
 
 def measure(name: str, given) -> common.Rounds:
     """Returns images/s in each round of both sides."""
-    one = {
-        "TF_NUM_INTRAOP_THREADS": "1",
-        "TF_NUM_INTEROP_THREADS": str(common.STARTED_ON["cores"]),
-    }
-    workers = {
-        side: Worker("mallopt", False, name, given.seconds, variables)
-        for side, variables in (("defaults", {}), ("one", one))
-    }
+    workers = {}
+    for side, within, side_by_side in (("defaults", 0, 0), ("one", 1, common.STARTED_ON["cores"])):
+        variables = {
+            "TF_NUM_INTRAOP_THREADS": str(within),  # 0: as TensorFlow chooses
+            "TF_NUM_INTEROP_THREADS": str(side_by_side),
+        }
+        workers[side] = Worker("mallopt", False, name, given.seconds, variables)
     try:
         steps = workers["defaults"].ask({"steps": 0})["steps"]
         workers["one"].ask({"steps": steps})

@@ -77,18 +77,20 @@ def draws_are_as_likely_as_it_says(model, count: int = 6000, **given) -> None:
     assert chisquare(observed, expected * count / expected.sum()).pvalue > 1e-3
 
 
-def lower_rows_follow_the_upper_ones(model, count: int = 4000, **given) -> None:
-    """Completions of 2x3 binary images have the exact conditional of the likelihood."""
+def lower_rows_follow_the_upper_ones(model, uppers=(0, 5), count: int = 4000, **given) -> None:
+    """Completions of binary images of two rows have the exact conditional of the likelihood."""
+    shape = model.image_shape
+    patterns = 2 ** shape[1]  # of a row
     images = every_image(model)
-    rows = images.reshape(8, 8, 2, 3, 1)  # upper, lower
-    whole = np.exp(log_probs(model, images, **given)).reshape(8, 8)
-    mask = np.zeros((count, 2, 3, 1), bool)
+    rows = images.reshape(patterns, patterns, *shape)  # upper, lower
+    whole = np.exp(log_probs(model, images, **given)).reshape(patterns, patterns)
+    mask = np.zeros((count, *shape), bool)
     mask[:, 0] = True
-    for upper in (0, 5):
+    for upper in uppers:
         start = np.repeat(rows[upper, :1], count, 0)
         drawn = model.complete(start, mask, seed=0, batch_size=count, **given)
-        lower = (drawn[:, 1].reshape(count, 3) > 0) @ np.array([4, 2, 1])
-        shares = np.bincount(lower, minlength=8) / count
+        lower = (drawn[:, 1].reshape(count, -1) > 0) @ (2 ** np.arange(shape[1])[::-1])
+        shares = np.bincount(lower, minlength=patterns) / count
         np.testing.assert_allclose(shares, whole[upper] / whole[upper].sum(), atol=0.03)
 
 

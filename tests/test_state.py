@@ -114,6 +114,29 @@ def test_a_value_that_the_constructor_refuses_cannot_be_set(family):
     assert set(model.settable) - {"seed", "augment"} == set(refused)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_seed_that_is_set_is_an_integer(family, tmp_path):
+    model = FAMILIES[family](**VARIED[family][0])
+    model.seed = np.int64(7)
+    assert zoo.load(model.save_to_preset(tmp_path / "model")).seed == 7
+    for wrong in (None, float("nan")):
+        with pytest.raises((TypeError, ValueError)):
+            model.seed = wrong
+    assert model.seed == 7
+
+
+def test_a_setting_stays_as_it_was_whatever_its_check_raises(monkeypatch):
+    model = VAE(**SMALL)
+
+    def check():
+        raise TypeError("not a number")
+
+    monkeypatch.setitem(model.__dict__, "check_settings", check)
+    with pytest.raises(TypeError, match="not a number"):
+        model.beta = 2.0
+    assert model.beta == 1.0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_an_argument_that_is_set_acts_as_one_that_was_given(family):

@@ -292,7 +292,7 @@ def finished(runs: list[Run], out: Path, judge: Judge) -> dict[str, list[tuple[s
 def compared(
     names: list[str], found: dict[str, dict], reasons: dict
 ) -> tuple[list[list[str]], list[list[str]], list[str]]:
-    """Returns the rows of the sides trained for one time, where peers are ahead, where ours is."""
+    """Returns the table of sides trained equally long, where peers are ahead, and where ours is."""
     pairs = [
         (name, found[name], recipe, found[recipe])
         for name in names

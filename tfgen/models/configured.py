@@ -50,7 +50,7 @@ class ConfiguredModel(keras.Model):
         self.image_shape = tuple(int(side) for side in image_shape)
         self.num_levels = int(num_levels)
         self.num_classes = num_classes
-        self.seed = int(seed)
+        self.seed = seed
         # Keras would track plain attributes.
         self.__dict__["_frozen"] = set()  # names of weights that `freeze` froze
         self.__dict__["_made_trainable"] = set()  # names of those that the constructor lets train
@@ -71,12 +71,14 @@ class ConfiguredModel(keras.Model):
                 f"built; received {value!r}. Save the model and load it changed: "
                 f"tfgen.load(folder, {name}={value!r})."
             )
-        old = getattr(self, name, None)
+        value = int(value) if name == "seed" else value
+        checked = built and name in self.settable
+        old = getattr(self, name) if checked else None
         super().__setattr__(name, value)
         try:
-            if built and name in self.settable:
+            if checked:
                 self.check_settings()
-        except ValueError:
+        except Exception:
             super().__setattr__(name, old)
             raise
 
