@@ -261,6 +261,7 @@ MUTANTS: dict[tuple[str, str], list[tuple[str, str]]] = {
     ("models/ladder.py", "test_priors.py -k ladder"): [
         ("math.log1p(-self.tail) + ratio", "ratio"),
         (" - self.top_dim * math.log(priors.TAIL_SCALE)", ""),
+        (" and not plain", ""),
     ],
     ("models/importance.py", "test_vae.py"): [
         ("return total - math.log(num_samples)", "return total"),

@@ -60,6 +60,10 @@ CONFIGURATIONS = {
             "group_channels": (1, 2),
             "dense_units": 8,
             "num_mixtures": 2,
+            "prior": "continuous_flow",
+            "prior_units": 5,
+            "prior_steps": 3,
+            "prior_tail": 0.2,
         },
         "conditional_colour_flow": {
             "image_shape": COLOUR,
@@ -298,6 +302,7 @@ VARIED = {
             "prior": "flow",
             "prior_components": 3,
             "prior_units": 5,
+            "prior_steps": 4,
             "prior_tail": 0.25,
             "candidates": 2,
             "selectivity": 2.5,

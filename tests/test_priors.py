@@ -292,18 +292,24 @@ def test_a_tail_bounds_what_a_far_latent_costs(prior):
     np.testing.assert_array_equal(tailed._prior_sample(seeds, 0.0), plain._prior_sample(seeds, 0.0))
 
 
-def test_the_tail_of_a_ladder():
+@pytest.mark.parametrize("prior", vae.FLOWS)
+def test_the_tail_of_a_ladder(prior):
     """The density of z_0 is the mixture's, and what is picked decodes from the wide normal."""
-    plain = laws.randomised(HierarchicalVAE(**LADDER), 0.3)
-    tailed = HierarchicalVAE(prior_tail=0.2, **LADDER)
+    ladder = LADDER | {"prior": prior, "prior_steps": 48}
+    plain = laws.randomised(HierarchicalVAE(**ladder), 0.3)
+    tailed = HierarchicalVAE(prior_tail=0.2, **ladder)
     tailed.set_weights(plain.get_weights())
     images = tf.constant(laws.images_for(plain, 6))
     drawn = noise.normal(tf.range(6, dtype=tf.int64), (plain.latent_dim,))
     one, other = (m.top_down.infer(m.bottom_up(images), drawn) for m in (plain, tailed))
     np.testing.assert_array_equal(one["latents"], other["latents"])
-    couplings, eps = plain.top_down.couplings, one["latents"][:, :3]
-    z = priors.forward(couplings, eps)
-    _, log_det = priors.inverse(couplings, z)
+    ways = {"flow": priors, "continuous_flow": continuous}[prior]
+    networks = (plain.top_down.couplings,)
+    if prior == "continuous_flow":
+        networks = plain.top_down.velocity, 48
+    eps, z = one["latents"][:, :3], one["top"]
+    np.testing.assert_allclose(ways.forward(*networks, eps), z, atol=1e-3)
+    _, log_det = ways.inverse(*networks, z)
     log_flow = log_normal(eps) + log_det.numpy()
     log_q = log_flow - one["log_ratio"][0].numpy()
     wide = math.log(0.2) + log_normal(z, priors.TAIL_SCALE)
@@ -312,12 +318,34 @@ def test_the_tail_of_a_ladder():
     np.testing.assert_allclose(other["kl"][0], -other["log_ratio"][0])
     picked = np.array([[True], [False]] * 3)
     moved = tailed.top_down.in_tail(drawn, tf.constant(picked))
-    z = np.where(picked, priors.TAIL_SCALE * drawn[:, :3], priors.forward(couplings, drawn[:, :3]))
-    np.testing.assert_allclose(priors.forward(couplings, moved[:, :3]), z, atol=1e-3)
+    z = np.where(picked, priors.TAIL_SCALE * drawn[:, :3], ways.forward(*networks, drawn[:, :3]))
+    np.testing.assert_allclose(ways.forward(*networks, moved[:, :3]), z, atol=1e-2)
     np.testing.assert_array_equal(moved[:, 3:], drawn[:, 3:])
     # About the share of the samples is moved there.
     own, other = (model.sample(200, seed=0) for model in (plain, tailed))
     assert 0.0 < (own != other).any((1, 2, 3)).mean() < 0.35
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_ladder_learns_its_continuous_flow_by_matching(training):
+    """Training holds z_0 against N(0, I) and matches the flow to it; testing uses the flow."""
+    ladder = LADDER | {"prior": "continuous_flow"}
+    model = laws.randomised(HierarchicalVAE(**ladder), 0.3)
+    images, seeds = tf.constant(laws.images_for(model, 6)), tf.range(6, dtype=tf.int64)
+    losses = model.losses_per_image(images, None, seeds, training)
+    drawn = noise.normal(seeds, (model.latent_dim,))
+    walk = model.top_down.infer(model.bottom_up(images), drawn, plain=training)
+    expected = losses["reconstruction"] + losses["kl"]
+    np.testing.assert_allclose(losses["kl"], sum(walk["kl"]), rtol=1e-4)
+    if training:
+        z = walk["top"]
+        expected += continuous.matching_loss(model.top_down.velocity, z[:, None], seeds)
+        m, s = tf.split(model.top_down.top_posterior(model.bottom_up(images)[-1]), 2, 1)
+        s = np.logaddexp(0, s + math.log(math.e - 1.0)) + 1e-4
+        np.testing.assert_allclose(
+            walk["kl"][0], (0.5 * (m**2 + s**2 - 1.0) - np.log(s)).numpy().sum(1), rtol=1e-4
+        )
+    np.testing.assert_allclose(losses["loss"], expected, rtol=1e-4)
 
 
 # A stage that trains the prior alone
@@ -328,8 +356,9 @@ def test_a_stage_can_name_the_prior(prior):
     held = tuning.weights(VAE(latent_dim=2, prior=prior, **BINARY))
     parts = tuning.matching(held, [PARTS[prior]])
     assert {name.split("/")[0] for name in parts}.isdisjoint({"encoder", "posterior", "decoder"})
-    if prior == "flow":
-        assert tuning.matching(tuning.weights(HierarchicalVAE(**LADDER)), ["top_down/coupling_*"])
+    if prior in vae.FLOWS:
+        held = tuning.weights(HierarchicalVAE(**LADDER | {"prior": prior}))
+        assert tuning.matching(held, [f"top_down/{PARTS[prior]}"])
 
 
 @pytest.mark.slow

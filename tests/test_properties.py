@@ -97,7 +97,7 @@ def arguments(draw, family: str) -> dict:
         chosen["group_channels"] = draw(widths(stages, stages))
         mixed = st.lists(st.booleans(), min_size=stages, max_size=stages)
         chosen["mixing"] = draw(st.none() | mixed.map(tuple))
-        chosen["prior"] = draw(st.sampled_from(["standard_normal", "flow"]))
+        chosen["prior"] = draw(st.sampled_from(["standard_normal", "flow", "continuous_flow"]))
     if chosen.get("prior") == "flow":
         chosen["top_dim" if "top_dim" in known else "latent_dim"] = draw(st.integers(2, 4))
     if chosen.get("network") == "residual":

@@ -8,14 +8,14 @@ import keras
 import tensorflow as tf
 
 from tfgen import checks, distributions, layers, noise, pixels, portable
-from tfgen.models import importance, priors
+from tfgen.models import continuous, importance, priors
 from tfgen.models.ladder import BottomUp, Encode, TopDown, check_ladder
 from tfgen.models.pixel_decoder import PixelDecoder
 from tfgen.models.resampling import Critic, resampled
 
 __all__ = ["HierarchicalVAE"]
 
-PRIORS = ("standard_normal", "flow")
+PRIORS = ("standard_normal", "flow", "continuous_flow")
 # Seeds of the dropout and of what the critic is shown, apart from those of the latents.
 DROPOUT_FOLD, CRITIC_FOLD = 3, 4
 
@@ -37,7 +37,7 @@ class HierarchicalVAE(PixelDecoder):
         ELBO = E_q log p(x | z) - sum_l E_q KL(q(eps_l | eps_<l, x) || p(eps_l))    nats per image
 
     The loss is -ELBO with `beta` and `free_bits` on the KL. With `prior="flow"` z_0 comes from a
-    RealNVP instead of N(0, I) and its KL is that of a sample.
+    RealNVP and its KL is that of a sample; a "continuous_flow" (of v) learns as in a `VAE`.
 
     The prior also draws latents that no image leads to. With `candidates` above 1 a critic D looks
     at the decoder's state h after the coarsest maps and learns to tell the two apart; each sample
@@ -76,9 +76,11 @@ class HierarchicalVAE(PixelDecoder):
             Defaults to "discretized_logistic_mixture".
         num_levels: int. Grey levels, 2 to 256. Defaults to 256.
         num_mixtures: int. Components of the logistic mixture. Defaults to 5.
-        prior: str. "standard_normal" or "flow", the prior of z_0. Defaults to "standard_normal".
-        prior_components: int. Coupling layers of the flow. Defaults to 8.
-        prior_units: int. Width of the two hidden layers of a coupling. Defaults to 128.
+        prior: str. "standard_normal", "flow" or "continuous_flow", the prior of z_0. Defaults to
+            "standard_normal".
+        prior_components: int. Couplings of "flow". Defaults to 8.
+        prior_units: int. Width of the two hidden layers of a coupling or of v. Defaults to 128.
+        prior_steps: int. Heun's steps of "continuous_flow", as in a `VAE`. Defaults to 16.
         prior_tail: float in [0, 1). Share w of a wide normal in the flow, (1 - w) p(z_0) +
             w N(z_0; 0, 9 I), so that one z_0 far from all others does not cost millions of nats. No
             weight depends on it. Defaults to 0.
@@ -129,6 +131,7 @@ class HierarchicalVAE(PixelDecoder):
         prior: str = "standard_normal",
         prior_components: int = 8,
         prior_units: int = 128,
+        prior_steps: int = 16,
         prior_tail: float = 0.0,
         candidates: int = 1,
         selectivity: float = 1.0,
@@ -154,6 +157,7 @@ class HierarchicalVAE(PixelDecoder):
             num_mixtures=num_mixtures,
             prior_components=prior_components,
             prior_units=prior_units,
+            prior_steps=prior_steps,
             candidates=candidates,
             critic_units=critic_units,
         )
@@ -178,11 +182,9 @@ class HierarchicalVAE(PixelDecoder):
         images = keras.Input(self.image_shape, name="images")
         labels = keras.Input((), dtype="int64", name="labels")
         given = () if self.num_classes is None else (labels,)
-        couplings = None
-        if self.prior == "flow":
-            couplings = priors.couplings(
-                self.prior_components, self.top_dim, self.prior_units, self.num_classes
-            )
+        flow = priors.networks(
+            self.prior, self.prior_components, self.top_dim, self.prior_units, self.num_classes
+        )
         self.bottom_up = BottomUp(self.filters, self.num_blocks, self.dense_units, name="bottom_up")
         mixing = self.mixing or (False,) * len(self.filters)
         self.top_down = TopDown(
@@ -192,8 +194,7 @@ class HierarchicalVAE(PixelDecoder):
             self.dense_units,
             self.image_shape[2] * per_channel,
             self.num_classes,
-            couplings,
-            self.prior_tail,
+            (flow, self.prior_steps, self.prior_tail),
             name="top_down",
         )
         latents = keras.Input((self.top_down.latent_dim,), name="latents")
@@ -219,7 +220,8 @@ class HierarchicalVAE(PixelDecoder):
         masks = self._masks(seeds) if training and self.dropout else None
         features = self.bottom_up(images, masks)
         drawn = noise.normal(seeds, (self.latent_dim,))
-        walk = self.top_down.infer(features, drawn, labels, masks)
+        matching = training and self.prior == "continuous_flow"
+        walk = self.top_down.infer(features, drawn, labels, masks, plain=matching)
         # -log p(x | z),   z ~ q(z | x)
         levels = pixels.images_to_levels(images, self.num_levels)
         reconstruction = -self._log_levels(levels, walk["parameters"])
@@ -231,6 +233,9 @@ class HierarchicalVAE(PixelDecoder):
             "reconstruction": reconstruction,
             "kl": tf.reduce_sum(kl, 1),
         }
+        if matching:
+            top = tf.stop_gradient(walk["top"])[:, None]
+            losses["loss"] += continuous.matching_loss(self.top_down.velocity, top, seeds, labels)
         if self.candidates > 1:
             losses["critic"] = self._critic_loss(walk["coarse_state"], labels, seeds, masks)
             losses["loss"] += losses["critic"]
@@ -268,7 +273,7 @@ class HierarchicalVAE(PixelDecoder):
 
         def sample(seed, labels=None):
             latents = self._prior_sample(seed, temperature, labels)
-            if self.prior == "flow" and self.prior_tail and temperature > 0:
+            if self.prior != "standard_normal" and self.prior_tail and temperature > 0:
                 picked = noise.uniform(seed, (1,), stream=1) < self.prior_tail
                 latents = self.top_down.in_tail(latents, picked, labels)
             return {"images": self.decode_tensors(latents, labels)}

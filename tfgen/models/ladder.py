@@ -7,9 +7,10 @@ import keras
 import tensorflow as tf
 
 from tfgen import layers, portable
-from tfgen.models import priors
+from tfgen.models import continuous, priors
+from tfgen.models.ladder_layers import Composite, Mixing, ResidualBlock, with_class
 
-__all__ = ["BottomUp", "Composite", "Encode", "TopDown", "check_ladder", "with_class"]
+__all__ = ["BottomUp", "Encode", "TopDown", "check_ladder"]
 
 UNIT = math.log(math.e - 1.0)  # softplus(UNIT) = 1
 MIN_SCALE = 1e-4  # smallest scale of posterior and prior, whose logarithm stays finite
@@ -32,64 +33,6 @@ def check_ladder(
             f"mixing must be None or have one entry for each of filters, {len(filters)}; "
             f"received {tuple(mixing)}."
         )
-
-
-class Composite(keras.layers.Layer):
-    """A layer of layers, which are built when it is first called and cast their own inputs."""
-
-    def __init__(self, **kwargs):
-        super().__init__(autocast=False, **kwargs)
-
-    def build(self, *shapes):
-        self.built = True
-
-
-class ResidualBlock(Composite):
-    """x + conv(mask * elu(conv(elu(x)))), the last kernel starting small.
-
-    Args:
-        filters: Channels of x and between the convolutions.
-        index: Which of the model's residual blocks it is: its row of the masks.
-    """
-
-    def __init__(self, filters: int, index: int, **kwargs):
-        super().__init__(**kwargs)
-        self.filters, self.index = filters, index
-        small = keras.initializers.VarianceScaling(0.1)
-        self.conv_1 = keras.layers.Conv2D(filters, 3, padding="same", name="conv_1")
-        self.conv_2 = keras.layers.Conv2D(
-            filters, 3, padding="same", kernel_initializer=small, name="conv_2"
-        )
-
-    def call(self, x, masks=None):
-        y = keras.ops.elu(self.conv_1(keras.ops.elu(x)))
-        if masks is not None:
-            y *= masks[:, self.index, None, None, : self.filters]
-        return x + self.conv_2(y)
-
-
-class Mixing(Composite):
-    """x + W_2 elu(W_1 elu(x)) over the places of the map, the same for each channel.
-
-    The token mixing of Tolstikhin et al., "MLP-Mixer", 2021. A convolution sees the places around
-    it; this sees all of them, so that the parts of an object can agree.
-
-    Args:
-        grid: (height, width) of the map.
-    """
-
-    def __init__(self, grid: tuple[int, int], **kwargs):
-        super().__init__(**kwargs)
-        places = math.prod(grid)
-        small = keras.initializers.VarianceScaling(0.1)
-        self.dense_1 = keras.layers.Dense(places, activation="elu", name="dense_1")
-        self.dense_2 = keras.layers.Dense(places, kernel_initializer=small, name="dense_2")
-
-    def call(self, x):
-        _, height, width, channels = x.shape
-        rows = tf.transpose(tf.reshape(x, (-1, height * width, channels)), (0, 2, 1))
-        rows = self.dense_2(self.dense_1(keras.ops.elu(rows)))
-        return x + tf.reshape(tf.transpose(rows, (0, 2, 1)), (-1, height, width, channels))
 
 
 class BottomUp(Composite):
@@ -182,8 +125,9 @@ class Group(Composite):
 class TopDown(Composite):
     """The decoder's ladder: latents (batch, all of them) -> parameters of the pixels.
 
-    `ladder` is (top_dim, filters, groups, group_channels, mixing). `call` decodes given latents;
-    `infer` finds them on the way down, from what the encoder saw.
+    `ladder` is (top_dim, filters, groups, group_channels, mixing), `prior` is (flow of z_0 or None,
+    its steps, share of its tail). `call` decodes given latents; `infer` finds them on the way down,
+    from what the encoder saw.
     """
 
     def __init__(
@@ -194,14 +138,15 @@ class TopDown(Composite):
         dense_units: int,
         num_outputs: int,
         num_classes: int | None,
-        couplings: list[keras.Model] | None,
-        tail: float,
+        prior: tuple[list[keras.Model] | continuous.Velocity | None, int, float],
         **kwargs,
     ):
         super().__init__(**kwargs)
         self.top_dim, filters, groups, channels, mixing = ladder
         self.num_classes = num_classes
-        self.couplings, self.tail = couplings, tail
+        flow, self.flow_steps, self.tail = prior
+        self.couplings = flow if isinstance(flow, list) else []
+        self.velocity = flow if isinstance(flow, continuous.Velocity) else None
         height, width, _ = image_shape
         zeros = {"kernel_initializer": "zeros", "dtype": "float32"}
         self.top_posterior = keras.layers.Dense(2 * self.top_dim, name="top_posterior", **zeros)
@@ -243,9 +188,7 @@ class TopDown(Composite):
 
     def call(self, latents, labels=None):
         eps = tf.cast(latents, tf.float32)
-        top = eps[:, : self.top_dim]
-        if self.couplings:
-            top = priors.forward(self.couplings, top, labels)
+        top = self._top(eps[:, : self.top_dim], labels)
         return self._descend(top, labels, None, eps[:, self.top_dim :])
 
     def in_tail(
@@ -259,7 +202,7 @@ class TopDown(Composite):
             labels: int64 (batch,), or None.
         """
         top = latents[:, : self.top_dim]
-        wide, _ = priors.inverse(self.couplings, priors.TAIL_SCALE * top, labels)
+        wide, _ = self._noise(priors.TAIL_SCALE * top, labels)
         return tf.concat([tf.where(picked, wide, top), latents[:, self.top_dim :]], 1)
 
     def infer(
@@ -268,6 +211,7 @@ class TopDown(Composite):
         drawn: tf.Tensor,
         labels: tf.Tensor | None = None,
         masks: tf.Tensor | None = None,
+        plain: bool = False,
     ) -> dict:
         """Walks down with eps_l = m_l + s_l * drawn_l.
 
@@ -276,11 +220,12 @@ class TopDown(Composite):
             drawn: Noise, float32 (batch, latent_dim); zeros follow the means.
             labels: int64 (batch,), or None.
             masks: Of the dropout, float (batch, residual blocks, channels), or None.
+            plain: Whether z_0 is held against N(0, I) in place of the flow.
 
         Returns:
-            parameters; latents (batch, latent_dim); coarse_state, what `coarse_state` returns for
-            them; and one entry per group, (batch,) each, of kl and of log_ratio,
-            log p(eps_l) - log q(eps_l | eps_<l, x) at the drawn point.
+            parameters; top, which is z_0; latents (batch, latent_dim); coarse_state, what
+            `coarse_state` returns for them; and one entry per group, (batch,) each, of kl and of
+            log_ratio, log p(eps_l) - log q(eps_l | eps_<l, x) at the drawn point.
         """
         noises = tf.cast(drawn, tf.float32)
         mean, scale = _mean_and_scale(
@@ -288,8 +233,8 @@ class TopDown(Composite):
         )
         xi = noises[:, : self.top_dim]
         top = mean + scale * xi
-        if self.couplings:
-            eps, log_det = priors.inverse(self.couplings, top, labels)
+        if (self.couplings or self.velocity) and not plain:
+            eps, log_det = self._noise(top, labels)
             ratio = _log_ratio(eps, xi, scale) + log_det
             if self.tail:
                 # p(z_0) = (1 - w) flow(z_0) + w N(z_0; 0, TAIL_SCALE^2 I)
@@ -299,7 +244,8 @@ class TopDown(Composite):
             kl = -ratio
         else:
             eps, ratio, kl = top, _log_ratio(top, xi, scale), _kl(mean, scale)
-        walk = {"features": features, "latents": [eps], "kl": [kl], "log_ratio": [ratio]}
+        walk = {"features": features, "top": top}
+        walk |= {"latents": [eps], "kl": [kl], "log_ratio": [ratio]}
         rest = noises[:, self.top_dim :]
         walk["parameters"] = self._descend(top, labels, walk, rest, masks)
         walk["latents"] = tf.concat(walk["latents"], 1)
@@ -319,9 +265,20 @@ class TopDown(Composite):
             masks: As in `infer`.
         """
         top, noises = latents[:, : self.top_dim], latents[:, self.top_dim :]
-        if self.couplings:
-            top = priors.forward(self.couplings, top, labels)
+        top = self._top(top, labels)
         return self._stage(0, self._first_state(top, labels), noises, masks=masks)
+
+    def _top(self, noise, labels):
+        """z_0 of its noise."""
+        if self.velocity:
+            return continuous.forward(self.velocity, self.flow_steps, noise, labels)
+        return priors.forward(self.couplings, noise, labels)
+
+    def _noise(self, top, labels):
+        """The noise of z_0, and log |d noise / d z_0|."""
+        if self.velocity:
+            return continuous.inverse(self.velocity, self.flow_steps, top, labels)
+        return priors.inverse(self.couplings, top, labels)
 
     def _descend(self, top, labels, inferred, noises, masks=None):
         """From z_0 down to the pixels; `noises` is eps, or what infers it."""
@@ -371,13 +328,6 @@ class Encode(Composite):
         features = self.bottom_up(images)
         zeros = tf.zeros((tf.shape(features[-1])[0], self.top_down.latent_dim))
         return self.top_down.infer(features, zeros, labels)["latents"]
-
-
-def with_class(x: tf.Tensor, labels: tf.Tensor | None, num_classes: int | None) -> tf.Tensor:
-    """Appends the classes, one-hot, to vectors (batch, width), if the model has any."""
-    if num_classes is None:
-        return x
-    return tf.concat([x, tf.one_hot(labels, num_classes, dtype=x.dtype)], 1)
 
 
 def _mean_and_scale(raw):

@@ -26,6 +26,7 @@ __all__ = [
     "forward",
     "greys_of",
     "inverse",
+    "networks",
     "standard_normal",
     "vamp",
     "vamp_sample",
@@ -71,6 +72,17 @@ def couplings(
     """Builds the networks of a flow, coupling_0, coupling_1, ..."""
     names = [f"coupling_{i}" for i in range(count)]
     return [coupling_network(latent_dim, units, name, num_classes) for name in names]
+
+
+def networks(
+    prior: str, components: int, latent_dim: int, units: int, num_classes: int | None
+) -> list[keras.Model] | continuous.Velocity | None:
+    """Builds the couplings of "flow", or what moves "continuous_flow"; other priors have none."""
+    if prior == "flow":
+        return couplings(components, latent_dim, units, num_classes)
+    if prior == "continuous_flow":
+        return continuous.Velocity(latent_dim, units, num_classes, name="velocity")
+    return None
 
 
 def standard_normal(latent_dim: int) -> Any:

@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from tfgen import noise
-from tfgen.models.ladder import Composite, with_class
+from tfgen.models.ladder_layers import Composite, with_class
 
 __all__ = ["Critic", "choice", "resampled"]
 

@@ -1,0 +1,73 @@
+"""What the networks of a hierarchical VAE and its critic are made of."""
+
+import math
+
+import keras
+import tensorflow as tf
+
+__all__ = ["Composite", "Mixing", "ResidualBlock", "with_class"]
+
+
+class Composite(keras.layers.Layer):
+    """A layer of layers, which are built when it is first called and cast their own inputs."""
+
+    def __init__(self, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+
+    def build(self, *shapes):
+        self.built = True
+
+
+class ResidualBlock(Composite):
+    """x + conv(mask * elu(conv(elu(x)))), the last kernel starting small.
+
+    Args:
+        filters: Channels of x and between the convolutions.
+        index: Which of the model's residual blocks it is: its row of the masks.
+    """
+
+    def __init__(self, filters: int, index: int, **kwargs):
+        super().__init__(**kwargs)
+        self.filters, self.index = filters, index
+        small = keras.initializers.VarianceScaling(0.1)
+        self.conv_1 = keras.layers.Conv2D(filters, 3, padding="same", name="conv_1")
+        self.conv_2 = keras.layers.Conv2D(
+            filters, 3, padding="same", kernel_initializer=small, name="conv_2"
+        )
+
+    def call(self, x, masks=None):
+        y = keras.ops.elu(self.conv_1(keras.ops.elu(x)))
+        if masks is not None:
+            y *= masks[:, self.index, None, None, : self.filters]
+        return x + self.conv_2(y)
+
+
+class Mixing(Composite):
+    """x + W_2 elu(W_1 elu(x)) over the places of the map, the same for each channel.
+
+    The token mixing of Tolstikhin et al., "MLP-Mixer", 2021. A convolution sees the places around
+    it; this sees all of them, so that the parts of an object can agree.
+
+    Args:
+        grid: (height, width) of the map.
+    """
+
+    def __init__(self, grid: tuple[int, int], **kwargs):
+        super().__init__(**kwargs)
+        places = math.prod(grid)
+        small = keras.initializers.VarianceScaling(0.1)
+        self.dense_1 = keras.layers.Dense(places, activation="elu", name="dense_1")
+        self.dense_2 = keras.layers.Dense(places, kernel_initializer=small, name="dense_2")
+
+    def call(self, x):
+        _, height, width, channels = x.shape
+        rows = tf.transpose(tf.reshape(x, (-1, height * width, channels)), (0, 2, 1))
+        rows = self.dense_2(self.dense_1(keras.ops.elu(rows)))
+        return x + tf.reshape(tf.transpose(rows, (0, 2, 1)), (-1, height, width, channels))
+
+
+def with_class(x: tf.Tensor, labels: tf.Tensor | None, num_classes: int | None) -> tf.Tensor:
+    """Appends the classes, one-hot, to vectors (batch, width), if the model has any."""
+    if num_classes is None:
+        return x
+    return tf.concat([x, tf.one_hot(labels, num_classes, dtype=x.dtype)], 1)
