@@ -1,7 +1,9 @@
 """Graphs follow the model: what changes what a graph would hold makes a new one, or is refused."""
 
+import math
 import re
 import warnings
+from fractions import Fraction
 
 import keras
 import laws
@@ -111,7 +113,20 @@ def test_a_value_that_the_constructor_refuses_cannot_be_set(family):
                 setattr(model, name, -1)
             refused.append(name)
     assert model.get_config() == config
-    assert set(model.settable) - {"seed", "augment"} == set(refused)
+    assert set(model.settable) - {"seed"} == set(refused)
+
+
+NOT_NUMBERS = (math.nan, math.inf, 1e39, 10**400, Fraction(1, 2), True, "0.5", None)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_is_no_number_or_no_flag_is_refused_by_name(family):
+    given = VARIED[family][0]
+    for name, argument in laws.constructor_arguments(FAMILIES[family]).items():
+        wrong = {float: NOT_NUMBERS, bool: (0, 1, "no", None)}.get(type(argument.default), ())
+        for value in wrong:
+            with pytest.raises(ValueError, match=rf"^{name} must .*; received "):
+                FAMILIES[family](**{**given, name: value})
 
 
 @pytest.mark.parametrize("family", FAMILIES)

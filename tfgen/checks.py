@@ -1,12 +1,14 @@
 """Checks of arguments: one form of each error, which names the argument, the rule and the value."""
 
 import difflib
-import math
+import fractions
 import numbers
 from collections.abc import Collection, Iterable
 from typing import Any
 
 __all__ = ["at_least", "finite", "fraction", "nearest", "one_of", "positive"]
+
+GREATEST = 3.4028234663852886e38  # of the numbers in 32 bits
 
 
 def positive(name: str, value: Any) -> int:
@@ -35,13 +37,14 @@ def at_least(least: int, **values: Any) -> None:
 def finite(least: float, **values: Any) -> None:
     """Raises ValueError unless every value is a finite number of at least `least`.
 
+    Networks compute in 32 bits, so a number beyond their range is not finite.
+
     >>> finite(0, beta=float("nan"))
     Traceback (most recent call last):
     ValueError: beta must be a finite number of at least 0; received nan.
     """
     for name, value in values.items():
-        number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-        if not (number and math.isfinite(value) and value >= least):
+        if not (_is_number(value) and least <= value <= GREATEST):
             raise ValueError(
                 f"{name} must be a finite number of at least {least}; received {value!r}."
             )
@@ -55,8 +58,7 @@ def fraction(**values: Any) -> None:
     ValueError: dropout must lie in [0, 1); received 1.0.
     """
     for name, value in values.items():
-        number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-        if not (number and 0 <= value < 1):
+        if not (_is_number(value) and 0 <= value < 1):
             raise ValueError(f"{name} must lie in [0, 1); received {value!r}.")
 
 
@@ -87,3 +89,8 @@ def nearest(name: str, names: Iterable[Any], most: int = 1) -> str:
     """
     near = difflib.get_close_matches(name, [str(n) for n in names], most, 0.5)
     return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value is an integer or a float: JSON has no fractions, and a bool is a flag."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool | fractions.Fraction)

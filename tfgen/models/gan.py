@@ -182,6 +182,7 @@ class GAN(AdversarialModel):
         self.keep(locals())
         checks.one_of("objective", objective, OBJECTIVES)
         checks.one_of("network", network, gan_networks.NETWORKS)
+        checks.one_of("spectral_normalization", spectral_normalization, (False, True))
         checks.at_least(1 if network == "residual" else 0, num_blocks=num_blocks)
         checks.at_least(1, latent_dim=latent_dim, dense_units=dense_units)
         self.check_settings()
@@ -209,6 +210,7 @@ class GAN(AdversarialModel):
             0, gradient_penalty=self.gradient_penalty, r1=self.r1, selectivity=self.selectivity
         )
         checks.fraction(ema_momentum=self.ema_momentum)
+        checks.one_of("augment", self.augment, (False, True))
 
     def _build_networks(self) -> None:
         build_generator, build_discriminator = gan_networks.NETWORKS[self.network]
