@@ -45,7 +45,8 @@ model = tfgen.load("{source}")
 
 {_table(details["results"])}
 All from `tfgen evaluate {source}`; `tfgen evaluate {source} --check` re-measures them and
-fails if one differs by more than 0.1 %. The test split was used only for this table.
+fails if one differs by more than its tolerance, for most 0.1 %. The test split was used only for
+this table.
 
 ## What it is
 
