@@ -22,7 +22,11 @@ FOLDER = BENCHMARKS / "peers"
 SHARED = {"__init__", "by_hand", "contract", "keras_fit", "pace", "report", "run", "speed"}
 FIGURES = {
     "frechet": 2.0,
+    "frechet_plain": 4.0,
+    "num_samples": 2000,
     "nats": 80.0,
+    "images": 30,
+    "train_images": 12,
     "images_per_second": 5.0,
     "cpu_seconds": 3.0,
     "seconds_1000": 1.0,
@@ -72,20 +76,19 @@ def test_every_script_keeps_the_contract(run):
         assert functions["build"].lineno > added, name
         assert functions.get("serve", functions.get("train_and_serve")).lineno < added, name
     for peer in run.PEERS.values():
-        assert ours.recipe_of(peer.recipe).data == peer.data
+        assert all(ours.recipe_of(recipe).data == peer.data for recipe in peer.recipes)
         assert all("==" in package for package in run.ENVIRONMENTS[peer.environment])
 
 
 def test_ours_comes_once_after_the_first_peer_that_is_held_against_it(run):
     runs = run.runs_of(["pythae_vae", "keras_vae", "pythae_iwae"])
     assert [one.label for one in runs] == [
-        *("pythae_vae", "ours: vae_vamp"),
+        *("pythae_vae", "ours: vae_plain"),
         *("keras_vae", "ours: vae_2d_mnist", "pythae_iwae"),
     ]
     assert [one.environment for one in runs] == ["pythae", None, "keras", None, "pythae"]
-    for peer in run.PEERS.values():  # one recipe is trained on one data set
-        others = {other.data for other in run.PEERS.values() if other.recipe == peer.recipe}
-        assert others == {peer.data}
+    both = [one.label for one in run.runs_of(["tfd_pixelcnn"])]
+    assert both == ["tfd_pixelcnn", "ours: pixelcnn_softmax", "ours: pixelcnn_logistic"]
 
 
 @pytest.mark.slow
@@ -95,9 +98,10 @@ def test_networks_of_equal_size_are_as_large_as_those_of_the_peers(run):
 
     from tfgen import training
 
-    page = (BENCHMARKS.parent / "docs" / "benchmarks.md").read_text()
+    text = (BENCHMARKS.parent / "docs" / "benchmarks.md").read_text()
+    page = text.split("<!-- peers: begin -->")[1].split("<!-- peers: end -->")[0]
     for name, equal in speed.EQUAL.items():
-        recipe = ours.recipe_of(run.PEERS[name].recipe)
+        recipe = ours.recipe_of(run.PEERS[name].recipes[0])
         model = training.build(ours.changed(recipe, equal | {"stages": []}), 10)
         count = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
         row = next(line for line in page.splitlines() if line.startswith(f"| {name} | "))
@@ -175,8 +179,11 @@ def test_lines_are_those_that_hold_code(run, tmp_path):
     assert run.report.code_lines(script) == 5
     by_hand = run.report.code_lines(FOLDER / "by_hand.py")
     assert by_hand > 10
-    assert run.report.user_lines("keras_vae") > 30 + by_hand
-    assert 5 < run.report.user_lines("ours") < 30
+    assert run.report.user_lines("tfd_pixelcnn") > 20 + by_hand
+    own = run.report.code_lines(FOLDER / "ours.py")
+    assert run.report.user_lines("ours", "gan_mnist") == own
+    recipe = (FOLDER / "recipes" / "vae_vamp.json").read_text().count("\n")
+    assert run.report.user_lines("ours", "vae_vamp") == own + recipe
 
 
 def test_the_server_by_hand_answers(run):
@@ -193,6 +200,10 @@ def test_the_server_by_hand_answers(run):
     assert (images == 7).all()
 
 
+def first_pixels(images: np.ndarray) -> np.ndarray:
+    return images[:, 0, :4, 0].astype(np.float32)
+
+
 def test_the_judge_tells_noise_from_real_images(run, tmp_path):
     rng = np.random.default_rng(0)
     train, test = rng.integers(0, 256, (2, 600, 28, 28, 1), np.uint8)
@@ -201,9 +212,9 @@ def test_the_judge_tells_noise_from_real_images(run, tmp_path):
 
     def features(images):
         seen.append(len(images))
-        return images[:, 0, :4, 0].astype(np.float32)
+        return first_pixels(images)
 
-    judge = run.Judge(features, tmp_path)
+    judge = run.Judge(lambda train: features, tmp_path)
     assert judge.ratio(evenly(train, 500), "noise") == pytest.approx(1.0)
     before = sum(seen)
     assert judge.ratio(train // 2, "noise") > 10
@@ -218,7 +229,7 @@ def test_the_judge_does_not_ask_for_the_order_of_the_images(run, tmp_path):
     ratios = []
     for name, images in (("as_drawn", train), ("in_order", by_first_pixel)):
         np.savez(tmp_path / f"{name}.npz", x_train=images, y_train=np.zeros(600), x_test=test)
-        judge = run.Judge(lambda images: images[:, 0, :4, 0].astype(np.float32), tmp_path)
+        judge = run.Judge(lambda train: first_pixels, tmp_path)
         ratios.append(judge.ratio(train[:100], name))
     assert 0.25 < ratios[0] / ratios[1] < 4  # the first 100 in order would make it 19
 
@@ -276,7 +287,7 @@ def test_the_table_stands_between_its_markers(run, tmp_path):
     assert text.startswith("before\n")
     assert text.endswith("\nafter\n")
     assert "old" not in text
-    assert text.count("| peer | 2.0 | 80.0 | 5 | 3 | about 1 | about 0.5 | 9 | 7 | 60 |") == 1
+    assert text.count("| peer | 2.0 | 4.0 | 80.0 | 2.5 | 5 | 3 | about 1 | about 0.5 | 9 |") == 1
     assert text.count("after the table") == 1
     page.write_text("no markers")
     with pytest.raises(SystemExit, match="once each"):
@@ -288,6 +299,8 @@ def test_a_side_without_a_frechet_ratio_says_why(run):
     assert run.report.row("pixel by pixel", undrawn)[1] == "too slow to draw"
     too_few = FIGURES | {"frechet": None, "estimated": False, "num_samples": 350}
     assert run.report.row("slow", too_few)[1] == "only 350 drawn"
+    fewer = FIGURES | {"num_samples": 650}  # which flatters a ratio
+    assert run.report.row("slow", fewer)[1:3] == ["2.0 (650 drawn)", "4.0 (650 drawn)"]
 
 
 def test_a_comparison_says_who_is_ahead_in_what_and_why(run):
@@ -301,6 +314,10 @@ def test_a_comparison_says_who_is_ahead_in_what_and_why(run):
     assert row[-1] == "It has no prior."
     # 80.1 nats are level with 80.
     assert report.losses(*given) == "- `recipe` against `peer`: Frechet ratio (2 against 3)."
+    quick = FIGURES | {"seconds_1": 0.2, "estimated": False}
+    assert report.losses("peer", FIGURES, "ours: recipe", quick).endswith(
+        "seconds for one sample (0.2 against about 0.5)."
+    )
     lacking = {"frechet": None, "images_per_second": 5.0, "parameters": 1}
     assert report.wins("peer", lacking, "ours", lacking, {}) == []
     assert report.losses("peer", lacking, "ours", lacking).endswith("in nothing.")
@@ -329,6 +346,7 @@ def test_finished_sides_become_a_page_without_any_training(run, tmp_path, monkey
     page.write_text("<!-- peers: begin -->\n<!-- peers: end -->\n")
     monkeypatch.setattr(zoo, "load_evaluator", lambda name: type("Judge", (), {"features": None}))
     monkeypatch.setattr(run, "interpreter", lambda *given: pytest.fail("a process was started"))
+    monkeypatch.setattr(run, "RESULTS", tmp_path / "results.json")
     command = ["run.py", "--minutes", "1", "3", "--only", "keras_vae", "pythae_vae"]
     command += ["--out", str(tmp_path / "out"), "--environments", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", [*command, "--write", str(page)])
@@ -337,7 +355,13 @@ def test_finished_sides_become_a_page_without_any_training(run, tmp_path, monkey
     first, last = text.split("### 3 minutes of training each")
     assert first.index("### 1 minutes of training each") < first.index("| keras_vae | 10.0 |")
     assert last.count("| keras_vae | 3.3 |") == 1
-    assert last.count("| ours: vae_vamp | 3.3 |") == 1
+    assert last.count("| ours: vae_plain | 3.3 |") == 1
+    sides = json.loads((tmp_path / "results.json").read_text())
+    assert {(row["side"], row["frechet"]) for row in sides} == {
+        (one.label, 10.0 / minutes)
+        for minutes in (1, 3)
+        for one in run.runs_of(["keras_vae", "pythae_vae"])
+    }
     assert "- `vae_2d_mnist` against `keras_vae`: images/s (18 against 9)" in text
     with Image.open(tmp_path / "drawings" / "peers.png") as chart:
         assert chart.size[0] > 800
@@ -397,11 +421,17 @@ def test_every_side_runs_and_gives_a_whole_row(run, tmp_path, name):
         num_test=2,
     )
     assert run.carry_out(side, tmp_path / name, 0.001, given)
-    judge = run.Judge(lambda images: images[:, 0, :4, 0].astype(np.float32), tmp_path)
-    figures = run.judged(side, tmp_path / name, judge)
+    by_train = []
+    judges = {
+        "frechet": run.Judge(lambda train: first_pixels, tmp_path),
+        "frechet_plain": run.Judge(lambda train: by_train.append(train) or first_pixels, tmp_path),
+    }
+    figures = run.judged(side, tmp_path / name, judges)
     row = dict(zip(run.report.HEADER, run.report.row(name, figures), strict=True))
     assert len(row) == len(run.report.HEADER)
     assert figures["images"] > 0
+    assert figures["frechet"] == figures["frechet_plain"]
+    assert all(len(train) == 1000 for train in by_train)
     assert ("nats" in figures) == any(part in name for part in ("pythae", "pixelcnn"))
     assert "saved_megabytes" in figures
 

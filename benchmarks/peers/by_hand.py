@@ -1,4 +1,4 @@
-"""A server of images for the peers, none of which brings one; its lines count for each of them.
+"""A server of images for peers that TensorFlow Serving cannot serve; they are charged its lines.
 
 `serve(sample)` answers GET /?n=16 with the bytes of an .npy file of 16 images.
 """

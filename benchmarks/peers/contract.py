@@ -193,6 +193,7 @@ def kept(side: Side, draw: bool) -> dict[str, float]:
 def measure(side: Side, data: Data, given: argparse.Namespace) -> tuple[np.ndarray, dict]:
     """Trains and draws, and returns the samples and all figures."""
     figures: dict = {"minutes": given.minutes, "parameters": int(side.parameters)}
+    figures["train_images"] = len(data.x_train)
     figures["day"] = f"{datetime.date.today()}"
     figures["load_before"] = round(os.getloadavg()[0], 2)
     figures |= trained(side, 60.0 * given.minutes)

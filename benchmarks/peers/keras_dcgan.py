@@ -8,6 +8,7 @@ Adam 3e-4 for both, batches of 64. Changed: the train split only. The published 
 discriminator without training=True; this is kept.
 """
 
+import subprocess
 from pathlib import Path
 
 import keras
@@ -15,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from peers import by_hand, contract, keras_fit
+from peers import contract, keras_fit
 
 LATENT_DIM = 128
 BATCH_SIZE = 64
@@ -121,8 +122,7 @@ class PublicGAN(keras.Model):
 
 def drawn(generator, number: int) -> np.ndarray:
     latents = keras.random.normal((number, LATENT_DIM))
-    pixels = generator.predict(latents, batch_size=500, verbose=0)
-    return np.rint(255.0 * pixels).astype(np.uint8)
+    return np.rint(255.0 * generator(latents, training=False)).astype(np.uint8)
 
 
 def reload(folder: Path):
@@ -131,7 +131,9 @@ def reload(folder: Path):
 
 
 def serve(folder: Path) -> None:
-    by_hand.serve(reload(folder))
+    served = folder / "served"
+    keras.models.load_model(folder / "generator.keras").export(served / "1")
+    subprocess.run(["tensorflow_model_server", f"--model_base_path={served}"], check=True)
 
 
 # What the comparison adds

@@ -7,6 +7,7 @@ each side; the critic pads to 32x32 and has four 5x5 convolutions of 64 to 512 f
 0.9, batches of 512. Changed: MNIST in place of Fashion-MNIST, the train split only.
 """
 
+import subprocess
 from pathlib import Path
 
 import keras
@@ -14,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from peers import by_hand, contract, keras_fit
+from peers import contract, keras_fit
 
 LATENT_DIM = 128
 BATCH_SIZE = 512
@@ -120,7 +121,7 @@ class WGAN(keras.Model):
 
 def drawn(network, number: int) -> np.ndarray:
     latents = keras.random.normal((number, LATENT_DIM))
-    pixels = network.predict(latents, batch_size=500, verbose=0)
+    pixels = network(latents, training=False)
     return np.rint(127.5 * (pixels + 1.0)).astype(np.uint8)
 
 
@@ -130,7 +131,9 @@ def reload(folder: Path):
 
 
 def serve(folder: Path) -> None:
-    by_hand.serve(reload(folder))
+    served = folder / "served"
+    keras.models.load_model(folder / "generator.keras").export(served / "1")
+    subprocess.run(["tensorflow_model_server", f"--model_base_path={served}"], check=True)
 
 
 # What the comparison adds

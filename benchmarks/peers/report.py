@@ -13,23 +13,28 @@ from pathlib import Path
 
 import common
 
+from peers import contract
+
 HERE = Path(__file__).resolve().parent
 ADDED = "# What the comparison adds"  # below it stands what no user writes
 HEADER = (
-    *("side", "Frechet / real images", "nats", "images/s", "CPU s", "1,000 samples, s"),
+    *("side", "Frechet / real images", "plain features", "nats", "epochs", "images/s", "CPU s"),
+    "1,000 samples, s",
     *("one sample, s", "peak MB", "parameters", "lines", "load", "day"),
 )
 OURS = "ours: "
 NO_CODE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}
 NO_CODE |= {tokenize.ENDMARKER}
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef)
-# What is compared: key -> its name, whether more is better, and the share that counts as level.
+# What is compared: key -> its name, whether more is better, and the share that counts as level,
+# which is what two runs of one side on one day may differ by.
 COMPARED = {
-    "frechet": ("Frechet ratio", False, 0.05),
-    "nats": ("nats", False, 0.005),
-    "images_per_second": ("images/s", True, 0.05),
-    "seconds_1000": ("seconds for 1,000 samples", False, 0.05),
-    "seconds_1": ("seconds for one sample", False, 0.05),
+    "frechet": ("Frechet ratio", False, 0.1),
+    "frechet_plain": ("Frechet ratio of plain features", False, 0.1),
+    "nats": ("nats", False, 0.01),
+    "images_per_second": ("images/s", True, 0.25),
+    "seconds_1000": ("seconds for 1,000 samples", False, 0.25),
+    "seconds_1": ("seconds for one sample", False, 0.25),
     "peak_megabytes": ("peak MB", False, 0.05),
 }
 AHEAD = ("peer", "ours", "measure", "peer's", "ours", "parameters", "why")
@@ -61,11 +66,15 @@ def code_lines(path: Path) -> int:
     return len(lines)
 
 
-def user_lines(script: str) -> int:
-    """Returns the lines that a user writes to train, save, load, draw and serve."""
-    path = HERE / f"{script}.py"
+def user_lines(script: str, variant: str = "") -> int:
+    """Returns the lines that a user writes to train, save, load, draw and serve.
+
+    A recipe that the zoo lacks counts, too.
+    """
+    path, recipe = HERE / f"{script}.py", HERE / "recipes" / f"{variant}.json"
     served = "by_hand.serve(" in path.read_text()
-    return code_lines(path) + (code_lines(HERE / "by_hand.py") if served else 0)
+    lines = code_lines(path) + (code_lines(HERE / "by_hand.py") if served else 0)
+    return lines + (len(recipe.read_text().splitlines()) if recipe.is_file() else 0)
 
 
 def number(value: float) -> str:
@@ -73,20 +82,31 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
+def shown(key: str, figures: dict) -> str:
+    """Returns a figure that is compared, and whether it is an estimate."""
+    estimated = key.startswith("seconds_") and figures["estimated"]
+    return ("about " if estimated else "") + number(figures[key])
+
+
+def ratio(figures: dict, key: str) -> str:
+    """Returns a Frechet ratio, or why there is none."""
+    drawn = figures["num_samples"]
+    if figures[key] is None:
+        return "too slow to draw" if figures["estimated"] else f"only {drawn} drawn"
+    return f"{figures[key]:.1f}" + (f" ({drawn} drawn)" if drawn < contract.NUM_SAMPLES else "")
+
+
 def row(name: str, figures: dict) -> list[str]:
-    about = "about " if figures["estimated"] else ""
-    if figures["frechet"] is not None:
-        frechet = f"{figures['frechet']:.1f}"
-    else:
-        frechet = "too slow to draw" if about else f"only {figures['num_samples']} drawn"
     return [
         name,
-        frechet,
+        ratio(figures, "frechet"),
+        ratio(figures, "frechet_plain"),
         f"{figures['nats']:.1f}" if "nats" in figures else "none",
+        f"{figures['images'] / figures['train_images']:.2g}",
         f"{figures['images_per_second']:,.0f}",
         f"{figures['cpu_seconds']:.0f}",
-        about + number(figures["seconds_1000"]),
-        about + number(figures["seconds_1"]),
+        shown("seconds_1000", figures),
+        shown("seconds_1", figures),
         f"{figures['peak_megabytes']:,.0f}",
         f"{figures['parameters']:,}",
         f"{figures['lines']}",
@@ -113,7 +133,7 @@ def wins(name: str, peer: dict, recipe: str, ours: dict, reasons: dict) -> list[
     return [
         [
             *(name, recipe.removeprefix(OURS), COMPARED[key][0]),
-            *(number(peer[key]), number(ours[key])),
+            *(shown(key, peer), shown(key, ours)),
             *(f"{size:.2g}x", known.get(key, UNEXPLAINED)),
         ]
         for key in ahead(peer, ours)
@@ -123,7 +143,7 @@ def wins(name: str, peer: dict, recipe: str, ours: dict, reasons: dict) -> list[
 def losses(name: str, peer: dict, recipe: str, ours: dict) -> str:
     """Returns one line: in what ours is ahead of the peer."""
     parts = [
-        f"{COMPARED[key][0]} ({number(ours[key])} against {number(peer[key])})"
+        f"{COMPARED[key][0]} ({shown(key, ours)} against {shown(key, peer)})"
         for key in ahead(ours, peer)
     ]
     return f"- `{recipe.removeprefix(OURS)}` against `{name}`: {', '.join(parts) or 'in nothing'}."

@@ -8,7 +8,8 @@ ours is tfgen in the running environment. The sides run one after the other, a p
 recipe it is held against, on the same images, with the same settings of the allocator
 (`contract.py` says what is measured, and how). The judge is the Frechet distance of
 `sample_quality` on classifier_mnist: samples against all test images, over the distance of as many
-train images, evenly spaced.
+train images, evenly spaced. Recipes of the zoo were chosen by it, on validation images; a second
+judge, by which none was, looks at principal components and random convolutions.
 
 Each side's result goes to --out as soon as it is there. The same command again goes on where it was
 cut off and skips what is finished; delete a side's folder to measure it again. With --within the
@@ -18,7 +19,8 @@ and reports what is there.
 
 Several --minutes train each side once for each of them. There is a table for each number, of the
 sides that --out holds, and the chart shows all of them, so they may also come one after the other.
---write puts all of it into a page; the chart goes next to it, into drawings/peers.png.
+--write puts all of it into a page; the chart goes next to it, into drawings/peers.png, and all
+figures go into results.json of this folder.
 
 A side takes its minutes, half a minute to start and compile, at most --sampling-seconds for its
 samples, and up to two minutes for nats; with all sides that is about 18 times (minutes + 1.5).
@@ -40,6 +42,7 @@ from typing import NamedTuple
 import numpy as np
 
 HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "results.json"
 sys.path.insert(0, str(HERE.parent))
 
 import common  # noqa: E402
@@ -55,6 +58,7 @@ ENVIRONMENTS = {
     "diffusers": ("torch==2.13.0", "numpy==2.4.6", "diffusers==0.42.1"),
     "torch": ("torch==2.13.0", "numpy==2.4.6"),
 }
+Features = Callable[[np.ndarray], np.ndarray]
 LEAST_SAMPLES = 500  # for a Frechet distance
 BATCH = 500  # images a call of the judge
 SIDE_SECONDS = 90.0  # what a side takes besides training, as --within reckons
@@ -62,31 +66,33 @@ SPARE_SECONDS = 3600.0  # for all that is neither training nor drawing
 
 
 class Peer(NamedTuple):
-    """A script with its variant, its environment, its data, and the recipe it is held against."""
+    """A script with its variant, its environment, its data, and the recipes it is held against."""
 
     script: str
     variant: str
     environment: str
     data: str
-    recipe: str
+    recipes: tuple[str, ...]
 
 
 PEERS = {
-    "keras_vae": Peer("keras_vae", "", "keras", "mnist", "vae_2d_mnist"),
-    "keras_dcgan": Peer("keras_dcgan", "", "keras", "mnist", "gan_mnist"),
-    "diffusers_ddpm": Peer("diffusers_ddpm", "", "diffusers", "mnist", "gan_mnist"),
-    "keras_wgan_gp": Peer("keras_wgan_gp", "", "keras", "mnist", "wgan_gp_mnist"),
-    "keras_cgan": Peer("keras_cgan", "", "keras", "mnist", "cgan_mnist"),
-    "pythae_vae": Peer("pythae_vae", "VAE", "pythae", "binarized_mnist", "vae_vamp"),
-    "pythae_iwae": Peer("pythae_vae", "IWAE", "pythae", "binarized_mnist", "vae_vamp"),
-    "pythae_vamp": Peer("pythae_vae", "VAMP", "pythae", "binarized_mnist", "vae_vamp"),
+    "keras_vae": Peer("keras_vae", "", "keras", "mnist", ("vae_2d_mnist",)),
+    "keras_dcgan": Peer("keras_dcgan", "", "keras", "mnist", ("gan_mnist",)),
+    "diffusers_ddpm": Peer("diffusers_ddpm", "", "diffusers", "mnist", ("gan_mnist",)),
+    "keras_wgan_gp": Peer("keras_wgan_gp", "", "keras", "mnist", ("wgan_gp_mnist",)),
+    "keras_cgan": Peer("keras_cgan", "", "keras", "mnist", ("cgan_mnist",)),
+    "pythae_vae": Peer("pythae_vae", "VAE", "pythae", "binarized_mnist", ("vae_plain",)),
+    "pythae_iwae": Peer("pythae_vae", "IWAE", "pythae", "binarized_mnist", ("vae_plain",)),
+    "pythae_vamp": Peer("pythae_vae", "VAMP", "pythae", "binarized_mnist", ("vae_vamp",)),
     "torch_pixelcnn": Peer(
-        "torch_pixelcnn", "", "torch", "binarized_mnist", "pixelcnn_binarized_mnist"
+        "torch_pixelcnn", "", "torch", "binarized_mnist", ("pixelcnn_binarized_mnist",)
     ),
     "keras_pixelcnn": Peer(
-        "keras_pixelcnn", "", "keras", "binarized_mnist", "pixelcnn_binarized_mnist"
+        "keras_pixelcnn", "", "keras", "binarized_mnist", ("pixelcnn_binarized_mnist",)
     ),
-    "tfd_pixelcnn": Peer("tfd_pixelcnn", "", "keras", "mnist", "pixelcnn_softmax"),
+    "tfd_pixelcnn": Peer(
+        "tfd_pixelcnn", "", "keras", "mnist", ("pixelcnn_softmax", "pixelcnn_logistic")
+    ),
 }
 
 
@@ -105,13 +111,14 @@ class Run(NamedTuple):
 
 
 def runs_of(names: list[str]) -> list[Run]:
-    """Returns each peer and, after the first that is held against it, our recipe."""
+    """Returns each peer and, after the first that is held against them, our recipes."""
     runs = {}
     for name in names:
         peer = PEERS[name]
-        ours = f"{report.OURS}{peer.recipe}"
         runs[name] = Run(name, peer.script, peer.variant, peer.environment, peer.data)
-        runs.setdefault(ours, Run(ours, "ours", peer.recipe, None, peer.data))
+        for recipe in peer.recipes:
+            ours = f"{report.OURS}{recipe}"
+            runs.setdefault(ours, Run(ours, "ours", recipe, None, peer.data))
     return list(runs.values())
 
 
@@ -193,47 +200,49 @@ class Judge:
     """The Frechet distance of samples to a data set's test images, over that of train images.
 
     Args:
-        features: uint8 images -> their features.
+        features_of: Train images -> a function from uint8 images to their features.
         out: Where the data sets' files are.
     """
 
-    def __init__(self, features: Callable[[np.ndarray], np.ndarray], out: Path):
-        self._features, self._out = features, out
-        self._known: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    def __init__(self, features_of: Callable[[np.ndarray], Features], out: Path):
+        self._features_of, self._out = features_of, out
+        self._known: dict[str, tuple[np.ndarray, np.ndarray, Features]] = {}
 
     def ratio(self, samples: np.ndarray, name: str) -> float:
         """Returns what a data set's samples reach; 1.0 is what as many train images reach."""
+        from tfgen.evaluation.frechet import FrechetDistance
         from tfgen.evaluation.latents import evenly
 
         if name not in self._known:
             data = contract.read(images_of(name, self._out))
-            self._known[name] = data.x_train, self._in_batches(data.x_test)
-        train, real = self._known[name]
-        floor = self._distance(evenly(train, len(samples)), real)
-        return self._distance(samples, real) / floor
+            features = self._features_of(data.x_train)
+            self._known[name] = data.x_train, in_batches(features, data.x_test), features
+        train, real, features = self._known[name]
 
-    def _distance(self, images: np.ndarray, real: np.ndarray) -> float:
-        from tfgen.evaluation.frechet import FrechetDistance
+        def distance(images: np.ndarray) -> float:
+            metric = FrechetDistance(real.shape[1])
+            metric.update_state(real, in_batches(features, images))
+            return float(metric.result())
 
-        distance = FrechetDistance(real.shape[1])
-        distance.update_state(real, self._in_batches(images))
-        return float(distance.result())
-
-    def _in_batches(self, images: np.ndarray) -> np.ndarray:
-        starts = range(0, len(images), BATCH)
-        return np.concatenate([self._features(images[at : at + BATCH]) for at in starts])
+        return distance(samples) / distance(evenly(train, len(samples)))
 
 
-def judged(run: Run, folder: Path, judge: Judge) -> dict:
-    """Returns a finished side's figures with its Frechet ratio, None if it drew too little."""
+def in_batches(features: Features, images: np.ndarray) -> np.ndarray:
+    starts = range(0, len(images), BATCH)
+    return np.concatenate([features(images[at : at + BATCH]) for at in starts])
+
+
+def judged(run: Run, folder: Path, judges: dict[str, Judge]) -> dict:
+    """Returns a finished side's figures with its Frechet ratios, None if it drew too little."""
     figures = json.loads((folder / "figures.json").read_text())
-    if "frechet" not in figures:
+    if not figures.keys() >= judges.keys():
         with np.load(folder / "samples.npz") as arrays:
             samples = arrays["images"]
         enough = len(samples) >= LEAST_SAMPLES
-        figures["frechet"] = judge.ratio(samples, run.data) if enough else None
+        for name, judge in judges.items():
+            figures[name] = judge.ratio(samples, run.data) if enough else None
         contract.write(folder, figures)
-    return figures | {"lines": report.user_lines(run.script)}
+    return figures | {"lines": report.user_lines(run.script, run.variant)}
 
 
 def arguments() -> argparse.Namespace:
@@ -276,7 +285,9 @@ def folder_of(out: Path, minutes: float, run: Run) -> Path:
     return out / f"{minutes:g}_minutes" / run.folder
 
 
-def finished(runs: list[Run], out: Path, judge: Judge) -> dict[str, list[tuple[str, float, dict]]]:
+def finished(
+    runs: list[Run], out: Path, judges: dict[str, Judge]
+) -> dict[str, list[tuple[str, float, dict]]]:
     """Returns each side's (data, minutes, figures) of all numbers of minutes that are there."""
     every = [float(path.name.removesuffix("_minutes")) for path in out.glob("*_minutes")]
     points: dict[str, list[tuple[str, float, dict]]] = {}
@@ -284,7 +295,7 @@ def finished(runs: list[Run], out: Path, judge: Judge) -> dict[str, list[tuple[s
         for minutes in sorted(every):
             folder = folder_of(out, minutes, run)
             if (folder / "figures.json").exists():
-                figures = judged(run, folder, judge)
+                figures = judged(run, folder, judges)
                 points.setdefault(run.label, []).append((run.data, minutes, figures))
     return points
 
@@ -296,7 +307,8 @@ def compared(
     pairs = [
         (name, found[name], recipe, found[recipe])
         for name in names
-        if name in found and (recipe := f"{report.OURS}{PEERS[name].recipe}") in found
+        for recipe in map(report.OURS.__add__, PEERS[name].recipes)
+        if name in found and recipe in found
     ]
     return (
         [report.row(label, figures) for label, figures in found.items()],
@@ -321,9 +333,12 @@ def main() -> int:
                 failed.append(name)
 
     from tfgen import zoo
+    from tfgen.evaluation import judges
 
     features = zoo.load_evaluator("classifier_mnist").features
-    points = finished(runs, given.out, Judge(features, given.out))
+    by_classifier = Judge(lambda train: features, given.out)
+    by_pixels = Judge(judges.plain_features, given.out)
+    points = finished(runs, given.out, {"frechet": by_classifier, "frechet_plain": by_pixels})
     reasons = json.loads((HERE / "reasons.json").read_text())
     found = {
         f"{minutes:g} minutes": {
@@ -346,6 +361,12 @@ def main() -> int:
         chart = f"![Quality against minutes of training, ours and the peers]({drawing})"
         sections = [part for name, tables in every.items() for part in report.page(name, *tables)]
         common.write_section(given.write, "peers", (caption, *sections, chart))
+        rows = [
+            json.dumps({"side": side, "data": data, **figures})
+            for side, trainings in points.items()
+            for data, _, figures in trainings
+        ]
+        RESULTS.write_text("[\n" + ",\n".join(rows) + "\n]\n")
     tables = []
     for name, (rows, wins, losses) in every.items():
         tables += [f"{name} of training each:", common.format_table(report.HEADER, rows)]

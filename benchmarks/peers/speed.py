@@ -47,6 +47,7 @@ BINARY_PIXELS = {"token_shape": [1, 1], "orders": 1, "dropout": 0.0}
 EQUAL: dict[str, dict[str, Any]] = {
     "keras_vae": {
         "batch_size": 128,
+        "jit_compile": False,  # as Keras decides for the peer
         "model": {"filters": [32, 64], "dense_units": 16, "latent_dim": 2},
     },
     "keras_dcgan": {"batch_size": 64, "model": GAN},
@@ -121,7 +122,7 @@ def measured(name: str, given) -> Pair:
     data = run.images_of(peer.data, given.out)
     python = run.interpreter(given.environments, peer.environment)
     equal = json.dumps(EQUAL[name] | {"max_shift": 0})
-    options = ["--variant", peer.recipe, "--recipe", equal]
+    options = ["--variant", peer.recipes[0], "--recipe", equal]
     sides = {
         "peer": Side(python, peer.script, data, ["--variant", peer.variant]),
         "ours": Side(run.interpreter(given.environments, None), "ours", data, options),

@@ -1,4 +1,4 @@
-"""A gated PixelCNN in PyTorch (A. van den Oord et al., 2016), written from the paper.
+"""A gated PixelCNN in PyTorch (A. van den Oord et al., 2016), written here from the paper.
 
 Two stacks, the gate tanh(a) sigmoid(b), masks by padding and cutting; a 7x7 layer, then six 3x3
 layers with residual connections of the horizontal stack, a head of two 1x1 convolutions. The
