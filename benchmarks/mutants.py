@@ -236,6 +236,18 @@ MUTANTS: dict[tuple[str, str], list[tuple[str, str]]] = {
             "eps = noise.normal(seeds, (count, self.latent_dim))",
         ),
     ],
+    ("models/vae.py", "test_vae.py -k temperature"): [
+        ("eps = temperature * noise", "eps = temperature**2 * noise"),
+    ],
+    ("models/hierarchical_vae.py", "test_vae.py -k 'temperature or free_bits or dropout'"): [
+        ("drawn = temperature * noise", "drawn = temperature**2 * noise"),
+        ("tf.maximum(kl, self.free_bits) if training and self.free_bits else kl", "kl"),
+        ("if training and self.free_bits else kl", "if self.free_bits else kl"),
+        ("return kept / (1.0 - self.dropout)", "return kept"),
+    ],
+    ("models/ladder_layers.py", "test_vae.py -k dropout"): [
+        ("masks[:, self.index, None", "masks[:, 0, None"),
+    ],
     ("models/pixel_decoder.py", "test_vae.py -k warmup"): [
         ("tf.minimum(step / self.kl_warmup_steps, 1.0)", "step / self.kl_warmup_steps"),
         ("if not (training and self.kl_warmup_steps)", "if not self.kl_warmup_steps"),
@@ -275,6 +287,36 @@ MUTANTS: dict[tuple[str, str], list[tuple[str, str]]] = {
         ("loss += 0.5 * self.r1 * _squared_norm", "loss += self.r1 * _squared_norm"),
         ("mixed = u * real + (1.0 - u) * fake", "mixed = real"),
         ("return tf.square(norm - 1.0)", "return tf.square(norm)"),
+        ("tf.nn.relu(1.0 - real) + tf.nn.relu(1.0 + fake)", "(1.0 - real) + (1.0 + fake)"),
+        ("tf.concat([labels, labels], 0)", "tf.concat([labels, tf.zeros_like(labels)], 0)"),
+        (
+            "lambda mixed: self._logits(mixed, labels)",
+            "lambda mixed: self._logits(mixed, 0 * labels)",
+        ),
+        ("fake = gan_networks.augmented(fake, ", "gan_networks.augmented(fake, "),
+        (
+            "if self.augment and training:\n                both",
+            "if self.augment:\n                both",
+        ),
+        ("tf.concat([seeds, ~seeds], 0)", "tf.concat([seeds, seeds], 0)"),
+        ("drawn = temperature * noise", "drawn = temperature**2 * noise"),
+    ],
+    ("models/gan_networks.py", "test_gan.py -k augment"): [
+        ("0.5 * u[:, 0] - 0.25", "0.5 * u[:, 0]"),
+        (
+            "tf.reduce_mean(images, 3, keepdims=True)",
+            "tf.reduce_mean(images, (1, 2), keepdims=True)",
+        ),
+        ("tf.range(side) + offset", "tf.range(side) - offset"),
+    ],
+    ("models/generative.py", "test_contract.py test_gan.py -k interpolation"): [
+        ("along = tf.linspace(0.0, 1.0, steps)", "along = tf.square(tf.linspace(0.0, 1.0, steps))"),
+    ],
+    ("training/build.py", "test_gan.py -k recipe"): [
+        ('"beta_2": beta_2', '"beta_2": 0.999'),
+        ("recipe.clip_norm and recipe.clip_norm / num_replicas()", "None"),
+        ("recipe.final_fraction, warmup, ends)", "0.0, warmup, ends)"),
+        ("[updates * epoch for epoch", "[epoch for epoch"),
     ],
     ("models/base.py", "test_contract.py -k equal_sums"): [
         ("tf.reduce_sum(flat * weights, 1))", "tf.reduce_sum(flat, 1))"),
@@ -334,6 +376,18 @@ MUTANTS: dict[tuple[str, str], list[tuple[str, str]]] = {
     ],
     ("evaluation/latents.py", "test_evaluation.py -k order_of_a_split"): [
         ("np.arange(count) * len(values) // count", "np.arange(count)"),
+    ],
+    ("evaluation/latents.py", "test_evaluation.py -k 'squared or agreement or nearest'"): [
+        (
+            "np.square(truth - prediction).sum((1, 2, 3)).mean()",
+            "np.square(truth - prediction).mean()",
+        ),
+        ("mean_image = pixels.greys_to_unit(train.mean(0))", "mean_image = truth.mean(0)"),
+        (
+            "found = nearest_neighbour(flat(images), references)\n        return 100.0 * float(np.mean(reference_labels[found] == labels))",
+            "return 100.0",
+        ),
+        ('for split in ("train", "validation")]', 'for split in ("train",)]'),
     ],
     ("evaluation/judges.py", "test_evaluation.py -k plain"): [
         ("max(0.1 * spread[part].max(), 1e-6)", "1e-6"),

@@ -100,12 +100,23 @@ def points_of(family: str) -> list[Point]:
 
 
 def size(shape, batch: int) -> int:
-    """Elements of a tensor; a dimension that is not known is the batch."""
+    """Elements of a tensor; a first dimension that is not known is the batch.
+
+    Raises:
+        ValueError: Another one is not known.
+    """
+    if None in shape[1:]:
+        raise ValueError(f"a tensor of shape {shape} cannot be counted")
     return math.prod(batch if length is None else length for length in shape)
 
 
 def multiply_adds(operation, batch: int) -> int:
-    """Returns those of a product or convolution, 0 for any other operation."""
+    """Returns those of a product or convolution, 0 for any other operation.
+
+    Raises:
+        ValueError: A kind of product that is not known here, or a loop with products, whose number
+            of rounds is not in the graph.
+    """
     import tensorflow as tf
 
     kind, inputs = operation.type, operation.inputs
@@ -121,10 +132,9 @@ def multiply_adds(operation, batch: int) -> int:
             for label, length in zip(labels, tensor.shape, strict=True)
         }
         return math.prod(lengths.values())
-    if kind in ("Conv2D", "DepthwiseConv2dNative"):
+    if kind == "Conv2D":
         height, width, channels, _ = inputs[1].shape
-        taps = height * width * (1 if kind.startswith("Depthwise") else channels)
-        return size(operation.outputs[0].shape, batch) * taps
+        return size(operation.outputs[0].shape, batch) * height * width * channels
     if kind == "Conv2DBackpropInput":
         height, width, channels, _ = inputs[1].shape
         return size(inputs[2].shape, batch) * height * width * channels
@@ -134,13 +144,19 @@ def multiply_adds(operation, batch: int) -> int:
             filters = tf.get_static_value(inputs[1])
         height, width, channels, _ = (int(length) for length in filters)
         return size(inputs[2].shape, batch) * height * width * channels
-    return 0
+    if kind in ("While", "StatelessWhile"):
+        body = operation.graph._get_function(operation.get_attr("body").name).graph
+        if not any(multiply_adds(inner, batch) for inner in operations_of(body)):
+            return 0
+    elif "Conv" not in kind and "MatMul" not in kind:
+        return 0
+    raise ValueError(f"the multiply-adds of {operation.name} ({kind}) cannot be counted")
 
 
 def operations_of(graph) -> Iterator[Any]:
     """Yields what a graph must run for its outputs and effects, and what its functions must run.
 
-    Loops are left out, since how often they run is not in the graph; noise is drawn in them.
+    Loops are not entered: noise is drawn in them, and `multiply_adds` refuses those with products.
     """
     waiting = [tensor.op for tensor in graph.outputs] + list(graph.control_outputs)
     seen = set(waiting)

@@ -243,6 +243,9 @@ def test_interpolation(fitted):
     for end, images in ((0, a), (-1, b)):
         expected = fitted.reconstruct(images, **labelled(fitted, 3))
         laws.assert_close_images(line[:, end], expected, fitted.num_levels)
+    of_a, of_b = (fitted.encode(images, **labelled(fitted, 3)) for images in (a, b))
+    between = fitted.decode(2 / 3 * of_a + 1 / 3 * of_b, **labelled(fitted, 3))
+    laws.assert_close_images(line[:, 1], between, fitted.num_levels)
     with pytest.raises(ValueError, match="the same number of images"):
         fitted.interpolate(a, b[:2], **laws.given(fitted, 0))
     with pytest.raises(ValueError, match="steps must be"):

@@ -40,6 +40,47 @@ def test_multiply_adds_are_counted_forward_and_backward(scaling):
     assert scaling.counted(tf.function(rows), 4, spec) == convolution
     # The images have no gradient; both of the product's inputs have one.
     assert scaling.counted(step, 4, spec) == 2 * convolution + 3 * product
+    images = tf.Variable(tf.ones((4, 8, 8, 2)))
+
+    def all_gradients():
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(rows(images))
+        return tape.gradient(loss, (kernel, images))
+
+    # Their sum needs no forward pass.
+    assert scaling.counted(all_gradients, 4) == 2 * convolution
+
+
+def test_multiply_adds_of_every_kind_of_product(scaling):
+    x, kernel = tf.ones((4, 4, 4, 5)), tf.ones((3, 3, 2, 5))
+    many = tf.ones((6, 3, 5)), tf.ones((6, 5, 2))
+    each = 6 * 3 * 5 * 2
+    for work, expected in (
+        (lambda: tf.nn.conv2d_transpose(x, kernel, (4, 8, 8, 2), 2), 4 * 4 * 4 * 5 * 9 * 2),
+        (lambda: tf.einsum("bij,bjk->bik", *many), each),
+        (lambda: tf.matmul(*many), each),
+        (lambda: tf.cond(tf.constant(True), lambda: tf.matmul(*many), lambda: many[0]), each),
+        (lambda: tf.while_loop(lambda i: i < 9, lambda i: (i + 1,), (0,)), 0),
+    ):
+        assert scaling.counted(work, 4) == expected
+
+
+def test_what_cannot_be_counted_is_refused(scaling):
+    def loop():
+        return tf.while_loop(lambda a: True, lambda a: (a @ a,), (tf.ones((2, 2)),))
+
+    with pytest.raises(ValueError, match=r"while.* cannot be counted"):
+        scaling.counted(loop, 4)
+    depthwise = tf.TensorSpec((4, 8, 8, 2), tf.float32)
+    with pytest.raises(ValueError, match=r"DepthwiseConv2dNative\) cannot be counted"):
+        scaling.counted(
+            lambda x: tf.nn.depthwise_conv2d(x, tf.ones((3, 3, 2, 1)), (1,) * 4, "SAME"),
+            4,
+            depthwise,
+        )
+    unknown = tf.TensorSpec((None, None, 8, 2), tf.float32)
+    with pytest.raises(ValueError, match=r"shape .* cannot be counted"):
+        scaling.counted(lambda x: tf.nn.conv2d(x, tf.ones((3, 3, 2, 5)), 1, "SAME"), 4, unknown)
 
 
 def test_a_network_s_pass_has_its_layers_products(scaling):
@@ -48,7 +89,8 @@ def test_a_network_s_pass_has_its_layers_products(scaling):
     model = tfgen.AutoEncoder((8, 8, 1), 2, filters=(4,), num_blocks=0, dense_units=6)
     network, spec = scaling.drawing(model, 3)
     dense = 2 * 6 + 6 * 4 * 4 * 4
-    assert scaling.counted(network, 3, spec) >= 3 * dense
+    to_pixels = 4 * 4 * (3 * 3 * 4 * 4)  # four pixels from each place of the 4x4 grid
+    assert scaling.counted(network, 3, spec) == 3 * (dense + to_pixels)
     assert scaling.counted(network, 6, scaling.drawing(model, 6)[1]) == 2 * scaling.counted(
         network, 3, spec
     )

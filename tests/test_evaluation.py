@@ -59,7 +59,24 @@ def test_squared_error_of_a_perfect_and_of_a_blind_model():
     model.reconstruct = lambda images: images
     perfect, mean = (r.value for r in latents.squared_error(model, "digits").values())
     assert perfect == 0.0
-    assert mean > 1.0
+    train, test = (data.arrays("digits", split)[0] / 255.0 for split in ("train", "test"))
+    assert mean == pytest.approx(np.square(test - train.mean(0)).sum((1, 2, 3)).mean(), rel=1e-5)
+    model.reconstruct = np.zeros_like
+    blind, _ = (r.value for r in latents.squared_error(model, "digits").values())
+    assert blind == pytest.approx(np.square(test).sum((1, 2, 3)).mean(), rel=1e-5)
+
+
+def test_the_nearest_neighbour_is_that_of_scikit_learn():
+    model = AutoEncoder((8, 8, 1), latent_dim=3, filters=(4,), num_blocks=0, dense_units=8)
+    found = latents.nearest_neighbour_accuracy(model, "digits").values()
+    (train, y), (validation, z), (test, labels) = (
+        data.arrays("digits", split) for split in ("train", "validation", "test")
+    )
+    references, classes = np.concatenate([train, validation]), np.concatenate([y, z])
+    for features, result in zip((model.encode, lambda x: x / 255.0), found, strict=True):
+        rows = [np.reshape(features(images), (len(images), -1)) for images in (references, test)]
+        nearest = KNeighborsClassifier(1).fit(rows[0], classes)
+        assert result.value == pytest.approx(100 * nearest.score(rows[1], labels), abs=0.3)
 
 
 def test_label_agreement_of_real_images_is_the_ceilings_rule():
@@ -68,13 +85,18 @@ def test_label_agreement_of_real_images_is_the_ceilings_rule():
     class Copying:
         num_classes = 10
 
+        def __init__(self, further):
+            self.further = further
+
         def sample(self, count, labels, seed):
-            return np.stack([images[by_class[label][0]] for label in labels])
+            return np.stack([images[by_class[(k + self.further) % 10][0]] for k in labels])
 
     by_class = [np.flatnonzero(labels == k) for k in range(10)]
-    (agreement,) = latents.label_agreement(Copying(), "digits", 20).values()
+    (agreement,) = latents.label_agreement(Copying(0), "digits", 20).values()
     assert agreement.value >= 80.0
     assert agreement.real >= 90.0
+    (agreement,) = latents.label_agreement(Copying(1), "digits", 20).values()
+    assert agreement.value <= 20.0
 
 
 def test_only_conditional_models_are_asked_for_classes(vae):

@@ -1,5 +1,6 @@
 """The list of mutants in benchmarks/mutants.py fits the code."""
 
+import datetime
 import sys
 from pathlib import Path
 
@@ -33,3 +34,11 @@ def test_a_mutant_whose_line_is_gone_is_told(mutants):
     stale = mutants.mutants()[0]._replace(text="no such line")
     with pytest.raises(ValueError, match=r"must occur once in noise\.py, found 0 times"):
         stale.applied()
+
+
+@pytest.mark.nightly
+def test_a_tenth_of_the_mutants_is_killed_each_day(mutants):
+    today = datetime.date.today().toordinal() % 10
+    chosen = [mutant for mutant in mutants.mutants() if mutant.number % 10 == today]
+    verdicts = {mutant.change: mutants.verdict(mutant)[0] for mutant in chosen}
+    assert {change: found for change, found in verdicts.items() if found != "killed"} == {}

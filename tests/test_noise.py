@@ -94,9 +94,14 @@ def test_uniform_is_inside_the_unit_interval():
     assert u.min() > 0
     assert u.max() < 1
     np.testing.assert_array_equal(np.mod(u.astype(np.float64) * 2**24, 2), 1)
-    # The two ends of the range, which chance alone would hardly reach.
-    ends = (tf.constant([0, 2**32 - 1], tf.uint32).numpy() >> 9).astype(np.float32) + 0.5
-    assert 0 < ends[0] * 2.0**-23 < ends[1] * 2.0**-23 < 1
+
+
+def test_the_ends_of_uniform_lie_inside(monkeypatch):
+    """Chance alone would hardly reach them."""
+    monkeypatch.setattr(noise, "bits", lambda *given: tf.constant([[0, 2**32 - 1]], tf.uint32))
+    (ends,) = noise.uniform(tf.zeros(1, tf.int64), (2,)).numpy()
+    assert 0 < ends[0] < 2.0**-23
+    assert 1 - 2.0**-23 < ends[1] < 1
 
 
 def test_uniform_is_uniform():

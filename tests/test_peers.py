@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import dataclasses
 import io
 import json
 import os
@@ -108,6 +109,24 @@ def test_networks_of_equal_size_are_as_large_as_those_of_the_peers(run):
         cells = dict(zip(run.report.HEADER, row.strip("| ").split(" | "), strict=True))
         peers = int(cells["parameters"].replace(",", ""))
         assert peers <= count <= 1.5 * peers, (name, peers, count)
+
+
+def test_a_recipe_s_schedule_ends_with_the_minutes(run):
+    from peers import ours
+
+    recipe = ours.recipe_of("vae_vamp")
+    recipe = dataclasses.replace(
+        recipe,
+        model=recipe.model | {"kl_warmup_steps": 400},
+        epochs=10,
+        warmup_steps=100,
+        restart_epochs=(5,),
+    )
+    half = ours.fitted(recipe, 250, 50)
+    assert (half.epochs, half.warmup_steps, half.restart_epochs) == (1, 50, ())
+    assert half.model == recipe.model | {"kl_warmup_steps": 200}
+    longer = ours.fitted(recipe, 5000, 50)
+    assert (longer.warmup_steps, longer.model["kl_warmup_steps"]) == (100, 400)
 
 
 def test_the_pace_of_a_side_is_told_line_by_line(run, monkeypatch, capsys, tmp_path):

@@ -461,9 +461,16 @@ def test_patience_stops_and_the_best_epoch_is_kept(tmp_path):
     assert len(runs.log_of(tmp_path / "run")) == len(losses)
 
 
-def test_tune_allocator():
-    assert allocator.tune_allocator() in (True, False)
-    assert isinstance(allocator.tune_allocator(), bool)
+def test_tuning_the_allocator_is_what_the_environment_would_set(monkeypatch):
+    """MALLOC_MMAP_MAX_=0, MALLOC_TRIM_THRESHOLD_=2147483647, MALLOC_TOP_PAD_=268435456."""
+    told = {}
+    library = types.SimpleNamespace(mallopt=lambda key, value: told.update({key: value}) or 1)
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(allocator.ctypes, "CDLL", lambda name: library)
+    assert allocator.tune_allocator() is True
+    assert told == {-4: 0, -1: 2147483647, -2: 268435456}
+    library.mallopt = lambda key, value: 0  # refused
+    assert allocator.tune_allocator() is False
 
 
 def test_only_linux_has_an_allocator_to_tune(monkeypatch):

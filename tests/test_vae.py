@@ -323,3 +323,45 @@ def test_critic_sees_the_states_of_images_and_of_the_prior(num_classes):
     np.testing.assert_allclose(losses["critic"], expected, rtol=1e-4)
     kl = losses["kl"] + losses["reconstruction"]
     np.testing.assert_allclose(losses["loss"], kl + losses["critic"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("family", [VAE, HierarchicalVAE])
+def test_temperature_scales_the_noise_of_the_prior(family):
+    options = LADDER if family is HierarchicalVAE else {"latent_dim": 3, **BINARY}
+    model, seeds = family(**options), tf.range(4, dtype=tf.int64)
+    half, whole = (model._prior_sample(seeds, temperature, None) for temperature in (0.5, 1.0))
+    np.testing.assert_allclose(half, 0.5 * whole, rtol=1e-6)
+
+
+def test_free_bits_hold_up_each_group_in_training_alone():
+    model = laws.randomised(HierarchicalVAE(**LADDER), 0.15)
+    images, seeds = tf.constant(laws.images_for(model, 6)), tf.range(6, dtype=tf.int64)
+    drawn = noise.normal(seeds, (model.latent_dim,))
+    kl = np.stack(model.top_down.infer(model.bottom_up(images), drawn)["kl"], 1)
+    model.free_bits = float(np.median(kl))
+    for training, counted in ((True, np.maximum(kl, model.free_bits)), (False, kl)):
+        losses = model.losses_per_image(images, None, seeds, training)
+        total = losses["reconstruction"] + counted.sum(1)
+        np.testing.assert_allclose(losses["loss"], total, rtol=1e-4)
+        np.testing.assert_allclose(losses["kl"], kl.sum(1), rtol=1e-4)
+
+
+def test_dropout_keeps_the_mean_and_reaches_every_block():
+    model = laws.randomised(HierarchicalVAE(**LADDER, num_blocks=2, dropout=0.25), 0.15)
+    masks = model._masks(tf.range(2000, dtype=tf.int64)).numpy()
+    np.testing.assert_allclose(np.unique(masks), [0.0, 1 / 0.75], rtol=1e-6)
+    assert masks.mean() == pytest.approx(1.0, abs=0.02)
+    images, seeds = tf.constant(laws.images_for(model, 3)), tf.range(3, dtype=tf.int64)
+    drawn = noise.normal(seeds, (model.latent_dim,))
+
+    def parameters(masks):
+        features = model.bottom_up(images, masks)
+        return model.top_down.infer(features, drawn, None, masks)["parameters"].numpy()
+
+    kept = np.ones_like(masks[:3])
+    whole = parameters(kept)
+    np.testing.assert_array_equal(whole, parameters(None))
+    for block in range(masks.shape[1]):
+        dropped = kept.copy()
+        dropped[:, block] = 0.0
+        assert (parameters(dropped) != whole).any(), block
