@@ -383,10 +383,7 @@ MUTANTS: dict[tuple[str, str], list[tuple[str, str]]] = {
             "np.square(truth - prediction).mean()",
         ),
         ("mean_image = pixels.greys_to_unit(train.mean(0))", "mean_image = truth.mean(0)"),
-        (
-            "found = nearest_neighbour(flat(images), references)\n        return 100.0 * float(np.mean(reference_labels[found] == labels))",
-            "return 100.0",
-        ),
+        ("agreement(samples, asked)", "agreement(test, test_labels)"),
         ('for split in ("train", "validation")]', 'for split in ("train",)]'),
     ],
     ("evaluation/judges.py", "test_evaluation.py -k plain"): [
