@@ -241,6 +241,25 @@ def test_replacing_is_whole_or_not_at_all(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["file.txt"]
 
 
+def test_a_writer_that_interrupts_another_one_leaves_a_whole_file(tmp_path):
+    """As a signal does that saves a checkpoint while its epoch's is being written."""
+    path = tmp_path / "file.txt"
+
+    def interrupted(temporary):
+        with temporary.open("w") as file:
+            file.write("half of the outer ")
+            file.flush()
+            with replacing(path) as inner:
+                inner.write_text("inner")
+            file.write("rest")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), replacing(path) as temporary:
+        interrupted(temporary)
+    assert path.read_text() == "inner"
+    assert [p.name for p in tmp_path.iterdir()] == ["file.txt"]
+
+
 # Checkpoints
 
 

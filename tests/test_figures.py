@@ -99,6 +99,17 @@ def test_a_conditional_model_draws_its_classes(images):
     np.testing.assert_array_equal(drawn, model.sample(4, labels=[0, 1, 2, 0], seed=0)[..., 0])
 
 
+@pytest.mark.parametrize("every", [0, -1, 1.5])
+def test_figures_come_every_whole_number_of_epochs(every):
+    with pytest.raises(ValueError, match="every must be an integer of at least 1"):
+        plots.Draw(plots.samples, "never", every=every)
+
+
+def test_nothing_cannot_be_shown():
+    with pytest.raises(ValueError, match="at least one image; received uint8 of shape"):
+        plots.show(np.zeros((0, 8, 8, 1), np.uint8))
+
+
 @pytest.mark.slow
 def test_figures_of_a_training(vae, images, tmp_path):
     model = VAE(SHAPE, latent_dim=2, filters=(4,), num_blocks=0, dense_units=8)

@@ -354,6 +354,12 @@ def test_latents_need_a_class_where_it_matters():
         made().latents(3, labels=1, seed=0)
 
 
+@pytest.mark.parametrize("wrong", [0, -1, 2.5])
+def test_a_number_of_latents_is_checked(wrong):
+    with pytest.raises(ValueError, match="num_samples must be an integer of at least 1"):
+        made().latents(wrong, seed=0)
+
+
 def test_temperature_scales_the_latents():
     model, seeds = made(), tf.range(3, dtype=tf.int64)
     half, whole = (model._chosen_latents(seeds, None, temperature) for temperature in (0.5, 1.0))
@@ -443,6 +449,26 @@ def test_keras_own_backup_keeps_the_whole_state(objective, tmp_path):
     for own, expected in zip(resumed.get_weights(), whole.get_weights(), strict=True):
         np.testing.assert_array_equal(own, expected)
     assert int(resumed.discriminator_optimizer.iterations) == 9
+
+
+@pytest.mark.parametrize("part", ["generator", "discriminator"])
+def test_steps_count_and_have_fresh_noise_while_a_network_is_frozen(part):
+    model = made()
+    model.freeze(part)
+    frozen = [weight.numpy() for weight in getattr(model, part).variables]
+    seen = []
+
+    def losses(*given, whole=model.discriminator_losses):
+        seen.append(given[2].numpy())
+        return whole(*given)
+
+    model.discriminator_losses = losses
+    model.run_eagerly = True
+    model.fit(laws.images_for(model, 12), epochs=2, batch_size=4, verbose=0)
+    assert model.steps_trained == 6
+    assert len({tuple(seeds) for seeds in seen}) == 6
+    for own, before in zip(getattr(model, part).variables, frozen, strict=True):
+        np.testing.assert_array_equal(own, before)
 
 
 def test_no_stray_optimizer():

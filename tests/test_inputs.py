@@ -118,6 +118,35 @@ def test_images_of_zeros_and_ones_are_refused(plain):
     plain.fit(255 * ones, verbose=0)
 
 
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize(
+    "source",
+    [lambda *x: x[0], batches, Batches, generator],
+    ids=["array", "set", "py", "generator"],
+)
+def test_a_batch_of_dark_images_trains(source, jit_compile):
+    """A black frame of a video has values of 0 and 1; so may a whole batch, though not the first."""
+    dark = IMAGES.copy()
+    dark[2:] = 0
+    dark[2:, 3, 4] = 1
+    model = AutoEncoder(**SMALL)
+    model.compile(jit_compile=jit_compile)
+    log = model.fit(source(dark), batch_size=2 if source(dark) is dark else None, verbose=0)
+    assert np.isfinite(log.history["loss"]).all()
+    assert all(np.isfinite(weight).all() for weight in model.get_weights())
+
+
+def test_labels_in_one_tuple_with_the_images_are_told(conditional):
+    for call in (conditional.fit, conditional.evaluate):
+        with pytest.raises(ValueError, match="x must be images alone; .* tuple of 2. Pass labels"):
+            call((IMAGES, LABELS))
+
+
+def test_a_step_before_compile_is_told():
+    with pytest.raises(ValueError, match=r"compile\(\)"):
+        VAE(**SMALL).train_on_batch(IMAGES)
+
+
 @pytest.mark.parametrize("family", [AutoEncoder, VAE, GAN])
 def test_scaled_images_are_refused_by_every_method(family):
     model = family(**SMALL)
@@ -174,6 +203,21 @@ def test_a_batch_that_weighs_nothing(first_case):
         images, np.zeros(4, np.int64), sample_weight=np.zeros(4), return_dict=True
     )
     assert set(logs.values()) == {0.0}
+    for own, old in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_allclose(own, old, atol=1e-6)
+
+
+def test_weights_need_no_labels():
+    """Keras drops weights that come without labels."""
+    model = AutoEncoder(**SMALL)
+    model.compile(keras.optimizers.SGD(0.1), jit_compile=False)
+    before, nothing = model.get_weights(), np.zeros(6)
+    weighed = (IMAGES, None, nothing)
+    log = model.fit(IMAGES, sample_weight=nothing, validation_data=weighed, verbose=0).history
+    assert log["loss"] == log["val_loss"] == [0.0]
+    assert model.evaluate(IMAGES, sample_weight=nothing, verbose=0, return_dict=True)["loss"] == 0.0
+    assert model.evaluate(IMAGES, None, None, 0, nothing, return_dict=True)["loss"] == 0.0
+    assert model.evaluate(IMAGES, verbose=0, return_dict=True)["loss"] > 0.0
     for own, old in zip(model.get_weights(), before, strict=True):
         np.testing.assert_allclose(own, old, atol=1e-6)
 

@@ -136,7 +136,7 @@ class Nursery:
 
 def unfinished(folder: Path) -> list[Path]:
     """Files that are being written, or were when their writer was killed."""
-    return [*folder.glob(".*.tmp.*"), *folder.glob("samples/.*.tmp.*")]
+    return [*folder.rglob(".*.tmp.*")]
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """PixelCNN and PixelRNN: normalised, causal, and what else their densities promise."""
 
+import concurrent.futures
 import dataclasses
 import itertools
 
@@ -10,6 +11,7 @@ import tensorflow as tf
 from pixel_networks import BINARY, SMALL, build, each_network, every_image
 
 from tfgen import PixelCNN, PixelRNN, layers, training, zoo
+from tfgen.models import endpoints
 from tfgen.models.tokens import TokenGrid
 
 # Masks
@@ -373,6 +375,43 @@ def test_dropout_has_a_stream_for_every_place(network, monkeypatch):
     assert len(set(streams)) == len(streams)
 
 
+@pytest.mark.parametrize("rate", [0.001, 0.999])
+def test_a_rate_of_dropout_is_never_rounded_to_nothing_or_all(rate):
+    y = layers.seeded_dropout(tf.ones((8, 50, 40)), rate, tf.range(8, dtype=tf.int64), 0).numpy()
+    assert np.isfinite(y).all()
+    assert (y == 0).any()
+    assert (y > 0).any()
+    assert y.mean() == pytest.approx(1.0, abs=0.2)
+
+
+def test_whole_passes_run_one_after_the_other_and_none_is_too_large(monkeypatch):
+    """What bounds their memory is the number of images in a pass."""
+    model = build("gated", (4, 4, 1), orders=2)
+    images = laws.images_for(model, 7)
+    whole = [model.log_likelihood_map(images, order=order) for order in (0, 1)]
+    workers, passes = [], []
+    pool, single = concurrent.futures.ThreadPoolExecutor, model._log_prob_of_pixels
+    monkeypatch.setattr(
+        concurrent.futures, "ThreadPoolExecutor", lambda n: workers.append(n) or pool(n)
+    )
+    monkeypatch.setitem(endpoints.ROWS, "log_likelihood_map", 3)
+    model._log_prob_of_pixels = lambda levels, *given: (
+        passes.append(len(levels)) or single(levels, *given)
+    )
+    model.num_workers = 5
+    for order in (0, 1):
+        found = model.log_likelihood_map(images, order=order)
+        np.testing.assert_allclose(found, whole[order], rtol=1e-5, atol=1e-6)
+    model.log_likelihood(images)
+    assert set(workers) == {1}
+    assert passes[-3:] == [3, 3, 1]
+    model.sample(2, seed=0)
+    assert workers[-1] == 5
+    for wrong in (-1, 2, 1.0, True):
+        with pytest.raises(ValueError, match=r"order must .*received"):
+            model.log_likelihood_map(images, order=wrong)
+
+
 @pytest.mark.parametrize("rate", [0.1, 0.5])
 def test_dropped_share(rate):
     x = tf.ones((8, 50, 40))
@@ -416,7 +455,7 @@ def test_the_colour_recipe_trains_samples_and_exports(tmp_path):
     ("arguments", "message"),
     [
         ({"token_shape": (3, 4)}, r"token_shape must divide the image; received \(3, 4\)"),
-        ({"token_shape": (0, 1)}, "token_shape must be"),
+        ({"token_shape": (0, 1)}, "token_shape must be a list of 2 integers of at least 1"),
         (
             {"token_shape": (2, 2), "fourier_features": 2},
             r"fourier_features must be 0 where.*received 2 with.*token_shape=\(2, 2\)",

@@ -114,7 +114,7 @@ def test_bits_per_dim():
     assert pixels.bits_per_dim(-80.0, (28, 28, 1)) == pytest.approx(80 / 784 / math.log(2))
 
 
-@pytest.mark.parametrize("wrong", [0, 1, 257, 2.5, True, -4])
+@pytest.mark.parametrize("wrong", [0, 1, 257, 2.5, True, -4, math.nan, None])
 def test_bad_num_levels(wrong):
     with pytest.raises(ValueError, match=rf"num_levels must be .*received {wrong}.*Use 2"):
         pixels.level_values(wrong)

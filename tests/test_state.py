@@ -13,6 +13,7 @@ import tensorflow as tf
 from conftest import FAMILIES, VARIED
 
 from tfgen import GAN, VAE, AutoEncoder, tuning, zoo
+from tfgen.models import endpoints
 from tfgen.models.classifier import Classifier
 from tfgen.optimizers import GroupedAdam
 
@@ -79,6 +80,17 @@ def test_beta_between_two_fits():
     assert losses[False]["kl"] == pytest.approx(history["kl"])
 
 
+def test_graphs_of_many_temperatures_do_not_pile_up():
+    model = GAN(**SMALL)
+    first = model.sample(2, seed=0, temperature=0.5)
+    for temperature in np.linspace(0.6, 1.0, 2 * endpoints.MOST_GRAPHS):
+        model.sample(1, seed=0, temperature=float(temperature))
+        model.latents(1, seed=0)  # in use all the time, so it stays
+    assert len(model._graphs) == endpoints.MOST_GRAPHS
+    assert ("latents", 1.0, 1, False) in model._graphs
+    np.testing.assert_array_equal(model.sample(2, seed=0, temperature=0.5), first)
+
+
 def test_candidates_after_a_sample():
     model = laws.randomised(GAN(**SMALL, candidates=8, selectivity=20.0))
     chosen = model.sample(16, seed=0)
@@ -129,13 +141,42 @@ def test_what_is_no_number_or_no_flag_is_refused_by_name(family):
                 FAMILIES[family](**{**given, name: value})
 
 
+NO_SIZES = (32, (), (4, 1.5), (4, -1), (True, 4), "44", 4.5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_is_no_list_of_sizes_is_refused_by_name(family):
+    given = VARIED[family][0]
+    for name, argument in laws.constructor_arguments(FAMILIES[family]).items():
+        optional = ("decoder_filters", "generator_filters")
+        if isinstance(argument.default, tuple) or name in optional:
+            for value in (*NO_SIZES, *([] if name in optional else [None])):
+                with pytest.raises(ValueError, match=rf"^{name} must .*; received "):
+                    FAMILIES[family](**{**given, name: value})
+
+
+@pytest.mark.parametrize("shape", [28, (8, 8), (0, 8, 1), (-8, 8, 1), (8.5, 8, 1), (8, 8, 2)])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_is_no_shape_of_images_is_refused_by_name(family, shape):
+    if "image_shape" in VARIED[family][0]:
+        with pytest.raises(ValueError, match=r"^image_shape must .*; received "):
+            FAMILIES[family](**{**VARIED[family][0], "image_shape": shape})
+
+
+def test_decoders_have_at_most_a_stage_more_than_encoders():
+    with pytest.raises(ValueError, match=r"decoder_filters must .* at most .*, 2; received"):
+        VAE((8, 8, 1), filters=(4,), decoder_filters=(4, 4, 4))
+    with pytest.raises(ValueError, match="decoder_blocks must be an integer of at least 0"):
+        VAE((8, 8, 1), filters=(4,), decoder_blocks=-3)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_seed_that_is_set_is_an_integer(family, tmp_path):
     model = FAMILIES[family](**VARIED[family][0])
     model.seed = np.int64(7)
     assert zoo.load(model.save_to_preset(tmp_path / "model")).seed == 7
-    for wrong in (None, float("nan")):
-        with pytest.raises((TypeError, ValueError)):
+    for wrong in (None, float("nan"), 1.5, 2**63, True):
+        with pytest.raises(ValueError, match="seed must be an integer of 64 bits; received"):
             model.seed = wrong
     assert model.seed == 7
 

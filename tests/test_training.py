@@ -461,6 +461,37 @@ def test_patience_stops_and_the_best_epoch_is_kept(tmp_path):
     assert len(runs.log_of(tmp_path / "run")) == len(losses)
 
 
+@pytest.mark.parametrize("validated", [False, True])
+def test_averaged_weights_go_on_in_a_second_fit(validated):
+    images, _ = data.arrays("digits", "train")
+    options = {"batch_size": 100, "shuffle": False, "verbose": 0}
+    options |= {"validation_data": images[:100] if validated else None}
+    found = []
+    for parts in ((2,), (1, 2)):
+        keras.utils.set_random_seed(0)
+        model = AutoEncoder((8, 8, 1), latent_dim=2, filters=(4,), num_blocks=0, dense_units=8)
+        model.compile(jit_compile=False)
+        averages = training.AveragedWeights(0.9)
+        for first, last in zip((0, *parts), parts, strict=False):
+            model.fit(
+                images[:300], initial_epoch=first, epochs=last, callbacks=[averages], **options
+            )
+        found.append([model.get_weights(), [average.numpy() for average in averages.averages]])
+    for own, other in zip(*map(tf.nest.flatten, found), strict=True):
+        np.testing.assert_allclose(own, other, rtol=1e-5, atol=1e-6)
+    for wrong in (1.0, float("nan"), None):
+        with pytest.raises(ValueError, match=r"momentum must lie in \[0, 1\)"):
+            training.AveragedWeights(wrong)
+
+
+@pytest.mark.parametrize("name", ["checkpoint_seconds", "stop_within"])
+def test_seconds_are_numbers(name, tmp_path):
+    for wrong in (float("nan"), -1.0):
+        with pytest.raises(ValueError, match=f"{name} must be a finite number of at least 0"):
+            training.train(SIMPLE, tmp_path / "run", verbose=0, **{name: wrong})
+    assert not (tmp_path / "run").exists()
+
+
 def test_tuning_the_allocator_is_what_the_environment_would_set(monkeypatch):
     """MALLOC_MMAP_MAX_=0, MALLOC_TRIM_THRESHOLD_=2147483647, MALLOC_TOP_PAD_=268435456."""
     told = {}

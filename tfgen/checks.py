@@ -6,7 +6,7 @@ import numbers
 from collections.abc import Collection, Iterable
 from typing import Any
 
-__all__ = ["at_least", "finite", "fraction", "nearest", "one_of", "positive"]
+__all__ = ["at_least", "finite", "fraction", "nearest", "one_of", "positive", "seed", "sizes"]
 
 GREATEST = 3.4028234663852886e38  # of the numbers in 32 bits
 
@@ -32,6 +32,41 @@ def at_least(least: int, **values: Any) -> None:
         integer = isinstance(value, numbers.Integral) and not isinstance(value, bool)
         if not integer or value < least:
             raise ValueError(f"{name} must be an integer of at least {least}; received {value!r}.")
+
+
+def seed(value: Any) -> None:
+    """Raises ValueError unless a model's seed is an integer of 64 bits.
+
+    >>> seed(1.5)
+    Traceback (most recent call last):
+    ValueError: seed must be an integer of 64 bits; received 1.5.
+    """
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not (whole and -(2**63) <= value < 2**63):
+        raise ValueError(f"seed must be an integer of 64 bits; received {value!r}.")
+
+
+def sizes(least: int, length: int | None = None, **values: Any) -> None:
+    """Raises ValueError unless every value is a list or tuple of integers of at least `least`.
+
+    Args:
+        least: The least that an entry may be.
+        length: How many entries there must be; None is any number but 0.
+        **values: By name.
+
+    >>> sizes(1, filters=32)
+    Traceback (most recent call last):
+    ValueError: filters must be a list of integers of at least 1; received 32.
+    """
+    for name, value in values.items():
+        listed = isinstance(value, list | tuple) and len(value) > 0
+        entries = value if listed else ()
+        whole = all(isinstance(v, numbers.Integral) and not isinstance(v, bool) for v in entries)
+        if not (listed and whole and min(entries) >= least and length in (None, len(entries))):
+            what = "a list of" if length is None else f"a list of {length}"
+            raise ValueError(
+                f"{name} must be {what} integers of at least {least}; received {value!r}."
+            )
 
 
 def finite(least: float, **values: Any) -> None:

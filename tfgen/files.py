@@ -1,6 +1,7 @@
 """Writing files whole or not at all, and one writer at a time."""
 
 import contextlib
+import itertools
 import json
 import os
 import tempfile
@@ -13,6 +14,8 @@ __all__ = ["NOT_JSON", "json_text", "only_writer", "replacing", "scratch", "writ
 LOCK = "writer.lock"
 NOT_JSON = (ValueError, RecursionError)  # what reading a damaged JSON file can raise
 COLUMNS = 100  # the longest line of a JSON file that people read
+
+_NUMBERS = itertools.count()  # of this process' temporary files
 
 
 def json_text(values: dict[str, Any]) -> str:
@@ -53,11 +56,12 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
     A reader, or a run that was killed, sees the old file or the new one and nothing between; nor
     does a power cut, since the content is on the disk before the name is. The temporary name keeps
-    the suffix, since writers choose their format by it.
+    the suffix, since writers choose their format by it. No other writer has the same name, not even
+    one that begins in the middle of this one, as a signal's does.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.tmp.{path.name}")
+    temporary = path.with_name(f".{os.getpid()}-{next(_NUMBERS)}.tmp.{path.name}")
     try:
         yield temporary
         with temporary.open("rb+") as file:

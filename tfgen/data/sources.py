@@ -50,7 +50,7 @@ class Source:
             return
         pair = isinstance(self.size, (tuple, list))
         size = tuple(self.size) if pair else (self.size, self.size)
-        if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
+        if len(size) != 2 or not all(type(side) is int and side > 0 for side in size):
             raise ValueError(
                 "size must be a positive integer, or two of them for height and width; received "
                 f"{self.size!r}."

@@ -23,8 +23,9 @@ class GreyToPixels(keras.layers.Layer):
     """Maps grey values [0, 255] to pixels [-1, 1], and refuses images that were scaled before.
 
     Keras casts a model's inputs to float before a layer can see their dtype, so that images in
-    [0, 1] would be taken as black. They are recognised by their values: not integers, outside
-    [0, 255], or a batch whose largest value lies in (0, 1].
+    [0, 1] would be taken as black. They are recognised by their values: not integers, or outside
+    [0, 255]; outside of graphs also by a largest value in (0, 1]. A graph sees one batch of many,
+    and a batch of dark images may have nothing brighter.
 
     Input and output: float (batch, height, width, channels).
 
@@ -35,17 +36,16 @@ class GreyToPixels(keras.layers.Layer):
 
     def call(self, images: tf.Tensor) -> tf.Tensor:
         images = tf.cast(images, self.compute_dtype)
-        largest = tf.reduce_max(images)
-        whole = tf.reduce_all(
+        fine = tf.reduce_all(
             tf.equal(images, tf.round(images)) & (images >= 0.0) & (images <= 255.0)
         )
-        fine = whole & ~((largest > 0.0) & (largest <= 1.0))
         message = (
             "images must be grey values, integers in [0, 255] (uint8); received floats that look "
             "already scaled, e.g. to [0, 1]. Multiply by 255, round and cast to uint8."
         )
         if tf.executing_eagerly():
-            if tf.size(images) > 0 and not bool(fine):
+            largest = tf.reduce_max(images)
+            if tf.size(images) > 0 and (0.0 < largest <= 1.0 or not fine):
                 raise ValueError(message)
         else:
             with tf.control_dependencies([tf.debugging.Assert(fine, [message])]):
@@ -113,12 +113,12 @@ def matmul(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
 def seeded_dropout(x: tf.Tensor, rate: float, seeds: tf.Tensor | None, stream: int) -> tf.Tensor:
     """Sets a share of `x` (batch, ...) to zero by each image's seed, and scales up the rest.
 
-    A byte of noise decides on each number, so the share is `rate` rounded to 1/256. Without seeds
-    it returns `x`.
+    A byte of noise decides on each number, so the share is `rate` rounded to a multiple of 1/256,
+    neither 0 nor 1. Without seeds, or with a rate of 0, it returns `x`.
     """
-    threshold = round(rate * 256)
-    if seeds is None or not threshold:
+    if seeds is None or not rate:
         return x
+    threshold = min(max(round(rate * 256), 1), 255)
     count = math.prod(x.shape[1:])
     words = noise.bits(seeds, -(-count // 4), stream)  # (batch, words)
     drawn = tf.reshape(tf.bitcast(words, tf.uint8), (tf.shape(words)[0], -1))[:, :count]

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import keras
 
+from tfgen import checks
 from tfgen.layers.basic import GreyToPixels, SubPixel
 
 __all__ = [
@@ -42,7 +43,7 @@ def residual_block(
 
 def check_image_shape(image_shape: tuple[int, int, int]) -> None:
     """Raises ValueError unless it is (height, width, channels) with 1 or 3 channels."""
-    if len(image_shape) != 3 or image_shape[2] not in (1, 3):
+    if image_shape[2] not in (1, 3):
         raise ValueError(
             "image_shape must be (height, width, channels) with 1 or 3 channels; "
             f"received {tuple(image_shape)}."
@@ -52,8 +53,7 @@ def check_image_shape(image_shape: tuple[int, int, int]) -> None:
 def check_strides(image_shape: tuple[int, int, int], filters: tuple[int, ...]) -> None:
     """Raises ValueError unless every stage of stride 2 divides height and width."""
     check_image_shape(image_shape)
-    if not filters or any(int(f) < 1 for f in filters):
-        raise ValueError(f"filters must hold one positive width per stage; received {filters!r}.")
+    checks.sizes(1, filters=filters)
     factor = 2 ** len(filters)
     if image_shape[0] % factor or image_shape[1] % factor:
         raise ValueError(

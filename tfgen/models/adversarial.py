@@ -158,7 +158,10 @@ class AdversarialModel(GenerativeModel):
             loss = devices.weighted_mean(next(iter(losses.values())), weight)
             scaled = optimizer.scale_loss(loss)
         gradients = tape.gradient(scaled, [v.value for v in variables])
-        devices.apply_gradients(optimizer, gradients, variables)
+        if variables:
+            devices.apply_gradients(optimizer, gradients, variables)
+        else:  # all frozen: Keras' optimizers would not even count, and `step` goes by their count
+            devices.unscaled(optimizer)._iterations.assign_add(1)
         return losses
 
 

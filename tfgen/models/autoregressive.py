@@ -40,7 +40,9 @@ class AutoregressiveModel(TokenModel):
     draws_by_pixel = True
     loss_names = ("loss", "bits_per_dim")
     # One pixel after another is too little work for several cores, so each takes a batch.
-    num_workers = os.cpu_count() or 1
+    num_workers = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
 
     def check_settings(self) -> None:
         """Raises ValueError where an argument that may be set is out of its range."""
@@ -325,9 +327,19 @@ class AutoregressiveModel(TokenModel):
         Raises:
             ValueError: Images or labels that do not fit, or no such order.
         """
-        if order not in range(self.orders):
+        checks.at_least(0, order=order)
+        if order >= self.orders:
             raise ValueError(f"order must lie in [0, {self.orders - 1}]; received {order!r}.")
         images, labels = self.check(images, labels)
         if order == 0 or not len(images):
             return self._run("log_likelihood_map", {"images": images, "labels": labels})
-        return self._log_prob_of_pixels(self.levels_of(images), labels, order).numpy()
+        size, levels = ROWS["log_likelihood_map"], self.levels_of(images)
+        parts = [
+            self._log_prob_of_pixels(
+                levels[start : start + size],
+                None if labels is None else labels[start : start + size],
+                order,
+            )
+            for start in range(0, len(images), size)
+        ]
+        return np.concatenate(parts)

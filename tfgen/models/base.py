@@ -89,7 +89,8 @@ class ImageModel(CompiledModel):
             ValueError: As `fit`.
         """
         if not kwargs.get("_use_cached_eval_dataset"):  # by which `fit` tells that it has checked
-            weighted = kwargs.get("sample_weight") is not None
+            given = inspect.signature(keras.Model.evaluate).bind(self, x, y, *args, **kwargs)
+            weighted = given.arguments.get("sample_weight") is not None
             x, y = inputs.checked(self, x, y, weighted)
         with inputs.explained():
             return super().evaluate(x, y, *args, **kwargs)
@@ -119,7 +120,8 @@ class ImageModel(CompiledModel):
         """Runs one training step as `keras.Model.train_on_batch` does; raises as `fit` does."""
         weighted = bool(args) or any(kwargs.get(n) is not None for n in WEIGHTS)
         x, y = inputs.checked(self, x, y, weighted)
-        self.build_optimizers()
+        if self.compiled:
+            self.build_optimizers()
         return super().train_on_batch(x, y, *args, **kwargs)
 
     def test_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:

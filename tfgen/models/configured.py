@@ -47,6 +47,7 @@ class ConfiguredModel(keras.Model):
         pixels.level_values(num_levels)
         if num_classes is not None:
             checks.at_least(1, num_classes=num_classes)
+        checks.sizes(1, 3, image_shape=image_shape)
         self.image_shape = tuple(int(side) for side in image_shape)
         self.num_levels = int(num_levels)
         self.num_classes = num_classes
@@ -71,7 +72,9 @@ class ConfiguredModel(keras.Model):
                 f"built; received {value!r}. Save the model and load it changed: "
                 f"tfgen.load(folder, {name}={value!r})."
             )
-        value = int(value) if name == "seed" else value
+        if name == "seed":
+            checks.seed(value)
+            value = int(value)
         checked = built and name in self.settable
         old = getattr(self, name) if checked else None
         super().__setattr__(name, value)

@@ -33,6 +33,10 @@ ROWS = {
 }
 
 
+DRAWN_BY_PIXEL = ("sample", "complete")  # endpoints that `num_workers` is for
+MOST_GRAPHS = 16  # kept for each model; the one that was not used for longest goes first
+
+
 class EndpointModel(ImageModel):
     """A model whose methods run the very graphs that are exported.
 
@@ -46,7 +50,7 @@ class EndpointModel(ImageModel):
     Attributes:
         jit_sampling: Whether XLA compiles what `sample` and `complete` run, for each batch size;
             the noise stays the same. Set it on a model that draws more than a few batches.
-        num_workers: Batches that run at the same time.
+        num_workers: Batches that `sample` and `complete` run at the same time.
     """
 
     jit_sampling: bool = False
@@ -173,7 +177,9 @@ class EndpointModel(ImageModel):
         if self.changed_since("endpoints"):
             graphs.clear()
         key = (name, temperature, num_samples, jit_compile)
-        if key not in graphs:
+        if key in graphs:
+            graphs[key] = graphs.pop(key)  # the newest is the last
+        else:
             self._require(name)
             function, specs = self.endpoints(temperature, num_samples)[name]
 
@@ -189,6 +195,8 @@ class EndpointModel(ImageModel):
                 autograph=False,
                 jit_compile=jit_compile,
             )
+            if len(graphs) > MOST_GRAPHS:
+                del graphs[next(iter(graphs))]
         return graphs[key]
 
     def _run(
@@ -231,7 +239,8 @@ class EndpointModel(ImageModel):
 
         bar = keras.utils.Progbar(count, unit_name="image") if verbose else None
         outputs = []
-        with concurrent.futures.ThreadPoolExecutor(self.num_workers) as pool:
+        workers = self.num_workers if name in DRAWN_BY_PIXEL else 1
+        with concurrent.futures.ThreadPoolExecutor(workers) as pool:
             for done in pool.map(one_batch, range(0, max(count, 1), step)):
                 outputs.append(done)
                 if bar is not None:

@@ -186,12 +186,14 @@ class GAN(AdversarialModel):
         checks.at_least(1 if network == "residual" else 0, num_blocks=num_blocks)
         checks.at_least(1, latent_dim=latent_dim, dense_units=dense_units)
         self.check_settings()
+        layers.check_strides(self.image_shape, filters)
+        if generator_filters is not None:
+            checks.sizes(1, generator_filters=generator_filters)
         if generator_filters is not None and len(generator_filters) != len(filters):
             raise ValueError(
                 f"generator_filters must have as many stages as filters, {len(filters)}; "
                 f"received {tuple(generator_filters)}."
             )
-        layers.check_strides(self.image_shape, filters)
         if self.compute_dtype == "float64":
             raise ValueError(
                 "dtype must be float32, mixed_bfloat16 or mixed_float16 for a GAN; received "
@@ -382,6 +384,7 @@ class GAN(AdversarialModel):
         Raises:
             ValueError: Bad counts, seeds or labels.
         """
+        num_samples = checks.positive("num_samples", num_samples)
         seeds = self.image_seeds(num_samples, seed)
         if labels is None and self.num_classes is not None and self.candidates == 1:
             labels = 0

@@ -152,7 +152,6 @@ class HierarchicalVAE(PixelDecoder):
         checks.at_least(2 if prior == "flow" else 1, top_dim=top_dim)
         checks.at_least(
             1,
-            group_channels=min(group_channels),
             dense_units=dense_units,
             num_mixtures=num_mixtures,
             prior_components=prior_components,
@@ -161,7 +160,7 @@ class HierarchicalVAE(PixelDecoder):
             candidates=candidates,
             critic_units=critic_units,
         )
-        checks.at_least(0, groups=min(groups), num_blocks=num_blocks)
+        checks.at_least(0, num_blocks=num_blocks)
         checks.fraction(prior_tail=prior_tail)
         self.check_settings()
         with self.own_dtype_policy():

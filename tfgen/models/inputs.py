@@ -30,6 +30,7 @@ def checked(
     y: Any = None,
     weighted: bool = False,
     with_labels: bool = True,
+    is_whole: bool = True,
 ) -> tuple[Any, Any]:
     """Returns images and labels as `keras.Model.fit` takes them, or raises ValueError.
 
@@ -39,20 +40,28 @@ def checked(
             images, (images, labels) or (images, labels, weights).
         y: Labels for images in an array.
         weighted: Whether weights come with them. Keras takes weights only behind labels, which
-            are then allowed, and ignored, for an unconditional model.
+            are then allowed, and ignored, for an unconditional model; where there are none, zeros
+            take their place.
         with_labels: False to look at images alone, e.g. to predict classes.
+        is_whole: Whether an array is all that there is, so that it cannot be dark throughout.
     """
     if isinstance(x, tf.data.Dataset):
         return _dataset(model, x, with_labels), y
     if isinstance(x, keras.utils.PyDataset):
         return _Checked(model, x), y
     if isinstance(x, Iterator):
-        return (_batch(model, batch) for batch in x), y
+        return (_batch(model, batch, not number) for number, batch in enumerate(x)), y
     if x is None or not (hasattr(x, "dtype") or isinstance(x, (list, tuple))):
         return x, y  # distributed data sets and loaders, which Keras knows how to read
+    if isinstance(x, tuple) and x and np.ndim(x[0]) == 4:
+        raise ValueError(
+            f"x must be images alone; received a tuple of {len(x)}. Pass labels as y, weights as "
+            "sample_weight: fit(images, labels)."
+        )
     x = x if hasattr(x, "dtype") else np.asarray(x)
     pixels.check_format(x, model.image_shape)
-    pixels.check_range(x)
+    if is_whole:
+        pixels.check_range(x)
     return x, _labels(model, y, len(x), weighted) if with_labels else y
 
 
@@ -115,7 +124,7 @@ def _labels(model, labels: Any, count: int, weighted: bool) -> Any:
     if model.num_classes is None:
         if not weighted:
             pixels.check_labels(labels, None, count)
-        return labels
+        return np.zeros(count, np.int64) if weighted and labels is None else labels
     if labels is not None:
         labels = np.asarray(labels)
         labels = labels.reshape(-1) if labels.shape[1:] == (1,) else labels
@@ -124,10 +133,10 @@ def _labels(model, labels: Any, count: int, weighted: bool) -> Any:
     return labels
 
 
-def _batch(model, batch: Any) -> tuple:
-    """A batch of a generator, checked as arrays are."""
+def _batch(model, batch: Any, is_first: bool) -> tuple:
+    """A batch of a generator, checked as arrays are; a later one may hold dark images alone."""
     images, labels, weight = keras.utils.unpack_x_y_sample_weight(batch)
-    images, labels = checked(model, images, labels, weight is not None)
+    images, labels = checked(model, images, labels, weight is not None, is_whole=is_first)
     return (images,) if labels is None else (images, labels, weight)[: 2 + (weight is not None)]
 
 
@@ -143,7 +152,7 @@ class _Checked(keras.utils.PyDataset):
         return self.inner.num_batches
 
     def __getitem__(self, index):
-        return _batch(self.model, self.inner[index])
+        return _batch(self.model, self.inner[index], not index)
 
     def on_epoch_begin(self):
         self.inner.on_epoch_begin()
@@ -173,7 +182,8 @@ def _dataset(model, data: tf.data.Dataset, with_labels: bool) -> tf.data.Dataset
     if model.num_classes is None and len(specs) == 2:
         pixels.check_labels((), None, 0)
 
-    def check(images, *rest):
+    def check(number, row):
+        images, *rest = row if isinstance(row, tuple) else (row,)
         if not specs[0].shape[1:].is_fully_defined():
             wanted = ", ".join(map(str, model.image_shape))
             rule = f"images must have shape (batch, {wanted}); received"
@@ -182,12 +192,13 @@ def _dataset(model, data: tf.data.Dataset, with_labels: bool) -> tf.data.Dataset
             tf.debugging.Assert(tf.equal(tf.size(size), 3), [rule, tf.shape(images)], summarize=8)
             tf.debugging.Assert(same, [rule, tf.shape(images)], summarize=8)
             images.set_shape((None, *model.image_shape))  # checked above, in clearer words
-        tf.debugging.Assert(tf.reduce_max(images) != 1, [pixels.ZERO_ONE])
+        # A later batch may hold dark images alone.
+        tf.debugging.Assert((number > 0) | (tf.reduce_max(images) != 1), [pixels.ZERO_ONE])
         if conditional:
             model.labels_in_range(tf.cast(rest[0], tf.int64))
         return (images, *rest) if rest else images
 
-    return data.map(check)
+    return data.enumerate().map(check)
 
 
 def _check_images(model, spec: tf.TensorSpec) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-from tfgen import layers, portable
+from tfgen import checks, layers, portable
 from tfgen.models import continuous, priors
 from tfgen.models.ladder_layers import Composite, Mixing, ResidualBlock, with_class
 
@@ -23,6 +23,8 @@ def check_ladder(
     mixing: Sequence[bool] | None,
 ) -> None:
     """Raises ValueError unless all have one entry for each resolution."""
+    checks.sizes(0, groups=groups)
+    checks.sizes(1, group_channels=group_channels)
     if not len(filters) == len(groups) == len(group_channels):
         raise ValueError(
             "groups and group_channels must have one entry for each of filters, "

@@ -97,6 +97,7 @@ class TokenModel(GenerativeModel):
         )
         checks.at_least(0, num_blocks=self.num_blocks, fourier_features=self.fourier_features)
         checks.fraction(dropout=self.dropout)
+        checks.sizes(1, 2, kernel_size=self.kernel_size, token_shape=self.token_shape)
         self.check_settings()
         layers.check_image_shape(self.image_shape)
 

@@ -137,7 +137,15 @@ class VAE(PixelDecoder):
             prior_components=prior_components,
             prior_units=1 if prior_units is None else prior_units,
         )
-        checks.at_least(0, num_blocks=num_blocks)
+        checks.at_least(0, num_blocks=num_blocks, decoder_blocks=decoder_blocks or 0)
+        layers.check_strides(self.image_shape, filters)
+        if decoder_filters is not None:
+            checks.sizes(1, decoder_filters=decoder_filters)
+            if len(decoder_filters) > len(filters) + 1:
+                raise ValueError(
+                    "decoder_filters must have at most one entry more than filters, "
+                    f"{len(filters) + 1}; received {tuple(decoder_filters)}."
+                )
         self.check_settings()
         with self.own_dtype_policy():
             self._build_networks()

@@ -19,6 +19,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from tfgen import checks
 from tfgen.plots.raster import read_log, save_figure
 
 if TYPE_CHECKING:
@@ -80,10 +81,11 @@ def show(
     """
     images = np.asarray(images)
     images = images[None] if images.ndim == 3 else images
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
+    of_images = images.ndim == 4 and len(images) and images.shape[-1] in (1, 3)
+    if images.dtype != np.uint8 or not of_images:
         raise ValueError(
-            "images must be uint8 of shape (batch, height, width, channels) with 1 or 3 channels; "
-            f"received {images.dtype} of shape {images.shape}."
+            "images must be uint8 of shape (batch, height, width, channels) with 1 or 3 channels, "
+            f"at least one image; received {images.dtype} of shape {images.shape}."
         )
     if captions and len(captions) != len(images):
         raise ValueError(
@@ -381,6 +383,7 @@ class Draw(keras.callbacks.Callback):
         self, figure: Callable[..., Figure], folder: str | Path, every: int = 1, **arguments: Any
     ):
         super().__init__()
+        checks.at_least(1, every=every)
         self.figure, self.folder, self.every = figure, Path(folder), every
         self.arguments = arguments
         self.log: dict[str, list[float]] = {}

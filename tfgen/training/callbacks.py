@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfgen import pictures, plots
+from tfgen import checks, pictures, plots
 from tfgen.arrays import write_weights
 from tfgen.devices import move_averages
 from tfgen.files import replacing
@@ -30,6 +30,7 @@ class AveragedWeights(keras.callbacks.Callback):
 
     def __init__(self, momentum: float):
         super().__init__()
+        checks.fraction(momentum=momentum)
         self.momentum = momentum
         self.averages: list[tf.Variable] = []
         self._swapped = False
@@ -38,11 +39,14 @@ class AveragedWeights(keras.callbacks.Callback):
         """Starts the average at the weights."""
         self.set_model(model)
         self.averages = [tf.Variable(v.numpy()) for v in model.trainable_variables]
+        self._swapped = False
 
     def on_train_begin(self, logs=None):
-        """Makes the average, unless a checkpoint has filled it."""
+        """Makes the average, unless a checkpoint or an earlier `fit` has filled it."""
         if not self.averages:
             self.start(self.model)
+        if self._swapped:
+            self.swap()  # an earlier `fit` left the average in the model
         weights = [v.value for v in self.model.trainable_variables]
         iterations = self.model.optimizer.iterations.value
         averages, momentum = self.averages, self.momentum

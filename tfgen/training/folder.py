@@ -51,8 +51,9 @@ def _differences(began: Recipe, recipe: Recipe) -> str:
 def start_folder(folder: Path, recipe: Recipe, resume: bool) -> None:
     """Writes the recipe into the run's folder, and removes what a kill left half-written."""
     check_folder(folder, recipe, resume)  # again: another process may have begun meanwhile
-    for stale in (*folder.glob(".*.tmp.*"), *folder.glob("samples/.*.tmp.*")):
-        stale.unlink()
+    for place in (folder, folder / "samples", folder / "epochs"):
+        for stale in place.glob(".*.tmp.*"):
+            stale.unlink()
     path = folder / "recipe.json"
     if not path.exists() or Recipe.load(path) != recipe:  # new, or with more epochs
         with replacing(path) as temporary:

@@ -46,6 +46,7 @@ class Options:
 
     def __post_init__(self):
         checks.at_least(0, keep_epochs=self.keep_epochs)
+        checks.finite(0, checkpoint_seconds=self.checkpoint_seconds)
         if self.tensorboard and importlib.util.find_spec("tensorboard") is None:
             raise ImportError(
                 "tensorboard=True needs the package tensorboard, which TensorFlow does not "
@@ -128,6 +129,8 @@ def train(
     """
     folder = Path(folder)
     options = Options(verbose, tensorboard, checkpoint_seconds, keep_epochs)
+    if stop_within is not None:
+        checks.finite(0, stop_within=stop_within)
     with (strategy or tf.distribute.get_strategy()).scope():
         if devices.is_chief():
             check_folder(folder, recipe, resume)
@@ -282,8 +285,6 @@ def _fit(run: Run, checkpoint: Checkpoint, callbacks: list) -> None:
             shuffle=False,
             verbose=run.options.verbose if devices.is_chief() else 0,
         )
-        if checkpoint.averages is not None and (first, last, steps) != segments[-1]:
-            checkpoint.averages.swap()  # the next segment continues from the weights
     if checkpoint.averages is not None:
         checkpoint.averages.on_train_end()  # also where nothing was left to train
 
