@@ -257,7 +257,7 @@ def test_a_size_for_arrays(tmp_path):
     np.testing.assert_array_equal(same, data.arrays("digits")[0])
 
 
-@pytest.mark.parametrize("size", [0, -1, (4,), (4, 0), (4, 4, 1), 2.5, "64"])
+@pytest.mark.parametrize("size", [0, -1, (4,), (4, 0), (4, 4, 1), 2.5, "64", True])
 def test_a_size_that_is_not_valid(size):
     with pytest.raises(ValueError, match="size must be a positive integer, or two"):
         data.Source("digits", size=size)
