@@ -34,8 +34,8 @@ def at_least(least: int, **values: Any) -> None:
             raise ValueError(f"{name} must be an integer of at least {least}; received {value!r}.")
 
 
-def seed(value: Any) -> None:
-    """Raises ValueError unless a model's seed is an integer of 64 bits.
+def seed(value: Any) -> int:
+    """Returns a model's seed as an int, or raises ValueError unless it is an integer of 64 bits.
 
     >>> seed(1.5)
     Traceback (most recent call last):
@@ -44,10 +44,11 @@ def seed(value: Any) -> None:
     whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if not (whole and -(2**63) <= value < 2**63):
         raise ValueError(f"seed must be an integer of 64 bits; received {value!r}.")
+    return int(value)
 
 
-def sizes(least: int, length: int | None = None, **values: Any) -> None:
-    """Raises ValueError unless every value is a list or tuple of integers of at least `least`.
+def sizes(least: int, length: int | None = None, **values: Any) -> dict[str, tuple[int, ...]]:
+    """Returns the values as tuples of ints, or raises ValueError unless they are lists of sizes.
 
     Args:
         least: The least that an entry may be.
@@ -67,6 +68,7 @@ def sizes(least: int, length: int | None = None, **values: Any) -> None:
             raise ValueError(
                 f"{name} must be {what} integers of at least {least}; received {value!r}."
             )
+    return {name: tuple(map(int, value)) for name, value in values.items()}
 
 
 def finite(least: float, **values: Any) -> None:

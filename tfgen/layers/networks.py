@@ -50,8 +50,15 @@ def check_image_shape(image_shape: tuple[int, int, int]) -> None:
         )
 
 
-def check_strides(image_shape: tuple[int, int, int], filters: tuple[int, ...]) -> None:
-    """Raises ValueError unless every stage of stride 2 divides height and width."""
+def check_strides(
+    image_shape: tuple[int, int, int],
+    filters: tuple[int, ...],
+    decoder_filters: tuple[int, ...] | None = None,
+) -> None:
+    """Raises ValueError unless every stage of stride 2 divides height and width.
+
+    A decoder may have one stage more than its encoder, on the whole image.
+    """
     check_image_shape(image_shape)
     checks.sizes(1, filters=filters)
     factor = 2 ** len(filters)
@@ -61,6 +68,13 @@ def check_strides(image_shape: tuple[int, int, int], filters: tuple[int, ...]) -
             f"each entry of filters; received {tuple(image_shape)} with filters={tuple(filters)}. "
             "Pad the images or use fewer filters."
         )
+    if decoder_filters is not None:
+        checks.sizes(1, decoder_filters=decoder_filters)
+        if len(decoder_filters) > len(filters) + 1:
+            raise ValueError(
+                f"decoder_filters must have at most {len(filters) + 1} entries, one more than "
+                f"filters; received {tuple(decoder_filters)}."
+            )
 
 
 def encoder_network(

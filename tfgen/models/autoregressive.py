@@ -30,6 +30,8 @@ __all__ = ["AutoregressiveModel"]
 
 # Streams of an image's seed, in addition to the sampler's.
 READING_STREAM, DROPOUT_STREAM = 1, 2
+# That this process may use; not every system tells.
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class AutoregressiveModel(TokenModel):
@@ -40,9 +42,7 @@ class AutoregressiveModel(TokenModel):
     draws_by_pixel = True
     loss_names = ("loss", "bits_per_dim")
     # One pixel after another is too little work for several cores, so each takes a batch.
-    num_workers = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
+    num_workers = CORES
 
     def check_settings(self) -> None:
         """Raises ValueError where an argument that may be set is out of its range."""
@@ -298,15 +298,8 @@ class AutoregressiveModel(TokenModel):
         """Returns log p of the images in the first order, if the model has several."""
         if self.orders == 1:
             return {}
-        size = self.batch_size_for(len(images))
-        parts = [
-            self.log_likelihood_map(
-                images[start : start + size],
-                labels=None if labels is None else labels[start : start + size],
-            ).sum((1, 2, 3), dtype=np.float64)
-            for start in range(0, len(images), size)
-        ]
-        return {"in the first order": np.concatenate(parts)}
+        by_pixel = self.log_likelihood_map(images, labels=labels)
+        return {"in the first order": by_pixel.sum((1, 2, 3), dtype=np.float64)}
 
     def log_likelihood_map(
         self,
@@ -327,9 +320,7 @@ class AutoregressiveModel(TokenModel):
         Raises:
             ValueError: Images or labels that do not fit, or no such order.
         """
-        checks.at_least(0, order=order)
-        if order >= self.orders:
-            raise ValueError(f"order must lie in [0, {self.orders - 1}]; received {order!r}.")
+        checks.one_of("order", order, range(self.orders))
         images, labels = self.check(images, labels)
         if order == 0 or not len(images):
             return self._run("log_likelihood_map", {"images": images, "labels": labels})

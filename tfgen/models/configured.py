@@ -47,8 +47,7 @@ class ConfiguredModel(keras.Model):
         pixels.level_values(num_levels)
         if num_classes is not None:
             checks.at_least(1, num_classes=num_classes)
-        checks.sizes(1, 3, image_shape=image_shape)
-        self.image_shape = tuple(int(side) for side in image_shape)
+        self.image_shape = checks.sizes(1, 3, image_shape=image_shape)["image_shape"]
         self.num_levels = int(num_levels)
         self.num_classes = num_classes
         self.seed = seed
@@ -72,9 +71,7 @@ class ConfiguredModel(keras.Model):
                 f"built; received {value!r}. Save the model and load it changed: "
                 f"tfgen.load(folder, {name}={value!r})."
             )
-        if name == "seed":
-            checks.seed(value)
-            value = int(value)
+        value = checks.seed(value) if name == "seed" else value
         checked = built and name in self.settable
         old = getattr(self, name) if checked else None
         super().__setattr__(name, value)

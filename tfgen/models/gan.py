@@ -188,12 +188,7 @@ class GAN(AdversarialModel):
         self.check_settings()
         layers.check_strides(self.image_shape, filters)
         if generator_filters is not None:
-            checks.sizes(1, generator_filters=generator_filters)
-        if generator_filters is not None and len(generator_filters) != len(filters):
-            raise ValueError(
-                f"generator_filters must have as many stages as filters, {len(filters)}; "
-                f"received {tuple(generator_filters)}."
-            )
+            checks.sizes(1, len(filters), generator_filters=generator_filters)
         if self.compute_dtype == "float64":
             raise ValueError(
                 "dtype must be float32, mixed_bfloat16 or mixed_float16 for a GAN; received "

@@ -138,14 +138,7 @@ class VAE(PixelDecoder):
             prior_units=1 if prior_units is None else prior_units,
         )
         checks.at_least(0, num_blocks=num_blocks, decoder_blocks=decoder_blocks or 0)
-        layers.check_strides(self.image_shape, filters)
-        if decoder_filters is not None:
-            checks.sizes(1, decoder_filters=decoder_filters)
-            if len(decoder_filters) > len(filters) + 1:
-                raise ValueError(
-                    "decoder_filters must have at most one entry more than filters, "
-                    f"{len(filters) + 1}; received {tuple(decoder_filters)}."
-                )
+        layers.check_strides(self.image_shape, filters, decoder_filters)
         self.check_settings()
         with self.own_dtype_policy():
             self._build_networks()
@@ -184,15 +177,11 @@ class VAE(PixelDecoder):
         )
         if self.pixel_distribution == "gaussian":
             self.log_scale = self.add_weight(name="log_scale", initializer="zeros")
-        units = self.prior_units or 2 * self.latent_dim
+        size = self.latent_dim, self.prior_units or 2 * self.latent_dim, self.num_classes
         if self.prior == "flow":
-            self.couplings = priors.couplings(
-                self.prior_components, self.latent_dim, units, self.num_classes
-            )
+            self.couplings = priors.couplings(self.prior_components, *size)
         elif self.prior == "continuous_flow":
-            self.velocity = continuous.Velocity(
-                self.latent_dim, units, self.num_classes, name="velocity"
-            )
+            self.velocity = continuous.Velocity(*size, name="velocity")
         elif self.prior == "vamp":
             self.pseudo_inputs = self.add_weight(
                 name="pseudo_inputs",
@@ -222,12 +211,12 @@ class VAE(PixelDecoder):
             if self.num_classes is not None:
                 labels = tf.range(self.prior_components, dtype=tf.int64) % self.num_classes
             return priors.vamp(self._posterior(priors.greys_of(self.pseudo_inputs), labels))
-        normal = priors.standard_normal(self.latent_dim)
+        prior = priors.standard_normal(self.latent_dim)
         if self.prior == "flow":
-            return priors.flow(normal, self.couplings, labels)
+            prior = priors.flow(prior, self.couplings, labels)
         if self.prior == "continuous_flow":
-            return priors.continuous_flow(normal, self.velocity, self.prior_steps, labels)
-        return normal
+            prior = priors.continuous_flow(prior, self.velocity, self.prior_steps, labels)
+        return prior
 
     def _posterior(self, images, labels):
         import tensorflow_probability as tfp

@@ -37,16 +37,19 @@ class Options:
         tensorboard: Whether to write TensorBoard logs.
         checkpoint_seconds: Time between checkpoints inside an epoch.
         keep_epochs: Keep the weights of every N-th epoch; 0 keeps none.
+        stop_within: Seconds after a signal in which the process ends; None waits for the step.
     """
 
     verbose: int = 1
     tensorboard: bool = False
     checkpoint_seconds: float = 120.0
     keep_epochs: int = 0
+    stop_within: float | None = None
 
     def __post_init__(self):
         checks.at_least(0, keep_epochs=self.keep_epochs)
-        checks.finite(0, checkpoint_seconds=self.checkpoint_seconds)
+        within = 0.0 if self.stop_within is None else self.stop_within
+        checks.finite(0, checkpoint_seconds=self.checkpoint_seconds, stop_within=within)
         if self.tensorboard and importlib.util.find_spec("tensorboard") is None:
             raise ImportError(
                 "tensorboard=True needs the package tensorboard, which TensorFlow does not "
@@ -128,9 +131,7 @@ def train(
         SystemExit: SIGTERM asked for the end; a checkpoint has been written. Exit code 143.
     """
     folder = Path(folder)
-    options = Options(verbose, tensorboard, checkpoint_seconds, keep_epochs)
-    if stop_within is not None:
-        checks.finite(0, stop_within=stop_within)
+    options = Options(verbose, tensorboard, checkpoint_seconds, keep_epochs, stop_within)
     with (strategy or tf.distribute.get_strategy()).scope():
         if devices.is_chief():
             check_folder(folder, recipe, resume)
