@@ -139,6 +139,24 @@ def test_threads_share_a_client(client):
     np.testing.assert_array_equal(images, tiny_images(range(80), 5))
 
 
+def test_threads_share_a_client_whose_calls_fail(client):
+    """Each gets the error of its own call, whatever the others learn of the model meanwhile."""
+    failing = (
+        ({"seed": [13]}, "picky", "13 brings bad luck"),
+        ({"sede": [1]}, "picky", "inputs must be seed; received sede"),
+        ({"seed": [1]}, "smaple", "no endpoint 'smaple'"),
+    )
+
+    def ask(number):
+        inputs, signature, words = failing[number % len(failing)]
+        with pytest.raises((ServingError, ValueError), match=words):
+            client.predict("tiny", inputs, signature)
+
+    client.predict("tiny", {"seed": [1]}, "picky")  # so that it knows the model
+    with futures.ThreadPoolExecutor(16) as pool:
+        list(pool.map(ask, range(90)))
+
+
 def test_conversion_loses_nothing():
     for value, dtype in (
         ([0, 255], "uint8"),

@@ -105,17 +105,16 @@ class Client:
         """
         model_spec = _model_spec(model, version, label)
         deadline = time.monotonic() + (self.timeout if timeout is None else timeout)
-        known = model_spec in self._known
-        endpoint = self._endpoint(model_spec, signature, deadline)
+        known = self._known.get(model_spec, {}).get(signature)
+        endpoint = known or self._endpoint(model_spec, signature, deadline)
         try:
             return self._predict(model_spec, signature, endpoint, inputs, deadline)
         except (ServingError, ValueError):
             # The model may have a new version with other inputs.
-            if not known:
+            if known is None:
                 raise
-            del self._known[model_spec]
             fresh = self._endpoint(model_spec, signature, deadline)
-            if fresh == endpoint:
+            if fresh == known:
                 raise
         return self._predict(model_spec, signature, fresh, inputs, deadline)
 
@@ -128,10 +127,7 @@ class Client:
             ServingError: See `predict`.
         """
         model_spec = _model_spec(model, version, label)
-        deadline = time.monotonic() + self.timeout
-        found = self._retrying(lambda left: self._transport.metadata(model_spec, left), deadline)
-        self._known[model_spec] = found
-        return found
+        return self._fetched(model_spec, time.monotonic() + self.timeout)
 
     def status(
         self, model: str, *, version: int | None = None, label: str | None = None
@@ -145,12 +141,14 @@ class Client:
         deadline = time.monotonic() + self.timeout
         return self._retrying(lambda left: self._transport.status(model_spec, left), deadline)
 
+    def _fetched(self, model_spec: ModelSpec, deadline: float) -> dict[str, Endpoint]:
+        """Returns a model's endpoints as the server now has them, and remembers them."""
+        found = self._retrying(lambda left: self._transport.metadata(model_spec, left), deadline)
+        self._known[model_spec] = found
+        return found
+
     def _endpoint(self, model_spec: ModelSpec, signature: str, deadline: float) -> Endpoint:
-        if signature not in self._known.get(model_spec, ()):
-            self._known[model_spec] = self._retrying(
-                lambda left: self._transport.metadata(model_spec, left), deadline
-            )
-        endpoints = self._known[model_spec]
+        endpoints = self._fetched(model_spec, deadline)
         if signature not in endpoints:
             raise ServingError(
                 "INVALID_ARGUMENT",
