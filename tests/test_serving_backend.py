@@ -17,6 +17,7 @@ from tfgen.serving.backend import Backend, Metrics
 from tfgen.serving.batching import Batcher
 from tfgen.serving.errors import ServingError
 from tfgen.serving.repository import Repository
+from tfgen.serving.servable import Servable
 from tfgen.serving.tensors import Spec, from_proto
 
 PATIENCE = 120  # seconds after which a test that hangs has failed
@@ -134,6 +135,50 @@ def test_large_messages_are_read_beside_the_event_loop(backend, health_comes_fir
     response = health_comes_first(lambda _: rpc._Service(backend).predict(request, Context()))
     images = tf.make_ndarray(response.outputs["images"])
     np.testing.assert_array_equal(images, tiny_images(SEEDS, 5))
+
+
+# Unloading
+
+
+def test_an_unload_waits_for_a_call_that_runs(backend, repository, monkeypatch):
+    """Also when requests that were read as it began have come and gone meanwhile."""
+    servable = Servable("tiny", 3, repository / "tiny" / "3")
+    signature = servable.signature("picky")
+    began, released, run = threading.Event(), threading.Event(), signature.run
+
+    def held(arrays):
+        began.set()
+        assert released.wait(PATIENCE)
+        return run(arrays)
+
+    async def request(name: str, seed: int):
+        try:
+            arrays = {"seed": np.array([seed])}
+            return await backend.run(servable, servable.signature(name), arrays, PATIENCE)
+        finally:
+            servable.release()
+
+    async def requests():
+        assert all(servable.acquire() for _ in range(3))  # one runs, two are being read
+        running = asyncio.ensure_future(request("picky", 7))
+        assert await asyncio.to_thread(began.wait, PATIENCE)
+        unload.start()
+        while servable.acquire():  # until the unload has begun
+            servable.release()
+            await asyncio.sleep(0.001)
+        for seed in (1, 2):
+            images = (await request("sample", seed))["images"]
+            np.testing.assert_array_equal(images, tiny_images([seed], 3))
+        await asyncio.to_thread(unload.join, 0.2)
+        waits = unload.is_alive()
+        released.set()
+        return waits, (await running)["score"].tolist()
+
+    monkeypatch.setattr(signature, "run", held)
+    unload = threading.Thread(target=servable.close, args=(PATIENCE,))
+    assert asyncio.run(asyncio.wait_for(requests(), PATIENCE)) == (True, [7.0])
+    unload.join(PATIENCE)
+    assert not unload.is_alive()
 
 
 # Limits

@@ -154,13 +154,15 @@ class Backend:
     ) -> dict[str, np.ndarray]:
         """Runs a signature, batched with other requests where possible.
 
+        The caller has acquired the servable.
+
         Raises:
             ServingError: From the checks or from the graph; DEADLINE_EXCEEDED after `timeout`
                 seconds.
         """
         future = self.batcher.submit(signature, arrays, timeout)
         # Keeps the session open until the call is over, even if the client disconnects.
-        servable.acquire()
+        servable.hold()
         future.add_done_callback(lambda _: servable.release())
         waiting = asyncio.wrap_future(future)
         # A timer that cancels is cheaper than `asyncio.wait_for`.

@@ -227,8 +227,16 @@ class Servable:
                 self._users += 1
             return self._session is not None
 
+    def hold(self) -> None:
+        """Keeps the session open until one more `release`, for one who has acquired it.
+
+        Unlike `acquire`, also while `close` waits, so that it waits for this user too.
+        """
+        with self._changed:
+            self._users += 1
+
     def release(self) -> None:
-        """Ends one `acquire`."""
+        """Ends one `acquire` or `hold`."""
         with self._changed:
             self._users -= 1
             self._changed.notify_all()
