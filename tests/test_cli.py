@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import types
 import typing
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 
 import tfgen_command
-from tfgen import PixelCNN, cli, data, devices, evaluation, formats, presets, zoo
+from tfgen import AutoEncoder, PixelCNN, cli, data, devices, evaluation, formats, presets, zoo
 from tfgen.recipe import Recipe
 from tfgen_command import entries, look, work
 from tfgen_command.command_line import app
@@ -341,6 +342,42 @@ def test_own_files_of_any_size_mode_and_turn(entry, gan, tmp_path, monkeypatch, 
     np.testing.assert_array_equal(mirrored[..., 0], np.eye(8, dtype=np.uint8)[:, ::-1] * 255)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_own_files_of_16_bits(channels, tmp_path):
+    path, levels = tmp_path / "deep.png", np.linspace(0, 65535, 64).astype(np.uint16)
+    Image.fromarray(levels.reshape(8, 8)).save(path)
+    model = AutoEncoder((8, 8, channels), latent_dim=2, filters=(4,), num_blocks=0)
+    images, _ = cli.images_for(model, "own", [path], None, 1)
+    expected = np.round(levels / 257).reshape(8, 8, 1).repeat(channels, -1)
+    np.testing.assert_array_equal(images[0], expected)
+    np.testing.assert_array_equal(cli.read_mask(model, path), expected[..., :1] >= 128)
+
+
+@pytest.mark.parametrize("damage", ["empty", "text", "cut", "chunk", "numbers"])
+def test_own_files_that_cannot_be_read(damage, tmp_path):
+    path = tmp_path / "own.png"
+    noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8)
+    Image.fromarray(noise).save(path)
+    whole = path.read_bytes()
+    second = whole.index(b"IDAT", whole.index(b"IDAT") + 4)
+    if damage == "numbers":  # a TIFF of floating-point numbers
+        Image.fromarray(noise[..., 0].astype(np.float32)).save(path, format="TIFF")
+    else:
+        path.write_bytes(
+            {
+                "empty": b"",
+                "text": b"no image",
+                "cut": whole[: len(whole) // 2],
+                "chunk": whole[:second] + b"\0" + whole[second + 1 :],
+            }[damage]
+        )
+    model = types.SimpleNamespace(image_shape=(8, 8, 1), num_classes=None)
+    for read in (lambda: cli.images_for(model, "own", [path], None, 1),
+                 lambda: cli.read_mask(model, path)):  # fmt: skip
+        with pytest.raises(ValueError, match=r"own\.png must be a whole image file"):
+            read()
+
+
 @pytest.mark.slow
 def test_evaluate_measures_one_metric_and_writes_nothing(entry, monkeypatch, capsys):
     before = {path: path.read_bytes() for path in entry.iterdir() if path.is_file()}
@@ -558,6 +595,7 @@ def test_the_names_that_the_command_knows_are_the_librarys():
         (("manifold", "{entry}", "--side", "1"), "side"),
         (("interpolate", "{entry}", "--steps", "1"), "--steps"),
         (("reconstruct", "{entry}", "--data", "no_such_set"), "no_such_set"),
+        (("reconstruct", "{entry}", "{entry}/config.json"), "config.json must be a whole image"),
         (("evaluate",), "--all"),
         (("evaluate", "{entry}", "--all"), "--all"),
         (("train", "no_such_recipe.json", "--out", "run"), "there is no file no_such_recipe"),
@@ -594,7 +632,7 @@ def test_bad_input_gives_exit_code_2_and_no_traceback(
     ("arguments", "words"),
     [
         (("sample", "{gan}", "--label", "3,x"), "--label must be"),
-        (("score", "{gan}", "{entry}/config.json"), "is not an image"),
+        (("score", "{gan}", "{entry}/config.json"), "must be a whole image file"),
         (("score", "{gan}", "nothing.png"), "nothing.png"),
         (("score", "{gan}", "{gan}/samples.png"), "Pass --label"),
         (("reconstruct", "{gan}"), "no encoder"),

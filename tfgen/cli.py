@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfgen import checks, data, plots, zoo
+from tfgen.data.images import read_image
 from tfgen.files import replacing
 from tfgen.models.generative import GenerativeModel
 from tfgen.recipe import Recipe
@@ -124,7 +125,8 @@ def images_for(
         option: The option that asked for `num` images, which an error names.
 
     Raises:
-        ValueError: Images or labels that do not fit the model; the message names the option.
+        ValueError: Images or labels that do not fit the model, where the message names the
+            option; or a file that is no image.
     """
     check_labels(model, labels)
     if files:
@@ -168,20 +170,9 @@ def _of_validation(
     return images[:num], None if labels is None else labels[:num]
 
 
-def _read_own(path: Path, image_shape: Sequence[int]) -> np.ndarray:
-    """Reads an image file: upright, over white, centre-cropped and resized, uint8 (H, W, C)."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    height, width, channels = image_shape
-    try:
-        with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image).convert("RGBA")
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} is not an image that can be read: {error}.") from error
-    white = Image.new("RGBA", upright.size, "white")
-    flat = Image.alpha_composite(white, upright).convert("L" if channels == 1 else "RGB")
-    fitted = ImageOps.fit(flat, (width, height), Image.Resampling.LANCZOS)
-    return np.asarray(fitted, np.uint8).reshape(height, width, channels)
+def _read_own(path: Path, image_shape: tuple[int, int, int]) -> np.ndarray:
+    """Reads an image file of any size and colour as the model takes it, uint8 (H, W, C)."""
+    return read_image(path, image_shape, fit=True, grey=True)
 
 
 def kept_half(model: GenerativeModel, keep: str) -> np.ndarray:
@@ -198,7 +189,11 @@ def kept_half(model: GenerativeModel, keep: str) -> np.ndarray:
 
 
 def read_mask(model: GenerativeModel, path: Path) -> np.ndarray:
-    """Reads an image whose white pixels are kept, bool (H, W, 1)."""
+    """Reads an image whose white pixels are kept, bool (H, W, 1).
+
+    Raises:
+        ValueError: The file is no image, or all of it is kept, or nothing.
+    """
     mask = _read_own(path, (*model.image_shape[:2], 1)) >= 128
     if mask.all() or not mask.any():
         raise ValueError(

@@ -64,15 +64,13 @@ def read_header(path: str | Path) -> Header:
         if exif.get(0x0112, 1) in (5, 6, 7, 8):  # Orientation: lying on its side
             height, width = width, height
         mode = image.mode
-        if mode == "F":
-            raise ValueError("it holds floating-point numbers")
         return Header(
             (height, width), mode, mode not in GREY, image.has_transparency_data, mode in DEEP
         )
 
 
 def read_image(
-    path: str | Path, image_shape: tuple[int, int, int], fit: bool = False
+    path: str | Path, image_shape: tuple[int, int, int], fit: bool = False, grey: bool = False
 ) -> np.ndarray:
     """Returns the pixels of a file, uint8 of that shape.
 
@@ -81,16 +79,19 @@ def read_image(
         image_shape: (height, width, channels). Grey becomes three equal channels where three are
             asked for, which is exact.
         fit: Whether an image of another size is scaled and cropped.
+        grey: Whether colour becomes grey where one channel is asked for.
 
     Raises:
-        ValueError: The file cannot be read, has another size, or colour where one channel is
-            asked for.
+        ValueError: The file cannot be read; or it has another size and `fit` is false, or colour
+            where one channel is asked for and `grey` is false.
     """
     from PIL import ImageOps
 
     height, width, channels = image_shape
     with _opened(path) as image:
         image = _eight_bits(ImageOps.exif_transpose(image))
+        if grey and channels == 1:
+            image = image.convert("L")
         if fit:
             image = fitted(image, (height, width))
         pixels = np.asarray(image)
@@ -138,9 +139,11 @@ def _opened(path: str | Path) -> "Iterator[Image.Image]":
 
     try:
         with Image.open(path) as image:
+            if image.mode == "F":
+                raise ValueError("it holds floating-point numbers")
             yield image
     except (*DAMAGED, Image.DecompressionBombError) as error:
         raise ValueError(
             f"{path} must be a whole image file ({', '.join(READABLE)}); it cannot be read: "
-            f"{error}. Replace or delete it, or skip all such files with skip_bad (--skip-bad)."
+            f"{error}. Replace it; of a folder, skip_bad (--skip-bad) leaves out all such files."
         ) from error
