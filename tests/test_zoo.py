@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+import subprocess
 
 import laws
 import numpy as np
@@ -216,6 +217,37 @@ def test_save_that_is_cut_off_is_not_believed(root, monkeypatch):
         zoo.save(VAE(**SMALL), root / "vae_tiny")
     with pytest.raises(ValueError, match="is damaged or was changed"):
         zoo.load("vae_tiny")
+
+
+def git(folder, *arguments):
+    author = ("-c", "user.name=me", "-c", "user.email=me@example.org", "-c", "commit.gpgsign=false")
+    command = ["git", *author, *arguments]
+    done = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+@pytest.mark.skipif(not shutil.which("git"), reason="needs git")
+def test_the_commit_is_that_of_tfgens_own_checkout(tmp_path, monkeypatch):
+    """Not of a repository around an installed wheel, nor of one that the environment names."""
+    checkout, project = tmp_path / "checkout", tmp_path / "project"
+    for folder in (checkout, project):
+        git(tmp_path, "init", folder)
+        git(folder, "commit", "--allow-empty", "-m", folder.name)
+    git(checkout, "worktree", "add", tmp_path / "worktree")
+    commit = git(checkout, "rev-parse", "HEAD")
+    assert commit != git(project, "rev-parse", "HEAD")
+    for parent, expected in (
+        (checkout, commit),
+        (tmp_path / "worktree", commit),
+        (project / ".venv" / "site-packages", None),
+    ):
+        package = parent / "tfgen"
+        package.mkdir(parents=True)
+        monkeypatch.setattr(presets, "__file__", str(package / "presets.py"))
+        assert presets._commit() == expected
+        with monkeypatch.context() as patch:
+            patch.setenv("GIT_DIR", str(project / ".git"))
+            assert presets._commit() == expected
 
 
 # The shipped entries

@@ -349,10 +349,11 @@ def update_metadata(path: Path, **changes: Any) -> None:
 
 def _commit() -> str | None:
     """The commit of the checkout that tfgen runs from; None in an installed wheel."""
+    # Named, or git would take any repository around the package, such as a user's own.
+    repository = Path(__file__).resolve().parents[1] / ".git"
     try:
         found = subprocess.run(
-            ["git", "rev-parse", "HEAD"],
-            cwd=Path(__file__).resolve().parent,
+            ["git", f"--git-dir={repository}", "rev-parse", "HEAD"],
             capture_output=True,
             text=True,
             check=True,
