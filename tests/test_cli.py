@@ -11,7 +11,21 @@ import pytest
 from PIL import Image
 
 import tfgen_command
-from tfgen import AutoEncoder, PixelCNN, cli, data, devices, evaluation, formats, presets, zoo
+from tfgen import (
+    AutoEncoder,
+    PixelCNN,
+    cli,
+    data,
+    devices,
+    drafts,
+    evaluation,
+    formats,
+    pictures,
+    plots,
+    presets,
+    training,
+    zoo,
+)
 from tfgen.recipe import Recipe
 from tfgen_command import entries, look, work
 from tfgen_command.command_line import app
@@ -151,6 +165,44 @@ def test_commands_that_draw_say_where_the_file_went(
     picture = np.asarray(Image.open(out))
     assert picture.ndim in (2, 3)
     assert shape is None or picture.shape[:2] == shape
+
+
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch, capsys):
+    """Also where the shell leaves it to the program, as in --out=~/run."""
+    home, here = tmp_path / "home", tmp_path / "here"
+    home.mkdir()
+    here.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(here)
+    model = {"image_shape": [8, 8, 1], "latent_dim": 2, "filters": [4], "num_blocks": 0}
+    recipe = RECIPE | {"family": "AutoEncoder", "model": model, "results": []}
+    (home / "my.json").write_text(json.dumps(recipe))
+    command = ("train", "~/my.json", "--out=~/run", "--verbose", 0)
+    assert run(monkeypatch, *command, "--keep-epochs", 1) == 0
+    names = {path.name for path in (home / "run").iterdir()}
+    assert names >= {"epochs", "history.png", "log.csv", "metadata.json", "progress.png", "samples"}
+    assert names >= {"best.npz", "config.json", "model.weights.h5", "recipe.json", "training.json"}
+    assert run(monkeypatch, *command) == 2
+    assert "already holds a run" in capsys.readouterr().err
+    assert zoo.load_recipe("~/my.json") == Recipe.load("~/my.json") == zoo.load_recipe("~/run")
+    provenance = training.provenance(Recipe.load("~/my.json"), "~/run")
+    assert provenance["data"] == zoo.info("~/run")["data"]
+    plots.history("~/run/log.csv", "~/curves.png")
+    pictures.progress(zoo.load("~/run"), "~/run")
+    monkeypatch.setattr(drafts, "_images_per_second", lambda *_: 100.0)
+    new = ("recipe", "new", "--data", "digits", "--out=~/new.json")
+    assert run(monkeypatch, *new) == 0
+    assert run(monkeypatch, *new) == 2
+    assert "--out must be a new file" in capsys.readouterr().err
+    for made in (
+        training.CSVLog("~/log.csv").path,
+        training.KeepWeights("~/epochs", 1, None).folder,
+        training.DrawSamples("~/samples", np.zeros((1, 8, 8, 1), np.uint8), None).folder,
+        training.CheckpointFiles("~/run").folder,
+    ):
+        assert made.parent == home
+    assert {path.name for path in home.iterdir()} == {"my.json", "new.json", "run", "curves.png"}
+    assert not list(here.iterdir())
 
 
 GAN_RECIPE = {

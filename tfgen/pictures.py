@@ -71,5 +71,5 @@ def progress(model: GenerativeModel, folder: str | Path) -> Path:
     Returns:
         The path of the picture.
     """
-    folder, width = Path(folder), SCALE * (model.image_shape[1] + 2)
+    folder, width = Path(folder).expanduser(), SCALE * (model.image_shape[1] + 2)
     return plots.progress(folder / "samples", folder / "progress.png", width)

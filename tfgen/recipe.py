@@ -242,7 +242,7 @@ class Recipe:
     @classmethod
     def load(cls, path: str | Path) -> "Recipe":
         """Reads a recipe from a JSON file; raises ValueError if it does not hold one."""
-        path = Path(path)
+        path = Path(path).expanduser()
         try:
             values = json.loads(path.read_text(encoding="utf-8-sig"))
         except NOT_JSON as error:

@@ -90,7 +90,7 @@ def load_evaluator(name: str | Path) -> Classifier:
 
 def load_recipe(name: str | Path) -> Recipe:
     """Returns an entry's recipe, or that of a JSON file."""
-    path = Path(name)
+    path = Path(name).expanduser()
     if path.suffix == ".json" and path.is_file():
         return Recipe.load(path)
     path = folder(name) / "recipe.json"

@@ -38,6 +38,7 @@ def new(
     skip_bad: SkipBad = False,
 ) -> None:
     """Writes a recipe for your images and minutes; the speed is measured on a few steps."""
+    out = out.expanduser()
     if out.exists():
         raise ValueError(f"--out must be a new file; {out} exists. Name another file.")
     import_tensorflow()

@@ -67,6 +67,7 @@ def train(
     Other commands and `tfgen.load` take the folder as they take a name. Training makes glibc keep
     freed memory (see `tfgen.allocator`), which can make it a third faster.
     """
+    out = out.expanduser()
     import_tensorflow()
     import tensorflow as tf
 

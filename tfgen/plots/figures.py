@@ -324,7 +324,7 @@ def curves(log: str | Path | Mapping[str, Sequence[float]] | keras.callbacks.His
         ValueError: There is no epoch in it.
     """
     if isinstance(log, (str, Path)):
-        values = dict(read_log(Path(log)))
+        values = dict(read_log(Path(log).expanduser()))
     else:
         values = dict(log.history if isinstance(log, keras.callbacks.History) else log)
     if not values:

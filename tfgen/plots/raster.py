@@ -187,7 +187,7 @@ def progress(
     """
     from PIL import Image
 
-    paths = sorted(Path(folder).glob("epoch_*.png"))
+    paths = sorted(Path(folder).expanduser().glob("epoch_*.png"))
     if not paths:
         raise ValueError(f"folder must hold pictures epoch_0001.png, ...; {folder} holds none.")
     checks.at_least(1, columns=columns, width=width)

@@ -111,7 +111,7 @@ class CSVLog(keras.callbacks.Callback):
 
     def __init__(self, path: str | Path, columns: Callable[[], dict[str, float]] = dict):
         super().__init__()
-        self.path, self.columns = Path(path), columns
+        self.path, self.columns = Path(path).expanduser(), columns
 
     def on_epoch_end(self, epoch, logs=None):
         """Rewrites the file with the rows before this epoch and this one."""
@@ -138,7 +138,8 @@ class KeepWeights(keras.callbacks.Callback):
 
     def __init__(self, folder: str | Path, every: int, averages: AveragedWeights | None):
         super().__init__()
-        self.folder, self.every, self.averages = Path(folder), every, averages
+        self.folder, self.every = Path(folder).expanduser(), every
+        self.averages = averages
 
     def on_epoch_end(self, epoch, logs=None):
         """Writes the epoch's weights."""
@@ -165,7 +166,7 @@ class DrawSamples(keras.callbacks.Callback):
         board: Path | None = None,
     ):
         super().__init__()
-        self.folder, self.averages = Path(folder), averages
+        self.folder, self.averages = Path(folder).expanduser(), averages
         self.images = images
         self._writer = None
         if board is not None:

@@ -108,7 +108,7 @@ class CheckpointFiles:
     """
 
     def __init__(self, folder: str | Path):
-        self.folder = Path(folder)
+        self.folder = Path(folder).expanduser()
 
     def write(self, arrays: dict[str, np.ndarray], state: RunState) -> None:
         """Writes a checkpoint and drops all but the newest two."""

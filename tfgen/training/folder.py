@@ -62,7 +62,7 @@ def start_folder(folder: Path, recipe: Recipe, resume: bool) -> None:
 
 def provenance(recipe: Recipe, folder: str | Path) -> dict[str, Any]:
     """Returns what an entry's metadata says about how it was trained."""
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     state = json.loads((folder / "training.json").read_text(encoding="utf-8-sig"))
     digests = state.pop("data")
     # The zoo's weights have a licence; those of a user have the one that the user gives them.

@@ -130,7 +130,7 @@ def train(
         KeyboardInterrupt: Ctrl-C asked for the end; a checkpoint has been written.
         SystemExit: SIGTERM asked for the end; a checkpoint has been written. Exit code 143.
     """
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     options = Options(verbose, tensorboard, checkpoint_seconds, keep_epochs, stop_within)
     with (strategy or tf.distribute.get_strategy()).scope():
         if devices.is_chief():
