@@ -19,6 +19,7 @@ from tfgen import (
     devices,
     drafts,
     evaluation,
+    export,
     formats,
     pictures,
     plots,
@@ -560,6 +561,33 @@ def test_list_is_plain_lines_where_it_is_piped(monkeypatch, capsys):
     assert [row["name"] for row in rows] == zoo.list_models(kind=None)
     assert run(monkeypatch, "evaluate", "--list", "--json") == 0
     assert json.loads(capsys.readouterr().out) == entries.METRICS
+
+
+def test_own_folders_with_the_names_of_entries(tmp_path, monkeypatch, capsys):
+    """Commands on the whole zoo pass them over; a name that could mean either is refused."""
+    monkeypatch.chdir(tmp_path)
+    names = zoo.list_models(kind=None)
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "recipe.json").write_text(json.dumps(RECIPE))
+    taken = []
+    monkeypatch.setattr(evaluation, "evaluate", lambda name, *_: taken.append(name) or {})
+    monkeypatch.setattr(export, "add", lambda out, name, *_, **__: taken.append(name) or out)
+    assert run(monkeypatch, "list", "--all") == 0
+    assert [line.split("\t")[0] for line in capsys.readouterr().out.splitlines()[1:]] == names
+    assert run(monkeypatch, "evaluate", "--all") == 0
+    assert capsys.readouterr().out.split() == names
+    assert run(monkeypatch, "export", "--all", "--out", "models") == 0
+    expected = [presets.zoo_root() / name for name in (*names, *zoo.list_models())]
+    assert [zoo.folder(name) for name in taken] == expected
+    for command in (("info",), ("sample",), ("evaluate",), ("export",), ("train", "--out", "run")):
+        assert run(monkeypatch, *command, "vae_mnist") == 2
+        error = capsys.readouterr().err
+        assert ("RECIPE" if command[0] == "train" else "NAME") + " must mean one model" in error
+        assert "Write ./vae_mnist for this folder" in error
+    assert run(monkeypatch, "info", "./vae_mnist") == 2
+    assert "Train it: tfgen train ./vae_mnist --out DIR" in capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} == set(names)
 
 
 @pytest.mark.parametrize("width", [60, 80, 200])

@@ -7,12 +7,13 @@ import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import runs
 
-from tfgen import plots, training
+from tfgen import plots, training, zoo
 from tfgen.recipe import Recipe
 
 RECIPE = Recipe(
@@ -118,3 +119,17 @@ def test_a_run_that_has_nothing_to_save_says_so(tmp_path):
     assert "no step to save yet; begin with: tfgen train" in advice
     folder = str(tmp_path / "my run")
     assert shlex.split(advice)[-4:] == [folder, "--out", folder, "--resume"]
+
+
+def test_the_advice_continues_the_run_wherever_it_is_pasted(tmp_path, monkeypatch):
+    """Also a run whose folder has the name of an entry, and was typed as that name."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "vae_2d_mnist"
+    folder.mkdir()
+    (folder / "recipe.json").write_text(RECIPE.to_json())
+    advice = training.stopping.Stop(Path(folder.name))._advice()
+    recipe, _, out, _ = shlex.split(advice)[-4:]
+    for place in (tmp_path, folder):
+        monkeypatch.chdir(place)
+        assert zoo.load_recipe(recipe) == RECIPE
+        assert Path(out).resolve() == folder

@@ -78,6 +78,18 @@ def assert_ends_as_if_whole(folder, whole) -> None:
     }
 
 
+@pytest.mark.parametrize("start", ["vae_2d_mnist", "./vae_2d_mnist", "~/vae_2d_mnist"])
+def test_a_run_does_not_start_from_itself(start, tmp_path, monkeypatch):
+    """It could not be resumed: its own folder would be what `init_from` names."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    recipe = dataclasses.replace(SIMPLE, init_from=start)
+    for folder in ("vae_2d_mnist", tmp_path / "vae_2d_mnist", "~/vae_2d_mnist"):
+        with pytest.raises(ValueError, match=r"folder \(--out\) must differ .* init_from, '"):
+            training.train(recipe, folder)
+    assert not list(tmp_path.iterdir())
+
+
 # A whole run
 
 

@@ -1,16 +1,32 @@
 """The zoo: names, checksums, overrides; and every entry that is shipped."""
 
+import functools
 import io
 import json
+import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import laws
 import numpy as np
 import pytest
 
-from tfgen import VAE, AutoEncoder, downloads, families, presets, weight_files, zoo
+from tfgen import (
+    VAE,
+    AutoEncoder,
+    data,
+    downloads,
+    evaluation,
+    export,
+    families,
+    presets,
+    weight_files,
+    zoo,
+)
+from tfgen.evaluation import judges
 from tfgen.recipe import Recipe
+from tfgen_command import entries
 
 SMALL = {"image_shape": (8, 8, 1), "latent_dim": 2, "filters": (4,), "dense_units": 8}
 SHIPPED = zoo.list_models(kind=None)
@@ -49,8 +65,21 @@ def root(built, tmp_path, monkeypatch):
     """A copy of it, which the test may spoil, in the place of the real one."""
     root = shutil.copytree(built, tmp_path / "zoo")
     monkeypatch.setattr(presets, "zoo_root", lambda: root)
+    monkeypatch.setattr(entries, "root", lambda: root)
     monkeypatch.chdir(tmp_path)
     return root
+
+
+@pytest.fixture
+def own(root, tmp_path):
+    """A user's own model in the working directory, with the name of an entry."""
+    model = laws.randomised(AutoEncoder(**SMALL), seed=9)
+    wanted = [{"metric": "squared_error"}]
+    recipe = Recipe("AutoEncoder", SMALL, "digits", epochs=7, results=wanted)
+    digest = data.open_split("digits", "train").digest()
+    trained_on = {"name": "digits", "split": "train", "digest": digest}
+    metadata = {"data": trained_on, "device": "two CPU cores"}
+    return zoo.save(model, tmp_path / "ae_tiny", recipe, metadata)
 
 
 # Names
@@ -83,9 +112,67 @@ def test_unknown_name_in_an_empty_zoo(tmp_path, monkeypatch):
 
 def test_untrained_entry(root):
     for call in (zoo.load, zoo.info):
-        with pytest.raises(ValueError, match="tfgen train vae_untrained"):
+        with pytest.raises(ValueError, match=f"tfgen train {root}/vae_untrained --out"):
             call("vae_untrained")
     assert zoo.load_recipe("vae_untrained").family == "VAE"
+
+
+def test_a_name_of_two_models_is_refused(root, own, tmp_path):
+    """The error names both, and what it says to write works."""
+    for call in (
+        zoo.folder,
+        zoo.load,
+        zoo.load_evaluator,
+        zoo.load_recipe,
+        zoo.info,
+        AutoEncoder.from_preset,
+        evaluation.evaluate,
+        functools.partial(export.add, tmp_path / "models"),
+        entries.find,
+        entries.find_recipe,
+        entries.details,
+    ):
+        with pytest.raises(ValueError, match="must mean one model; 'ae_tiny' is an") as caught:
+            call("ae_tiny")
+        told = re.search(r"Write (\S+) for this folder, or (\S+) for the entry", str(caught.value))
+        assert [zoo.folder(name) for name in told.groups()] == [own, root / "ae_tiny"]
+
+
+def test_a_path_is_never_the_name_of_an_entry(root, own, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("./ae_tiny", "~/ae_tiny", str(own), own, Path("ae_tiny"), Path("./ae_tiny")):
+        for find in (zoo.folder, entries.find):
+            assert find(name) == find(find(name)) == find(str(find(name))) == own
+        assert zoo.info(name)["sha256"] == downloads.sha256(own / presets.WEIGHTS)
+        assert entries.details(name)["sha256"] == zoo.info(name)["sha256"]
+        assert zoo.load_recipe(name).epochs == 7
+    for name in ("vae_tiny", Path("vae_tiny"), root / "vae_tiny", "zoo/vae_tiny"):
+        assert zoo.folder(name) == entries.find(name) == root / "vae_tiny"
+    monkeypatch.chdir(root)  # where an entry's name is also its folder's
+    for name in ("ae_tiny", "./ae_tiny", Path("ae_tiny")):
+        assert zoo.folder(name) == entries.find(name) == root / "ae_tiny"
+
+
+def test_a_folder_with_an_entrys_name_is_measured_itself(root, own):
+    before = {path: path.read_bytes() for path in (root / "ae_tiny").iterdir()}
+    expected = evaluation.METRICS["squared_error"](zoo.load(own), "digits", verbose=0)
+    found = evaluation.evaluate("./ae_tiny", verbose=0)
+    assert found == expected
+    records = zoo.info(own)["results"]
+    assert {label: record["value"] for label, record in records.items()} == {
+        label: result.value for label, result in expected.items()
+    }
+    assert {record["command"] for record in records.values()} == {f"tfgen evaluate {own}"}
+    assert downloads.sha256(own / presets.WEIGHTS) in (own / "card.md").read_text()
+    assert {path: path.read_bytes() for path in (root / "ae_tiny").iterdir()} == before
+
+
+def test_the_zoo_is_looked_through_whatever_the_working_directory_holds(root, own, tmp_path):
+    own.rename(tmp_path / "classifier_tiny")
+    assert judges.classifier("digits") == "classifier_tiny"
+    assert entries.folders() == {name: root / name for name in zoo.list_models(kind=None)}
+    with pytest.raises(ValueError, match="must be a classifier"):  # the zoo's own has been found
+        judges.judge("digits", np.zeros((2, 8, 8, 1), np.uint8))
 
 
 # Loading

@@ -117,7 +117,8 @@ def add(
         The folder of the new version, or of the other format.
 
     Raises:
-        ValueError: Unknown name, an entry that is not a generative model, a bad option.
+        ValueError: Unknown name, a name of two models, an entry that is not a generative model,
+            a bad option.
         OSError: The repository cannot be written.
     """
     repository = Path(repository).expanduser()

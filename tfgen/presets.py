@@ -17,6 +17,7 @@ import inspect
 import json
 import platform
 import re
+import shlex
 import subprocess
 import warnings
 from collections.abc import Sequence
@@ -31,6 +32,7 @@ from tfgen.downloads import fetch, sha256
 from tfgen.files import NOT_JSON, replacing, write_json
 from tfgen.recipe import Recipe
 from tfgen.weight_files import serialized_weights
+from tfgen_command import places
 
 __all__ = [
     "folder",
@@ -63,24 +65,17 @@ def folder(name: str | Path) -> Path:
 
     Raises:
         ValueError: Neither an entry nor a folder with a config.json or recipe.json; the message
-            gives the nearest names.
+            gives the nearest names. Or both: an entry, and a folder in the working directory.
     """
-    entry = zoo_root() / str(name)
-    if str(name) == entry.name and _is_preset(entry):
-        return entry
-    given = Path(name).expanduser()
-    if _is_preset(given):
-        return given
+    found = places.named(name, zoo_root())
+    if found is not None:
+        return found
     names = sorted(path.parent.name for path in zoo_root().glob("*/metadata.json"))
     raise ValueError(
         f"name must be an entry of the zoo or a folder that holds a config.json; received "
         f"{str(name)!r}.{checks.nearest(str(name), names, 3)} "
         f"Entries: {', '.join(names) or 'none'}."
     )
-
-
-def _is_preset(path: Path) -> bool:
-    return any((path / file).is_file() for file in ("config.json", "recipe.json"))
 
 
 # Loading --------------------------------------------------------------------------------------
@@ -96,7 +91,7 @@ def load(
         if overrides or load_weights is not True:
             raise ValueError(
                 f"{path} is not fully trained: it loads as its recipe specifies, without "
-                f"overrides. Train it: tfgen train {path.name} --out DIR."
+                f"overrides. Train it: tfgen train {shlex.quote(str(path))} --out DIR."
             )
         return starting.unfinished(path)
     stored = read_config(path)

@@ -1,6 +1,7 @@
 """What a model starts from: a recipe's initial weights, an unfinished run, or trained weights."""
 
 import contextlib
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def unfinished(path: Path) -> keras.Model:
     if weights is None:
         raise ValueError(
             f"{path.name!r} has a recipe but no trained weights yet. "
-            f"Train it: tfgen train {path.name} --out DIR."
+            f"Train it: tfgen train {shlex.quote(str(path))} --out DIR."
         )
     recipe = Recipe.load(path / "recipe.json")
     trained = from_recipe(recipe)

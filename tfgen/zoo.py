@@ -7,6 +7,7 @@ An entry is a preset (see `tfgen.presets`) in the folder zoo/<name>/, with two f
 """
 
 import fnmatch
+import shlex
 import zipfile
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -59,16 +60,17 @@ def load(
     """Loads a model, compiled and ready to sample, score and fine-tune.
 
     Args:
-        name: An entry's name, e.g. "vae_mnist", or a folder written by `save_to_preset`. An
-            evaluator's name works too; `load_evaluator` returns it under its own type.
+        name: An entry's name, e.g. "vae_mnist", or a folder written by `save_to_preset`; one in
+            the working directory that has an entry's name is "./vae_mnist". An evaluator's name
+            works too; `load_evaluator` returns it under its own type.
         load_weights: False gives the architecture with initial weights. "partial" lets overrides
             change the network, e.g. `num_classes=5` or `image_shape=(32, 32, 1)`: weights that no
             longer fit keep their initial values, and a warning names each of them.
         **overrides: Constructor arguments to change, e.g. `beta=4.0`.
 
     Raises:
-        ValueError: Unknown name, unknown argument, weights that do not fit the overrides, or a
-            file whose sha256 is not the recorded one.
+        ValueError: Unknown name, a name of two models, unknown argument, weights that do not fit
+            the overrides, or a file whose sha256 is not the recorded one.
     """
     return cast(GenerativeModel, presets.load(name, load_weights, **overrides))
 
@@ -77,7 +79,7 @@ def load_evaluator(name: str | Path) -> Classifier:
     """Loads the classifier of that name, e.g. "classifier_mnist".
 
     Raises:
-        ValueError: Unknown name, or an entry that is not a classifier.
+        ValueError: Unknown name, a name of two models, or an entry that is not a classifier.
     """
     model = presets.load(name)
     if not isinstance(model, Classifier):
@@ -89,7 +91,11 @@ def load_evaluator(name: str | Path) -> Classifier:
 
 
 def load_recipe(name: str | Path) -> Recipe:
-    """Returns an entry's recipe, or that of a JSON file."""
+    """Returns an entry's recipe, or that of a JSON file.
+
+    Raises:
+        ValueError: Unknown name, a name of two models, or no valid recipe.
+    """
     path = Path(name).expanduser()
     if path.suffix == ".json" and path.is_file():
         return Recipe.load(path)
@@ -142,11 +148,17 @@ def _damaged_file(path: Path, error: Exception) -> ValueError:
 
 
 def info(name: str | Path) -> dict[str, Any]:
-    """Returns an entry's metadata with its path, configuration and recipe."""
+    """Returns an entry's metadata with its path, configuration and recipe.
+
+    Raises:
+        ValueError: Unknown name, a name of two models, an entry that is not trained, or a file
+            that is damaged.
+    """
     path = folder(name)
     if not (path / "metadata.json").is_file():
         raise ValueError(
-            f"{path.name!r} has a recipe but is not trained yet: tfgen train {path.name} --out DIR."
+            f"{path.name!r} has a recipe but is not trained yet. "
+            f"Train it: tfgen train {shlex.quote(str(path))} --out DIR."
         )
     details = {
         "name": path.name,

@@ -9,6 +9,7 @@ the errors of wrong arguments. A command that computes imports the library when 
     command_line  every command together, and the form of an error
     app           the application, and the options that commands share
     entries       what is known about the zoo's entries
+    places        which folder a name means, which the library asks too
     look          list, info
     draw          sample, reconstruct, interpolate, complete, manifold
     measure       score, evaluate

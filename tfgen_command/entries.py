@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from tfgen_command import places
+
 __all__ = [
     "DATA_SETS",
     "METRICS",
@@ -21,6 +23,7 @@ __all__ = [
     "details",
     "find",
     "find_recipe",
+    "folders",
     "names",
     "nearest",
     "package",
@@ -86,24 +89,28 @@ def names(pattern: str = "*", evaluators: bool = False) -> list[str]:
     ]
 
 
-def find(name: str, argument: str = "NAME") -> Path:
+def folders() -> dict[str, Path]:
+    """Returns the folders of the trained entries by their names, evaluators too."""
+    return {name: root() / name for name in names(evaluators=True)}
+
+
+def find(name: str | Path, argument: str = "NAME") -> Path:
     """Returns the folder of an entry or of a user's own model.
 
     Args:
-        name: What was typed.
+        name: What was typed, or a folder.
         argument: Of the command, which an error names.
 
     Raises:
-        ValueError: There is none; the message gives the nearest names.
+        ValueError: There is none; the message gives the nearest names. Or there are two.
     """
-    own = Path(name).expanduser()
-    for path in (root() / name, own):
-        if any((path / file).is_file() for file in ("config.json", "recipe.json")):
-            return path
+    found = places.named(name, root(), argument)
+    if found is not None:
+        return found
     known = names(evaluators=True)
     raise ValueError(
-        f"{argument} must be {WANTED[argument]}; received {name!r}."
-        f"{nearest(name, known)} Entries: {', '.join(known) or 'none'}."
+        f"{argument} must be {WANTED[argument]}; received {str(name)!r}."
+        f"{nearest(str(name), known)} Entries: {', '.join(known) or 'none'}."
     )
 
 
@@ -111,7 +118,7 @@ def find_recipe(name: str) -> None:
     """Checks that the argument RECIPE is a JSON file or an entry with a recipe.
 
     Raises:
-        ValueError: There is no such file or entry.
+        ValueError: There is no such file or entry, or the name is that of two models.
     """
     path = Path(name).expanduser()
     if path.suffix == ".json" and not path.is_file():
@@ -122,15 +129,16 @@ def find_recipe(name: str) -> None:
         )
 
 
-def details(name: str) -> dict[str, Any]:
+def details(name: str | Path) -> dict[str, Any]:
     """Returns an entry's metadata with its path, configuration and recipe.
 
     Raises:
-        ValueError: There is no such entry, it is not trained, or one of its files is damaged.
+        ValueError: There is no such entry or there are two, it is not trained, or one of its
+            files is damaged.
     """
     path = find(name)
     if not (path / "metadata.json").is_file():
-        quoted = shlex.quote(name)
+        quoted = shlex.quote(str(name))
         raise ValueError(
             f"{path.name!r} is a run that has not ended; sample and evaluate take it as it is. "
             f"Continue it: tfgen train {quoted} --out {quoted} --resume"

@@ -59,7 +59,7 @@ def list_entries(
             f"PATTERN must match an entry, as 'vae_*' does; {pattern!r} matches none."
             f"{entries.nearest(pattern, known)}"
         )
-    found = [_row(entries.details(name)) for name in names]
+    found = [_row(entries.details(entries.root() / name)) for name in names]
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return

@@ -108,19 +108,20 @@ def evaluate(
         raise ValueError("--num-samples and --check exclude each other: a card has its own number.")
     entries.check_metrics(metric or ())
     import_tensorflow()
-    from tfgen import evaluation, zoo
+    from tfgen import evaluation
     from tfgen.allocator import tune_allocator
 
     tune_allocator()
+    chosen = entries.folders() if name is None else {name: name}
     missed, measured = 0, {}
-    for entry in zoo.list_models(kind=None) if all_entries else [name]:
+    for shown, model in chosen.items():
         results = evaluation.evaluate(
-            entry, data_name, check, int(verbose and not as_json), num_samples, metric or None
+            model, data_name, check, int(verbose and not as_json), num_samples, metric or None
         )
         missed += sum(check and not result.reproduced for result in results.values())
-        measured[str(entry)] = {label: vars(result) for label, result in results.items()}
+        measured[shown] = {label: vars(result) for label, result in results.items()}
         if not as_json:
-            typer.echo(str(entry))
+            typer.echo(shown)
             for label, result in results.items():
                 typer.echo(f"  {with_commas(label)}: {_line(result, check)}")
     if as_json:

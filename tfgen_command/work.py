@@ -145,6 +145,7 @@ def export(
     options = {"temperature": temperature, "num_samples": num_samples}
     if format == "tf_saved_model" or version is not None or jit:
         options |= {"version": version, "jit_compile": jit}
-    for entry in zoo.list_models() if all_entries else [name]:
-        written = exporting.add(out, entry, format, **options)
+    chosen = [entries.root() / entry for entry in zoo.list_models()] if name is None else [name]
+    for model in chosen:
+        written = exporting.add(out, model, format, **options)
         say(f"Exported {written.resolve()}")

@@ -57,7 +57,7 @@ def evaluate(
         The results by name, in the order of the card.
 
     Raises:
-        ValueError: Unknown entry or metric, or data of another digest than the card's.
+        ValueError: No such entry or two, unknown metric, or data of another digest than the card's.
         FileNotFoundError: The data set is not available.
     """
     if check and num_samples is not None:
@@ -116,7 +116,7 @@ def _record(result: Result, seconds: float, path: Path) -> dict[str, Any]:
         record["real"] = result.real
     if result.judge is not None:
         record["judge"] = result.judge
-    return record | {"command": f"tfgen evaluate {path.name}", "seconds": round(seconds, 1)}
+    return record | {"command": f"tfgen evaluate {_typed(path)}", "seconds": round(seconds, 1)}
 
 
 def _with_recorded(recorded: dict[str, dict[str, Any]], label: str, result: Result) -> Result:
@@ -163,5 +163,10 @@ def write_card(path: Path) -> None:
 def card_of(path: Path) -> str:
     """Returns the text of card.md from the folder's own files."""
     drawn = {file.name for file in path.glob("*.png")}
-    in_zoo = path.resolve().parent == presets.zoo_root().resolve()
-    return cards.card(zoo.info(path), drawn, path.name if in_zoo else str(path.resolve()))
+    return cards.card(zoo.info(path), drawn, _typed(path))
+
+
+def _typed(path: Path) -> str:
+    """Returns what to type for a model: the name of an entry, the whole path of another folder."""
+    whole = path.resolve()
+    return whole.name if whole.parent == presets.zoo_root().resolve() else str(whole)

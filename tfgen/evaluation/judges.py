@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from tfgen import pixels, zoo
+from tfgen import pixels, presets, zoo
 from tfgen.evaluation.latents import evenly, flat
 
 __all__ = ["Judge", "classifier", "judge", "plain_features"]
@@ -51,7 +51,7 @@ def judge(data_name: str, train: np.ndarray, evaluator: str | None = None) -> Ju
     name = evaluator or classifier(data_name)
     if name is None:
         return Judge(PLAIN, plain_features(train))
-    model = zoo.load_evaluator(name)
+    model = zoo.load_evaluator(evaluator or presets.zoo_root() / name)
     return Judge(Path(name).name, model.features, model.probabilities)
 
 
@@ -62,7 +62,7 @@ def classifier(data_name: str) -> str | None:
     ('classifier_mnist', 'classifier_mnist', None)
     """
     for name in zoo.list_models(kind="evaluator"):
-        details = zoo.info(name)
+        details = zoo.info(presets.zoo_root() / name)
         trained_on = details.get("recipe", {}).get("data")
         if data_name == trained_on or data_name in details.get("also_judges", ()):
             return name

@@ -308,7 +308,7 @@ class ConfiguredModel(keras.Model):
         """Loads a zoo entry by name, or a folder written by `save_to_preset`.
 
         Raises:
-            ValueError: Unknown name, or the preset is of another family.
+            ValueError: Unknown name, a name of two models, or the preset is of another family.
         """
         model = presets.load(preset, load_weights=load_weights, **overrides)
         if not isinstance(model, cls):

@@ -17,6 +17,12 @@ __all__ = ["check_folder", "provenance", "start_folder"]
 
 def check_folder(folder: Path, recipe: Recipe, resume: bool) -> None:
     """Raises ValueError if the folder holds a run, unless it is this one and to be resumed."""
+    start = recipe.init_from
+    if start is not None and Path(start).expanduser().absolute() == folder.absolute():
+        raise ValueError(
+            f"folder (--out) must differ from the recipe's init_from, {start!r}, or a resumed run "
+            "would start from itself. Name another folder."
+        )
     path = folder / "recipe.json"
     if path.exists():
         if not resume:

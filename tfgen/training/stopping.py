@@ -92,7 +92,7 @@ class Stop:
     def _advice(self) -> str:
         steps = [int(path.stem.split("-")[1]) for path in checkpoint_paths(self.folder)]
         saved = f"saved at step {max(steps):,}; continue" if steps else "no step to save yet; begin"
-        folder = shlex.quote(str(self.folder))
+        folder = shlex.quote(str(self.folder.absolute()))
         return f"{saved} with: tfgen train {folder} --out {folder} --resume"
 
     def _watch(self, reader: socket.socket) -> None:
