@@ -334,6 +334,31 @@ def test_nothing_is_not_the_working_directory(name, tmp_path, monkeypatch):
         data.arrays(name)
 
 
+@pytest.mark.parametrize("name", ["{}.png", "{}.txt", "{}/a.png", "{}/a.txt"])
+def test_listing_takes_a_few_looks_at_each_name(tmp_path, name):
+    looks = 0
+
+    class Counting(type(Path())):
+        def __eq__(self, other):
+            nonlocal looks
+            looks += 1
+            return super().__eq__(other)
+
+        def __hash__(self):
+            nonlocal looks
+            looks += 1
+            return super().__hash__()
+
+    files = [name.format(index) for index in range(200)]
+    for file in files if name == "{}.png" else ["images/a.png", *files]:
+        path = tmp_path / file
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    listing = folders.list_folder(Counting(tmp_path))
+    assert len(listing.files) + len(listing.skipped) >= len(files)
+    assert looks <= 10 * len(files)
+
+
 # Checking
 
 

@@ -14,6 +14,7 @@ import functools
 import hashlib
 import os
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -191,17 +192,25 @@ def _classes(root: Path, folder: Path, skipped: list[str]) -> dict[str, list[Pat
 def _images(root: Path, folder: Path, skipped: list[str]) -> list[Path]:
     """Returns the images right in a folder, by name; adds other files to `skipped`."""
     files = sorted(path for path in folder.iterdir() if path.is_file() and _seen(path))
-    images = [path for path in files if path.suffix.lower() in READABLE]
-    skipped.extend(str(path.relative_to(root)) for path in files if path not in set(images))
+    images, others = _parted(files, lambda path: path.suffix.lower() in READABLE)
+    skipped.extend(str(path.relative_to(root)) for path in others)
     return images
 
 
 def _image_folders(root: Path, folder: Path, skipped: list[str]) -> list[Path]:
     """Returns the subfolders that hold images at any depth; adds the others to `skipped`."""
     folders = sorted(path for path in folder.iterdir() if path.is_dir() and _seen(path))
-    full = [path for path in folders if _holds_images(path)]
-    skipped.extend(f"{path.relative_to(root)}/" for path in folders if path not in full)
+    full, others = _parted(folders, _holds_images)
+    skipped.extend(f"{path.relative_to(root)}/" for path in others)
     return full
+
+
+def _parted(paths: list[Path], rule: Callable[[Path], bool]) -> tuple[list[Path], list[Path]]:
+    """Returns the paths that a rule holds for, and the others."""
+    parts: tuple[list[Path], list[Path]] = [], []
+    for path in paths:
+        parts[not rule(path)].append(path)
+    return parts
 
 
 def _holds_images(folder: Path) -> bool:
