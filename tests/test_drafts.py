@@ -110,6 +110,13 @@ def test_a_conditional_model_of_one_class(tmp_path, fast):
         drafts.draft(tmp_path, conditional=True)
 
 
+def test_images_that_cannot_be_read(tmp_path, fast):
+    for index in range(9):
+        (tmp_path / f"{index}.png").write_text("version https://git-lfs.github.com/spec/v1")
+    with pytest.raises(ValueError, match=r"images that can be read; none of 9 can \(\d\.png: "):
+        drafts.draft(tmp_path)
+
+
 # Mirroring
 
 

@@ -107,6 +107,12 @@ def draft(
 
 def _size(report: data.Report) -> tuple[int, int] | None:
     """Returns what to scale and crop the images of a set to; None where they are fine."""
+    if not report.sizes:
+        name, why = report.unreadable[0]
+        raise ValueError(
+            f"{report.data} must hold images that can be read; none of {len(report.unreadable)} "
+            f"can ({name}: {why}). Replace them."
+        )
     height, width = report.size or next(iter(report.sizes))
     scale = min(1.0, LARGEST_SIDE / min(height, width))
     sides = tuple(int(side * scale) for side in (height, width))
