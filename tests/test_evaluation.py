@@ -1,14 +1,22 @@
 """Results: each against a plain computation of the same thing."""
 
+import shutil
+from pathlib import Path
+
 import laws
 import numpy as np
 import pytest
+import runs
 import tensorflow as tf
+from PIL import Image
 from sklearn.neighbors import KNeighborsClassifier
 
 from tfgen import VAE, AutoEncoder, GenerativeModel, PixelCNN, data, evaluation, zoo
 from tfgen.evaluation import Result, cards, judges, latents, likelihood
 from tfgen.evaluation.evaluate import card_of
+from tfgen.recipe import Recipe
+
+SMALL = {**runs.TINY, "dense_units": 8}
 
 
 @pytest.fixture(scope="module")
@@ -240,3 +248,34 @@ def test_data_without_an_evaluator_is_judged_by_plain_features():
     assert ratio.value == pytest.approx(0.0, abs=1e-3)
     assert ratio.judge == judges.PLAIN
     assert not any("class" in name for name in results)
+
+
+# Data
+
+
+def store(kind: str, folder: Path, seed: int, count: int = 20) -> str:
+    """Writes noise as one of the formats of a user's own data; returns its path."""
+    images = np.random.default_rng(seed).integers(0, 256, (count, 8, 8, 1), np.uint8)
+    if kind == "npz":
+        np.savez(folder / "noise.npz", images=images)
+        return str(folder / "noise.npz")
+    shutil.rmtree(folder / kind, ignore_errors=True)
+    if kind == "shards":
+        return str(data.prepare(store("npz", folder, seed, count), folder / kind, verbose=0))
+    (folder / kind).mkdir()
+    for index, image in enumerate(images[..., 0]):
+        Image.fromarray(image).save(folder / kind / f"{index:02d}.png")
+    return str(folder / kind)
+
+
+@pytest.mark.parametrize("kind", ["npz", "folder", "shards"])
+def test_the_data_of_the_training_is_known_again_and_other_data_is_not(tmp_path, kind):
+    source = store(kind, tmp_path, seed=0)
+    digest = data.open_split(source, "train").digest()
+    recorded = {"data": {"name": source, "split": "train", "digest": digest}}
+    recipe = Recipe("AutoEncoder", SMALL, source)
+    path = zoo.save(AutoEncoder(**SMALL), tmp_path / "run", recipe, recorded)
+    assert evaluation.evaluate(path, metrics=["squared_error"], verbose=0)
+    store(kind, tmp_path, seed=1)
+    with pytest.raises(ValueError, match="is not what the entry was trained on: the train split"):
+        evaluation.evaluate(path, metrics=["squared_error"], verbose=0)
