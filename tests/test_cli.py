@@ -1,6 +1,7 @@
 """The command line: every command on a small trained entry, and every kind of bad input."""
 
 import json
+import re
 import subprocess
 import sys
 import types
@@ -533,6 +534,21 @@ def test_info_is_a_page_and_json(entry, monkeypatch, capsys):
     assert all(label in " ".join(page.split()) for label in labels)
     assert run(monkeypatch, "info", entry, "--json") == 0
     assert json.loads(capsys.readouterr().out)["family"] == "VAE"
+
+
+def test_info_does_not_say_that_weights_are_by_another_recipe(tmp_path, monkeypatch, capsys):
+    model = {"image_shape": [8, 8, 1], "latent_dim": 2, "filters": [4]}
+    recipe = Recipe("AutoEncoder", model, "digits", description="Of digits.")
+    zoo.save(AutoEncoder(**model), tmp_path / "mine", recipe)
+    assert run(monkeypatch, "info", tmp_path / "mine") == 0
+    shown = capsys.readouterr().out
+    assert "Of digits." in shown
+    assert re.search(r"data +digits", shown)
+    AutoEncoder(**model).save_to_preset(tmp_path / "mine")
+    assert run(monkeypatch, "info", tmp_path / "mine") == 0
+    shown = capsys.readouterr().out
+    assert "Of digits." not in shown
+    assert not re.search(r"data +digits", shown)
 
 
 def test_info_proposes_what_the_family_can_do():

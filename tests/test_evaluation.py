@@ -11,7 +11,7 @@ import tensorflow as tf
 from PIL import Image
 from sklearn.neighbors import KNeighborsClassifier
 
-from tfgen import VAE, AutoEncoder, GenerativeModel, PixelCNN, data, evaluation, zoo
+from tfgen import VAE, AutoEncoder, GenerativeModel, PixelCNN, data, evaluation, starting, zoo
 from tfgen.evaluation import Result, cards, judges, latents, likelihood
 from tfgen.evaluation.evaluate import card_of
 from tfgen.recipe import Recipe
@@ -279,3 +279,51 @@ def test_the_data_of_the_training_is_known_again_and_other_data_is_not(tmp_path,
     store(kind, tmp_path, seed=1)
     with pytest.raises(ValueError, match="is not what the entry was trained on: the train split"):
         evaluation.evaluate(path, metrics=["squared_error"], verbose=0)
+
+
+# Where the weights come from
+
+
+def rate_of(path: Path) -> float:
+    """The learning rate that a loaded model goes on with."""
+    optimizer, _ = next(iter(zoo.load(path).optimizers.values()))
+    return float(optimizer.learning_rate)
+
+
+def test_weights_saved_without_their_recipe_are_not_called_its(tmp_path):
+    recipe = Recipe(
+        "AutoEncoder", SMALL, "digits", learning_rate=0.5, results=[{"metric": "squared_error"}]
+    )
+    digest = data.open_split("digits", "train").digest()
+    recorded = {
+        "data": {"name": "digits", "split": "train", "digest": digest},
+        "device": "a desk",
+    }
+    model = AutoEncoder(**SMALL)
+    path = zoo.save(model, tmp_path / "run", recipe, recorded)
+    evaluation.evaluate(path, verbose=0)
+    card = (path / "card.md").read_text()
+    assert "Trained on the train split of `digits`" in card
+    assert "averaged over steps" in card
+    assert rate_of(path) == pytest.approx(0.5 * starting.FINE_TUNING)
+
+    laws.randomised(model).save_to_preset(path)
+    assert not (path / "card.md").exists()
+    assert rate_of(path) < 0.1 * 0.5 * starting.FINE_TUNING
+    evaluation.evaluate(path, verbose=0)
+    card = (path / "card.md").read_text()
+    assert "Trained not by `recipe.json` alone; on which images and for how long is not" in card
+    assert "num_levels=256" in card  # of its own configuration
+    for claim in ("averaged over steps", "trains it again", digest, "a desk"):
+        assert claim not in card
+    assert zoo.load_recipe(path) == recipe
+    assert zoo.info(path)["results"]
+
+
+def test_a_card_without_a_recorded_training(tmp_path):
+    recipe = Recipe("AutoEncoder", SMALL, "digits", results=[{"metric": "squared_error"}])
+    path = zoo.save(AutoEncoder(**SMALL), tmp_path / "run", recipe)
+    evaluation.evaluate(path, verbose=0)
+    card = (path / "card.md").read_text()
+    assert "Trained by `recipe.json`; on which images and for how long is not recorded." in card
+    assert "trains it again" in card

@@ -3,7 +3,8 @@
     config.json        family and constructor arguments
     recipe.json        what it was trained with, if it was trained by a recipe
     model.weights.h5   the averaged weights, plain arrays; or else `urls` in metadata.json
-    metadata.json      kind, sha256, licence, data digest, seed, versions, results
+    metadata.json      kind, sha256, licence, data digest, seed, versions, results; and whether the
+                       weights are by recipe.json, or were saved without one
 
 Of an ensemble the file may hold the first network alone: then `members` in metadata.json says whose
 weights the other networks have, by the names of neighbouring entries, with their sha256.
@@ -259,7 +260,8 @@ def save(
     Args:
         model: A model of the zoo's families, or an evaluator.
         path: The preset's folder; made if missing.
-        recipe: Written as recipe.json.
+        recipe: Written as recipe.json. Without one, a recipe.json that is there stays, and
+            metadata.json says that the weights are not by it.
         metadata: Keys to add, e.g. data digest and training time.
         half: Whether weights are stored as float16, in half the bytes. They load as float32, with
             a relative error of at most 2^-11.
@@ -282,6 +284,7 @@ def save(
     content = serialized_weights(_without(twin, beside), half)
     with replacing(path / WEIGHTS) as temporary:
         temporary.write_bytes(content)
+    (path / "card.md").unlink(missing_ok=True)  # it shows results of other weights
     write_json(path / "config.json", {"family": families.name_of(type(model)), "config": config})
     if recipe is not None:
         with replacing(path / "recipe.json") as temporary:
@@ -295,16 +298,19 @@ def save(
         "licence": LICENCES,
         "seed": model.seed,
         "steps": model.steps_trained,
+        "by_recipe": recipe is not None,
         "commit": _commit(),
-        "versions": {
-            "python": platform.python_version(),
-            **{package: version(package) for package in ("tfgen", "keras", "tensorflow")},
-        },
+        "versions": _versions(),
         "results": {},
         **(metadata or {}),
     }
     write_json(path / "metadata.json", details)
     return path
+
+
+def _versions() -> dict[str, str]:
+    packages = {package: version(package) for package in ("tfgen", "keras", "tensorflow")}
+    return {"python": platform.python_version(), **packages}
 
 
 def _beside(path: Path, names: Sequence[str]) -> list[Path]:

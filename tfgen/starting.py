@@ -63,13 +63,13 @@ def continue_training(model: keras.Model, metadata: dict[str, Any], recipe_path:
 
     Args:
         model: Compiled, with its trained weights.
-        metadata: Tells how many steps they were trained.
-        recipe_path: Their recipe, if there is one.
+        metadata: Tells how many steps they were trained, and whether by the recipe.
+        recipe_path: The recipe beside them, if there is one.
     """
     trained = metadata.get("training", {}).get("step", MANY_STEPS)
     model.steps_before = int(metadata.get("steps", trained))
     recipe = None
-    if recipe_path.is_file():
+    if metadata.get("by_recipe", True) and recipe_path.is_file():
         with contextlib.suppress(ValueError):  # a model loads whatever its recipe says
             recipe = Recipe.load(recipe_path)
     optimizers = {}

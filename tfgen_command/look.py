@@ -84,10 +84,15 @@ def _row(details: dict[str, Any]) -> dict[str, str | None]:
         "name": details["name"],
         "what it is": ("conditional " if conditional else "") + details["family"],
         "images": size,
-        "data": details.get("recipe", {}).get("data"),
+        "data": _recipe(details).get("data"),
         "sample quality": _quality(details["results"]),
         "bits/dim": None if bits is None else f"{bound}{bits:.3f}",
     }
+
+
+def _recipe(details: dict[str, Any]) -> dict[str, Any]:
+    """Returns the recipe that the weights were trained by; {} if they were saved without one."""
+    return details.get("recipe", {}) if details.get("by_recipe", True) else {}
 
 
 def _quality(results: dict[str, dict[str, Any]]) -> str | None:
@@ -134,7 +139,7 @@ def info(name: Name, as_json: Json = False) -> None:
 
 def _page(details: dict[str, Any], name: str) -> str:
     """Returns what a person wants to know about an entry, as lines of text."""
-    recipe, row = details.get("recipe", {}), _row(details)
+    recipe, row = _recipe(details), _row(details)
     licence, state = details.get("licence", {}), details.get("training", {})
     facts = {
         "model": f"{row['what it is']}, {details['parameters']:,} weights",

@@ -74,18 +74,21 @@ def _table(results: dict[str, dict[str, Any]]) -> str:
 
 def _facts(details: dict[str, Any], recipe: Recipe, source: str) -> str:
     """Returns the list of what the model is and where it comes from."""
-    arguments = ", ".join(f"{key}={value!r}" for key, value in recipe.model.items())
+    own = _by_recipe(details)
+    family, model = (recipe.family, recipe.model) if own else (details["family"], details["config"])
+    arguments = ", ".join(f"{key}={value!r}" for key, value in model.items())
     momentum, licence = recipe.ema_momentum, details.get("licence", {})
-    averaged = f", averaged over steps (momentum {momentum})" if momentum else ""
+    averaged = f", averaged over steps (momentum {momentum})" if own and momentum else ""
     others = " and ".join(f"`{name}`" for name in details.get("members", {}))
+    again = own and "trained" not in details
     shared = f" The other networks have the weights of {others}." if others else ""
     # Weights that a user trained are the user's: no licence stands on their card.
     terms = f", licence {licence['weights']}" if source == details["name"] else ""
     facts = [
-        f"Family `{recipe.family}`: {arguments}; {details['parameters']:,} weights.",
+        f"Family `{family}`: {arguments}; {details['parameters']:,} weights.",
         _history(details, recipe),
         f"Recipe: `recipe.json`; `tfgen train {source} --out DIR` "
-        f"{'trains from it' if 'trained' in details else 'trains it again'} (seed {recipe.seed}).",
+        f"{'trains it again' if again else 'trains from it'} (seed {recipe.seed}).",
         f"Weights: `model.weights.h5`{averaged}, sha256\n  `{details['sha256']}`"
         f"{terms}.{shared}\n  Data: {licence.get('data') or 'see its source'}",
         f"Versions: {', '.join(f'{key} {value}' for key, value in details['versions'].items())}.",
@@ -95,8 +98,18 @@ def _facts(details: dict[str, Any], recipe: Recipe, source: str) -> str:
     return "".join(f"- {fact}\n" for fact in facts)
 
 
+def _by_recipe(details: dict[str, Any]) -> bool:
+    """Whether the weights were trained by recipe.json, as far as metadata.json tells."""
+    return details.get("by_recipe", True)
+
+
 def _history(details: dict[str, Any], recipe: Recipe) -> str:
     """Returns on what the model was trained, for how long and where."""
+    # Where the training was not that of `tfgen train`, the entry says in which way.
+    note = f"\n  {details['trained']}" if "trained" in details else ""
+    if not {"data", "device"} <= details.keys():
+        how = "by `recipe.json`" if _by_recipe(details) else "not by `recipe.json` alone"
+        return f"Trained {how}; on which images and for how long is not recorded.{note}"
     state = details.get("training", {})
     epochs, best = state.get("epoch", 0), state.get("best_epoch", -1) + 1
     kept = (
@@ -105,8 +118,6 @@ def _history(details: dict[str, Any], recipe: Recipe) -> str:
         else f"{epochs} epochs, of which the last was kept"
     )
     minutes = state.get("seconds", 0.0) / 60.0
-    # Where the training was not that of `tfgen train`, the entry says in which way.
-    note = f"\n  {details['trained']}" if "trained" in details else ""
     return (
         f"Trained on the train split of `{recipe.data}` (sha256 `{details['data']['digest']}`).\n"
         f"  {kept} ({state.get('step', 0):,} steps of {recipe.batch_size} images, "
