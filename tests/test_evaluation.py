@@ -96,6 +96,9 @@ def test_label_agreement_of_real_images_is_the_ceilings_rule():
         def __init__(self, further):
             self.further = further
 
+        def nearest_level(self, images):
+            return images
+
         def sample(self, count, labels, seed):
             return np.stack([images[by_class[(k + self.further) % 10][0]] for k in labels])
 
@@ -165,6 +168,9 @@ def test_an_exact_family_without_pixel_orders_is_measured():
             return np.full(len(images), -64 * np.log(256.0), np.float32)
 
         extra_likelihoods = GenerativeModel.extra_likelihoods
+
+        def nearest_level(self, images):
+            return images
 
     nats, bits = likelihood.log_likelihood(Flat(), "digits", verbose=0).values()
     assert bits.value == pytest.approx(8.0)
@@ -279,6 +285,56 @@ def test_the_data_of_the_training_is_known_again_and_other_data_is_not(tmp_path,
     store(kind, tmp_path, seed=1)
     with pytest.raises(ValueError, match="is not what the entry was trained on: the train split"):
         evaluation.evaluate(path, metrics=["squared_error"], verbose=0)
+
+
+# Models of fewer levels than their data
+
+
+BINARY = {"num_levels": 2, "pixel_distribution": "bernoulli"}
+
+
+@pytest.fixture(scope="module")
+def black_and_white(tmp_path_factory):
+    """Digits without their greys."""
+    path, arrays = tmp_path_factory.mktemp("levels") / "binary.npz", {}
+    for split in data.SPLITS:
+        images, labels = data.arrays("digits", split)
+        arrays[f"x_{split}"] = np.where(images > 127, 255, 0).astype(np.uint8)
+        arrays[f"y_{split}"] = labels
+    np.savez(path, **arrays)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("metric", "arguments"),
+    [
+        ("log_likelihood", {}),
+        ("nearest_neighbour_accuracy", {}),
+        ("squared_error", {}),
+        ("label_agreement", {"num_samples": 20}),
+    ],
+)
+def test_a_binary_model_is_measured_on_its_levels(black_and_white, metric, arguments):
+    classes = {"num_classes": 10} if metric == "label_agreement" else {}
+    model = laws.randomised(VAE(**SMALL, **BINARY, **classes))
+    found, expected = (
+        evaluation.METRICS[metric](model, source, **arguments, verbose=0)
+        for source in ("digits", black_and_white)
+    )
+    for name, result in expected.items():
+        if "raw pixels" not in name:  # those are the data's own
+            assert found[name].value == pytest.approx(result.value, rel=1e-5), name
+            assert found[name].real == result.real, name
+
+
+def test_a_binary_pixel_model_of_grey_images_gets_its_card(tmp_path):
+    arguments = {"image_shape": [8, 8, 1], "filters": 4, "num_blocks": 1, "head_units": 4, **BINARY}
+    source = store("npz", tmp_path, 0, 40)
+    recipe = Recipe("PixelCNN", arguments, source, results=[{"metric": "log_likelihood"}])
+    path = zoo.save(PixelCNN(**arguments), tmp_path / "run", recipe)
+    found = evaluation.evaluate(path, verbose=0)
+    assert found["test bits per dimension"].value < 3.0
+    assert "completions.png" in (path / "card.md").read_text()
 
 
 # Where the weights come from

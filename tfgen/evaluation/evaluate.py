@@ -136,7 +136,8 @@ def _draw(model: GenerativeModel, recipe: Recipe, path: Path) -> None:
         plots.save(walks, path / "interpolation.png", scale=2)
     if "complete" in model.capabilities:
         labels = labels[:COMPLETED] if model.num_classes is not None else None
-        completed = plots.completed(model, images[:COMPLETED], ways=WAYS, labels=labels)
+        images = latents.on_levels(model, images[:COMPLETED])
+        completed = plots.completed(model, images, ways=WAYS, labels=labels)
         plots.save(plots.rows(*completed), path / "completions.png", scale=2)
 
 

@@ -15,6 +15,7 @@ __all__ = [
     "labelled",
     "nearest_neighbour",
     "nearest_neighbour_accuracy",
+    "on_levels",
     "squared_error",
 ]
 
@@ -44,6 +45,11 @@ def evenly(values: np.ndarray, count: int) -> np.ndarray:
 def flat(images: np.ndarray) -> np.ndarray:
     """Returns images as rows of pixels in [0, 1], float32 (batch, height width channels)."""
     return pixels.greys_to_unit(images.reshape(len(images), -1))
+
+
+def on_levels(model: GenerativeModel, images: np.ndarray) -> np.ndarray:
+    """Returns images on the grey levels that a model knows, as `fit` rounds them, uint8."""
+    return model.nearest_level(tf.constant(images)).numpy()
 
 
 def labelled(data_name: data.Data, split: str) -> tuple[np.ndarray, np.ndarray]:
@@ -76,12 +82,14 @@ def nearest_neighbour_accuracy(
 ) -> Results:
     """1-nearest-neighbour accuracy on `model.encode`, and on raw pixels for comparison.
 
-    References are the train and validation splits; distances are Euclidean.
+    References are the train and validation splits; distances are Euclidean. Images are encoded on
+    the model's grey levels.
     """
     references, reference_labels = _references(data_name)
     queries, labels = labelled(data_name, split)
+    codes = [np.array(model.encode(on_levels(model, part))) for part in (queries, references)]
     nearest = {
-        "latents": nearest_neighbour(np.array(model.encode(queries)), model.encode(references)),
+        "latents": nearest_neighbour(*codes),
         "raw pixels": nearest_neighbour(flat(queries), flat(references)),
     }
     return {
@@ -97,10 +105,11 @@ def squared_error(
 ) -> Results:
     """Mean over images of the squared error of `reconstruct`, summed over pixels.
 
-    Pixels in [0, 1]; the same for the mean training image, which needs no latents.
+    Pixels in [0, 1], images on the model's grey levels; the same for the mean training image,
+    which needs no latents.
     """
-    train, _ = data.arrays(data_name, "train")
-    images, _ = data.arrays(data_name, split)
+    train = on_levels(model, data.arrays(data_name, "train")[0])
+    images = on_levels(model, data.arrays(data_name, split)[0])
     truth = pixels.greys_to_unit(images)
     rebuilt = pixels.greys_to_unit(model.reconstruct(images))
     mean_image = pixels.greys_to_unit(train.mean(0))
@@ -120,17 +129,19 @@ def label_agreement(
 ) -> Results:
     """How often a sample of class c has a nearest training image of class c.
 
-    Raw pixels, Euclidean; the same rule on real test images is the ceiling.
+    Pixels on the model's grey levels, Euclidean; the same rule on real test images is the
+    ceiling.
 
     Raises:
         ValueError: The model is not conditional, or the data has no labels.
     """
     check_conditional(model)
     references, reference_labels = _references(data_name)
-    references = flat(references)
+    references = flat(on_levels(model, references))
     asked = np.arange(num_samples) % model.num_classes
     samples = model.sample(num_samples, labels=asked, seed=0)
     test, test_labels = labelled(data_name, "test")
+    test = on_levels(model, test)
 
     def agreement(images, labels):
         found = nearest_neighbour(flat(images), references)

@@ -3,6 +3,7 @@
 import numpy as np
 
 from tfgen import data, pixels
+from tfgen.evaluation.latents import on_levels
 from tfgen.evaluation.result import Result, Results
 from tfgen.models.generative import GenerativeModel
 
@@ -22,8 +23,9 @@ def log_likelihood(
         bits/dim = nll / (H W C ln 2)
 
     Exact, or the bound with `num_samples` importance samples, as `model.likelihood` says. Image
-    n uses seed n, so the result is a function of the weights alone. What a family adds, such as
-    the likelihood of a pixel model in its first order, comes from `model.extra_likelihoods`.
+    n uses seed n, so the result is a function of the weights alone. Images are taken on the model's
+    grey levels, as in training. What a family adds, such as the likelihood of a pixel model in its
+    first order, comes from `model.extra_likelihoods`.
 
     Args:
         model: A model with a likelihood.
@@ -33,6 +35,7 @@ def log_likelihood(
         verbose: 1 shows a progress bar.
     """
     images, labels = data.arrays(data_name, split)
+    images = on_levels(model, images)
     labels = labels if model.num_classes is not None else None
     log_p = model.log_likelihood(
         images, num_samples=num_samples, labels=labels, seed=0, verbose=verbose

@@ -9,14 +9,13 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-import tensorflow as tf
 
 from tfgen import data
 from tfgen.evaluation import judges
 from tfgen.evaluation.class_metrics import ClassBalance, ClassifierScore
 from tfgen.evaluation.frechet import FrechetDistance
 from tfgen.evaluation.kernel import kernel_distance
-from tfgen.evaluation.latents import check_conditional, evenly, flat, labelled
+from tfgen.evaluation.latents import check_conditional, evenly, flat, labelled, on_levels
 from tfgen.evaluation.neighbours import density_coverage, nearest_distances, precision_recall
 from tfgen.evaluation.result import Result, Results
 from tfgen.models.generative import GenerativeModel
@@ -61,8 +60,8 @@ def sample_quality(
         ValueError: A split has fewer than `num_samples` images.
         NotImplementedError: The family cannot be sampled from.
     """
-    train = _on_levels(model, data.arrays(data_name, "train")[0])
-    held_out = _on_levels(model, data.arrays(data_name, split)[0])
+    train = on_levels(model, data.arrays(data_name, "train")[0])
+    held_out = on_levels(model, data.arrays(data_name, split)[0])
     smaller = min(len(train), len(held_out))
     if num_samples is None:
         num_samples = min(MAX_SAMPLES, smaller)
@@ -84,11 +83,6 @@ def sample_quality(
         results |= _classes(judge.probabilities(samples), judge.probabilities(held_out))
     results = {name: _judged(result, judge.name) for name, result in results.items()}
     return results | _diversity(samples[:MAX_QUERIES], held_out[:MAX_QUERIES], train)
-
-
-def _on_levels(model: GenerativeModel, images: np.ndarray) -> np.ndarray:
-    """Returns images on the grey levels that the model can draw, uint8."""
-    return model.nearest_level(tf.constant(images)).numpy()
 
 
 def _draw(
@@ -211,7 +205,7 @@ def conditional_accuracy(
     train, train_labels = labelled(data_name, "train")
     train, train_labels = evenly(train, NUM_FITTED), evenly(train_labels, NUM_FITTED)
     test, labels = labelled(data_name, "test")
-    train, test = _on_levels(model, train), _on_levels(model, test)
+    train, test = on_levels(model, train), on_levels(model, test)
     samples, asked = _draw(model, num_samples, verbose)
     rows = flat(train)
     kernel = _rbf_kernel(rows)
