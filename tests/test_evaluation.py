@@ -287,6 +287,16 @@ def test_the_data_of_the_training_is_known_again_and_other_data_is_not(tmp_path,
         evaluation.evaluate(path, metrics=["squared_error"], verbose=0)
 
 
+def test_a_set_too_small_for_sample_quality_does_without(tmp_path):
+    recipe = Recipe("VAE", SMALL, store("npz", tmp_path, 0), results=[{"metric": "squared_error"}])
+    path = zoo.save(VAE(**SMALL), tmp_path / "run", recipe)
+    found = evaluation.evaluate(path, verbose=0)
+    assert all("squared error" in name for name in found)
+    assert "squared error" in (path / "card.md").read_text()
+    with pytest.raises(ValueError, match=r"at least 6 images .* for sample_quality; .* has 4"):
+        evaluation.evaluate(path, metrics=["sample_quality"], verbose=0)
+
+
 # Models of fewer levels than their data
 
 

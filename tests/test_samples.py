@@ -145,6 +145,19 @@ def test_sample_quality_needs_enough_images(made_up):
         samples.sample_quality(Model(None), "made_up", 121, verbose=0)
 
 
+def test_sample_quality_needs_more_images_than_neighbours(made_up, monkeypatch):
+    images, labels = SPLITS["test"]
+    few = {"train": SPLITS["train"], "test": (images[:5], labels[:5])}
+    monkeypatch.setattr(data, "arrays", lambda name, split: few[split])
+    with pytest.raises(ValueError, match="at least 6 images in each of its train and test splits"):
+        samples.sample_quality(Model(None), "made_up", **JUDGED)
+    few["test"] = images[:6], labels[:6]
+    with pytest.raises(ValueError, match="num_samples must be an integer of at least 6"):
+        samples.sample_quality(Model(None), "made_up", 5, **JUDGED)
+    found = samples.sample_quality(Model(images), "made_up", **JUDGED)
+    assert all(np.isfinite(values(found, "")))
+
+
 def test_conditional_accuracy_of_real_images_and_of_ignored_labels(made_up):
     figures = samples.conditional_accuracy(
         Conditional(None), "made_up", 90, evaluator="judge", verbose=0

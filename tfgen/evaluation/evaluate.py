@@ -70,7 +70,7 @@ def evaluate(
     if data_name is None:
         _check_digest(details.get("data"), measured_on)
     results, seconds = {}, {}
-    for wanted in _wanted(model, recipe, metrics):
+    for wanted in _wanted(model, recipe, metrics, measured_on):
         arguments = dict(wanted)
         metric = arguments.pop("metric")
         checks.one_of("recipe: metric", metric, METRICS)
@@ -93,9 +93,12 @@ def evaluate(
 
 
 def _wanted(
-    model: ImageModel, recipe: Recipe, metrics: Sequence[str] | None
+    model: ImageModel, recipe: Recipe, metrics: Sequence[str] | None, measured_on: data.Data
 ) -> list[dict[str, Any]]:
-    """Returns what to measure: the recipe's list, and the one metric that all samplers share."""
+    """Returns what to measure: the recipe's list, and the one metric that all samplers share.
+
+    A set that has too few images for that one does without.
+    """
     if metrics is not None:
         for metric in metrics:
             checks.one_of("metric", metric, METRICS)
@@ -104,7 +107,7 @@ def _wanted(
         return listed + [{"metric": metric} for metric in metrics if metric not in named]
     listed = {wanted["metric"] for wanted in recipe.results}
     draws = isinstance(model, GenerativeModel) and "sample" in model.capabilities
-    if draws and "sample_quality" not in listed:
+    if draws and "sample_quality" not in listed and samples.enough_images(measured_on):
         return [*recipe.results, {"metric": "sample_quality"}]
     return recipe.results
 

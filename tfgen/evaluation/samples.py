@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tfgen import data
+from tfgen import checks, data
 from tfgen.evaluation import judges
 from tfgen.evaluation.class_metrics import ClassBalance, ClassifierScore
 from tfgen.evaluation.frechet import FrechetDistance
@@ -21,8 +21,9 @@ from tfgen.evaluation.result import Result, Results
 from tfgen.models.generative import GenerativeModel
 from tfgen_command.wording import how_to_install
 
-__all__ = ["conditional_accuracy", "sample_quality"]
+__all__ = ["conditional_accuracy", "enough_images", "sample_quality"]
 
+FEWEST_SAMPLES = 6  # on each side: more than the neighbours that density and coverage look at
 MAX_SAMPLES = 10_000  # unless the recipe asks for more
 MAX_QUERIES = 10_000  # images whose nearest training image is looked for, which takes time
 NUM_FITTED = 10_000  # training images of the second classifier
@@ -49,27 +50,20 @@ def sample_quality(
         model: A model that can be sampled from; sample i has seed i, and class i modulo
             `num_classes` if it is conditional.
         data_name: For `tfgen.data`.
-        num_samples: Samples, held-out images and train images, those of real images at equal
-            distances over their split. None: as many as both splits have, up to 10,000.
+        num_samples: Samples, held-out images and train images, at least 6, those of real images at
+            equal distances over their split. None: as many as both splits have, up to 10,000.
         split: "test", or "validation" to choose by.
         evaluator: Name or folder of a classifier with `features` and `probabilities`. None: the
             judge of the data set.
         verbose: 1 shows a progress bar.
 
     Raises:
-        ValueError: A split has fewer than `num_samples` images.
+        ValueError: A split has fewer than `num_samples` images, or than 6.
         NotImplementedError: The family cannot be sampled from.
     """
     train = on_levels(model, data.arrays(data_name, "train")[0])
     held_out = on_levels(model, data.arrays(data_name, split)[0])
-    smaller = min(len(train), len(held_out))
-    if num_samples is None:
-        num_samples = min(MAX_SAMPLES, smaller)
-    if num_samples > smaller:
-        raise ValueError(
-            f"num_samples must be at most {smaller}, the images in the smaller of the train and "
-            f"{split} splits of {data_name!r}; received {num_samples}. Lower num_samples."
-        )
+    num_samples = _checked(num_samples, min(len(train), len(held_out)), split, data_name)
     judge = judges.judge(data_name, train, evaluator)
     samples, _ = _draw(model, num_samples, verbose)
     held_out = evenly(held_out, num_samples)
@@ -83,6 +77,31 @@ def sample_quality(
         results |= _classes(judge.probabilities(samples), judge.probabilities(held_out))
     results = {name: _judged(result, judge.name) for name, result in results.items()}
     return results | _diversity(samples[:MAX_QUERIES], held_out[:MAX_QUERIES], train)
+
+
+def enough_images(data_name: data.Data, split: str = "test") -> bool:
+    """Whether a data set has the images that `sample_quality` needs at least."""
+    splits = [data.open_split(data_name, part, memory_bytes=0) for part in ("train", split)]
+    return min(opened.count for opened in splits) >= FEWEST_SAMPLES
+
+
+def _checked(num_samples: int | None, smaller: int, split: str, data_name: data.Data) -> int:
+    """Returns how many samples to draw, or raises ValueError."""
+    if smaller < FEWEST_SAMPLES:
+        raise ValueError(
+            f"data must have at least {FEWEST_SAMPLES} images in each of its train and {split} "
+            f"splits for sample_quality; the smaller one of {data_name!r} has {smaller}. Add "
+            "images, or measure another metric."
+        )
+    if num_samples is None:
+        return min(MAX_SAMPLES, smaller)
+    checks.at_least(FEWEST_SAMPLES, num_samples=num_samples)
+    if num_samples > smaller:
+        raise ValueError(
+            f"num_samples must be at most {smaller}, the images in the smaller of the train and "
+            f"{split} splits of {data_name!r}; received {num_samples}. Lower num_samples."
+        )
+    return num_samples
 
 
 def _draw(
