@@ -28,6 +28,7 @@ from tfgen import (
     training,
     zoo,
 )
+from tfgen.evaluation import Result
 from tfgen.recipe import Recipe
 from tfgen_command import entries, look, work
 from tfgen_command.command_line import app
@@ -549,6 +550,28 @@ def test_info_does_not_say_that_weights_are_by_another_recipe(tmp_path, monkeypa
     shown = capsys.readouterr().out
     assert "Of digits." not in shown
     assert not re.search(r"data +digits", shown)
+
+
+def test_numbers_that_json_lacks_are_null(tmp_path, monkeypatch, capsys):
+    def refuse(constant):
+        raise ValueError(constant)
+
+    def printed():
+        return json.loads(capsys.readouterr().out, parse_constant=refuse)
+
+    model = AutoEncoder((8, 8, 1), latent_dim=2, filters=(4,))
+    path = zoo.save(model, tmp_path / "mine", Recipe("AutoEncoder", {}, "digits"))
+    metadata = path / "metadata.json"
+    content = json.loads(metadata.read_text())
+    endless = {"value": float("inf"), "unit": "ratio"}
+    metadata.write_text(json.dumps(content | {"results": {"a": endless}}))
+    assert run(monkeypatch, "info", path, "--json") == 0
+    assert printed()["results"] == {"a": endless | {"value": None}}
+    found = {"a": Result(float("inf"), "ratio", real=float("nan"), recorded=1.0)}
+    monkeypatch.setattr(evaluation, "evaluate", lambda *_: found)
+    assert run(monkeypatch, "evaluate", path, "--json") == 0
+    result = printed()[str(path)]["a"]
+    assert [result[key] for key in ("value", "real", "recorded")] == [None, None, 1.0]
 
 
 def test_info_proposes_what_the_family_can_do():

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 import runs
 
 from tfgen import presets, training, zoo
-from tfgen.files import only_writer, replacing
+from tfgen.files import only_writer, replacing, write_json
 from tfgen.recipe import Recipe
 
 RECIPE = Recipe(
@@ -320,3 +321,12 @@ def test_damaged_best_weights_are_refused(tmp_path):
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"best\.npz holds weights of a run and cannot be read"):
         training.train(RECIPE, tmp_path / "run", resume=True, verbose=0)
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_a_number_that_json_lacks_leaves_the_file_as_it_was(tmp_path, value):
+    write_json(tmp_path / "a.json", {"a": 1.0})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "a.json", {"a": [value]})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"a": 1.0}
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]

@@ -1,5 +1,6 @@
 """Results: each against a plain computation of the same thing."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -131,6 +132,9 @@ def test_a_figure_is_reproduced_to_a_thousandth():
     assert not Result(1.0, "%", real=2.1, recorded=1.0, recorded_real=2.0).reproduced
     assert not Result(1.0, "%", real=2.0, recorded=1.0).reproduced
     assert Result(0.01, "points", tolerance=0.05, recorded=0.04).reproduced
+    assert Result(float("inf"), "ratio", recorded=float("inf")).reproduced
+    assert not Result(float("inf"), "ratio", recorded=1.0).reproduced
+    assert not Result(float("nan"), "nats", recorded=1.0).reproduced
 
 
 @pytest.mark.parametrize("name", zoo.list_models(kind=None))
@@ -393,3 +397,17 @@ def test_a_card_without_a_recorded_training(tmp_path):
     card = (path / "card.md").read_text()
     assert "Trained by `recipe.json`; on which images and for how long is not recorded." in card
     assert "trains it again" in card
+
+
+def test_a_result_that_is_not_finite_is_returned_and_not_recorded(tmp_path, monkeypatch):
+    results = {
+        "good": Result(1.0, "nats", real=2.0),
+        "bad": Result(float("nan"), "nats"),
+        "endless": Result(1.0, "nats", real=float("inf")),
+    }
+    monkeypatch.setitem(evaluation.METRICS, "squared_error", lambda *_, **__: results)
+    recipe = Recipe("AutoEncoder", SMALL, "digits", results=[{"metric": "squared_error"}])
+    path = zoo.save(AutoEncoder(**SMALL), tmp_path / "run", recipe)
+    assert list(evaluation.evaluate(path, verbose=0)) == list(results)
+    assert list(zoo.info(path)["results"]) == ["good"]
+    assert "Infinity" not in json.dumps(zoo.info(path))

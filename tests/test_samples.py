@@ -158,6 +158,18 @@ def test_sample_quality_needs_more_images_than_neighbours(made_up, monkeypatch):
     assert all(np.isfinite(values(found, "")))
 
 
+def test_a_ratio_to_nothing_is_left_out(made_up, monkeypatch):
+    """Where no train image lies among the test images, their precision is 0."""
+    images, labels = SPLITS["train"]
+    apart = SPLITS | {"train": (images // 8, labels)}
+    monkeypatch.setattr(data, "arrays", lambda name, split: apart[split])
+    found = samples.sample_quality(Model(SPLITS["test"][0]), "made_up", **JUDGED)
+    assert values(found, "precision") == [1.0, 0.0]
+    assert values(found, "recall") == [1.0, 0.0]
+    assert len(values(found, "Frechet distance")) == 3
+    assert all(np.isfinite(values(found, "")))
+
+
 def test_conditional_accuracy_of_real_images_and_of_ignored_labels(made_up):
     figures = samples.conditional_accuracy(
         Conditional(None), "made_up", 90, evaluator="judge", verbose=0

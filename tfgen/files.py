@@ -72,9 +72,15 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def write_json(path: str | Path, values: dict[str, Any]) -> None:
-    """Writes a JSON file whole or not at all."""
+    """Writes a JSON file whole or not at all.
+
+    Raises:
+        ValueError: A number is infinite or NaN, which JSON does not have.
+        OSError: The file cannot be written.
+    """
+    text = json.dumps(values, indent=2, allow_nan=False)
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(values, indent=2) + "\n")
+        temporary.write_text(text + "\n")
 
 
 @contextlib.contextmanager

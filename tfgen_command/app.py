@@ -1,9 +1,11 @@
 """The application that commands add themselves to, and the options that they share."""
 
 import functools
+import json
+import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -33,6 +35,7 @@ __all__ = [
     "recipe_app",
     "recipe_command",
     "say",
+    "say_json",
 ]
 
 
@@ -158,6 +161,19 @@ def parse_labels(text: str | None) -> list[int]:
 def say(line: str) -> None:
     """Prints one line on what was done."""
     typer.echo(line)
+
+
+def say_json(value: Any) -> None:
+    """Prints JSON, which has no infinity and no NaN: such a number becomes null."""
+    typer.echo(json.dumps(_finite(value), indent=2, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def checked(check: Callable[[str], object]) -> Callable[..., str | None]:

@@ -1,6 +1,5 @@
 """`tfgen list` and `tfgen info`: what the zoo holds, without loading any of it."""
 
-import json
 import re
 import shutil
 import sys
@@ -10,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from tfgen_command import entries
-from tfgen_command.app import Json, Name, command
+from tfgen_command.app import Json, Name, command, say_json
 from tfgen_command.wording import with_commas
 
 __all__ = ["info", "list_entries"]
@@ -61,7 +60,7 @@ def list_entries(
         )
     found = [_row(entries.details(entries.root() / name)) for name in names]
     if as_json:
-        typer.echo(json.dumps(found, indent=2))
+        say_json(found)
         return
     columns = list(found[0])
     if sys.stdout.isatty():
@@ -134,7 +133,10 @@ def _print_table(columns: list[str], rows: list[dict[str, str | None]]) -> None:
 def info(name: Name, as_json: Json = False) -> None:
     """Shows what a model is, how it was trained and how good it is."""
     details = entries.details(name)
-    typer.echo(json.dumps(details, indent=2) if as_json else _page(details, name))
+    if as_json:
+        say_json(details)
+        return
+    typer.echo(_page(details, name))
 
 
 def _page(details: dict[str, Any], name: str) -> str:

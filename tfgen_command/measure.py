@@ -1,6 +1,5 @@
 """`tfgen score` and `tfgen evaluate`: numbers of single images and of whole models."""
 
-import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,6 +16,7 @@ from tfgen_command.app import (
     OptionalName,
     command,
     parse_labels,
+    say_json,
 )
 from tfgen_command.quiet import import_tensorflow
 from tfgen_command.wording import with_commas
@@ -62,7 +62,7 @@ def score(
             row["verdict"] = "real" if value > 0.0 else "fake"
         rows.append(row)
     if as_json:
-        typer.echo(json.dumps(rows, indent=2))
+        say_json(rows)
         return
     for row in rows:
         verdict = f", {row['verdict']}" if "verdict" in row else ""
@@ -96,7 +96,7 @@ def evaluate(
     with a new card.
     """
     if show_metrics and as_json:
-        typer.echo(json.dumps(entries.METRICS, indent=2))
+        say_json(entries.METRICS)
         return
     if show_metrics:
         for metric_name, measured in entries.METRICS.items():
@@ -125,7 +125,7 @@ def evaluate(
             for label, result in results.items():
                 typer.echo(f"  {with_commas(label)}: {_line(result, check)}")
     if as_json:
-        typer.echo(json.dumps(measured, indent=2))
+        say_json(measured)
     elif missed:
         typer.echo(f"{missed} results were not reproduced.")
     if missed:

@@ -42,6 +42,7 @@ def evaluate(
 
     Without `check`, with the recipe's own data and numbers of samples, the results go into
     metadata.json, and card.md and the pictures are written again; not so for an unfinished run.
+    A result that is not finite is returned and not recorded.
 
     Args:
         name: An entry's name or folder.
@@ -81,11 +82,7 @@ def evaluate(
         results |= measured
         seconds |= dict.fromkeys(measured, time.monotonic() - start)
     if ended and not check and data_name is None and num_samples is None and metrics is None:
-        records = {label: _record(found, seconds[label], path) for label, found in results.items()}
-        presets.update_metadata(path, results=records)
-        if isinstance(model, GenerativeModel):
-            _draw(model, recipe, path)
-        write_card(path)
+        _write(model, recipe, path, results, seconds)
     return {
         label: _with_recorded(details["results"], label, result)
         for label, result in results.items()
@@ -128,6 +125,21 @@ def _with_recorded(recorded: dict[str, dict[str, Any]], label: str, result: Resu
     return dataclasses.replace(
         result, recorded=record.get("value"), recorded_real=record.get("real")
     )
+
+
+def _write(
+    model: ImageModel, recipe: Recipe, path: Path, results: Results, seconds: dict[str, float]
+) -> None:
+    """Writes results, pictures and card into an entry's folder."""
+    records = {
+        label: _record(found, seconds[label], path)
+        for label, found in results.items()
+        if found.finite
+    }
+    presets.update_metadata(path, results=records)
+    if isinstance(model, GenerativeModel):
+        _draw(model, recipe, path)
+    write_card(path)
 
 
 def _draw(model: GenerativeModel, recipe: Recipe, path: Path) -> None:

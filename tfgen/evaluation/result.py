@@ -1,6 +1,7 @@
 """One measured number, next to the same measure of real images and to what was recorded."""
 
 import dataclasses
+import math
 
 __all__ = ["Result", "Results"]
 
@@ -35,6 +36,11 @@ class Result:
     recorded_real: float | None = None
 
     @property
+    def finite(self) -> bool:
+        """Whether its values are numbers that a JSON file can hold."""
+        return all(math.isfinite(value) for value in (self.value, self.real) if value is not None)
+
+    @property
     def reproduced(self) -> bool:
         """Whether both values equal the recorded ones, to 0.1 % or the tolerance."""
         if self.recorded is None or (self.real is None) != (self.recorded_real is None):
@@ -43,7 +49,7 @@ class Result:
         if self.real is not None:
             pairs.append((self.real, self.recorded_real))
         return all(
-            abs(new - old) <= max(RELATIVE_TOLERANCE * abs(old), self.tolerance)
+            new == old or abs(new - old) <= max(RELATIVE_TOLERANCE * abs(old), self.tolerance)
             for new, old in pairs
         )
 

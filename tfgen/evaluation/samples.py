@@ -5,7 +5,6 @@ by it (see `judges`). Both sides have the same number of images, because most of
 depend on it; it is part of their names.
 """
 
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -44,7 +43,7 @@ def sample_quality(
     the classifier score and the balance of classes. Copying would show in the pixels: the
     distances of samples to their nearest training images would be smaller than those of held-out
     images. Real images are taken on the model's grey levels, so a binary model is compared with
-    binary images.
+    binary images. A ratio to real images is left out where their own value is 0.
 
     Args:
         model: A model that can be sampled from; sample i has seed i, and class i modulo
@@ -140,15 +139,16 @@ def _compare(real: np.ndarray, other: np.ndarray) -> Results:
 
 
 def _with_baseline(samples: Results, baseline: Results, how: str) -> Results:
-    """Returns the samples' results with those of real images, then their ratios."""
+    """Returns the samples' results with those of real images, then their finite ratios."""
     results = {
         f"{name}, {how}": Result(result.value, result.unit, baseline[name].value, result.tolerance)
         for name, result in samples.items()
     }
     for name in ("Frechet distance", "precision (k = 3)", "recall (k = 3)"):
         real = baseline[name].value
-        ratio = samples[name].value / real if real > 0.0 else math.inf
-        results[f"{name}, samples / real images"] = Result(ratio, "ratio")
+        if real > 0.0:
+            ratio = samples[name].value / real
+            results[f"{name}, samples / real images"] = Result(ratio, "ratio")
     return results
 
 
