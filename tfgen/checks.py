@@ -3,6 +3,7 @@
 import difflib
 import fractions
 import numbers
+import operator
 from collections.abc import Collection, Iterable
 from typing import Any
 
@@ -41,13 +42,16 @@ def seed(value: Any) -> int:
     Traceback (most recent call last):
     ValueError: seed must be an integer of 64 bits; received 1.5.
     """
-    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not (whole and -(2**63) <= value < 2**63):
+    try:
+        number = operator.index(value)  # of an array or tensor without axes, too
+    except TypeError:
+        number = 2**63
+    if isinstance(value, bool) or not -(2**63) <= number < 2**63:
         raise ValueError(f"seed must be an integer of 64 bits; received {value!r}.")
-    return int(value)
+    return number
 
 
-def sizes(least: int, length: int | None = None, **values: Any) -> dict[str, tuple[int, ...]]:
+def sizes(least: int, length: int | None = None, **values: Any) -> dict[str, tuple]:
     """Returns the values as tuples of ints, or raises ValueError unless they are lists of sizes.
 
     Args:
@@ -106,7 +110,8 @@ def one_of(name: str, value: Any, allowed: Collection[Any]) -> None:
     Traceback (most recent call last):
     ValueError: prior must be one of standard_normal, flow; received 'flwo'. Did you mean 'flow'?
     """
-    if not any(type(value) is type(a) and value == a for a in allowed):
+    plain = value.item() if hasattr(value, "item") else value  # of NumPy
+    if not any(type(plain) is type(a) and plain == a for a in allowed):
         hint = nearest(value, allowed) if isinstance(value, str) else ""
         raise ValueError(
             f"{name} must be one of {', '.join(map(str, allowed))}; received {value!r}.{hint}"

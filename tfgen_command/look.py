@@ -1,6 +1,7 @@
 """`tfgen list` and `tfgen info`: what the zoo holds, without loading any of it."""
 
 import re
+import shlex
 import shutil
 import sys
 import textwrap
@@ -159,8 +160,9 @@ def _page(details: dict[str, Any], name: str) -> str:
         lines += ["", *_results(details["results"])]
     if details["kind"] == "model":
         tried = COMMANDS.get(details["family"], ("sample",))
-        lines += ["", "Try", *(f"  tfgen {verb} {name}" for verb in tried)]
-        lines += [f"  tfgen evaluate {name} --check"]
+        typed = shlex.quote(name)
+        lines += ["", "Try", *(f"  tfgen {verb} {typed}" for verb in tried)]
+        lines += [f"  tfgen evaluate {typed} --check"]
     return "\n".join(lines)
 
 

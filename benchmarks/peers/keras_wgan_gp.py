@@ -131,7 +131,7 @@ def reload(folder: Path):
 
 
 def serve(folder: Path) -> None:
-    served = folder / "served"
+    served = folder.resolve() / "served"
     keras.models.load_model(folder / "generator.keras").export(served / "1")
     subprocess.run(["tensorflow_model_server", f"--model_base_path={served}"], check=True)
 

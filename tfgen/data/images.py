@@ -145,5 +145,5 @@ def _opened(path: str | Path) -> "Iterator[Image.Image]":
     except (*DAMAGED, Image.DecompressionBombError) as error:
         raise ValueError(
             f"{path} must be a whole image file ({', '.join(READABLE)}); it cannot be read: "
-            f"{error}. Replace it; of a folder, skip_bad (--skip-bad) leaves out all such files."
+            f"{error}. Replace it. When a folder is read, skip_bad (--skip-bad) skips such files."
         ) from error

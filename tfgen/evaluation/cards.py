@@ -1,5 +1,6 @@
 """The card of a model: what is known about it, as Markdown. Pure: details in, text out."""
 
+import shlex
 from collections.abc import Collection
 from typing import Any
 
@@ -29,7 +30,7 @@ def card(details: dict[str, Any], pictures: Collection[str], source: str) -> str
         pictures: Names of the files among `PICTURES` that the folder has.
         source: What `tfgen.load` takes: an entry's name, or the path of a user's own folder.
     """
-    recipe = Recipe.from_dict(details["recipe"])
+    recipe, typed = Recipe.from_dict(details["recipe"]), shlex.quote(source)
     shown = "".join(f"![{PICTURES[file]}]({file})\n\n" for file in PICTURES if file in pictures)
     return f"""# {details["name"]}
 
@@ -44,7 +45,7 @@ model = tfgen.load("{source}")
 ## Results
 
 {_table(details["results"])}
-All from `tfgen evaluate {source}`; `tfgen evaluate {source} --check` re-measures them and
+All from `tfgen evaluate {typed}`; `tfgen evaluate {typed} --check` re-measures them and
 fails if one differs by more than its tolerance, for most 0.1 %. The test split was used only for
 this table.
 
@@ -87,7 +88,7 @@ def _facts(details: dict[str, Any], recipe: Recipe, source: str) -> str:
     facts = [
         f"Family `{family}`: {arguments}; {details['parameters']:,} weights.",
         _history(details, recipe),
-        f"Recipe: `recipe.json`; `tfgen train {source} --out DIR` "
+        f"Recipe: `recipe.json`; `tfgen train {shlex.quote(source)} --out DIR` "
         f"{'trains it again' if again else 'trains from it'} (seed {recipe.seed}).",
         f"Weights: `model.weights.h5`{averaged}, sha256\n  `{details['sha256']}`"
         f"{terms}.{shared}\n  Data: {licence.get('data') or 'see its source'}",

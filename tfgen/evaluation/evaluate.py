@@ -1,6 +1,7 @@
 """Measuring an entry of the zoo: its results, and the card and pictures that show them."""
 
 import dataclasses
+import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -116,7 +117,10 @@ def _record(result: Result, seconds: float, path: Path) -> dict[str, Any]:
         record["real"] = result.real
     if result.judge is not None:
         record["judge"] = result.judge
-    return record | {"command": f"tfgen evaluate {_typed(path)}", "seconds": round(seconds, 1)}
+    return record | {
+        "command": f"tfgen evaluate {shlex.quote(_typed(path))}",
+        "seconds": round(seconds, 1),
+    }
 
 
 def _with_recorded(recorded: dict[str, dict[str, Any]], label: str, result: Result) -> Result:

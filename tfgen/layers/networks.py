@@ -1,6 +1,6 @@
 """Convolutional networks that two or more families use."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import keras
 
@@ -41,13 +41,22 @@ def residual_block(
     return keras.layers.Add(name=f"{name}_add")([x, y])
 
 
-def check_image_shape(image_shape: tuple[int, int, int]) -> None:
-    """Raises ValueError unless it is (height, width, channels) with 1 or 3 channels."""
-    if image_shape[2] not in (1, 3):
+def check_image_shape(image_shape: Iterable[int]) -> tuple[int, int, int]:
+    """Returns (height, width, channels) as ints, or raises ValueError.
+
+    Channels are 1 or 3, and all are integers of at least 1, in whatever holds them: a tuple, a
+    list, an array, a `TensorShape`.
+    """
+    try:
+        (shape,) = checks.sizes(1, 3, image_shape=tuple(image_shape)).values()
+    except (TypeError, ValueError):  # not iterable, or not three sizes
+        shape = ()
+    if not shape or shape[2] not in (1, 3):
         raise ValueError(
-            "image_shape must be (height, width, channels) with 1 or 3 channels; "
-            f"received {tuple(image_shape)}."
+            "image_shape must be (height, width, channels), integers of at least 1, with 1 or 3 "
+            f"channels; received {image_shape!r}."
         )
+    return shape
 
 
 def check_strides(

@@ -68,10 +68,7 @@ class ImageModel(CompiledModel):
         given = inspect.signature(keras.Model.fit).bind(self, x, y, *args, **kwargs).arguments
         del given["self"]
         inputs.check_callbacks(self, given.get("callbacks"))
-        if given.get("class_weight") is not None:
-            inputs.check_class_weight(x, y)
-        weighted = any(given.get(n) is not None for n in WEIGHTS)
-        given["x"], given["y"] = inputs.checked(self, x, y, weighted)
+        given["x"], given["y"] = self._checked_pair("fit", x, y, args, kwargs)
         given["validation_data"] = inputs.checked_validation(self, given.get("validation_data"))
         if self.compiled:
             self.build_optimizers()
@@ -89,9 +86,7 @@ class ImageModel(CompiledModel):
             ValueError: As `fit`.
         """
         if not kwargs.get("_use_cached_eval_dataset"):  # by which `fit` tells that it has checked
-            given = inspect.signature(keras.Model.evaluate).bind(self, x, y, *args, **kwargs)
-            weighted = given.arguments.get("sample_weight") is not None
-            x, y = inputs.checked(self, x, y, weighted)
+            x, y = self._checked_pair("evaluate", x, y, args, kwargs)
         with inputs.explained():
             return super().evaluate(x, y, *args, **kwargs)
 
@@ -110,6 +105,15 @@ class ImageModel(CompiledModel):
         with inputs.explained():
             return super().predict(x, *args, **kwargs)
 
+    def _checked_pair(self, method: str, x: Any, y: Any, args: tuple, kwargs: dict) -> tuple:
+        """Returns images and labels that a method of Keras' takes, checked."""
+        signature = inspect.signature(getattr(keras.Model, method))
+        given = signature.bind(self, x, y, *args, **kwargs).arguments
+        if given.get("class_weight") is not None:
+            inputs.check_class_weight(x, y)
+        weighted = any(given.get(name) is not None for name in WEIGHTS)
+        return inputs.checked(self, x, y, weighted)
+
     def _checked_inputs(self, x: Any) -> Any:
         """Returns what `predict` takes, checked."""
         if self._call_takes_labels and isinstance(x, (list, tuple)) and len(x) == 2:
@@ -118,16 +122,14 @@ class ImageModel(CompiledModel):
 
     def train_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Runs one training step as `keras.Model.train_on_batch` does; raises as `fit` does."""
-        weighted = bool(args) or any(kwargs.get(n) is not None for n in WEIGHTS)
-        x, y = inputs.checked(self, x, y, weighted)
+        x, y = self._checked_pair("train_on_batch", x, y, args, kwargs)
         if self.compiled:
             self.build_optimizers()
         return super().train_on_batch(x, y, *args, **kwargs)
 
     def test_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Returns the losses as `keras.Model.test_on_batch` does; raises as `fit` does."""
-        weighted = bool(args) or kwargs.get("sample_weight") is not None
-        x, y = inputs.checked(self, x, y, weighted)
+        x, y = self._checked_pair("test_on_batch", x, y, args, kwargs)
         return super().test_on_batch(x, y, *args, **kwargs)
 
     def predict_on_batch(self, x: Any) -> Any:

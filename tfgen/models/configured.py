@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfgen import backend, checks, files, pixels, presets, tuning, weight_files
+from tfgen import backend, checks, files, layers, pixels, presets, tuning, weight_files
 
 __all__ = ["ConfiguredModel"]
 
@@ -47,7 +47,7 @@ class ConfiguredModel(keras.Model):
         pixels.level_values(num_levels)
         if num_classes is not None:
             checks.at_least(1, num_classes=num_classes)
-        self.image_shape = checks.sizes(1, 3, image_shape=image_shape)["image_shape"]
+        self.image_shape = layers.check_image_shape(image_shape)
         self.num_levels = int(num_levels)
         self.num_classes = num_classes
         self.seed = seed

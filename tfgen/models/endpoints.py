@@ -1,6 +1,7 @@
 """What a model can do, as named functions of tensors: run from Python and exported alike."""
 
 import concurrent.futures
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ ROWS = {
 
 DRAWN_BY_PIXEL = ("sample", "complete")  # endpoints that `num_workers` is for
 MOST_GRAPHS = 16  # kept for each model; the one that was not used for longest goes first
+_LOCK = threading.RLock()  # on the graphs of all models
 
 
 class EndpointModel(ImageModel):
@@ -174,30 +176,34 @@ class EndpointModel(ImageModel):
         """Returns an endpoint as a `tf.function` of its specs, in their order."""
         # Keras would wrap a plain attribute in a tracker, and graphs are no part of the state.
         graphs = self.__dict__.setdefault("_graphs", {})
-        if self.changed_since("endpoints"):
-            graphs.clear()
         key = (name, temperature, num_samples, jit_compile)
-        if key in graphs:
-            graphs[key] = graphs.pop(key)  # the newest is the last
-        else:
-            self._require(name)
-            function, specs = self.endpoints(temperature, num_samples)[name]
-
-            def by_name(*tensors):
-                given = dict(zip(specs, tensors, strict=True))
-                if "labels" in given:
-                    given["labels"] = self.labels_in_range(given["labels"])
-                return function(**given)
-
-            graphs[key] = tf.function(
-                by_name,
-                input_signature=list(specs.values()),
-                autograph=False,
-                jit_compile=jit_compile,
-            )
+        with _LOCK:
+            if self.changed_since("endpoints"):
+                graphs.clear()
+            graph = graphs.pop(key, None)
+            if graph is None:
+                graph = self._new_graph(*key)
+            graphs[key] = graph  # the newest is the last
             if len(graphs) > MOST_GRAPHS:
                 del graphs[next(iter(graphs))]
-        return graphs[key]
+        return graph
+
+    def _new_graph(self, name, temperature, num_samples, jit_compile):
+        self._require(name)
+        function, specs = self.endpoints(temperature, num_samples)[name]
+
+        def by_name(*tensors):
+            given = dict(zip(specs, tensors, strict=True))
+            if "labels" in given:
+                given["labels"] = self.labels_in_range(given["labels"])
+            return function(**given)
+
+        return tf.function(
+            by_name,
+            input_signature=list(specs.values()),
+            autograph=False,
+            jit_compile=jit_compile,
+        )
 
     def _run(
         self,

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfgen import pixels
+from tfgen import devices, pixels
 from tfgen.models.configured import ConfiguredModel
 
 __all__ = ["check_callbacks", "check_class_weight", "checked", "checked_validation", "explained"]
@@ -55,8 +55,8 @@ def checked(
         return x, y  # distributed data sets and loaders, which Keras knows how to read
     if isinstance(x, tuple) and x and np.ndim(x[0]) == 4:
         raise ValueError(
-            f"x must be images alone; received a tuple of {len(x)}. Pass labels as y, weights as "
-            "sample_weight: fit(images, labels)."
+            f"x must be images alone; received a tuple of {len(x)}. Labels and weights are "
+            "arguments of their own."
         )
     x = x if hasattr(x, "dtype") else np.asarray(x)
     pixels.check_format(x, model.image_shape)
@@ -198,7 +198,13 @@ def _dataset(model, data: tf.data.Dataset, with_labels: bool) -> tf.data.Dataset
             model.labels_in_range(tf.cast(rest[0], tf.int64))
         return (images, *rest) if rest else images
 
-    return data.enumerate().map(check)
+    if devices.num_workers() > 1:  # they could not share out the files of a numbered set
+        return data.map(lambda *row: check(1, row))
+    endless = data.cardinality() == tf.data.INFINITE_CARDINALITY
+    numbered = data.enumerate().map(check)
+    if endless:  # the numbers are not
+        numbered = numbered.apply(tf.data.experimental.assert_cardinality(data.cardinality()))
+    return numbered
 
 
 def _check_images(model, spec: tf.TensorSpec) -> None:

@@ -34,6 +34,7 @@ class AveragedWeights(keras.callbacks.Callback):
         self.momentum = momentum
         self.averages: list[tf.Variable] = []
         self._swapped = False
+        self._left: list[np.ndarray] = []
 
     def start(self, model: keras.Model) -> None:
         """Starts the average at the weights."""
@@ -45,8 +46,10 @@ class AveragedWeights(keras.callbacks.Callback):
         """Makes the average, unless a checkpoint or an earlier `fit` has filled it."""
         if not self.averages:
             self.start(self.model)
-        if self._swapped:
+        if self._swapped and self._left_alone():
             self.swap()  # an earlier `fit` left the average in the model
+        elif self._swapped:
+            self.start(self.model)
         weights = [v.value for v in self.model.trainable_variables]
         iterations = self.model.optimizer.iterations.value
         averages, momentum = self.averages, self.momentum
@@ -92,6 +95,12 @@ class AveragedWeights(keras.callbacks.Callback):
         """Leaves the average in the model."""
         if self.averages and not self._swapped:
             self.swap()
+        self._left = [v.numpy() for v in self.model.trainable_variables]
+
+    def _left_alone(self) -> bool:
+        """Whether the model still has the average that an earlier `fit` left in it."""
+        weights = [v.numpy() for v in self.model.trainable_variables]
+        return len(weights) == len(self._left) and all(map(np.array_equal, weights, self._left))
 
 
 def with_averages(averages: AveragedWeights | None) -> contextlib.AbstractContextManager[None]:

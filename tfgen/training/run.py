@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import importlib.util
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,7 +36,7 @@ class Options:
     Args:
         verbose: As in `keras.Model.fit`.
         tensorboard: Whether to write TensorBoard logs.
-        checkpoint_seconds: Time between checkpoints inside an epoch.
+        checkpoint_seconds: Time between checkpoints inside an epoch; infinity makes none there.
         keep_epochs: Keep the weights of every N-th epoch; 0 keeps none.
         stop_within: Seconds after a signal in which the process ends; None waits for the step.
     """
@@ -48,8 +49,10 @@ class Options:
 
     def __post_init__(self):
         checks.at_least(0, keep_epochs=self.keep_epochs)
-        within = 0.0 if self.stop_within is None else self.stop_within
-        checks.finite(0, checkpoint_seconds=self.checkpoint_seconds, stop_within=within)
+        if self.checkpoint_seconds != math.inf:  # which keeps checkpoints to the ends of epochs
+            checks.finite(0, checkpoint_seconds=self.checkpoint_seconds)
+        if self.stop_within is not None:
+            checks.finite(0, stop_within=self.stop_within)
         if self.tensorboard and importlib.util.find_spec("tensorboard") is None:
             raise ImportError(
                 "tensorboard=True needs the package tensorboard, which TensorFlow does not "
@@ -113,7 +116,7 @@ def train(
             than the run began with, and must be the same in everything else.
         verbose: As in `keras.Model.fit`.
         tensorboard: Write losses and pictures of fixed seeds to folder/tensorboard.
-        checkpoint_seconds: Time between checkpoints inside an epoch.
+        checkpoint_seconds: Time between checkpoints inside an epoch; infinity makes none there.
         strategy: From `tfgen.devices.make_strategy`; None trains on one device. The recipe's
             batch is shared out among its devices.
         keep_epochs: Keep the weights of every N-th epoch in folder/epochs; 0 keeps none.
