@@ -128,6 +128,8 @@ def test_a_figure_is_reproduced_to_a_thousandth():
     assert Result(100.05, "nats", recorded=100.0).reproduced
     assert not Result(100.2, "nats", recorded=100.0).reproduced
     assert not Result(100.0, "nats").reproduced
+    assert Result(float("inf"), "nats").reproduced
+    assert not Result(float("inf"), "nats", recorded=3.0).reproduced
     assert Result(1.0, "%", real=2.0, recorded=1.0, recorded_real=2.0).reproduced
     assert not Result(1.0, "%", real=2.1, recorded=1.0, recorded_real=2.0).reproduced
     assert not Result(1.0, "%", real=2.0, recorded=1.0).reproduced
@@ -158,6 +160,10 @@ def test_a_card_of_a_users_own_model_names_its_path_and_no_licence(tmp_path):
     assert 'tfgen.load("/home/me/mine")' in text
     assert "tfgen evaluate /home/me/mine --check" in text
     assert "licence Apache" not in text
+    spaced = cards.card(details | {"name": "mine"}, [], "/home/me/my runs/mine")
+    assert 'tfgen.load("/home/me/my runs/mine")' in spaced
+    assert "tfgen evaluate '/home/me/my runs/mine' --check" in spaced
+    assert "tfgen train '/home/me/my runs/mine' --out" in spaced
     assert "![what it draws](samples.png)" in text
     assert "progress.png" not in text
 

@@ -204,6 +204,24 @@ def test_a_batch_that_weighs_nothing(first_case):
         np.testing.assert_allclose(own, old, atol=1e-6)
 
 
+def test_arguments_of_a_batch_are_told_apart_from_weights(plain):
+    for call in (plain.train_on_batch, plain.test_on_batch):
+        assert np.isfinite(call(IMAGES, None, None))
+    assert plain.test_on_batch(IMAGES, None, None, True).keys() == {"loss"}
+    with pytest.raises(ValueError, match="class_weight needs labels"):
+        plain.train_on_batch(IMAGES, class_weight={0: 2.0})
+
+
+def test_an_endless_data_set_stays_endless(plain):
+    seen = []
+    start = keras.callbacks.LambdaCallback(on_train_begin=lambda logs: seen.append(start.params))
+    stop = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: setattr(plain, "stop_training", batch == 4)
+    )
+    plain.fit(batches(IMAGES).repeat(), verbose=0, callbacks=[start, stop])
+    assert seen[0]["steps"] is None
+
+
 def test_weights_need_no_labels():
     """Keras drops weights that come without labels."""
     model = AutoEncoder(**SMALL)

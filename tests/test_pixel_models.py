@@ -399,9 +399,9 @@ def test_whole_passes_run_one_after_the_other_and_none_is_too_large(monkeypatch)
         passes.append(len(levels)) or single(levels, *given)
     )
     model.num_workers = 5
-    for order in (0, 1):
+    for order in (0, np.int64(1)):
         found = model.log_likelihood_map(images, order=order)
-        np.testing.assert_allclose(found, whole[order], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(found, whole[int(order)], rtol=1e-5, atol=1e-6)
     model.log_likelihood(images)
     assert set(workers) == {1}
     assert passes[-3:] == [3, 3, 1]

@@ -1,5 +1,6 @@
 """Graphs follow the model: what changes what a graph would hold makes a new one, or is refused."""
 
+import concurrent.futures
 import math
 import re
 import warnings
@@ -91,6 +92,19 @@ def test_graphs_of_many_temperatures_do_not_pile_up():
     np.testing.assert_array_equal(model.sample(2, seed=0, temperature=0.5), first)
 
 
+def test_threads_share_the_graphs_of_a_model():
+    model = GAN(**SMALL)
+    temperatures = np.linspace(0.1, 1.0, endpoints.MOST_GRAPHS + 4).tolist()
+
+    def drawn(temperature):
+        return [model.sample(1, seed=0, temperature=t) for t in (temperature, 0.1, 1.0)][0]
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(drawn, temperatures))
+    for temperature, images in zip(temperatures, found, strict=True):
+        np.testing.assert_array_equal(images, model.sample(1, seed=0, temperature=temperature))
+
+
 def test_candidates_after_a_sample():
     model = laws.randomised(GAN(**SMALL, candidates=8, selectivity=20.0))
     chosen = model.sample(16, seed=0)
@@ -153,6 +167,14 @@ def test_what_is_no_list_of_sizes_is_refused_by_name(family):
             for value in (*NO_SIZES, *([] if name in optional else [None])):
                 with pytest.raises(ValueError, match=rf"^{name} must .*; received "):
                     FAMILIES[family](**{**given, name: value})
+
+
+@pytest.mark.parametrize("of", [list, np.array, tf.TensorShape, tuple])
+def test_a_shape_may_be_in_whatever_holds_it(of):
+    model = VAE(of([8, 8, 1]), latent_dim=2, filters=[4], dense_units=8, seed=np.array(3))
+    assert model.image_shape == (8, 8, 1)
+    assert all(type(side) is int for side in model.image_shape)
+    assert model.get_config()["seed"] == 3
 
 
 @pytest.mark.parametrize("shape", [28, (8, 8), (0, 8, 1), (-8, 8, 1), (8.5, 8, 1), (8, 8, 2)])

@@ -496,6 +496,19 @@ def test_averaged_weights_go_on_in_a_second_fit(validated):
             training.AveragedWeights(wrong)
 
 
+def test_averaged_weights_begin_again_where_others_were_loaded():
+    images = data.arrays("digits", "train")[0][:100]
+    model = AutoEncoder((8, 8, 1), latent_dim=2, filters=(4,), num_blocks=0, dense_units=8)
+    model.compile(keras.optimizers.SGD(0.0), jit_compile=False)  # nothing moves
+    averages = training.AveragedWeights(0.9)
+    model.fit(images, callbacks=[averages], verbose=0)
+    loaded = [weight + 1.0 for weight in model.get_weights()]
+    model.set_weights(loaded)
+    model.fit(images, callbacks=[averages], verbose=0)
+    for own, expected in zip(model.get_weights(), loaded, strict=True):
+        np.testing.assert_allclose(own, expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize("name", ["checkpoint_seconds", "stop_within"])
 def test_seconds_are_numbers(name, tmp_path):
     for wrong in (float("nan"), -1.0):

@@ -42,7 +42,12 @@ class Result:
 
     @property
     def reproduced(self) -> bool:
-        """Whether both values equal the recorded ones, to 0.1 % or the tolerance."""
+        """Whether both values equal the recorded ones, to 0.1 % or the tolerance.
+
+        Values that are not finite are never recorded.
+        """
+        if self.recorded is None and self.recorded_real is None and not self.finite:
+            return True
         if self.recorded is None or (self.real is None) != (self.recorded_real is None):
             return False
         pairs = [(self.value, self.recorded)]
