@@ -257,10 +257,18 @@ MUTANTS: dict[tuple[str, str], list[tuple[str, str]]] = {
         ("gate = 1.0 + raw_gate", "gate = raw_gate"),
         ("tf.matmul(slope_1, m) * gate * slope_2", "tf.matmul(slope_1, m) * slope_2"),
         ("z -= 0.5 * h * (v_0 + v_1)", "z -= h * v_1"),
-        ("z += 0.5 * h * (v_0 + v_1)", "z += h * v_0"),
+        ("(z + 0.5 * h * (v_0 + v_1),)", "(z + h * v_0,)"),
         (
-            "log_det -= 0.5 * h * (divergence_0 + divergence_1)",
-            "log_det += 0.5 * h * (divergence_0 + divergence_1)",
+            "held[index], held[index + 1], *state)\n        return",
+            "held[index], held[index], *state)\n        return",
+        ),
+        (
+            "(index + 1, *step(held[index], held[index + 1], *state))",
+            "(index + 1, *step(held[index], held[index], *state))",
+        ),
+        (
+            "log_det - 0.5 * h * (divergence_0 + divergence_1)",
+            "log_det + 0.5 * h * (divergence_0 + divergence_1)",
         ),
         ("- (latents - u)", "- latents"),
         ("(1.0 - t) * u + t * latents", "t * u + (1.0 - t) * latents"),

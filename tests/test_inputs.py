@@ -206,8 +206,8 @@ def test_a_batch_that_weighs_nothing(first_case):
 
 def test_arguments_of_a_batch_are_told_apart_from_weights(plain):
     for call in (plain.train_on_batch, plain.test_on_batch):
-        assert np.isfinite(call(IMAGES, None, None))
-    assert plain.test_on_batch(IMAGES, None, None, True).keys() == {"loss"}
+        assert np.isfinite(call(IMAGES, None, None)).all()
+    assert "loss" in plain.test_on_batch(IMAGES, None, None, True)
     with pytest.raises(ValueError, match="class_weight needs labels"):
         plain.train_on_batch(IMAGES, class_weight={0: 2.0})
 

@@ -210,6 +210,23 @@ def test_log_density_is_the_change_of_variables(bent):
     np.testing.assert_allclose(flow.log_prob(z), log_normal(u[0]) + log_det, atol=1e-2)
 
 
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_a_graph_walks_in_a_loop_as_eager_code_does_step_by_step(bent, jit_compile, monkeypatch):
+    velocity, u, _ = bent
+    walks = (continuous.forward, continuous.inverse)
+    stepwise = [walk(velocity, 6, u) for walk in walks]
+    traced, call = [], continuous.Velocity.call
+    monkeypatch.setattr(
+        continuous.Velocity, "call", lambda *given: traced.append(given) or call(*given)
+    )
+    looped = tf.function(
+        lambda x: [walk(velocity, 6, x) for walk in walks], jit_compile=jit_compile
+    )
+    for found, expected in zip(*map(tf.nest.flatten, (looped(u), stepwise)), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    assert len(traced) <= 2 * 4  # two for each walk, however many steps; TensorFlow may try twice
+
+
 def test_one_walk_back_gives_noise_and_density(bent, monkeypatch):
     velocity, _, z = bent
     whole, calls = continuous.inverse, []
