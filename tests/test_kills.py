@@ -167,7 +167,7 @@ def recipe_for(family: str, name: str, data: Path) -> Recipe:
     return Recipe(
         family=family,
         model=arguments,
-        data=str(data / f"{tuple(arguments['image_shape'])}.npz"),
+        data=str(data / f"{tuple(image_shape(arguments))}.npz"),
         batch_size=16,  # of 64 images
         epochs=EPOCHS,
         learning_rate=0.01,

@@ -153,7 +153,8 @@ def test_versions_come_and_go_while_it_serves(repository, tmp_path):
     assert {"tfgen.serving.server", "tensorflow"} <= imported
     assert not {"keras", "tf_keras", "tensorflow_probability"} & imported
     ours = {name for name in imported if name.partition(".")[0] == "tfgen"}
-    shared = {"tfgen.model_repository", "tfgen.files"}  # the layout on disk, without TensorFlow
+    # The layout on disk and checks of arguments, which need no TensorFlow.
+    shared = {"tfgen.model_repository", "tfgen.files", "tfgen.checks"}
     assert all(name.startswith("tfgen.serving") for name in ours - shared)
 
 
