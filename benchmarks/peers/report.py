@@ -102,7 +102,7 @@ def row(name: str, figures: dict) -> list[str]:
         ratio(figures, "frechet"),
         ratio(figures, "frechet_plain"),
         f"{figures['nats']:.1f}" if "nats" in figures else "none",
-        f"{figures['images'] / figures['train_images']:.2g}",
+        number(figures["images"] / figures["train_images"]),
         f"{figures['images_per_second']:,.0f}",
         f"{figures['cpu_seconds']:.0f}",
         shown("seconds_1000", figures),
