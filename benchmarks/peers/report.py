@@ -222,11 +222,20 @@ def rank(axes, values: dict[str, float]) -> None:
 
 
 def follow(axes, lines: dict[str, list[tuple[float, float]]], times: list[float]) -> None:
-    """Draws a line for each side, ours whole, and names them in the order of their ends."""
+    """Draws a line for each side, ours whole and filled, and names them in the order of their ends.
+
+    Colours repeat after ten sides.
+    """
     for place, (side, line) in enumerate(sorted(lines.items(), key=lambda item: -item[1][-1][1])):
-        style = "-" if side.startswith(OURS) else "--"
-        colour = f"C{place % 10}"
-        axes.plot(*zip(*line, strict=True), style, marker="o", color=colour, label=side)
+        ours = side.startswith(OURS)
+        axes.plot(
+            *zip(*line, strict=True),
+            "-" if ours else "--",
+            marker="o",
+            fillstyle=FILLED[ours],
+            color=f"C{place % 10}",
+            label=side,
+        )
     axes.set_xscale("log")
     axes.set_xticks(times, [f"{minutes:g}" for minutes in times])
     axes.set_xticks([], minor=True)
