@@ -7,7 +7,17 @@ import operator
 from collections.abc import Collection, Iterable
 from typing import Any
 
-__all__ = ["at_least", "finite", "fraction", "nearest", "one_of", "positive", "seed", "sizes"]
+__all__ = [
+    "at_least",
+    "finite",
+    "fraction",
+    "is_integer",
+    "nearest",
+    "one_of",
+    "positive",
+    "seed",
+    "sizes",
+]
 
 GREATEST = 3.4028234663852886e38  # of the numbers in 32 bits
 
@@ -22,6 +32,11 @@ def positive(name: str, value: Any) -> int:
     return int(value)
 
 
+def is_integer(value: Any) -> bool:
+    """Returns whether a value is an integer, of NumPy too; a bool is a flag and no integer."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
 def at_least(least: int, **values: Any) -> None:
     """Raises ValueError unless every value is an integer of at least `least`; bools are not.
 
@@ -30,8 +45,7 @@ def at_least(least: int, **values: Any) -> None:
     ValueError: latent_dim must be an integer of at least 1; received 0.
     """
     for name, value in values.items():
-        integer = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-        if not integer or value < least:
+        if not is_integer(value) or value < least:
             raise ValueError(f"{name} must be an integer of at least {least}; received {value!r}.")
 
 
@@ -51,8 +65,8 @@ def seed(value: Any) -> int:
     return number
 
 
-def sizes(least: int, length: int | None = None, **values: Any) -> dict[str, tuple]:
-    """Returns the values as tuples of ints, or raises ValueError unless they are lists of sizes.
+def sizes(least: int, length: int | None = None, **values: Any) -> None:
+    """Raises ValueError unless every value is a list or tuple of integers of at least `least`.
 
     Args:
         least: The least that an entry may be.
@@ -66,13 +80,12 @@ def sizes(least: int, length: int | None = None, **values: Any) -> dict[str, tup
     for name, value in values.items():
         listed = isinstance(value, list | tuple) and len(value) > 0
         entries = value if listed else ()
-        whole = all(isinstance(v, numbers.Integral) and not isinstance(v, bool) for v in entries)
+        whole = all(map(is_integer, entries))
         if not (listed and whole and min(entries) >= least and length in (None, len(entries))):
             what = "a list of" if length is None else f"a list of {length}"
             raise ValueError(
                 f"{name} must be {what} integers of at least {least}; received {value!r}."
             )
-    return {name: tuple(map(int, value)) for name, value in values.items()}
 
 
 def finite(least: float, **values: Any) -> None:

@@ -12,11 +12,12 @@ Level k of L stands for the grey value round(255 k / (L - 1)), so two levels are
 """
 
 import math
-import numbers
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+
+from tfgen import checks
 
 __all__ = [
     "bits_per_dim",
@@ -50,8 +51,7 @@ def level_values(num_levels: int) -> np.ndarray:
     Raises:
         ValueError: `num_levels` is not an integer in [2, 256].
     """
-    whole = isinstance(num_levels, numbers.Integral) and not isinstance(num_levels, bool)
-    if not (whole and 2 <= num_levels <= 256):
+    if not (checks.is_integer(num_levels) and 2 <= num_levels <= 256):
         raise ValueError(
             f"num_levels must be an integer from 2 to 256; received {num_levels!r}. "
             "Use 2 for binary images and 256 for ordinary 8-bit ones."

@@ -48,15 +48,17 @@ def check_image_shape(image_shape: Iterable[int]) -> tuple[int, int, int]:
     list, an array, a `TensorShape`.
     """
     try:
-        (shape,) = checks.sizes(1, 3, image_shape=tuple(image_shape)).values()
+        shape = tuple(image_shape)
+        checks.sizes(1, 3, image_shape=shape)
     except (TypeError, ValueError):  # not iterable, or not three sizes
-        shape = ()
-    if not shape or shape[2] not in (1, 3):
+        shape = (0, 0, 0)
+    if shape[2] not in (1, 3):
         raise ValueError(
             "image_shape must be (height, width, channels), integers of at least 1, with 1 or 3 "
             f"channels; received {image_shape!r}."
         )
-    return shape
+    height, width, channels = map(int, shape)
+    return height, width, channels
 
 
 def check_strides(

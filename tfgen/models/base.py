@@ -16,6 +16,11 @@ __all__ = ["ImageModel"]
 EVALUATION_FOLD = -1  # folded into a model's seed for the noise of `evaluate`
 HASH_FACTOR = 2654435761  # spreads neighbouring pixels over 64 bits; any large odd number would do
 WEIGHTS = ("sample_weight", "class_weight")  # arguments of `fit`
+# Of Keras' methods that take images with labels, looked up once and not in each step.
+SIGNATURES = {
+    name: inspect.signature(getattr(keras.Model, name))
+    for name in ("fit", "evaluate", "train_on_batch", "test_on_batch")
+}
 
 
 class ImageModel(CompiledModel):
@@ -65,7 +70,7 @@ class ImageModel(CompiledModel):
                 out of range, or given to an unconditional model; a callback that cannot work. The
                 model is left as it was.
         """
-        given = inspect.signature(keras.Model.fit).bind(self, x, y, *args, **kwargs).arguments
+        given = SIGNATURES["fit"].bind(self, x, y, *args, **kwargs).arguments
         del given["self"]
         inputs.check_callbacks(self, given.get("callbacks"))
         given["x"], given["y"] = self._checked_pair("fit", x, y, args, kwargs)
@@ -107,8 +112,7 @@ class ImageModel(CompiledModel):
 
     def _checked_pair(self, method: str, x: Any, y: Any, args: tuple, kwargs: dict) -> tuple:
         """Returns images and labels that a method of Keras' takes, checked."""
-        signature = inspect.signature(getattr(keras.Model, method))
-        given = signature.bind(self, x, y, *args, **kwargs).arguments
+        given = SIGNATURES[method].bind(self, x, y, *args, **kwargs).arguments
         if given.get("class_weight") is not None:
             inputs.check_class_weight(x, y)
         weighted = any(given.get(name) is not None for name in WEIGHTS)

@@ -99,7 +99,6 @@ class TokenModel(GenerativeModel):
         checks.fraction(dropout=self.dropout)
         checks.sizes(1, 2, kernel_size=self.kernel_size, token_shape=self.token_shape)
         self.check_settings()
-        layers.check_image_shape(self.image_shape)
 
     # Inputs of the networks ------------------------------------------------------------------
 
