@@ -13,6 +13,7 @@ from PIL import Image
 
 import tfgen_command
 from tfgen import (
+    GAN,
     AutoEncoder,
     PixelCNN,
     cli,
@@ -473,6 +474,29 @@ def test_halves_are_kept(keep):
     assert kept.sum() == 12
     inside = {"upper": kept[0], "lower": kept[-1], "left": kept[:, 0], "right": kept[:, -1]}
     assert inside[keep].all()
+
+
+@pytest.mark.parametrize(
+    ("objective", "verdicts"),
+    [("hinge", "real"), ("least_squares", "fake"), ("wasserstein_gp", None)],
+)
+def test_verdicts_stand_on_the_border_of_the_objective(
+    objective, verdicts, tmp_path, monkeypatch, capsys
+):
+    """A discriminator that gives every image 0.25; a critic only ranks."""
+    model = GAN(
+        image_shape=(8, 8, 1), latent_dim=2, filters=(4,), dense_units=4, objective=objective
+    )
+    for variable in model.discriminator.trainable_variables:
+        variable.assign(np.zeros(variable.shape))
+    last = model.discriminator.trainable_variables[-1]
+    if objective != "wasserstein_gp":  # which has no bias there
+        last.assign(np.full(last.shape, 0.25))
+    model.save_to_preset(tmp_path / "gan")
+    arguments = ("score", tmp_path / "gan", "--data", "digits", "--num", 2, "--json")
+    assert run(monkeypatch, *arguments) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row.get("verdict") for row in rows] == [verdicts] * 2
 
 
 @pytest.mark.slow

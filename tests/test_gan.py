@@ -40,6 +40,25 @@ def test_discriminator_of_the_game_has_the_cross_entropy(objective):
     np.testing.assert_allclose(objective(real, fake)[0], expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("objective", gan.OBJECTIVES)
+def test_the_border_is_where_a_discriminator_that_does_not_know_stands(objective):
+    """The output that minimises the loss of D if an image is as likely real as generated."""
+    outputs = tf.linspace(-2.0, 2.0, 401)
+    loss, _ = gan.OBJECTIVES[objective](outputs, outputs)
+    border = gan.BORDERS[objective]
+    if border is None:  # any output is as good as another
+        np.testing.assert_allclose(loss, 0.0, atol=1e-6)
+        return
+    lowest = outputs.numpy()[loss.numpy() <= loss.numpy().min() + 1e-6]
+    np.testing.assert_allclose(lowest.mean(), border, atol=0.01)
+    found = gan.accuracies(
+        border + tf.constant([0.1, -0.1]), border + tf.constant([0.2, -0.2]), objective
+    )
+    assert found["real_accuracy"].numpy().tolist() == [1.0, 0.0]
+    assert found["fake_accuracy"].numpy().tolist() == [0.0, 1.0]
+    assert made(objective=objective).score_border == border
+
+
 def test_generator_of_the_game():
     fake = LOGITS[1:-1]
     np.testing.assert_allclose(gan.minimax(fake, fake)[1], np.log(1 - sigmoid(fake)), rtol=1e-4)

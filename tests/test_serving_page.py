@@ -327,6 +327,11 @@ def test_what_the_model_thinks_of_an_image(page, models, name):
     shown.until(lambda: np.isclose(number(shown, "value"), black, atol=0.2))
     sign = {"gan_mnist": "taken for", "vae_2d_mnist": "≥"}.get(name, "=")
     assert sign in told(shown, "value")
+    if name == "gan_mnist":
+        logit = "return [logit(0.4), logit(0.4, 0), logit(0.4, 0.5)]"
+        critic, above, below = (text.split(": ")[1] for text in shown.run(logit))
+        assert [critic, above] == ["the higher, the more real", "taken for a real image"]
+        assert below == "taken for a drawn one"
 
 
 def test_the_map_of_surprise(page, models):

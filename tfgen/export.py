@@ -84,6 +84,7 @@ def save(
         "num_levels": model.num_levels,
         "num_classes": model.num_classes,
         "latent_dim": getattr(model, "latent_dim", None),
+        "score_border": getattr(model, "score_border", None),
         "settings": {name: config[name] for name in model.settable},
         "zoo": presets.origin(model),
         "weights_sha256": presets.weights_digest(model),

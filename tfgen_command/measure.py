@@ -41,7 +41,8 @@ def score(
     """Prints how likely, or how real, single images are.
 
     A model with a likelihood prints nats: log p(x), or a lower bound of it. A GAN prints its
-    discriminator's logit, which is above 0 for images that it takes for real.
+    discriminator's logit, higher for images that it takes for real, and which side it is on; the
+    critic of a Wasserstein GAN has no sides and only ranks images.
     """
     labels = parse_labels(label)
     import_tensorflow()
@@ -58,8 +59,8 @@ def score(
     rows = []
     for image, value in zip(files or range(num), values, strict=True):
         row = {"image": str(image) if files else image, "value": float(value), "unit": unit}
-        if unit == "logit":
-            row["verdict"] = "real" if value > 0.0 else "fake"
+        if unit == "logit" and model.score_border is not None:
+            row["verdict"] = "real" if value > model.score_border else "fake"
         rows.append(row)
     if as_json:
         say_json(rows)

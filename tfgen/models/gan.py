@@ -83,6 +83,15 @@ OBJECTIVES: dict[str, Callable] = {
     objective.__name__: objective
     for objective in (minimax, non_saturating, least_squares, hinge, wasserstein_gp)
 }
+# What D gives an image between real and generated; a critic only tells which of two is more real.
+BORDERS = dict.fromkeys(OBJECTIVES, 0.0) | {"least_squares": 0.5, "wasserstein_gp": None}
+
+
+def accuracies(real: tf.Tensor, fake: tf.Tensor, objective: str) -> dict[str, tf.Tensor]:
+    """Returns 1 where D is right about real and about generated images, each (batch,)."""
+    border = BORDERS[objective] or 0.0
+    right = {"real_accuracy": real > border, "fake_accuracy": fake < border}
+    return {name: tf.cast(value, tf.float32) for name, value in right.items()}
 
 
 @keras.saving.register_keras_serializable("tfgen")
@@ -102,7 +111,7 @@ class GAN(AdversarialModel):
     2019); more trades variety for likeness. `candidates` times the time and the memory.
 
     Input of `call`: uint8 images (batch, height, width, channels); output: the discriminator's
-    logit, float32 (batch,), positive for what it takes as real.
+    logit, float32 (batch,), above `score_border` for what it takes as real.
 
     Args:
         image_shape: (height, width, channels), 1 or 3 channels, divisible by 2^len(filters).
@@ -263,11 +272,7 @@ class GAN(AdversarialModel):
             loss += self.gradient_penalty * penalty(
                 lambda mixed: self._logits(mixed, labels), real, fake, seeds
             )
-        return {
-            "discriminator_loss": loss,
-            "real_accuracy": tf.cast(real_logits > 0, tf.float32),
-            "fake_accuracy": tf.cast(fake_logits < 0, tf.float32),
-        }
+        return {"discriminator_loss": loss} | accuracies(real_logits, fake_logits, self.objective)
 
     def generator_losses(
         self, labels: tf.Tensor | None, seeds: tf.Tensor, training: bool = False
@@ -309,8 +314,7 @@ class GAN(AdversarialModel):
         drawn = temperature * noise.normal(seeds, (self.candidates, self.latent_dim))
 
         def score(latents, labels):
-            images = self.averaged_generator(with_labels(latents, labels))
-            return self._logits(images, labels)
+            return self._logits(self.averaged_generator(with_labels(latents, labels)), labels)
 
         return resampled(drawn, score, self.selectivity, seeds, labels)
 
@@ -343,8 +347,13 @@ class GAN(AdversarialModel):
             return "a GAN has no encoder; it maps latents to images and not back."
         return super().why_not(name)
 
+    @property
+    def score_border(self) -> float | None:
+        """The `score` between real and generated images; None for a critic, which only ranks."""
+        return BORDERS[self.objective]
+
     def score(self, images: np.ndarray, *, labels: Labels = None) -> np.ndarray:
-        """Returns the discriminator's logit of each image, float32 (batch,); above 0: real.
+        """Returns the discriminator's logit of each image, float32 (batch,); see `score_border`.
 
         Raises:
             ValueError: Images or labels that do not fit the model.

@@ -16,10 +16,12 @@ ENOUGH = "Frechet distance, 10000 images against 10000 test images"  # fewer ima
 
 
 def catalogue(repository: Repository) -> list[dict[str, Any]]:
-    """Returns name and versions of each model, and num_classes and quality where they are known.
+    """Returns name and versions of each model, and what more is known of it.
 
-    `quality` is how far samples are from real images, as a ratio: 1 for real ones. It is given
-    where it was measured with so many images that models can be ranked by it.
+    `num_classes` is that of a conditional model, `score_border` the `score` between images that a
+    GAN takes for real and for drawn. `quality` is how far samples are from real images, as a
+    ratio: 1 for real ones. It is given where it was measured with so many images that models can
+    be ranked by it.
     """
     models = []
     for name, versions in repository.models().items():
@@ -29,8 +31,8 @@ def catalogue(repository: Repository) -> list[dict[str, Any]]:
                 details = servable.details
         except ServingError:  # it was unloaded meanwhile
             continue
-        if details.get("num_classes") is not None:
-            model["num_classes"] = details["num_classes"]
+        known = {key: details.get(key) for key in ("num_classes", "score_border")}
+        model |= {key: value for key, value in known.items() if value is not None}
         if (quality := _quality(details)) is not None:
             model["quality"] = quality
         models.append(model)

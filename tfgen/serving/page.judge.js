@@ -43,7 +43,7 @@ async function meanOfOwn(of) {
 async function judgeImage(of) {
   const image = judgePad.image, likelihood = of.endpoints.log_likelihood;
   const [value] = await valuesOf(of, [image]);
-  $("value").value = likelihood ? nats(of, value) : logit(value);
+  $("value").value = likelihood ? nats(of, value) : logit(value, listed.get(of.name).score_border);
   if (takes("log_likelihood_map", "images")) {
     const [map] = await predict(of, "log_likelihood_map", { images: [image] });
     const most = showSurprise($("surprise"), map);
@@ -62,8 +62,10 @@ function nats(of, value) {
   return `log p(x) ${sign} ${value.toFixed(1)} nats: ${most}${bits.toFixed(3)} bits per ${each}`;
 }
 
-function logit(value) {
-  return `${value.toFixed(2)}: taken for ${value > 0 ? "a real image" : "a drawn one"}`;
+// A critic has no border between real and drawn images; it only ranks them.
+function logit(value, border) {
+  const verdict = value > border ? "taken for a real image" : "taken for a drawn one";
+  return `${value.toFixed(2)}: ${border === undefined ? "the higher, the more real" : verdict}`;
 }
 
 // Draws -log2 p of each pixel, summed over channels, and returns the largest.
