@@ -12,9 +12,20 @@ import tensorflow as tf
 from PIL import Image
 from sklearn.neighbors import KNeighborsClassifier
 
-from tfgen import VAE, AutoEncoder, GenerativeModel, PixelCNN, data, evaluation, starting, zoo
-from tfgen.evaluation import Result, cards, judges, latents, likelihood
+from tfgen import (
+    VAE,
+    AutoEncoder,
+    GenerativeModel,
+    PixelCNN,
+    cli,
+    data,
+    evaluation,
+    starting,
+    zoo,
+)
+from tfgen.evaluation import Result, cards, judges, latents, likelihood, metrics
 from tfgen.evaluation.evaluate import card_of
+from tfgen.models.classifier import Classifier
 from tfgen.recipe import Recipe
 
 SMALL = {**runs.TINY, "dense_units": 8}
@@ -109,6 +120,64 @@ def test_label_agreement_of_real_images_is_the_ceilings_rule():
     assert agreement.real >= 90.0
     (agreement,) = latents.label_agreement(Copying(1), "digits", 20).values()
     assert agreement.value <= 20.0
+
+
+@pytest.mark.parametrize("metric", [name for name in evaluation.METRICS if name != "accuracy"])
+def test_a_conditional_vae_is_measured_by_every_metric(metric):
+    """Metrics hand on the labels that a conditional model needs."""
+    arguments = {"num_samples": 20} if metric in metrics.SAMPLING else {}
+    model = laws.randomised(VAE(**SMALL, num_classes=10))
+    assert not metrics.misfit(model, metric)
+    found = evaluation.METRICS[metric](model, "digits", **arguments, verbose=0)
+    assert all(np.isfinite(result.value) for result in found.values())
+
+
+def test_samples_have_the_classes_of_unbalanced_images():
+    """Otherwise classes alone would tell perfect samples from real images."""
+
+    class Model:
+        num_classes = 3
+
+    balanced = np.repeat([0, 1, 2], (8, 10, 12))
+    turns = latents.classes_to_ask(Model, 7, balanced)
+    assert (
+        turns.tolist() == latents.classes_to_ask(Model, 7, None).tolist() == [0, 1, 2, 0, 1, 2, 0]
+    )
+    unbalanced = np.repeat([0, 1, 2], (80, 15, 5))
+    for count in (100, 1000, 20):
+        shares = np.bincount(latents.classes_to_ask(Model, count, unbalanced), minlength=3) / count
+        np.testing.assert_allclose(shares, [0.8, 0.15, 0.05])
+    of_another_set = latents.classes_to_ask(Model, 6, unbalanced + 1)
+    assert of_another_set.tolist() == [0, 1, 2, 0, 1, 2]
+
+
+def test_a_metric_that_does_not_fit_is_named(tmp_path, monkeypatch):
+    """Before anything is measured; or left out where several entries are measured."""
+    recipe = Recipe("AutoEncoder", SMALL, "digits", results=[{"metric": "squared_error"}])
+    path = zoo.save(AutoEncoder(**SMALL), tmp_path / "run", recipe)
+    for metric in set(evaluation.METRICS) - {"squared_error", "nearest_neighbour_accuracy"}:
+        wanted = [metric, "squared_error"]
+        with pytest.raises(ValueError, match=f"metric '{metric}' does not fit this model"):
+            evaluation.evaluate(path, metrics=wanted, verbose=0)
+        found = evaluation.evaluate(path, metrics=wanted, skip_unfit=True, verbose=0)
+        assert all("squared error" in name for name in found)
+    classifier = Classifier(image_shape=(8, 8, 1), num_classes=10, filters=(4,))
+    fitting = [metric for metric in evaluation.METRICS if not metrics.misfit(classifier, metric)]
+    assert fitting == ["accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ({"metric": "acuracy"}, "metric must be one of .*Did you mean 'accuracy'"),
+        ({}, "metric must be one of"),
+        ({"metric": "log_likelihood", "num_sample": 9}, "no argument 'num_sample'; .*num_samples"),
+        ({"metric": "accuracy", "verbose": 1}, "no argument 'verbose'"),
+    ],
+)
+def test_bad_results_of_a_recipe_are_found_before_training(wanted, message):
+    with pytest.raises(ValueError, match=message):
+        cli.check_metrics(Recipe("VAE", SMALL, "digits", results=[wanted]))
 
 
 def test_only_conditional_models_are_asked_for_classes(vae):

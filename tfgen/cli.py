@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from tfgen import checks, data, plots, zoo
+from tfgen import data, plots, zoo
 from tfgen.data.images import read_image
 from tfgen.files import replacing
 from tfgen.models.generative import GenerativeModel
@@ -90,11 +90,11 @@ def rows_of_labels(
 
 
 def check_metrics(recipe: Recipe) -> None:
-    """Raises ValueError if the recipe names a metric that `tfgen evaluate` does not know."""
-    from tfgen.evaluation import METRICS
+    """Raises ValueError if `tfgen evaluate` does not know a recipe's metrics or their arguments."""
+    from tfgen.evaluation.metrics import check_arguments
 
     for wanted in recipe.results:
-        checks.one_of("recipe: metric", wanted.get("metric"), METRICS)
+        check_arguments(wanted)
 
 
 # Images ---------------------------------------------------------------------------------------

@@ -79,7 +79,11 @@ def evaluate(
         bool, typer.Option("--check", help="Compare with recorded results; fail if one differs.")
     ] = False,
     metric: Annotated[
-        list[str] | None, typer.Option(help="Measure only this metric; nothing is written.")
+        list[str] | None,
+        typer.Option(
+            help="Measure only this metric, with --all on the entries that it fits; nothing is "
+            "written."
+        ),
     ] = None,
     num_samples: Annotated[
         int | None,
@@ -117,12 +121,18 @@ def evaluate(
     missed, measured = 0, {}
     for shown, model in chosen.items():
         results = evaluation.evaluate(
-            model, data_name, check, int(verbose and not as_json), num_samples, metric or None
+            model,
+            data_name,
+            check,
+            int(verbose and not as_json),
+            num_samples,
+            metric or None,
+            skip_unfit=all_entries,
         )
         missed += sum(check and not result.reproduced for result in results.values())
         measured[shown] = {label: vars(result) for label, result in results.items()}
         if not as_json:
-            typer.echo(shown)
+            typer.echo(shown if results else f"{shown}: cannot be measured by that")
             for label, result in results.items():
                 typer.echo(f"  {with_commas(label)}: {_line(result, check)}")
     if as_json:

@@ -8,26 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from tfgen import checks, data, pictures, plots, presets, zoo
-from tfgen.evaluation import accuracy, cards, latents, likelihood, samples
+from tfgen.evaluation import cards, latents, samples
+from tfgen.evaluation.metrics import METRICS, SAMPLING, check_arguments, misfit
 from tfgen.evaluation.result import Result, Results
 from tfgen.files import replacing
 from tfgen.models.base import ImageModel
 from tfgen.models.generative import GenerativeModel
 from tfgen.recipe import Recipe
 
-__all__ = ["METRICS", "card_of", "evaluate", "write_card"]
+__all__ = ["card_of", "evaluate", "write_card"]
 
-METRICS = {
-    "accuracy": accuracy.accuracy,
-    "conditional_accuracy": samples.conditional_accuracy,
-    "label_agreement": latents.label_agreement,
-    "log_likelihood": likelihood.log_likelihood,
-    "nearest_neighbour_accuracy": latents.nearest_neighbour_accuracy,
-    "sample_quality": samples.sample_quality,
-    "squared_error": latents.squared_error,
-}
-# Those that draw samples, whose number `evaluate` can lower for a quick look.
-SAMPLING = ("conditional_accuracy", "label_agreement", "sample_quality")
 COMPLETED, WAYS = 8, 6  # images of completions.png, and completions of each
 
 
@@ -38,6 +28,7 @@ def evaluate(
     verbose: int = 1,
     num_samples: int | None = None,
     metrics: Sequence[str] | None = None,
+    skip_unfit: bool = False,
 ) -> Results:
     """Measures what an entry's recipe lists, and the quality of samples of all that can draw.
 
@@ -54,12 +45,14 @@ def evaluate(
             nothing is written then.
         metrics: The metrics to measure, with the recipe's arguments if it lists them; nothing is
             written then. None: all that the recipe lists.
+        skip_unfit: Leave out metrics that the model cannot be measured by, instead of raising.
 
     Returns:
         The results by name, in the order of the card.
 
     Raises:
-        ValueError: No such entry or two, unknown metric, or data of another digest than the card's.
+        ValueError: No such entry or two; a metric that is unknown or does not fit the model; or
+            data of another digest than the card's.
         FileNotFoundError: The data set is not available.
     """
     if check and num_samples is not None:
@@ -72,10 +65,9 @@ def evaluate(
     if data_name is None:
         _check_digest(details.get("data"), measured_on)
     results, seconds = {}, {}
-    for wanted in _wanted(model, recipe, metrics, measured_on):
+    for wanted in _wanted(model, recipe, metrics, measured_on, skip_unfit):
         arguments = dict(wanted)
         metric = arguments.pop("metric")
-        checks.one_of("recipe: metric", metric, METRICS)
         if num_samples is not None and metric in SAMPLING:
             arguments["num_samples"] = num_samples
         start = time.monotonic()
@@ -91,23 +83,35 @@ def evaluate(
 
 
 def _wanted(
-    model: ImageModel, recipe: Recipe, metrics: Sequence[str] | None, measured_on: data.Data
+    model: ImageModel,
+    recipe: Recipe,
+    metrics: Sequence[str] | None,
+    measured_on: data.Data,
+    skip_unfit: bool,
 ) -> list[dict[str, Any]]:
     """Returns what to measure: the recipe's list, and the one metric that all samplers share.
 
     A set that has too few images for that one does without.
     """
+    for metric in metrics or ():
+        checks.one_of("metric", metric, METRICS)
+    for listed in recipe.results:
+        check_arguments(listed)
     if metrics is not None:
-        for metric in metrics:
-            checks.one_of("metric", metric, METRICS)
-        listed = [wanted for wanted in recipe.results if wanted["metric"] in metrics]
-        named = [wanted["metric"] for wanted in listed]
-        return listed + [{"metric": metric} for metric in metrics if metric not in named]
-    listed = {wanted["metric"] for wanted in recipe.results}
-    draws = isinstance(model, GenerativeModel) and "sample" in model.capabilities
-    if draws and "sample_quality" not in listed and samples.enough_images(measured_on):
-        return [*recipe.results, {"metric": "sample_quality"}]
-    return recipe.results
+        found = [listed for listed in recipe.results if listed["metric"] in metrics]
+        named = [listed["metric"] for listed in found]
+        found += [{"metric": metric} for metric in metrics if metric not in named]
+    else:
+        found = list(recipe.results)
+        draws = isinstance(model, GenerativeModel) and "sample" in model.capabilities
+        named = [listed["metric"] for listed in found]
+        if draws and "sample_quality" not in named and samples.enough_images(measured_on):
+            found.append({"metric": "sample_quality"})
+    reasons = {wanted["metric"]: misfit(model, wanted["metric"]) for wanted in found}
+    for metric, reason in reasons.items():
+        if reason and not skip_unfit:
+            raise ValueError(f"metric {metric!r} does not fit this model: {reason}")
+    return [wanted for wanted in found if not reasons[wanted["metric"]]]
 
 
 def _record(result: Result, seconds: float, path: Path) -> dict[str, Any]:

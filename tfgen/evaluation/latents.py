@@ -9,6 +9,8 @@ from tfgen.models.generative import GenerativeModel
 
 __all__ = [
     "check_conditional",
+    "classes_for",
+    "classes_to_ask",
     "evenly",
     "flat",
     "label_agreement",
@@ -62,6 +64,11 @@ def labelled(data_name: data.Data, split: str) -> tuple[np.ndarray, np.ndarray]:
     return images, labels
 
 
+def classes_for(model: GenerativeModel, labels: np.ndarray | None) -> np.ndarray | None:
+    """Returns the labels of a data set for a model that wants them, None for another."""
+    return None if model.num_classes is None else labels
+
+
 def check_conditional(model: GenerativeModel) -> None:
     """Raises ValueError if a model has no classes to ask for."""
     if model.num_classes is None:
@@ -69,6 +76,27 @@ def check_conditional(model: GenerativeModel) -> None:
             "model must be class-conditional for this metric; received one with num_classes=None. "
             "Load a conditional one, or measure sample_quality."
         )
+
+
+def classes_to_ask(
+    model: GenerativeModel, num_samples: int, labels: np.ndarray | None
+) -> np.ndarray:
+    """Returns the classes that samples are asked for, int64 (num_samples,).
+
+    Class i modulo `num_classes`. But where real images have a class less than half as often as if
+    all were equally frequent, samples have the classes of the real images: otherwise the metric
+    would tell the two apart by the classes alone.
+
+    Args:
+        model: A conditional model.
+        num_samples: How many samples.
+        labels: Of the real images that samples are compared with, if they have any.
+    """
+    count = model.num_classes
+    known = labels is not None and len(labels) > 0 and labels.max() < count
+    if known and 2 * count * np.bincount(labels, minlength=count).min() < len(labels):
+        return labels[np.arange(num_samples) * len(labels) // num_samples]
+    return np.arange(num_samples) % count
 
 
 def _references(data_name: data.Data) -> tuple[np.ndarray, np.ndarray]:
@@ -87,7 +115,10 @@ def nearest_neighbour_accuracy(
     """
     references, reference_labels = _references(data_name)
     queries, labels = labelled(data_name, split)
-    codes = [np.array(model.encode(on_levels(model, part))) for part in (queries, references)]
+    codes = [
+        np.array(model.encode(on_levels(model, images), labels=classes_for(model, of_images)))
+        for images, of_images in ((queries, labels), (references, reference_labels))
+    ]
     nearest = {
         "latents": nearest_neighbour(*codes),
         "raw pixels": nearest_neighbour(flat(queries), flat(references)),
@@ -109,9 +140,10 @@ def squared_error(
     which needs no latents.
     """
     train = on_levels(model, data.arrays(data_name, "train")[0])
-    images = on_levels(model, data.arrays(data_name, split)[0])
+    images, labels = data.arrays(data_name, split)
+    images = on_levels(model, images)
     truth = pixels.greys_to_unit(images)
-    rebuilt = pixels.greys_to_unit(model.reconstruct(images))
+    rebuilt = pixels.greys_to_unit(model.reconstruct(images, labels=classes_for(model, labels)))
     mean_image = pixels.greys_to_unit(train.mean(0))
 
     def error(prediction):
@@ -138,9 +170,9 @@ def label_agreement(
     check_conditional(model)
     references, reference_labels = _references(data_name)
     references = flat(on_levels(model, references))
-    asked = np.arange(num_samples) % model.num_classes
-    samples = model.sample(num_samples, labels=asked, seed=0)
     test, test_labels = labelled(data_name, "test")
+    asked = classes_to_ask(model, num_samples, test_labels)
+    samples = model.sample(num_samples, labels=asked, seed=0)
     test = on_levels(model, test)
 
     def agreement(images, labels):

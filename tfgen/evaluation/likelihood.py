@@ -3,7 +3,7 @@
 import numpy as np
 
 from tfgen import data, pixels
-from tfgen.evaluation.latents import on_levels
+from tfgen.evaluation.latents import classes_for, on_levels
 from tfgen.evaluation.result import Result, Results
 from tfgen.models.generative import GenerativeModel
 
@@ -36,7 +36,7 @@ def log_likelihood(
     """
     images, labels = data.arrays(data_name, split)
     images = on_levels(model, images)
-    labels = labels if model.num_classes is not None else None
+    labels = classes_for(model, labels)
     log_p = model.log_likelihood(
         images, num_samples=num_samples, labels=labels, seed=0, verbose=verbose
     )

@@ -14,7 +14,14 @@ from tfgen.evaluation import judges
 from tfgen.evaluation.class_metrics import ClassBalance, ClassifierScore
 from tfgen.evaluation.frechet import FrechetDistance
 from tfgen.evaluation.kernel import kernel_distance
-from tfgen.evaluation.latents import check_conditional, evenly, flat, labelled, on_levels
+from tfgen.evaluation.latents import (
+    check_conditional,
+    classes_to_ask,
+    evenly,
+    flat,
+    labelled,
+    on_levels,
+)
 from tfgen.evaluation.neighbours import density_coverage, nearest_distances, precision_recall
 from tfgen.evaluation.result import Result, Results
 from tfgen.models.generative import GenerativeModel
@@ -46,8 +53,8 @@ def sample_quality(
     binary images. A ratio to real images is left out where their own value is 0.
 
     Args:
-        model: A model that can be sampled from; sample i has seed i, and class i modulo
-            `num_classes` if it is conditional.
+        model: A model that can be sampled from; sample i has seed i and, if it is conditional, a
+            class as `latents.classes_to_ask` says.
         data_name: For `tfgen.data`.
         num_samples: Samples, held-out images and train images, at least 6, those of real images at
             equal distances over their split. None: as many as both splits have, up to 10,000.
@@ -61,10 +68,11 @@ def sample_quality(
         NotImplementedError: The family cannot be sampled from.
     """
     train = on_levels(model, data.arrays(data_name, "train")[0])
-    held_out = on_levels(model, data.arrays(data_name, split)[0])
+    held_out, labels = data.arrays(data_name, split)
+    held_out = on_levels(model, held_out)
     num_samples = _checked(num_samples, min(len(train), len(held_out)), split, data_name)
     judge = judges.judge(data_name, train, evaluator)
-    samples, _ = _draw(model, num_samples, verbose)
+    samples, _ = _draw(model, num_samples, labels, verbose)
     held_out = evenly(held_out, num_samples)
     real = judge.features(held_out)
     results = _with_baseline(
@@ -104,14 +112,14 @@ def _checked(num_samples: int | None, smaller: int, split: str, data_name: data.
 
 
 def _draw(
-    model: GenerativeModel, num_samples: int, verbose: int
+    model: GenerativeModel, num_samples: int, labels: np.ndarray | None, verbose: int
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Returns samples, and the labels that were asked for if the model is conditional."""
-    labels = None
+    """Returns samples, and the classes that were asked for if the model is conditional."""
+    asked = None
     if model.num_classes is not None:
-        labels = np.arange(num_samples) % model.num_classes
-    samples = model.sample(num_samples, labels=labels, seed=0, batch_size=500, verbose=verbose)
-    return samples, labels
+        asked = classes_to_ask(model, num_samples, labels)
+    samples = model.sample(num_samples, labels=asked, seed=0, batch_size=500, verbose=verbose)
+    return samples, asked
 
 
 def _judged(result: Result, judge: str) -> Result:
@@ -202,7 +210,8 @@ def conditional_accuracy(
     Next to each stands its accuracy on real test images: the rate that perfect samples would have.
 
     Args:
-        model: A class-conditional model; sample i has seed i and class i modulo `num_classes`.
+        model: A class-conditional model; sample i has seed i and a class as
+            `latents.classes_to_ask` says.
         data_name: For `tfgen.data`; it must have labels.
         num_samples: How many samples.
         evaluator: Name or folder of a classifier with `probabilities`. None: the evaluator of the
@@ -225,7 +234,7 @@ def conditional_accuracy(
     train, train_labels = evenly(train, NUM_FITTED), evenly(train_labels, NUM_FITTED)
     test, labels = labelled(data_name, "test")
     train, test = on_levels(model, train), on_levels(model, test)
-    samples, asked = _draw(model, num_samples, verbose)
+    samples, asked = _draw(model, num_samples, labels, verbose)
     rows = flat(train)
     kernel = _rbf_kernel(rows)
     svm = SVC(C=5.0, kernel="precomputed").fit(kernel(rows), train_labels)

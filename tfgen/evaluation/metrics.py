@@ -1,0 +1,64 @@
+"""The metrics by name: what each needs of a model, and which arguments it takes."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tfgen import checks
+from tfgen.evaluation import accuracy, latents, likelihood, samples
+from tfgen.models.base import ImageModel
+from tfgen.models.classifier import Classifier
+from tfgen.models.generative import GenerativeModel
+
+__all__ = ["METRICS", "SAMPLING", "check_arguments", "misfit"]
+
+METRICS: dict[str, Callable] = {
+    "accuracy": accuracy.accuracy,
+    "conditional_accuracy": samples.conditional_accuracy,
+    "label_agreement": latents.label_agreement,
+    "log_likelihood": likelihood.log_likelihood,
+    "nearest_neighbour_accuracy": latents.nearest_neighbour_accuracy,
+    "sample_quality": samples.sample_quality,
+    "squared_error": latents.squared_error,
+}
+# Those that draw samples, whose number `evaluate` can lower for a quick look.
+SAMPLING = ("conditional_accuracy", "label_agreement", "sample_quality")
+CONDITIONAL = ("conditional_accuracy", "label_agreement")
+# What a generative model must be able to do.
+NEEDS = {
+    **dict.fromkeys(SAMPLING, "sample"),
+    "log_likelihood": "log_likelihood",
+    "nearest_neighbour_accuracy": "encode",
+    "squared_error": "reconstruct",
+}
+GIVEN = ("model", "data_name", "verbose")  # arguments that a recipe does not name
+
+
+def check_arguments(wanted: Mapping[str, Any]) -> None:
+    """Raises ValueError unless an entry of a recipe's `results` names a metric and its arguments.
+
+    >>> check_arguments({"metric": "log_likelihood", "num_sample": 10})
+    Traceback (most recent call last):
+    ValueError: recipe: results: log_likelihood has no argument 'num_sample'; it has split,
+    num_samples. Did you mean 'num_samples'?
+    """
+    metric = wanted.get("metric")
+    checks.one_of("recipe: metric", metric, METRICS)
+    known = [name for name in inspect.signature(METRICS[metric]).parameters if name not in GIVEN]
+    for name in wanted.keys() - {"metric", *known}:
+        raise ValueError(
+            f"recipe: results: {metric} has no argument {name!r}; it has {', '.join(known)}."
+            f"{checks.nearest(name, known)}"
+        )
+
+
+def misfit(model: ImageModel, metric: str) -> str:
+    """Returns why a model cannot be measured by a metric, "" if it can."""
+    if metric == "accuracy" or not isinstance(model, GenerativeModel):
+        fits = metric == "accuracy" and isinstance(model, Classifier)
+        return "" if fits else f"a {type(model).__name__} is judged by other metrics."
+    if NEEDS[metric] not in model.capabilities:
+        return model.why_not(NEEDS[metric])
+    if metric in CONDITIONAL and model.num_classes is None:
+        return "the model has no classes to ask for."
+    return ""
