@@ -272,7 +272,7 @@ def test_a_gan_has_its_pictures_and_its_results(gan, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_gan_draws_classes_and_walks_between_seeds(gan, tmp_path, monkeypatch):
+def test_a_gan_draws_classes_and_walks_between_seeds(gan, tmp_path, monkeypatch, capsys):
     pictures = {}
     for name, options in {
         "seven": ("sample", "--num", 4, "--label", 7),
@@ -286,6 +286,9 @@ def test_a_gan_draws_classes_and_walks_between_seeds(gan, tmp_path, monkeypatch)
         assert run(monkeypatch, command, gan, "--out", path, *rest) == 0
         pictures[name] = path.read_bytes()
     assert len(set(pictures.values())) == len(pictures)
+    for option in ("--invert", "--binarize", "--data=digits"):
+        assert run(monkeypatch, "interpolate", gan, option) == 2
+        assert f"{option.split('=')[0]} is for images" in capsys.readouterr().err
 
 
 PIXEL_RECIPE = {
@@ -761,6 +764,19 @@ def test_the_names_that_the_command_knows_are_the_librarys():
         (("score", "{entry}", "--data", "digts"), "--data must be"),
         (("score", "{entry}", "--data", "digts"), "Did you mean 'digits'?"),
         (("score", "{entry}", "--num", "100000"), "--num asks for"),
+        (("recipe", "new", "--data", "digits", "--out", "my"), "--out must end in .json"),
+        (("score", "{entry}", "{entry}/samples.png", "--num", "1"), "--num is for images of"),
+        (
+            ("complete", "{entry}", "{entry}/samples.png", "--data", "digits"),
+            "--data is for images of",
+        ),
+        (("reconstruct", "{entry}", "{entry}/samples.png", "--num", "3"), "--num is for images"),
+        (
+            ("interpolate", "{entry}", *2 * ["{entry}/samples.png"], "--rows", "1"),
+            "--rows is for images of the validation split; FILES were given",
+        ),
+        (("interpolate", "{entry}", "--seed", "3"), "--seed is for a model without an encoder"),
+        (("evaluate", "{entry}", "--metric", "accuracy"), "'accuracy' does not fit this model"),
     ],
 )
 def test_bad_input_gives_exit_code_2_and_no_traceback(

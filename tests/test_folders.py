@@ -1,12 +1,14 @@
 """Folders of images: what is read, how it is split, what is converted, and every bad input."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import tfgen_command
 from tfgen import data
 from tfgen.data import folders, notes, sources
 
@@ -101,6 +103,53 @@ def test_split_folders_with_classes(tmp_path, opened):
     kept = [opened(tmp_path, split)[1] for split in ("train", "validation")]
     assert len(kept[1]) == 2  # the last fifth of train
     assert set(kept[0]) == {0, 1}
+
+
+def test_links_are_followed(tmp_path, opened):
+    """To files, to classes, to splits; and not in circles."""
+    for name in ("cat", "dog"):
+        fill(tmp_path / "real" / name, 6, start=10 * len(name))
+    (tmp_path / "real" / "cat" / "round").symlink_to(tmp_path / "real")
+    for split in ("train", "test"):
+        (tmp_path / "photos" / split).mkdir(parents=True)
+        for name in ("cat", "dog"):
+            link = tmp_path / "photos" / split / name
+            link.mkdir()
+            for file in sorted((tmp_path / "real" / name).glob("*.png")):
+                (link / file.name).symlink_to(file)
+        (tmp_path / "linked" / split).mkdir(parents=True)
+        for name in ("cat", "dog"):
+            (tmp_path / "linked" / split / name).symlink_to(tmp_path / "photos" / split / name)
+    for split in ("train", "test"):
+        images, labels = opened(tmp_path / "photos", split)
+        again, same = opened(tmp_path / "linked", split)
+        np.testing.assert_array_equal(images, again)
+        np.testing.assert_array_equal(labels, same)
+    assert len(opened(tmp_path / "linked", "test")[0]) == 12
+
+
+def test_folders_that_lead_in_a_circle_end(tmp_path):
+    save(tmp_path / "photos" / "a.png")
+    (tmp_path / "photos" / "empty").mkdir()
+    (tmp_path / "photos" / "empty" / "back").symlink_to(tmp_path / "photos" / "empty")
+    assert folders.list_folder(tmp_path / "photos").skipped == ["empty/"]
+
+
+def test_names_that_are_not_utf8(tmp_path, opened, capsys):
+    """Files from an old archive: they are read, and a report can name them."""
+    fill(tmp_path, 9)
+    odd = tmp_path / os.fsdecode(b"caf\xe9.png")
+    save(odd, seed=99)
+    os.rename(odd, tmp_path / os.fsdecode(b"caf\xe9.png"))
+    count = sum(len(opened(tmp_path, split)[0]) for split in data.SPLITS)
+    assert count == 10
+    (tmp_path / os.fsdecode(b"gr\xfc\xdfe.txt")).write_text("not an image")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["tfgen", "data", "check", str(tmp_path)])
+        with pytest.raises(SystemExit) as stop:
+            tfgen_command.main()
+    assert not stop.value.code
+    assert "gr\\udcfc\\udcdfe.txt" in capsys.readouterr().out
 
 
 def test_a_class_may_be_called_train(tmp_path):

@@ -114,6 +114,22 @@ def test_prepare_refuses_a_folder_that_holds_a_data_set(shards):
         data.prepare("digits", shards, verbose=0)
 
 
+def test_shards_are_not_prepared_again(shards, tmp_path):
+    with pytest.raises(ValueError, match=r"data must not be shards, which .* holds already"):
+        data.prepare(shards, tmp_path / "again", verbose=0)
+    assert not (tmp_path / "again").exists()
+
+
+@pytest.mark.parametrize("index", [{"labels": None}, {"labels": [["a.png", 1]]}, ["a.png"]])
+def test_the_index_of_another_program_is_no_index_of_shards(tmp_path, index):
+    """StyleGAN's tools, for example, write a dataset.json beside the images."""
+    for name in "abcde":
+        Image.fromarray(np.full((4, 4), ord(name), np.uint8)).save(tmp_path / f"{name}.png")
+    (tmp_path / "dataset.json").write_text(json.dumps(index))
+    assert data.check(tmp_path).count == 5
+    assert len(data.arrays(tmp_path, "train")[0]) == 3
+
+
 def test_preparation_that_was_cut_off_is_no_data_set(tmp_path, monkeypatch):
     def fail(path, *args):
         raise OSError("no space left on device")

@@ -23,6 +23,7 @@ from tfgen import (
     devices,
     optimizers,
     plots,
+    starting,
     training,
 )
 from tfgen.recipe import Recipe
@@ -76,6 +77,17 @@ def assert_ends_as_if_whole(folder, whole) -> None:
     assert {p.name for p in (folder / "samples").iterdir()} == {
         f"epoch_{epoch:04d}.png" for epoch in (1, 2, 3)
     }
+
+
+def test_a_model_is_not_replaced_by_a_run(tmp_path):
+    """A folder that `save_to_preset` wrote holds no recipe, and is not new all the same."""
+    model = starting.from_recipe(SIMPLE)
+    model.save_to_preset(tmp_path / "run")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    for resume in (False, True):
+        with pytest.raises(ValueError, match=r"folder \(--out\) must be new: .* holds a model"):
+            training.train(SIMPLE, tmp_path / "run", resume=resume, verbose=0)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
 
 
 @pytest.mark.parametrize("start", ["vae_2d_mnist", "./vae_2d_mnist", "~/vae_2d_mnist"])

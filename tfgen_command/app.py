@@ -13,6 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 from tfgen_command import entries
 
 __all__ = [
+    "FOR_VALIDATION",
     "Binarize",
     "DataName",
     "Files",
@@ -34,6 +35,7 @@ __all__ = [
     "parse_labels",
     "recipe_app",
     "recipe_command",
+    "refuse",
     "say",
     "say_json",
 ]
@@ -82,6 +84,8 @@ class _Group(_Light, TyperGroup):
         return super().resolve_command(ctx, args)
 
 
+FOR_VALIDATION = "is for images of the validation split; FILES were given."
+
 # Without rich's markup: drawing the help with it takes longer than everything else together.
 _look = {"cls": _Group, "rich_markup_mode": None, "add_completion": False}
 app = typer.Typer(pretty_exceptions_enable=False, **_look)
@@ -113,6 +117,20 @@ def _options(
 
     Start with `tfgen list` and `tfgen sample cgan_mnist`; every command has --help.
     """
+
+
+def refuse(context: typer.Context, why: str, *names: str) -> None:
+    """Raises ValueError if an option was typed that would do nothing.
+
+    Args:
+        context: Of the command.
+        why: What the option is for, to follow its name.
+        names: Parameters of the command.
+    """
+    for param in context.command.params:
+        source = context.get_parameter_source(param.name)
+        if param.name in names and source is not None and source.name == "COMMANDLINE":
+            raise ValueError(f"{param.opts[0]} {why}")
 
 
 def output(

@@ -30,6 +30,8 @@ def run() -> NoReturn:
     Raises:
         SystemExit: Always.
     """
+    if hasattr(sys.stdout, "reconfigure"):  # names of files need not be UTF-8
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = app(prog_name="tfgen", standalone_mode=False)
     except typer.TyperException as error:  # an option that does not exist, or out of its range

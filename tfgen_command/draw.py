@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from tfgen_command.app import (
+    FOR_VALIDATION,
     Binarize,
     DataName,
     Files,
@@ -19,6 +20,7 @@ from tfgen_command.app import (
     command,
     output,
     parse_labels,
+    refuse,
     say,
 )
 from tfgen_command.quiet import import_tensorflow
@@ -60,6 +62,7 @@ def sample(
 
 @command()
 def reconstruct(
+    context: typer.Context,
     name: Name,
     files: Files = None,
     num: Annotated[int, typer.Option(min=1, help="How many validation images.")] = 16,
@@ -73,6 +76,8 @@ def reconstruct(
 ) -> None:
     """Draws images above their reconstructions."""
     out, labels = output(out, "reconstructions.png", force), parse_labels(label)
+    if files:
+        refuse(context, FOR_VALIDATION, "num", "data_name")
     import_tensorflow()
     from tfgen import cli
 
@@ -86,6 +91,7 @@ def reconstruct(
 
 @command()
 def interpolate(
+    context: typer.Context,
     name: Name,
     files: Files = None,
     rows: Annotated[int, typer.Option(min=1, help="Pairs of images.")] = 6,
@@ -107,6 +113,8 @@ def interpolate(
     out, labels = output(out, "interpolation.png", force), parse_labels(label)
     if files and len(files) % 2:
         raise ValueError(f"FILES must be an even number, for pairs; received {len(files)}.")
+    if files:
+        refuse(context, FOR_VALIDATION, "rows", "data_name")
     import_tensorflow()
     from tfgen import cli, pictures
 
@@ -114,9 +122,12 @@ def interpolate(
     if "encode" not in model.capabilities:
         if files:
             raise ValueError(f"{name!r} walks between seeds, not files: {model.why_not('encode')}")
+        why = f"is for images, and {name!r} walks between seeds: {model.why_not('encode')}"
+        refuse(context, why, "data_name", "invert", "binarize")
         cli.check_labels(model, labels)
         say(cli.save_rows(pictures.latent_walks(model, rows, steps, seed, labels), out, scale))
         return
+    refuse(context, f"is for a model without an encoder; {name!r} walks between images.", "seed")
     wanted = 2 * rows
     images, labels = cli.images_for(
         model, name, files, data_name, wanted, labels, invert, binarize, "--rows"
@@ -129,6 +140,7 @@ def interpolate(
 
 @command()
 def complete(
+    context: typer.Context,
     name: Name,
     files: Files = None,
     num: Annotated[int, typer.Option(min=1, help="How many validation images.")] = 8,
@@ -160,6 +172,8 @@ def complete(
     out, labels = output(out, "completions.png", force), parse_labels(label)
     if keep and mask:
         raise ValueError("--keep and --mask exclude each other: a mask says what is kept.")
+    if files:
+        refuse(context, FOR_VALIDATION, "num", "data_name")
     import_tensorflow()
     from tfgen import cli, plots
 

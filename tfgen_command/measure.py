@@ -6,6 +6,7 @@ import typer
 
 from tfgen_command import entries
 from tfgen_command.app import (
+    FOR_VALIDATION,
     Binarize,
     DataName,
     Files,
@@ -16,6 +17,7 @@ from tfgen_command.app import (
     OptionalName,
     command,
     parse_labels,
+    refuse,
     say_json,
 )
 from tfgen_command.quiet import import_tensorflow
@@ -29,6 +31,7 @@ __all__ = ["evaluate", "score"]
 
 @command()
 def score(
+    context: typer.Context,
     name: Name,
     files: Files = None,
     num: Annotated[int, typer.Option(min=1, help="How many validation images.")] = 16,
@@ -45,6 +48,8 @@ def score(
     critic of a Wasserstein GAN has no sides and only ranks images.
     """
     labels = parse_labels(label)
+    if files:
+        refuse(context, FOR_VALIDATION, "num", "data_name")
     import_tensorflow()
     from tfgen import cli
 

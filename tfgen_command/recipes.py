@@ -39,6 +39,8 @@ def new(
 ) -> None:
     """Writes a recipe for your images and minutes; the speed is measured on a few steps."""
     out = out.expanduser()
+    if out.suffix != ".json":
+        raise ValueError(f"--out must end in .json; received {out}.")
     if out.exists():
         raise ValueError(f"--out must be a new file; {out} exists. Name another file.")
     import_tensorflow()

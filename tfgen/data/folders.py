@@ -214,8 +214,11 @@ def _parted(paths: list[Path], rule: Callable[[Path], bool]) -> tuple[list[Path]
 
 
 def _holds_images(folder: Path) -> bool:
-    for _, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if _seen(Path(name))]
+    visited = set()  # by their real paths: links may lead in circles
+    for place, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        folders[:] = [name for name in folders if _seen(Path(name)) and real not in visited]
+        visited.add(real)
         if any(_seen(Path(f)) and Path(f).suffix.lower() in READABLE for f in files):
             return True
     return False
@@ -242,8 +245,9 @@ def _spread(classes: list[tuple[int, list[Path]]]) -> list[tuple[int, Path]]:
 
 
 def _hashed(path: Path) -> bytes:
-    # Systems spell accents in two ways.
-    return hashlib.sha256(unicodedata.normalize("NFC", path.name).encode()).digest()
+    # Systems spell accents in two ways, and names need not be UTF-8.
+    name = unicodedata.normalize("NFC", path.name)
+    return hashlib.sha256(name.encode(errors="surrogateescape")).digest()
 
 
 @functools.lru_cache(maxsize=1)

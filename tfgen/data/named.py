@@ -172,7 +172,7 @@ def _fetch_cifar10_jpeg() -> dict[str, Pair]:
     # The clone has one class after the other. CIFAR-10's labels tell the order of the original.
     try:
         original = load_named("cifar10")
-    except DataNotFoundError as error:
+    except (DataNotFoundError, ValueError) as error:
         raise DataNotFoundError(f"and has the order of cifar10, but {error} Or") from error
     order = np.concatenate([original[split][1] for split in ("train", "validation")])
     places = np.argsort(order, kind="stable")

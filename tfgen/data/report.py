@@ -13,7 +13,7 @@ from tfgen.data.folders import ImageFolder, Listing, list_folder, open_folder
 from tfgen.data.images import read_header, read_image
 from tfgen.data.notes import listed
 from tfgen.data.pairs import SPLITS
-from tfgen.data.shards import INDEX
+from tfgen.data.shards import is_shards
 from tfgen.data.sources import Data, Source, open_split
 from tfgen.data.splits import Split
 
@@ -92,7 +92,7 @@ def check(data: Data) -> Report:
     """
     source = data if isinstance(data, Source) else Source(data)
     path = source.path
-    if path is None or not path.is_dir() or (path / INDEX).is_file():
+    if path is None or not path.is_dir() or is_shards(path):
         return _check_arrays(source)
     return _check_folder(source, list_folder(path))
 

@@ -16,7 +16,7 @@ from tfgen.data.pairs import SPLITS, Pair, check_split
 from tfgen.data.splits import READ_AHEAD
 from tfgen.files import NOT_JSON
 
-__all__ = ["FORMAT", "INDEX", "Shards", "read_index", "read_shards"]
+__all__ = ["FORMAT", "INDEX", "Shards", "is_shards", "read_index", "read_shards"]
 
 INDEX = "dataset.json"
 FORMAT = "tfgen shards 1"
@@ -108,6 +108,20 @@ def read_shards(folder: Path, split: str) -> Pair:
             f"{len(images)}. Prepare the data again."
         )
     return images, labels
+
+
+def is_shards(folder: Path) -> bool:
+    """Whether a folder has an index of shards, damaged or not.
+
+    Other programs write a dataset.json beside their images, too, such as StyleGAN's tools.
+    """
+    try:
+        index = json.loads((folder / INDEX).read_text(encoding="utf-8-sig"))
+    except OSError:
+        return False
+    except NOT_JSON:
+        return True
+    return isinstance(index, dict) and not index.keys().isdisjoint(("format", "splits"))
 
 
 def read_index(folder: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from tfgen.data.images import fitted
 from tfgen.data.named import is_named, load_named, named_file, names, unknown
 from tfgen.data.npz import read_npz
 from tfgen.data.pairs import DataNotFoundError, Pair, check_split, validated, with_every_split
-from tfgen.data.shards import INDEX, Shards, read_shards
+from tfgen.data.shards import Shards, is_shards, read_shards
 from tfgen.data.splits import Arrays, Files, Split
 from tfgen.recipe import Recipe
 
@@ -59,7 +59,7 @@ class Source:
 
     @property
     def path(self) -> Path | None:
-        """The file or folder; None for a named set that $TFGEN_DATA_DIR does not hold."""
+        """The file or folder, if it exists; None for a named set without $TFGEN_DATA_DIR."""
         if is_named(self.data):
             return named_file(self.data)
         if not os.fspath(self.data):  # Path("") is the working directory
@@ -119,10 +119,11 @@ def arrays(data: Data, split: str = "train") -> Pair:
       order of their names; or the splits train, validation and test. See `tfgen.data.folders`.
     - A folder of shards that `tfgen data prepare` has written.
 
-    A named set without a validation split gives up the last 10,000 training images for it.
-    `digits` and a user's own set first give up the last fifth of all images for a missing test
-    split, then the last fifth of the rest for a missing validation split. The images of a folder
-    are ordered by a hash of their names for that, within each class.
+    A large named set without a validation split gives up the last 10,000 training images for it. A
+    small one and a user's own set first give up the last fifth of all images for a missing test
+    split, then the last fifth of the rest for a missing validation split; images that come class
+    by class are spread before that. The images of a folder are ordered by a hash of their names,
+    within each class.
 
     >>> images, labels = arrays("digits", "validation")
     >>> images.shape, images.dtype.name, labels.dtype.name
@@ -191,7 +192,7 @@ def _is_folder(source: Source) -> bool:
 
 def _is_shards(source: Source) -> bool:
     """Whether a source is a folder of shards, which are read as they are."""
-    if not _is_folder(source) or not (source.path / INDEX).is_file():
+    if not _is_folder(source) or not is_shards(source.path):
         return False
     if source.size or source.skip_bad:
         raise ValueError(

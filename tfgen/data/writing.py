@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfgen.data.pairs import SPLITS
-from tfgen.data.shards import FORMAT, INDEX
+from tfgen.data.shards import FORMAT, INDEX, Shards
 from tfgen.data.sources import Data, open_split
 from tfgen.data.splits import Split
 from tfgen.files import only_writer, replacing, write_json
@@ -34,14 +34,14 @@ def prepare(
     last: a folder whose preparation was cut off is no data set.
 
     Args:
-        data: As for `open_split`.
+        data: As for `open_split`, but not shards.
         folder: Where the shards go; must not hold a data set yet.
         shard_bytes: Pixels in a shard, uncompressed, about; at least one image.
         seed: Decides the order of the training images; the other splits keep theirs.
         verbose: 1 shows a progress bar.
 
     Raises:
-        ValueError: As for `open_split`, or the folder holds a data set.
+        ValueError: As for `open_split`, the data are shards, or the folder holds a data set.
         OSError: The folder cannot be written.
     """
     folder = Path(folder).expanduser()
@@ -50,6 +50,11 @@ def prepare(
             f"folder must be a new one; {folder} already holds a data set. Name another folder."
         )
     splits = {split: open_split(data, split, memory_bytes=0) for split in SPLITS}
+    if isinstance(splits["train"], Shards):
+        raise ValueError(
+            f"data must not be shards, which {data} holds already. Name the images that they were "
+            "made from."
+        )
     index: dict[str, Any] = {
         "format": FORMAT,
         "image_shape": list(splits["train"].image_shape),

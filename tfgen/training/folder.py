@@ -16,7 +16,7 @@ __all__ = ["check_folder", "provenance", "start_folder"]
 
 
 def check_folder(folder: Path, recipe: Recipe, resume: bool) -> None:
-    """Raises ValueError if the folder holds a run, unless it is this one and to be resumed."""
+    """Raises ValueError if the folder holds a model, or a run other than the one to be resumed."""
     start = recipe.init_from
     if start is not None and Path(start).expanduser().absolute() == folder.absolute():
         raise ValueError(
@@ -35,6 +35,13 @@ def check_folder(folder: Path, recipe: Recipe, resume: bool) -> None:
             raise ValueError(
                 f"resume needs the recipe that began the run: {path} differs in "
                 f"{_differences(began, recipe)}."
+            )
+        return
+    for name in ("config.json", "metadata.json", presets.WEIGHTS):
+        if (folder / name).exists():
+            raise ValueError(
+                f"folder (--out) must be new: {folder} holds a model ({name}), which the run would "
+                "replace. Name another folder."
             )
 
 
