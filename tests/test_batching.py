@@ -1,6 +1,7 @@
 """Laws of batching, on signatures that only record what was run."""
 
 import threading
+import time
 
 import hypothesis
 import hypothesis.strategies as st
@@ -145,6 +146,38 @@ def test_who_hung_up_or_is_late_is_passed_over(batcher):
     with pytest.raises(ServingError, match="DEADLINE_EXCEEDED"):
         late.result(30)
     assert signature.calls == [(1,)]
+
+
+class Slow(Doubling):
+    """Takes as long as it is told, and then is cancelled by its session."""
+
+    def __init__(self, code, seconds):
+        super().__init__()
+        self.code, self.seconds = code, seconds
+
+    def run(self, arrays):
+        self.calls.append(arrays["x"].shape)
+        time.sleep(self.seconds)
+        raise ServingError(self.code, "it took too long")
+
+
+@pytest.mark.parametrize(
+    ("code", "seconds", "timeout", "calls"),
+    [
+        ("DEADLINE_EXCEEDED", 0.0, 30.0, 1),  # the session cancelled it
+        ("CANCELLED", 0.0, 30.0, 1),
+        ("INVALID_ARGUMENT", 0.0, 30.0, 4),  # one of them is bad, so each runs alone
+        ("INVALID_ARGUMENT", 0.3, 0.2, 1),  # but not for a client that has gone
+    ],
+)
+def test_a_batch_that_took_too_long_is_not_run_again(code, seconds, timeout, calls, batcher):
+    blocked, signature = Blocked(batcher), Slow(code, seconds)
+    futures = [submit(batcher, signature, [i], timeout) for i in range(3)]
+    blocked.release()
+    for future in futures:
+        with pytest.raises(ServingError):
+            future.result(30)
+    assert len(signature.calls) == calls
 
 
 def test_limits():

@@ -666,6 +666,8 @@ model_config_list: { config { name: 'a' base_path: "/models/a" model_platform: "
   model_version_policy { all {} } version_labels { key: "stable" value: 1 } } } # end }
 # last }
 """,
+        # A divider, which must not be tried in all the ways that it could be cut.
+        'model_config_list { config { name: "a" base_path: "/models/a" }\n' + 200 * "#" + "\n}",
         "model_config_list {}",
         "model_config_list {\n}",
     ):

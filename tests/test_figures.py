@@ -2,6 +2,7 @@
 
 import os
 
+import keras
 import laws
 import numpy as np
 import pytest
@@ -108,6 +109,27 @@ def test_figures_come_every_whole_number_of_epochs(every):
 def test_nothing_cannot_be_shown():
     with pytest.raises(ValueError, match="at least one image; received uint8 of shape"):
         plots.show(np.zeros((0, 8, 8, 1), np.uint8))
+
+
+@pytest.mark.parametrize("as_history", [False, True])
+def test_curves_of_a_quantity_that_few_epochs_measure(as_history, tmp_path):
+    """As `fit(validation_freq=2)` has it; its points stand at their epochs."""
+    log = {"loss": [5.0, 4.0, 3.0, 2.0, 1.0], "val_loss": [6.0, 7.0]}
+    first = 0
+    if as_history:
+        history, first = keras.callbacks.History(), 10
+        history.history, history.epoch = log, list(range(10, 15))
+        log = history
+    (axes,) = plots.curves(log).axes
+    loss, held_out = axes.lines
+    assert loss.get_xdata().tolist() == [first + epoch for epoch in range(5)]
+    assert held_out.get_xdata().tolist() == [first + 1, first + 3]
+    draw = plots.Draw(plots.curves, tmp_path)
+    for epoch in range(5):
+        draw.on_epoch_end(epoch, {"loss": 1.0, **({"val_loss": 2.0} if epoch % 2 else {})})
+    assert len(os.listdir(tmp_path)) == 5
+    held_out = plots.curves(draw.log).axes[0].lines[1]
+    assert held_out.get_xdata().tolist() == [1, 3]
 
 
 @pytest.mark.slow

@@ -1,6 +1,8 @@
 """The server's handlers in this process: what the event loop must not do, and labels."""
 
 import asyncio
+import contextlib
+import gc
 import gzip
 import json
 import threading
@@ -196,6 +198,50 @@ def test_limits_are_checked_before_parsing(backend, monkeypatch):
     request = proto_request("labelled", seed=np.arange(rows), labels=np.zeros(rows, np.int64))
     with pytest.raises(ServingError, match="maximum input batch size 300"):
         asyncio.run(rpc._Service(backend).predict(request, Context()))
+
+
+def test_a_body_that_does_not_arrive(backend, monkeypatch):
+    """A client that sends a part and then nothing holds neither memory nor a place for ever."""
+    monkeypatch.setattr(backend, "timeout", 0.05)
+
+    class Stalled:
+        def __init__(self):
+            self.headers = {}
+
+        async def stream(self):
+            yield b"x" * 1000
+            assert backend._held == 1000
+            await asyncio.sleep(PATIENCE)
+
+    async def read():
+        with backend.holding() as hold:
+            await rest._body(Stalled(), backend, hold)
+
+    with pytest.raises(ServingError, match="DEADLINE_EXCEEDED: the body did not arrive"):
+        asyncio.run(read())
+    assert backend._held == 0
+
+
+def test_many_large_bodies_at_once(backend, monkeypatch):
+    monkeypatch.setattr(backend, "max_bytes", 1000)
+    with backend.holding() as hold, backend.holding() as another:
+        for _ in range(8):
+            hold(1000)
+            another(1000)
+        with pytest.raises(ServingError, match="UNAVAILABLE: too many large requests"):
+            hold(1)
+    assert backend._held == 0
+
+
+def test_the_collector_runs_again_after_the_last_body():
+    """Whatever the order in which threads begin and end."""
+    assert gc.isenabled()
+    with contextlib.ExitStack() as second:
+        with bodies._collector_paused():
+            second.enter_context(bodies._collector_paused())
+            assert not gc.isenabled()
+        assert not gc.isenabled()
+    assert gc.isenabled()
 
 
 def test_a_small_message_of_a_huge_tensor():

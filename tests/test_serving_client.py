@@ -202,6 +202,10 @@ def scripted():
             protocol_version = "HTTP/1.1"
             seen = 0
 
+            def do_POST(self):
+                self.rfile.read(int(self.headers["Content-Length"]))
+                self.do_GET()
+
             def do_GET(self):
                 type(self).seen += 1
                 status, content = next(turn)
@@ -286,6 +290,50 @@ def test_it_does_not_wait_for_ever(scripted):
     address, _ = scripted(*[BUSY] * 1000)
     with pytest.raises(ServingError, match=r"UNAVAILABLE: busy|DEADLINE_EXCEEDED"):
         Client(address, timeout=0.5, retries=10**6).status("tiny")
+
+
+def metadata(**outputs: str) -> tuple[int, bytes]:
+    """TF Serving's answer on a model with an input `x` and these outputs."""
+    shape = {"dim": [{"size": "-1"}], "unknown_rank": False}
+    found = {
+        "inputs": {"x": {"dtype": "DT_INT64", "tensor_shape": shape}},
+        "outputs": {name: {"dtype": kind, "tensor_shape": shape} for name, kind in outputs.items()},
+        "method_name": "tensorflow/serving/predict",
+    }
+    signatures = {"signature_def": {"signature_def": {"serving_default": found}}}
+    return 200, json.dumps({"metadata": signatures}).encode()
+
+
+def answer(outputs) -> tuple[int, bytes]:
+    return 200, json.dumps({"outputs": outputs}).encode()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "outputs", "expected"),
+    [
+        ({"a": "DT_UINT8"}, {"a": "DT_FLOAT"}, [0.5], {"a": [0.5]}),
+        ({"a": "DT_UINT8"}, {"a": "DT_UINT8", "b": "DT_INT64"}, {"a": [1], "b": [2]}, None),
+        ({"a": "DT_UINT8", "b": "DT_INT64"}, {"a": "DT_UINT8"}, [7], {"a": [7]}),
+        ({"a": "DT_UINT8", "b": "DT_INT64"}, {"c": "DT_UINT8", "b": "DT_INT64"}, None, None),
+        ({"a": "DT_INT64"}, {"a": "DT_STRING"}, ["x"], {"a": [b"x"]}),
+    ],
+)
+def test_a_new_version_has_other_outputs(scripted, before, after, outputs, expected):
+    """A client that knows the old ones asks again, and converts by the new ones."""
+    first = {name: [0] for name in before} if len(before) > 1 else [0]
+    outputs = {name: [3] for name in after} if outputs is None else outputs
+    served = [metadata(**before), answer(first), answer(outputs), metadata(**after)]
+    address, _ = scripted(*served, answer(outputs))
+    client = Client(address)
+    client.predict("tiny", {"x": [1]})
+    found = client.predict("tiny", {"x": [1]})
+    assert {name: array.tolist() for name, array in found.items()} == (expected or outputs)
+
+
+def test_an_answer_that_fits_no_metadata(scripted):
+    address, _ = scripted(*[metadata(a="DT_UINT8"), answer([0.5])] * 3)
+    with pytest.raises(ValueError, match="the server's a must be uint8; received float64"):
+        Client(address).predict("tiny", {"x": [1]})
 
 
 def test_grpc_is_tried_again(waits):

@@ -3,10 +3,12 @@
 import itertools
 import json
 import shutil
+import signal
 import socket
 import stat
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 from pathlib import Path
@@ -290,6 +292,8 @@ def test_tensorflow_model_server_is_preferred(executed, engine, repository, caps
     assert models["tiny"].base_path == str((repository / "tiny").resolve())
     assert models["tiny"].version_labels == {"old": 3}
     assert "every address" in capsys.readouterr().err
+    timed = executed("--models", repository, "--timeout", 5, "--poll-seconds", 7)[1]
+    assert {"--rest_api_timeout_in_ms=5000", "--file_system_poll_wait_seconds=7"} <= set(timed)
     path, _ = executed("--models", repository, "--engine", "local")
     assert path == sys.executable
 
@@ -307,6 +311,9 @@ def test_tensorflow_model_server_is_preferred(executed, engine, repository, caps
         (("--engine", "onnx"), "--engine"),
         (("--models", "nowhere"), "nowhere"),
         (("--host", "127.0.0.1"), "every address"),
+        (("--port", "0"), "cannot choose a free port"),
+        (("--max-body-mb", "1"), "--max-body-mb is for the local server"),
+        (("--threads", "4", "--engine", serve.ENGINE), "--threads is for the local server"),
     ],
 )
 def test_bad_options(arguments, words, engine, monkeypatch, capsys):
@@ -331,6 +338,33 @@ def test_without_the_extra(monkeypatch, capsys):
         monkeypatch.setitem(sys.modules, name, None)
         with pytest.raises(ImportError, match=rf"Client needs {name}\. Run pip install"):
             Client(address)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_server_is_stopped_while_it_loads(number, repository):
+    script = """
+        import asyncio, json, socket, sys, time
+        from tfgen.serving import server
+        from tfgen_command.settings import Settings
+        def start(self):
+            print("loading", flush=True)
+            time.sleep(600)
+        server.Repository.start = start
+        listener = socket.socket()
+        listener.bind(("127.0.0.1", 0))
+        server.run(Settings(sys.argv[1], port=0, grpc_port=0), listener)
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script), str(repository)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "loading\n"
+    process.send_signal(number)
+    _, log = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "stopped while the models were loading" in log
 
 
 @pytest.mark.slow

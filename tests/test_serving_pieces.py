@@ -1,14 +1,18 @@
 """JSON in pieces: what orjson makes of the whole text, from calls that are all short."""
 
 import json
+import tracemalloc
 
 import hypothesis
 import numpy as np
 import orjson
 import pytest
+import tensorflow as tf
 from hypothesis import strategies as st
 
 from tfgen.serving import pieces
+from tfgen.serving.errors import ServingError
+from tfgen.serving.tensors import Spec, from_json
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.text('a",:[]{}\\é'),
@@ -97,6 +101,25 @@ def test_arrays_in_blocks(shape):
         found = pieces.array_of(array.tolist(), int(np.prod(shape[1:])))
         np.testing.assert_array_equal(found, array)
         assert found.dtype == array.dtype or not array.size
+
+
+@pytest.mark.parametrize("wrong", ["x", None, {"b64": ""}])
+@pytest.mark.parametrize("nested", [lambda x: x, lambda x: [1, x], lambda x: [[2], [x]]])
+def test_what_is_no_number_is_refused_before_an_array_is_made(wrong, nested, monkeypatch):
+    """NumPy would make every element as long as the longest string."""
+    monkeypatch.setattr(pieces.np, "array", lambda *_: pytest.fail("an array was made"))
+    with pytest.raises(pieces.NotNumbers):
+        pieces.array_of(nested(wrong))
+
+
+def test_a_long_string_among_numbers_costs_nothing():
+    spec = Spec("seed", "seed:0", tf.int64, (None,))
+    for value in (["x" * 10**7, *[1] * 255], [*[1] * 9000, "x" * 10**7], "x" * 10**7):
+        tracemalloc.start()
+        with pytest.raises(ServingError, match="is not of expected type: int64"):
+            from_json(value, spec)
+        assert tracemalloc.get_traced_memory()[1] < 10**6
+        tracemalloc.stop()
 
 
 def test_rows_of_unequal_lengths():

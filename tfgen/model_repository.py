@@ -74,7 +74,8 @@ def update_config(repository: str | Path) -> Path:
     text = path.read_text(encoding="utf-8-sig") if path.is_file() else model_config([])
     code = re.sub(r"#.*", "", text)
     listed = re.findall(r"""\bname\s*:\s*["']([^"']+)["']""", code)
-    end = re.search(r"\}(?:\s|#.*)*\Z", text)
+    # Each comment can be read in one way only, or a long one would be tried in millions of ways.
+    end = re.search(r"\}(?:\s|#[^\n]*(?:\n|\Z))*\Z", text)
     if "model_config_list" not in code or end is None:
         raise ValueError(
             f"{path} must hold a model_config_list {{ ... }}; none is there. "

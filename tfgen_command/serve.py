@@ -34,6 +34,9 @@ NEEDED = (
     "uvloop",
 )
 DAY = 86_400  # seconds
+TO_LOCAL = "Leave it out, or use --engine local."
+# Options that TF Serving has no flag for.
+LOCAL_ALONE = ("max_batch_size", "batch_window_ms", "threads", "max_body_mb", "grace_seconds")
 
 
 def _finite(value: float) -> float:
@@ -75,6 +78,7 @@ GraceSeconds = Annotated[
 
 @app.command()
 def serve(
+    context: typer.Context,
     models: Models = Path("saved_models"),
     port: Port = Settings.port,
     grpc_port: GrpcPort = Settings.grpc_port,
@@ -100,7 +104,10 @@ def serve(
     if engine == ENGINE and program is None:
         raise ValueError(f"--engine {ENGINE}: no such program is on the PATH. Use --engine local.")
     if program and engine != "local":
+        app.refuse(context, f"is for the local server, not for {ENGINE}. {TO_LOCAL}", *LOCAL_ALONE)
         command = _engine_command(program, models, port, grpc_port, host)
+        command.append(f"--rest_api_timeout_in_ms={round(1000 * timeout)}")
+        command.append(f"--file_system_poll_wait_seconds={max(1, round(poll_seconds))}")
     else:
         settings = Settings(
             models=str(models.expanduser()),
@@ -136,7 +143,7 @@ def _engine_command(
     """Returns the command that runs TF Serving on the repository.
 
     Raises:
-        ValueError: `host` is one address, which TF Serving does not support.
+        ValueError: `host` is one address, or a port is 0, which TF Serving does not support.
     """
     import_tensorflow()
     from tfgen.model_repository import CONFIG
@@ -144,9 +151,10 @@ def _engine_command(
 
     if host not in (None, "0.0.0.0"):
         raise ValueError(
-            f"{ENGINE} listens on every address of the machine; received --host {host}. Leave "
-            "--host out, or use --engine local."
+            f"{ENGINE} listens on every address of the machine; received --host {host}. {TO_LOCAL}"
         )
+    if 0 in (port, grpc_port):
+        raise ValueError(f"{ENGINE} cannot choose a free port; received 0. {TO_LOCAL}")
     models = models.expanduser()
     # TF Serving needs absolute base paths, and reads the file again while it runs.
     config = Path(tempfile.mkdtemp(prefix="tfgen-serve-")) / CONFIG

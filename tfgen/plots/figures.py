@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from tfgen import checks
-from tfgen.plots.raster import read_log, save_figure
+from tfgen.plots.raster import points, read_log, save_figure
 
 if TYPE_CHECKING:
     from tfgen.models.autoregressive import AutoregressiveModel
@@ -318,33 +318,30 @@ def curves(log: str | Path | Mapping[str, Sequence[float]] | keras.callbacks.His
     1
 
     Args:
-        log: The path of a run's log.csv, what `fit` returns, or its `history`.
+        log: The path of a run's log.csv, what `fit` returns, or its `history`. Shorter lists, as of
+            `fit(validation_freq=2)`, belong to epochs at equal distances.
 
     Raises:
         ValueError: There is no epoch in it.
     """
-    if isinstance(log, (str, Path)):
-        values = dict(read_log(Path(log).expanduser()))
-    else:
-        values = dict(log.history if isinstance(log, keras.callbacks.History) else log)
+    own = log.epoch if isinstance(log, keras.callbacks.History) else None
+    found = log.history if isinstance(log, keras.callbacks.History) else log
+    values = dict(read_log(Path(found).expanduser()) if isinstance(found, (str, Path)) else found)
     if not values:
         raise ValueError("log must hold at least one epoch; received an empty one.")
     for name in ("stage", "seconds"):  # of `tfgen.training.CSVLog`, not losses
         values.pop(name, None)
-    epochs = values.pop("epoch", range(len(next(iter(values.values())))))
-    panels = [
-        name
-        for name in values
-        if not (name.startswith("val_") and name.removeprefix("val_") in values)
-    ]
+    epochs = values.pop("epoch", own or range(max(map(len, values.values()))))
+    panels = [name for name in values if name.removeprefix("val_") not in values.keys() - {name}]
     columns = min(3, len(panels))
     num_rows = -(-len(panels) // columns)
     figure = NotebookFigure(4.5 * columns, 3.2 * num_rows)
     for index, name in enumerate(panels):
         axes = figure.add_subplot(num_rows, columns, index + 1, title=name, xlabel="epoch")
-        axes.plot(epochs, values[name], label=name)
-        if f"val_{name}" in values:
-            axes.plot(epochs, values[f"val_{name}"], label=f"val_{name}")
+        twins = [twin for twin in (name, f"val_{name}") if twin in values]
+        for twin in twins:
+            axes.plot(*points(epochs, values[twin]), label=twin)
+        if len(twins) > 1:
             axes.legend()
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))  # no half epochs
         axes.grid(alpha=0.3)
@@ -390,8 +387,11 @@ class Draw(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Writes the epoch's figure."""
+        count = len(self.log.get("epoch", ()))
         for name, value in {"epoch": epoch, **(logs or {})}.items():
-            self.log.setdefault(name, []).append(float(value))
+            self.log.setdefault(name, [np.nan] * count).append(float(value))
+        for values in self.log.values():  # what this epoch did not measure
+            values.extend([np.nan] * (count + 1 - len(values)))
         if (epoch + 1) % self.every == 0:
             source = self.log if self.figure is curves else self.model
             figure = self.figure(source, **self.arguments)

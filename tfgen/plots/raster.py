@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from tfgen import checks
 from tfgen.files import replacing
 
-__all__ = ["captioned", "grid", "progress", "read_log", "rows", "save", "save_figure"]
+__all__ = ["captioned", "grid", "points", "progress", "read_log", "rows", "save", "save_figure"]
 
 CAPTION_HEIGHT = 18  # pixels
 
@@ -232,8 +232,20 @@ def read_log(path: Path) -> dict[str, list[float]]:
     return {name: [_number(line[i]) for line in lines] for i, name in enumerate(header)}
 
 
+def points(epochs: Sequence[float], values: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the epochs in which a quantity was measured, and its values.
+
+    Args:
+        epochs: All epochs of a training.
+        values: One for each, nan where it was not measured; or fewer, at equal distances.
+    """
+    every = len(epochs) // max(1, len(values))
+    x, y = np.array(epochs)[every - 1 :: every][: len(values)], np.array(values, float)
+    return x[~np.isnan(y)], y[~np.isnan(y)]
+
+
 def _number(text: str) -> float:
-    """Reads a number; what an epoch does not have draws as a gap."""
+    """Reads a number; what an epoch does not have is nan."""
     try:
         return float(text)
     except ValueError:

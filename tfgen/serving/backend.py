@@ -21,6 +21,7 @@ __all__ = ["Backend", "Metrics", "RequestRecord"]
 
 OVERDUE = "overdue"
 READERS = 2  # threads that read and write large bodies
+BODIES = 16  # of the largest size, which all requests together may hold
 _Result = TypeVar("_Result")
 LONGEST_MESSAGE = 1000  # gRPC sends messages in a header, which is small
 
@@ -115,6 +116,7 @@ class Backend:
         self.timeout = timeout
         self.draining = False
         self._readers = ThreadPoolExecutor(READERS, "reader")
+        self._held = 0  # bytes of bodies; only the event loop changes it
 
     @contextlib.contextmanager
     def counted(self, api: str) -> Iterator[RequestRecord]:
@@ -134,6 +136,29 @@ class Backend:
             metrics, model = self.metrics, request.model
             metrics.requests.labels(model, request.signature, api, code).inc()
             metrics.seconds.labels(model, api).observe(time.perf_counter() - request.began)
+
+    @contextlib.contextmanager
+    def holding(self) -> Iterator[Callable[[int], None]]:
+        """Yields a function that counts the bytes of a body, which are held within the block.
+
+        Raises:
+            ServingError: From that function: all requests together hold too many.
+        """
+        own = 0
+
+        def hold(size: int) -> None:
+            nonlocal own
+            own += size
+            self._held += size
+            if self._held > BODIES * self.max_bytes:
+                raise ServingError(
+                    "UNAVAILABLE", "too many large requests are being read; try again later."
+                )
+
+        try:
+            yield hold
+        finally:
+            self._held -= own
 
     async def in_thread(self, work: Callable[..., _Result], *arguments: Any) -> _Result:
         """Calls `work` in a thread, so the event loop keeps answering."""

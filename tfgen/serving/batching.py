@@ -4,7 +4,7 @@ Requests for the same signature of the same version, whose inputs have equal sha
 batch axis, are concatenated, run in one call and split again. While nothing is running, a request
 starts at once; otherwise it waits for other requests to batch with, for at most `window` seconds
 and until the batch has `max_rows` rows. If a batch fails, each of its requests runs alone, so one
-bad request does not fail the others.
+bad request does not fail the others; not so if it took too long.
 """
 
 import collections
@@ -23,6 +23,7 @@ from tfgen.serving.servable import Signature
 __all__ = ["Batcher"]
 
 Arrays = dict[str, np.ndarray]
+TOO_LATE = ("CANCELLED", "DEADLINE_EXCEEDED")  # nobody waits any more for what failed with these
 
 
 @dataclasses.dataclass
@@ -170,8 +171,7 @@ class Batcher:
             if not task.future.set_running_or_notify_cancel():
                 continue  # its client disconnected
             if now > task.deadline:
-                message = "the request waited past its deadline."
-                task.future.set_exception(ServingError("DEADLINE_EXCEEDED", message))
+                task.future.set_exception(_overdue())
                 continue
             live.append(task)
         if not live:
@@ -179,16 +179,20 @@ class Batcher:
         try:
             outputs = self._call(live)
         except Exception as error:
-            if len(live) == 1:
-                live[0].future.set_exception(error)
-                return
+            late = isinstance(error, ServingError) and error.code in TOO_LATE
             for task in live:
-                self._alone(task)
+                if late or len(live) == 1:
+                    task.future.set_exception(error)
+                else:
+                    self._alone(task)
             return
         for task, output in zip(live, outputs, strict=True):
             task.future.set_result(output)
 
     def _alone(self, task: _Task) -> None:
+        if time.monotonic() > task.deadline:
+            task.future.set_exception(_overdue())
+            return
         try:
             (output,) = self._call([task])
         except Exception as error:
@@ -223,3 +227,7 @@ class Batcher:
         if not (signature.compiled and signature.batched):
             return rows
         return min(1 << (rows - 1).bit_length(), max(rows, self.max_rows))
+
+
+def _overdue() -> ServingError:
+    return ServingError("DEADLINE_EXCEEDED", "the request waited past its deadline.")

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from tfgen.serving.tensors import from_json, to_json
 __all__ = ["Reader", "parse_body", "read_inputs", "too_large", "unzip", "write_outputs"]
 
 EXTRA_VALUES = 1000  # values that a body may hold besides the inputs
+_pausing, _pauses = threading.Lock(), 0  # bodies that are being read, in several threads
 
 
 def unzip(body: bytes, limit: int) -> bytes:
@@ -52,13 +54,17 @@ def _collector_paused() -> Iterator[None]:
 
     It holds the global lock meanwhile, and takes eight times as long as the parsing.
     """
-    enabled = gc.isenabled()
-    gc.disable()
+    global _pauses
+    with _pausing:
+        _pauses += 1
+        gc.disable()
     try:
         yield
     finally:
-        if enabled:
-            gc.enable()
+        with _pausing:
+            _pauses -= 1
+            if not _pauses:
+                gc.enable()
 
 
 class Reader:

@@ -111,7 +111,7 @@ class Client:
         try:
             return self._predict(model_spec, signature, endpoint, inputs, deadline)
         except (ServingError, ValueError):
-            # The model may have a new version with other inputs.
+            # The model may have a new version with other inputs or outputs.
             if known is None:
                 raise
             fresh = self._endpoint(model_spec, signature, deadline)

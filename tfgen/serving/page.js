@@ -208,7 +208,10 @@ function dragging(element, act) {
     element.setPointerCapture(event.pointerId);
     tell(event, true);
   });
-  element.addEventListener("pointermove", (event) => { if (event.buttons) tell(event, false); });
+  element.addEventListener("pointermove", (event) => {
+    // Not a stroke that began elsewhere, which has no last place here.
+    if (element.hasPointerCapture(event.pointerId)) tell(event, false);
+  });
 }
 
 // Between two seeds -------------------------------------------------------------------------
@@ -263,11 +266,12 @@ const complete = card("complete", async (of) => {
   const count = 8, { image, keep } = completePad, first = Math.floor(Math.random() * 2 ** 31);
   $("waiting").value = "drawing …";
   try {
-    fill($("completions"), await predict(of, "complete", {
+    const images = await predict(of, "complete", {
       images: Array(count).fill(image),
       mask: Array(count).fill(keep.map((line) => line.map((kept) => [kept]))),
       seed: range(count, first),
-    }));
+    });
+    if (of === model) fill($("completions"), images);
   } finally { $("waiting").value = ""; }
 });
 

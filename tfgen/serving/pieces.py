@@ -6,6 +6,7 @@ is cut at commas into pieces of at most `PIECE` bytes, each of which takes about
 cuts are found by array operations, which do not hold the lock.
 """
 
+import itertools
 import json
 import re
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-__all__ = ["PIECE", "TooManyValues", "array_of", "loads"]
+__all__ = ["PIECE", "NotNumbers", "TooManyValues", "array_of", "loads"]
 
 PIECE = 2**15  # bytes that are parsed without a pause
 BLOCK = 2**12  # values that are converted without a pause
@@ -28,6 +29,10 @@ _STRUCTURAL[_COMMA] = True
 
 class TooManyValues(ValueError):
     """A text holds more values than `max_values`."""
+
+
+class NotNumbers(TypeError):
+    """Nested lists hold something else than numbers."""
 
 
 def loads(text: bytes, max_values: int | None = None) -> Any:
@@ -150,10 +155,23 @@ def array_of(value: Any, row_values: int = 1) -> np.ndarray:
         row_values: How many numbers a row should have.
 
     Raises:
+        NotNumbers: A string, null or an object is among them.
         ValueError: Lists of unequal lengths.
     """
     rows = max(1, BLOCK // max(row_values, 1))
     if not isinstance(value, list) or len(value) <= rows:
-        return np.array(value)
-    blocks = [np.array(value[start : start + rows]) for start in range(0, len(value), rows)]
+        found = _array([value])
+        return found.reshape(found.shape[1:])
+    blocks = [_array(value[start : start + rows]) for start in range(0, len(value), rows)]
     return np.concatenate(blocks)
+
+
+def _array(block: list) -> np.ndarray:
+    """Returns `np.array(block)`, but not of strings: it makes all as long as the longest."""
+    leaves, types = block, set(map(type, block))
+    while types == {list}:
+        leaves = list(itertools.chain.from_iterable(leaves))
+        types = set(map(type, leaves))
+    if not types <= {int, float, bool, list}:
+        raise NotNumbers
+    return np.array(block)

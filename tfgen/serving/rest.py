@@ -10,6 +10,7 @@
 Every error is {"error": message} with the HTTP status that TF Serving gives its code.
 """
 
+import asyncio
 import json
 import logging
 import re
@@ -158,8 +159,12 @@ class _Handler:
         self._backend = backend
 
     async def predict(self, request: fastapi.Request) -> Response:
+        with self._backend.holding() as hold:
+            body = await _body(request, self._backend, hold)
+            return await self._predicted(request, body)
+
+    async def _predicted(self, request: fastapi.Request, body: bytes) -> Response:
         backend = self._backend
-        body = await _body(request, backend.max_bytes)
         zipped = request.headers.get("content-encoding", "") == "gzip"
         with backend.counted("rest") as record:
             name, version, label = _model_spec(request)
@@ -226,19 +231,32 @@ def _proto(message) -> Response:
 # Bodies --------------------------------------------------------------------------------------
 
 
-async def _body(request: fastapi.Request, limit: int) -> bytes:
+async def _body(request: fastapi.Request, backend: Backend, hold: Callable[[int], None]) -> bytes:
     """Returns a request's body as it was sent.
 
+    Args:
+        request: Of the client.
+        backend: Knows how large the body may be and how long it may take.
+        hold: Is told of each part.
+
     Raises:
-        ServingError: It is larger than `limit` bytes.
+        ServingError: It is too large, takes too long, or does not fit next to the others.
     """
+    limit = backend.max_bytes
     length = request.headers.get("content-length", "0")
     if length.isdecimal() and int(length) > limit:
         raise too_large(limit)
     parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > limit:
-            raise too_large(limit)
-        parts.append(part)
+    try:
+        async with asyncio.timeout(backend.timeout):
+            async for part in request.stream():
+                size += len(part)
+                if size > limit:
+                    raise too_large(limit)
+                hold(len(part))
+                parts.append(part)
+    except TimeoutError:
+        raise ServingError(
+            "DEADLINE_EXCEEDED", f"the body did not arrive within {backend.timeout:.3g} seconds."
+        ) from None
     return b"".join(parts)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import os
 import signal
 import socket
 import sys
@@ -78,8 +79,10 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
+        loop.add_signal_handler(number, _stop_loading)
     await asyncio.to_thread(repository.start)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
     gc.freeze()  # what TensorFlow made is never searched for garbage again, which takes 0.3 s
     await rpc.start()
     serving = asyncio.create_task(web.serve(sockets=[listener]))
@@ -103,6 +106,13 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
     await asyncio.gather(rpc.stop(settings.grace_seconds), serving)
     batcher.stop()
     await asyncio.to_thread(repository.stop, 1.0)  # whatever still runs has no client left
+
+
+def _stop_loading() -> None:
+    """Ends the process at once: nothing is served yet, and TensorFlow cannot be interrupted."""
+    _log.info("stopped while the models were loading")
+    logging.shutdown()
+    os._exit(0)
 
 
 def _rpc_server(

@@ -9,6 +9,7 @@ import base64
 import binascii
 import dataclasses
 import math
+import reprlib
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,14 @@ from tensorflow.core.framework import tensor_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
 
 from tfgen.serving.errors import ServingError
-from tfgen.serving.pieces import array_of
+from tfgen.serving.pieces import NotNumbers, array_of
 
 __all__ = ["Spec", "from_json", "from_proto", "read_proto", "to_json", "to_proto"]
+
+
+_START = reprlib.Repr()
+_START.maxlist = _START.maxtuple = _START.maxdict = 10
+_START.maxstring = _START.maxother = 60
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,6 +168,8 @@ def from_json(value: Any, spec: Spec) -> np.ndarray:
         return _strings(value, spec)
     try:
         array = array_of(value, math.prod(size or 1 for size in (spec.shape or ())[1:]))
+    except NotNumbers:
+        raise _unexpected(value, spec) from None
     except (ValueError, TypeError, OverflowError):
         raise _invalid(
             f"input {spec.name!r} must be lists of equal lengths of {spec.dtype.name}."
@@ -171,10 +179,7 @@ def from_json(value: Any, spec: Spec) -> np.ndarray:
         array = array.astype(target)
     wanted = {"b": "b", "u": "ui", "i": "ui"}.get(target.kind, "uif")
     if array.dtype.kind not in wanted:
-        raise _invalid(
-            f"JSON Value: {_shorten(value)} is not of expected type: {target.name} "
-            f"(input {spec.name!r})."
-        )
+        raise _unexpected(value, spec)
     if target.kind in "ui" and array.size:
         bounds = np.iinfo(target)
         low, high = int(array.min()), int(array.max())
@@ -194,8 +199,16 @@ def from_json(value: Any, spec: Spec) -> np.ndarray:
     return made
 
 
+def _unexpected(value: Any, spec: Spec) -> ServingError:
+    return _invalid(
+        f"JSON Value: {_shorten(value)} is not of expected type: {spec.dtype.name} "
+        f"(input {spec.name!r})."
+    )
+
+
 def _shorten(value: Any) -> str:
-    text = repr(value)
+    """Returns the beginning of `repr(value)`, without the time that all of it would take."""
+    text = _START.repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

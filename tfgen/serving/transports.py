@@ -169,9 +169,13 @@ class Rest:
         outputs = self._call("POST", self._url(model_spec, ":predict"), timeout, body)["outputs"]
         if len(endpoint.outputs) == 1:
             outputs = dict.fromkeys(endpoint.outputs, outputs)
-        return {
-            name: _from_json(outputs[name], spec.dtype) for name, spec in endpoint.outputs.items()
-        }
+        if not isinstance(outputs, dict) or outputs.keys() != endpoint.outputs.keys():
+            raise ValueError(
+                f"{signature} of {model_spec.name} must answer with {', '.join(endpoint.outputs)}; "
+                "the server's answer holds something else."
+            )
+        specs = endpoint.outputs.items()
+        return {name: _from_json(name, outputs[name], spec.dtype) for name, spec in specs}
 
     def metadata(self, model_spec: ModelSpec, timeout: float) -> dict[str, Endpoint]:
         answer = self._call("GET", self._url(model_spec, "/metadata"), timeout)
@@ -218,9 +222,13 @@ def _jsonable(array: np.ndarray) -> Any:
     return convert(array.tolist())
 
 
-def _from_json(value: Any, dtype: np.dtype) -> np.ndarray:
+def _from_json(name: str, value: Any, dtype: np.dtype) -> np.ndarray:
     if dtype.kind != "O":
-        return np.array(value, dtype)
+        array = np.array(value)  # raises ValueError for lists of unequal lengths
+        fitting = {"b": "b", "u": "ui", "i": "ui"}.get(dtype.kind, "uif")
+        if array.size and array.dtype.kind not in fitting:
+            raise ValueError(f"the server's {name} must be {dtype}; received {array.dtype}.")
+        return array.astype(dtype, copy=False)
 
     def convert(item: Any) -> Any:
         if isinstance(item, list):
