@@ -164,5 +164,21 @@ def test_predict_needs_no_labels():
     images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1), np.uint8)
     expected = np.asarray(model(images))
     rows = tf.data.Dataset.from_tensor_slices((images, np.arange(5) % 3)).batch(2)
-    for data in (images, rows, rows.map(lambda image, _: image)):
+
+    class Images(keras.utils.PyDataset):
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, index):
+            return (images[2 * index : 2 * index + 2],)
+
+    generated = (images[start : start + 1] for start in range(5))
+    for data in (images, rows, rows.map(lambda image, _: image), Images(), generated):
         np.testing.assert_allclose(model.predict(data, verbose=0), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
+def test_features_are_float32_in_mixed_precision(dtype):
+    model = Classifier((8, 8, 1), num_classes=3, filters=(4,), feature_units=5, dtype=dtype)
+    images = np.zeros((2, 8, 8, 1), np.uint8)
+    assert model.features(images).dtype == model.probabilities(images).dtype == np.float32

@@ -196,7 +196,8 @@ def run_mirrored(recipes: dict[str, Recipe], folder: Path) -> None:
     assert run.returncode == 0, run.stderr
 
 
-# Seeds of the images of two batches, of four and of three, on one device and on two.
+# Seeds of the images of two batches, of four and of three, on one device and on two; and the mean
+# over each batch of values 0, 1, 2, ..., to which the devices give their shares.
 UNEVEN = """
     import json
     import tensorflow as tf
@@ -215,8 +216,16 @@ UNEVEN = """
             local = strategy.experimental_local_results
             return [[s.numpy().tolist() for s in local(strategy.run(step, (b,)))] for b in batches]
 
+    def means(strategy):
+        batches = tf.data.Dataset.range(7).map(lambda i: tf.cast(i, tf.float32)).batch(4)
+        batches = strategy.experimental_distribute_dataset(batches)
+        share = tf.function(lambda values: devices.weighted_mean(values, None))
+        shares = [strategy.run(share, (batch,)) for batch in batches]
+        return [float(strategy.reduce("SUM", found, axis=None)) for found in shares]
+
     mirrored = devices.make_strategy("mirrored")
-    print(json.dumps([seeds(tf.distribute.get_strategy()), seeds(mirrored)]))
+    single = tf.distribute.get_strategy()
+    print(json.dumps([seeds(single), seeds(mirrored), means(single), means(mirrored)]))
 """
 
 
@@ -225,7 +234,8 @@ def test_an_uneven_batch_has_one_seed_for_each_image():
     command = [sys.executable, "-c", textwrap.dedent(UNEVEN)]
     run = subprocess.run(command, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    one, two = json.loads(run.stdout)
+    one, two, mean, of_two = json.loads(run.stdout)
+    assert mean == of_two == [1.5, 5.0]
     assert [[len(part) for part in batch] for batch in two] == [[2, 2], [2, 1]]
     assert [[s for part in batch for s in part] for batch in two] == [batch[0] for batch in one]
     assert all(len(set(batch[0])) == len(batch[0]) for batch in one)

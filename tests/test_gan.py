@@ -203,6 +203,36 @@ def test_updates_touch_their_own_network(spectral, num_classes):
     updates_touch_their_own_network(made(spectral_normalization=spectral, num_classes=num_classes))
 
 
+@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
+def test_spectral_normalisation_in_mixed_precision(dtype):
+    """The logit and the kernels keep 32 bits."""
+    model = made(spectral_normalization=True, r1=1.0, candidates=2, dtype=dtype)
+    images = laws.images_for(model, 4)
+    model.compile(jit_compile=False)
+    model.fit(images, verbose=0)
+    assert model.score(images).dtype == np.float32
+    assert model(images).dtype == tf.float32
+    model.sample(2, seed=0)
+    wrapped = [each for each in model.discriminator.layers if hasattr(each, "vector_u")]
+    short = tf.as_dtype(wrapped[0].layer.compute_dtype)
+    assert short.size == 2
+    for each in wrapped:
+        kernel = each.layer.kernel.value
+        assert kernel.dtype == tf.float32
+        assert np.any(kernel != tf.cast(tf.cast(kernel, short), tf.float32))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16"])
+def test_dtypes_that_are_not_mixed_are_refused(dtype):
+    with pytest.raises(ValueError, match=f"dtype must be float32, mixed.*received {dtype}"):
+        made(dtype=dtype)
+
+
+def test_an_average_of_the_discriminator_is_refused():
+    with pytest.raises(ValueError, match="discriminator_optimizer: use_ema must be False"):
+        made().compile(discriminator_optimizer=keras.optimizers.Adam(use_ema=True))
+
+
 def test_leaky_updates_are_caught():
     for broken, arguments in ((LeakyUpdate, {}), (LeakyState, {"spectral_normalization": True})):
         model = broken(**TINY, **arguments)

@@ -88,7 +88,7 @@ def arguments(draw, family: str) -> dict:
     if "generator_filters" in known:
         chosen["generator_filters"] = draw(st.none() | widths(stages, stages))
     if "decoder_filters" in known:
-        chosen["decoder_filters"] = draw(st.none() | widths(1, stages))
+        chosen["decoder_filters"] = draw(st.none() | widths(1, stages + 1))
     if "groups" in known:
         chosen["filters"] = draw(widths(stages, stages))
         chosen["groups"] = draw(

@@ -194,6 +194,73 @@ def test_decoders_have_at_most_a_stage_more_than_encoders():
         VAE((8, 8, 1), filters=(4,), decoder_blocks=-3)
 
 
+def test_a_decoder_of_a_stage_more_than_its_encoder():
+    model = VAE((8, 8, 1), filters=(4,), decoder_filters=(6, 4), dense_units=4)
+    images = laws.images_for(model, 3)
+    model.compile(jit_compile=False)
+    model.fit(images, verbose=0)
+    assert model.sample(2, seed=0).shape == (2, 8, 8, 1)
+    assert model.reconstruct(images).shape == images.shape
+
+
+@pytest.mark.slow_except("AutoEncoder", "GAN")
+def test_a_model_with_a_frozen_layer_goes_on_counting_where_it_was_saved(first_case, tmp_path):
+    """Frozen by Keras' own attribute, after its optimizers had slots for all weights."""
+    model = first_case()
+    model.compile(jit_compile=False)
+    images, labels = laws.images_for(model, 4), laws.labels_for(model, 4)
+    model.fit(images, labels, verbose=0)
+    model.layers[0].trainable = False
+    model.fit(images, labels, verbose=0)
+    model.save(tmp_path / "model.keras")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # Keras skips slots that do not fit
+        loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert loaded.steps_trained == model.steps_trained == 2
+    for name, (optimizer, _) in model.optimizers.items():
+        own = loaded.optimizers[name][0].variables
+        for variable, expected in zip(own, optimizer.variables, strict=True):
+            np.testing.assert_array_equal(variable, expected)
+
+
+def test_the_average_of_an_optimizer_after_a_layer_was_frozen():
+    """Keras puts the averages into the weights that train, one after the other."""
+    model = AutoEncoder(**SMALL)
+    model.compile(keras.optimizers.Adam(use_ema=True), jit_compile=False)
+    fit(model)
+    model.layers[0].trainable = False
+    frozen = [weight.numpy() for weight in model.layers[0].weights]
+    fit(model)
+    for weight, before in zip(model.layers[0].weights, frozen, strict=True):
+        np.testing.assert_array_equal(weight, before)
+
+
+def test_exclusions_from_weight_decay_survive_freezing():
+    model = AutoEncoder(**SMALL)
+    optimizer = keras.optimizers.AdamW(0.0, weight_decay=0.5)
+    optimizer.exclude_from_weight_decay(var_names=["bias"])
+    model.compile(optimizer, jit_compile=False)
+    for weight in model.trainable_variables:
+        weight.assign(np.ones(weight.shape))
+    model.freeze("encoder")
+    assert model.optimizer is not optimizer
+    decayed = {
+        weight.path: model.optimizer._use_weight_decay(weight)
+        for weight in model.trainable_variables
+    }
+    assert decayed == {path: not path.endswith("bias") for path in decayed}
+    assert len(set(decayed.values())) == 2
+
+
+def test_a_saved_model_leaves_xla_to_the_machine_that_loads_it():
+    model = AutoEncoder(**SMALL)
+    for given in ("auto", True, False):
+        model.compile(jit_compile=given)
+        assert model.get_compile_config()["jit_compile"] == given
+    model.compile()
+    assert model.get_compile_config()["jit_compile"] == "auto"
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_seed_that_is_set_is_an_integer(family, tmp_path):
     model = FAMILIES[family](**VARIED[family][0])

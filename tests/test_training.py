@@ -409,6 +409,16 @@ def test_cycles_start_again_at_the_peak():
     assert rates[16:] == pytest.approx([1.0] * 4)
 
 
+def test_weights_are_averaged_while_gradients_accumulate():
+    model = AutoEncoder(**TINY)
+    optimizer = keras.optimizers.SGD(0.1, gradient_accumulation_steps=2)
+    model.compile(optimizer, jit_compile=False)
+    averages = training.AveragedWeights(0.5)
+    images = data.arrays("digits", "train")[0][:32]
+    model.fit(images, batch_size=8, callbacks=[averages], verbose=0)
+    assert all(np.isfinite(average.numpy()).all() for average in averages.averages)
+
+
 def test_averaged_weights_equal_a_plain_computation():
     model = AutoEncoder((8, 8, 1), latent_dim=2, filters=(4,), num_blocks=0, dense_units=3)
     model.compile()

@@ -333,6 +333,16 @@ def test_temperature_scales_the_noise_of_the_prior(family):
     np.testing.assert_allclose(half, 0.5 * whole, rtol=1e-6)
 
 
+@pytest.mark.parametrize("family", [VAE, HierarchicalVAE])
+def test_gaussian_pixels_in_float64(family):
+    arguments = {"image_shape": (8, 8, 1), "filters": (4,)} if family is VAE else LADDER
+    model = family(**arguments | {"pixel_distribution": "gaussian", "dtype": "float64"})
+    images = laws.images_for(model, 3)
+    model.compile(jit_compile=False)
+    model.fit(images, verbose=0)
+    assert np.isfinite(model.log_likelihood(images, num_samples=2, seed=0)).all()
+
+
 def test_free_bits_hold_up_each_group_in_training_alone():
     model = laws.randomised(HierarchicalVAE(**LADDER), 0.15)
     images, seeds = tf.constant(laws.images_for(model, 6)), tf.range(6, dtype=tf.int64)

@@ -162,9 +162,10 @@ def weighted_mean(values: tf.Tensor, weight: tf.Tensor | None) -> tf.Tensor:
     if there are any. On one device that is the mean itself.
     """
     replicas = num_replicas()
-    if weight is None:
-        mean = tf.reduce_mean(values)
-        return mean if replicas == 1 else mean / replicas
+    if weight is None and replicas == 1:
+        return tf.reduce_mean(values)
+    if weight is None:  # replicas may hold batches of several sizes
+        weight = tf.ones_like(values)
     weight = tf.cast(tf.reshape(weight, (-1,)), values.dtype)
     total = tf.reduce_sum(weight)
     if replicas > 1:

@@ -96,6 +96,7 @@ def gaussian_parameters(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns mean and scale in levels of a Gaussian from its mean and log scale in pixels."""
     half_range = (num_levels - 1) / 2.0
+    log_scale = tf.cast(log_scale, parameters.dtype)  # of a float64 model, whose means are float32
     scale = tf.maximum(tf.exp(log_scale) * half_range, MIN_GAUSSIAN_SCALE)
     return pixels.pixels_to_levels(parameters, num_levels), scale
 

@@ -71,6 +71,8 @@ class SubPixel(keras.layers.Layer):
         self.factor = factor
 
     def call(self, inputs):
+        if self.factor == 1:  # which the op refuses
+            return inputs
         return keras.ops.depth_to_space(inputs, self.factor, data_format="channels_last")
 
     def compute_output_shape(self, input_shape):
@@ -83,7 +85,14 @@ class SubPixel(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("tfgen")
 class SpectralNormalization(keras.layers.SpectralNormalization):
-    """Keras' layer, whose state may also move on several replicas; it is the same on each."""
+    """Keras' layer in float32, whose state may also move on several replicas, the same on each.
+
+    In 16 bits Keras' layer would round the kernel in every step, and a logit that is to be float32.
+    The layer inside keeps its own dtype.
+    """
+
+    def __init__(self, layer: keras.layers.Layer, power_iterations: int = 1, **kwargs: Any):
+        super().__init__(layer, power_iterations, **kwargs | {"dtype": "float32"})
 
     def add_weight(self, *args: Any, **kwargs: Any) -> keras.Variable:
         return super().add_weight(*args, **{"aggregation": "only_first_replica", **kwargs})

@@ -64,8 +64,8 @@ class AdversarialModel(GenerativeModel):
             **kwargs: Passed to `keras.Model.compile`, but for `loss` and `optimizer`.
 
         Raises:
-            ValueError: `loss` or `optimizer` was given, one object for both networks, or an
-                optimizer that was built for other variables.
+            ValueError: `loss` or `optimizer` was given, one object for both networks, an optimizer
+                that was built for other variables, or `use_ema` for the discriminator.
         """
         if "optimizer" in kwargs:
             raise ValueError(
@@ -82,6 +82,11 @@ class AdversarialModel(GenerativeModel):
             raise ValueError(
                 "generator_optimizer and discriminator_optimizer must be two objects, each with "
                 "slots for its own network; received one for both. Make a second one."
+            )
+        if devices.unscaled(discriminator_optimizer).use_ema:
+            raise ValueError(
+                "discriminator_optimizer: use_ema must be False, since samples come from the "
+                "average of the generator alone, averaged_generator."
             )
         super().compile(optimizer=generator_optimizer, **kwargs)
         scaled = isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer)

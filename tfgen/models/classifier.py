@@ -106,7 +106,7 @@ class Classifier(EndpointModel):
         """Returns features and probabilities."""
 
         def features(images):
-            return {"features": self.encoder(images)}
+            return {"features": tf.cast(self.encoder(images), tf.float32)}
 
         def probabilities(images):
             return {"probabilities": tf.nn.softmax(self(images))}

@@ -13,6 +13,8 @@ __all__ = ["CompiledModel"]
 
 # Arguments of Keras' `compile` that a model with its own objective has no use for.
 REFUSED = ("loss", "loss_weights", "metrics", "weighted_metrics")
+# What `exclude_from_weight_decay` sets on an optimizer, and its configuration leaves out.
+NOT_IN_CONFIG = ("_exclude_from_weight_decay", "_exclude_from_weight_decay_pattern")
 
 
 class CompiledModel(ConfiguredModel):
@@ -62,6 +64,7 @@ class CompiledModel(ConfiguredModel):
         counted = devices.unscaled(self.optimizer)._iterations.value
         self.steps_before = steps - int(counted.numpy())  # mirrored variables know no int()
         self.__dict__["_auto_scale_loss"] = kwargs.get("auto_scale_loss", True)
+        self.__dict__["_jit_as_given"] = kwargs.get("jit_compile", "auto")
 
     def get_compile_config(self) -> dict[str, Any]:
         """Returns what `compile_from_config` needs to compile the same way."""
@@ -78,7 +81,7 @@ class CompiledModel(ConfiguredModel):
             "built": all(optimizer.built for optimizer, _ in self.optimizers.values()),
             "run_eagerly": self.run_eagerly,
             "steps_per_execution": self.steps_per_execution,
-            "jit_compile": self.jit_compile,
+            "jit_compile": self._jit_as_given,  # another machine may resolve "auto" otherwise
             "auto_scale_loss": self._auto_scale_loss,
         }
 
@@ -88,6 +91,8 @@ class CompiledModel(ConfiguredModel):
         steps_before, built = options.pop("steps_before", 0), options.pop("built", True)
         if not self.compiled:
             self.steps_before = steps_before
+        if self.distribute_strategy.num_replicas_in_sync > 1 and options.get("jit_compile") is True:
+            options["jit_compile"] = False  # it was compiled for one device
         self.compile(**options)
         if built:
             self.build_optimizers()
@@ -101,8 +106,12 @@ class CompiledModel(ConfiguredModel):
         }
         self.compile_from_config(self.get_compile_config())
         for name, (optimizer, _) in self.optimizers.items():
-            if isinstance(devices.unscaled(optimizer), GroupedAdam):
-                devices.unscaled(optimizer).take_scales(before[name])
+            own = devices.unscaled(optimizer)
+            if isinstance(own, GroupedAdam):
+                own.take_scales(before[name])
+            for excluded in NOT_IN_CONFIG:
+                if hasattr(before[name], excluded):
+                    setattr(own, excluded, getattr(before[name], excluded))
 
     @property
     def optimizers(self) -> dict[str, tuple[keras.optimizers.Optimizer, list]]:
@@ -117,12 +126,12 @@ class CompiledModel(ConfiguredModel):
     def build_optimizers(self) -> None:
         """Makes the slots that optimizers lack, on each device of the model's strategy.
 
-        Where a weight trains that did not when its optimizer was built, the optimizers are made
-        again, as `freeze` and `unfreeze` do.
+        Where other weights train than when an optimizer was built, the optimizers are made again,
+        as `freeze` and `unfreeze` do.
         """
         for optimizer, variables in self.optimizers.values():
             known = {id(v) for v in devices.unscaled(optimizer)._trainable_variables}
-            if optimizer.built and not known.issuperset(map(id, variables)):
+            if optimizer.built and known != set(map(id, variables)):
                 self._recompile()
                 return
         with self.distribute_strategy.scope():

@@ -126,8 +126,8 @@ class GAN(AdversarialModel):
         num_blocks: int. Residual blocks per stage, in both networks; at least 1 for "residual".
             Defaults to 0.
         dense_units: int. Width of the discriminator's last hidden layer. Defaults to 128.
-        spectral_normalization: bool. Whether the discriminator's kernels are divided by their
-            largest singular value (Miyato et al., 2018). Defaults to False.
+        spectral_normalization: bool. Whether D's kernels, but not its embedding of classes, are
+            divided by their largest singular value (Miyato et al., 2018). Defaults to False.
         objective: str. A name in `OBJECTIVES`. Defaults to "non_saturating".
         gradient_penalty: float. Weight of (|grad D| - 1)^2 between real and generated images; only
             for "wasserstein_gp". Defaults to 10.
@@ -198,10 +198,10 @@ class GAN(AdversarialModel):
         layers.check_strides(self.image_shape, filters)
         if generator_filters is not None:
             checks.sizes(1, len(filters), generator_filters=generator_filters)
-        if self.compute_dtype == "float64":
+        if self.variable_dtype != "float32":
             raise ValueError(
                 "dtype must be float32, mixed_bfloat16 or mixed_float16 for a GAN; received "
-                "float64."
+                f"{self.dtype_policy.name}."
             )
         with self.own_dtype_policy():
             self._build_networks()

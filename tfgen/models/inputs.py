@@ -39,18 +39,19 @@ def checked(
         x: Images; or a `tf.data.Dataset`, a `keras.utils.PyDataset` or a generator of batches of
             images, (images, labels) or (images, labels, weights).
         y: Labels for images in an array.
-        weighted: Whether weights come with them. Keras takes weights only behind labels, which
-            are then allowed, and ignored, for an unconditional model; where there are none, zeros
-            take their place.
+        weighted: Whether weights come with them, of images or of classes. Keras takes weights only
+            behind labels, which are then allowed for an unconditional model, and decide on nothing
+            but the weights of classes; where there are none, zeros take their place.
         with_labels: False to look at images alone, e.g. to predict classes.
         is_whole: Whether an array is all that there is, so that it cannot be dark throughout.
     """
     if isinstance(x, tf.data.Dataset):
-        return _dataset(model, x, with_labels), y
+        return _dataset(model, x, weighted, with_labels), y
     if isinstance(x, keras.utils.PyDataset):
-        return _Checked(model, x), y
+        return _Checked(model, x, weighted, with_labels), y
     if isinstance(x, Iterator):
-        return (_batch(model, batch, not number) for number, batch in enumerate(x)), y
+        batches = enumerate(x)
+        return (_batch(model, b, weighted, with_labels, not n) for n, b in batches), y
     if x is None or not (hasattr(x, "dtype") or isinstance(x, (list, tuple))):
         return x, y  # distributed data sets and loaders, which Keras knows how to read
     if isinstance(x, tuple) and x and np.ndim(x[0]) == 4:
@@ -133,26 +134,29 @@ def _labels(model, labels: Any, count: int, weighted: bool) -> Any:
     return labels
 
 
-def _batch(model, batch: Any, is_first: bool) -> tuple:
+def _batch(model, batch: Any, weighted: bool, with_labels: bool, is_first: bool) -> tuple:
     """A batch of a generator, checked as arrays are; a later one may hold dark images alone."""
     images, labels, weight = keras.utils.unpack_x_y_sample_weight(batch)
-    images, labels = checked(model, images, labels, weight is not None, is_whole=is_first)
+    weighted = weighted or weight is not None
+    images, labels = checked(model, images, labels, weighted, with_labels, is_first)
     return (images,) if labels is None else (images, labels, weight)[: 2 + (weight is not None)]
 
 
 class _Checked(keras.utils.PyDataset):
     """A `PyDataset` whose batches are checked."""
 
-    def __init__(self, model, inner: keras.utils.PyDataset):
+    def __init__(self, model, inner: keras.utils.PyDataset, weighted: bool, with_labels: bool):
         super().__init__(inner.workers, inner.use_multiprocessing, inner.max_queue_size)
         self.model, self.inner = model, inner
+        self.weighted, self.with_labels = weighted, with_labels
 
     @property
     def num_batches(self):
         return self.inner.num_batches
 
     def __getitem__(self, index):
-        return _batch(self.model, self.inner[index], not index)
+        batch = self.inner[index]
+        return _batch(self.model, batch, self.weighted, self.with_labels, not index)
 
     def on_epoch_begin(self):
         self.inner.on_epoch_begin()
@@ -164,7 +168,7 @@ class _Checked(keras.utils.PyDataset):
 # tf.data -------------------------------------------------------------------------------------
 
 
-def _dataset(model, data: tf.data.Dataset, with_labels: bool) -> tf.data.Dataset:
+def _dataset(model, data: tf.data.Dataset, weighted: bool, with_labels: bool) -> tf.data.Dataset:
     spec = data.element_spec
     specs = spec if isinstance(spec, tuple) else (spec,)
     if not 1 <= len(specs) <= 3 or not all(isinstance(s, tf.TensorSpec) for s in specs):
@@ -179,7 +183,7 @@ def _dataset(model, data: tf.data.Dataset, with_labels: bool) -> tf.data.Dataset
         pixels.check_labels(None, model.num_classes, 0)
     if conditional:
         _check_labels(model, specs[1])
-    if model.num_classes is None and len(specs) == 2:
+    if model.num_classes is None and len(specs) == 2 and not weighted:
         pixels.check_labels((), None, 0)
 
     def check(number, row):

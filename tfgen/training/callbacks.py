@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tfgen import checks, pictures, plots
 from tfgen.arrays import write_weights
-from tfgen.devices import move_averages
+from tfgen.devices import move_averages, unscaled
 from tfgen.files import replacing
 
 __all__ = ["AveragedWeights", "CSVLog", "DrawSamples", "KeepWeights"]
@@ -51,7 +51,8 @@ class AveragedWeights(keras.callbacks.Callback):
         elif self._swapped:
             self.start(self.model)
         weights = [v.value for v in self.model.trainable_variables]
-        iterations = self.model.optimizer.iterations.value
+        # Keras' own `iterations` is no variable while it accumulates gradients.
+        iterations = unscaled(self.model.optimizer)._iterations.value
         averages, momentum = self.averages, self.momentum
 
         @tf.function(autograph=False)
