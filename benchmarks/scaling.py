@@ -1,11 +1,13 @@
 """What a training step and a sample cost against batch, width and image side, for each family.
 
-    python benchmarks/scaling.py --out FOLDER [--only VAE GAN ...] [--write docs/benchmarks.md]
+    python benchmarks/scaling.py --out FOLDER [--only VAE GAN ...] [--vary batch ...]
+        [--write docs/benchmarks.md]
 
 One small model of each family at batch 32, width 1 and 32x32 grey images; then one of the three
 changes while the others stay. Each point gives
 
-train     milliseconds an image of `fit`, the batch already in memory
+train     milliseconds an image of `fit` from the end of its first step to that of its last, the
+          batch already in memory
 sample    milliseconds an image of `sample`; `decode` for the autoencoder, which draws nothing
 limit     the multiply-adds of an image over the machine's rate: all products and convolutions in
           the graph of the training step, forward and backward; for a sample those of one pass
@@ -26,7 +28,7 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -86,12 +88,10 @@ class Point(NamedTuple):
     side: int
 
 
-def points_of(family: str) -> list[Point]:
+def points_of(family: str, varied: Sequence[str] = tuple(VALUES)) -> list[Point]:
     """Returns the base and all that differ from it in one thing."""
     made = {
-        Point(family, **(BASE | {what: value})): None
-        for what, values in VALUES.items()
-        for value in values
+        Point(family, **(BASE | {what: value})): None for what in varied for value in VALUES[what]
     }
     return list(made)
 
@@ -210,27 +210,21 @@ def machine_rate() -> float:
     return MATRIX**3 / best
 
 
-def repeated(work: Callable[[int], object], seconds: float) -> Callable[[], float]:
-    """Returns a measurement: seconds a time of work(times), for so many times as fit."""
+def repeated(work: Callable[[int], float], seconds: float) -> Callable[[], float]:
+    """Returns a measurement: work(times), which is seconds a time, for so many times as fit."""
     work(2)
-    start = time.perf_counter()
-    work(2)
-    times = max(2, round(seconds / (time.perf_counter() - start) * 2))
-
-    def measure() -> float:
-        start = time.perf_counter()
-        work(times)
-        return (time.perf_counter() - start) / times
-
-    return measure
+    times = max(3, round(seconds / work(4)))
+    return lambda: work(times)
 
 
 def measured(point: Point, repeats: int, seconds: float, jit_compile: bool) -> dict[str, float]:
     """Builds one model and returns its times, counts and the machine's rate."""
+    import keras
     import tensorflow as tf
 
     from tfgen import training
     from tfgen.recipe import Recipe
+    from tfgen.training.batches import untuned
 
     shape = [point.side, point.side, 1]
     recipe = Recipe(
@@ -250,18 +244,26 @@ def measured(point: Point, repeats: int, seconds: float, jit_compile: bool) -> d
     levels = np.random.default_rng(0).integers(0, 2, (point.batch, *shape))
     images = tf.constant(255 * levels, tf.uint8)
 
-    def train(steps: int) -> None:
-        batches = tf.data.Dataset.from_tensors(images).repeat(steps)
-        model.fit(batches, shuffle=False, verbose=0)
+    def train(steps: int) -> float:
+        # Without the thread that tunes buffers, for which `fit` may wait at its end.
+        batches = untuned(tf.data.Dataset.from_tensors(images).repeat(steps))
+        ends: list[float] = []
+        note = keras.callbacks.LambdaCallback(
+            on_train_batch_end=lambda batch, logs: ends.append(time.perf_counter())
+        )
+        model.fit(batches, shuffle=False, verbose=0, callbacks=[note])
+        return (ends[-1] - ends[0]) / (steps - 1)
 
     latents = np.zeros((point.batch, getattr(model, "latent_dim", 1)), np.float32)
 
-    def sample(times: int) -> None:
+    def sample(times: int) -> float:
+        start = time.perf_counter()
         for _ in range(times):
             if "sample" in model.endpoints():
                 model.sample(point.batch, seed=0)
             else:
                 model.decode(latents)
+        return (time.perf_counter() - start) / times
 
     sides = {"train": repeated(train, seconds), "sample": repeated(sample, seconds)}
     taken = common.interleaved(sides, repeats)
@@ -278,7 +280,7 @@ def measured_family(family: str, given) -> list[dict[str, Any]]:
     path = given.out / f"{family}{'_jit' if given.jit else ''}.json"
     done = json.loads(path.read_text()) if path.is_file() else []
     known = {tuple(one[name] for name in Point._fields) for one in done}
-    for point in points_of(family):
+    for point in points_of(family, given.vary):
         if tuple(point) in known or point.side > given.largest:
             continue
         done.append(point._asdict() | measured(point, given.repeats, given.seconds, given.jit))
@@ -336,6 +338,7 @@ def draw(found: list[dict[str, Any]], path: Path) -> None:
 def main(arguments: list[str] | None = None) -> int:
     parser = common.parser(__doc__, repeats=3)
     parser.add_argument("--only", nargs="+", choices=FAMILIES, default=list(FAMILIES))
+    parser.add_argument("--vary", nargs="+", choices=VALUES, default=list(VALUES))
     parser.add_argument("--out", type=Path, required=True, help="a file for each family")
     parser.add_argument("--seconds", type=float, default=2.0, help="a side and round")
     parser.add_argument("--largest", type=int, default=128, help="image side (default 128)")
