@@ -3,7 +3,7 @@
 Fails for a vulnerability that a newer release fixes, and for a runtime dependency whose licence
 would bind tfgen's own code. A vulnerability without a fix is shown and does not fail, since there
 is nothing to upgrade to. Nor does it fail when the vulnerability service cannot be reached: then it
-says so, and the next run with a connection looks again.
+says so, and the next run with a connection looks again. A pip-audit that does not run is a failure.
 """
 
 import json
@@ -31,6 +31,9 @@ def vulnerabilities() -> int:
     command = ("pip_audit", "--format", "json", "--progress-spinner", "off", "--skip-editable")
     try:
         done = run(*command, "--timeout", "15")
+        if "No module named" in done.stderr or "usage:" in done.stderr:
+            print(f"vulnerabilities: pip-audit did not run ({done.stderr.strip()[-300:]})")
+            return 1
         found = json.loads(done.stdout)["dependencies"]
     except (json.JSONDecodeError, KeyError, subprocess.TimeoutExpired) as error:
         reason = str(error)

@@ -9,6 +9,7 @@ that every change still fits its file in exactly one place.
     python benchmarks/mutants.py --numbers 3 17
 """
 
+import functools
 import os
 import shlex
 import shutil
@@ -443,6 +444,22 @@ def mutants() -> list[Mutant]:
 def verdict(mutant: Mutant) -> tuple[str, float]:
     """Returns "killed", "survived", "undecided" or "broken", and the seconds it took."""
     start = time.perf_counter()
+    # pytest: 0 all passed, 1 a test failed, anything else says that the tests did not run.
+    words = {0: "survived", 1: "killed", None: "undecided"}
+    code = tested(mutant.tests, {mutant.file: mutant.applied()})
+    if code == 1 and not passes(mutant.tests):
+        code = -1
+    return words.get(code, "broken"), time.perf_counter() - start
+
+
+@functools.cache
+def passes(tests: str) -> bool:
+    """Whether tests pass on the code as it is, or no mutant can be called killed by them."""
+    return tested(tests, {}) == 0
+
+
+def tested(tests: str, changed: dict[str, str]) -> int | None:
+    """Runs tests on a copy of the code with changed files; returns pytest's exit code, if any."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder)
         for name in ("tfgen", "tests", "pyproject.toml", "setup.cfg"):
@@ -450,22 +467,21 @@ def verdict(mutant: Mutant) -> tuple[str, float]:
             (shutil.copytree if source.is_dir() else shutil.copy)(source, copy / name)
         for name in ("zoo", "benchmarks"):
             (copy / name).symlink_to(ROOT / name)
-        (copy / "tfgen" / mutant.file).write_text(mutant.applied())
+        for file, content in changed.items():
+            (copy / "tfgen" / file).write_text(content)
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
         command += ["-m", "not nightly"]  # the proofs of some networks are among the slow ones
-        first, *rest = shlex.split(mutant.tests)
+        first, *rest = shlex.split(tests)
         files = [first, *(word for word in rest if word.endswith(".py"))]
         options = [word for word in rest if not word.endswith(".py")]
         command += [*(f"tests/{file}" for file in files), *options]
         environment = {**os.environ, "PYTHONPATH": str(copy)}
         try:
-            code = subprocess.run(
+            return subprocess.run(
                 command, cwd=copy, env=environment, timeout=SECONDS, capture_output=True
             ).returncode
         except subprocess.TimeoutExpired:
-            return "undecided", time.perf_counter() - start
-    # pytest: 0 all passed, 1 a test failed, anything else says that the tests did not run.
-    return {0: "survived", 1: "killed"}.get(code, "broken"), time.perf_counter() - start
+            return None
 
 
 def main() -> int:

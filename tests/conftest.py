@@ -471,7 +471,22 @@ def fitted(case: Case) -> keras.Model:
     return model
 
 
-@pytest.fixture(scope="session", params=list(FAMILIES))
+FIRST = [next(case for case in CASES if case.family == name) for name in FAMILIES]
+CONDITIONAL = [
+    next(case for case in CASES if case.family == name and case.arguments.get("num_classes"))
+    for name in {case.family: None for case in CASES if case.arguments.get("num_classes")}
+]
+
+
+@pytest.fixture(
+    scope="session",
+    params=[pytest.param(case, id=case.family) for case in FIRST]
+    + [
+        pytest.param(case, id=f"{case.family}-conditional", marks=pytest.mark.slow)
+        for case in CONDITIONAL
+        if case not in FIRST
+    ],
+)
 def first_case(request: pytest.FixtureRequest) -> Case:
-    """Every family in its first configuration."""
-    return next(case for case in CASES if case.family == request.param)
+    """Every family in its first configuration, and in its first conditional one."""
+    return request.param

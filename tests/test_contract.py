@@ -1,6 +1,7 @@
 """The contract of `GenerativeModel`, over every family in every configuration."""
 
 import ast
+import copy
 import functools
 import inspect
 import json
@@ -258,6 +259,35 @@ def test_encoder_works_in_a_sequential(first_case):
         pytest.skip("the family has no encoder")
     classifier = keras.Sequential([model.encoder, keras.layers.Dense(10)])
     assert classifier(laws.images_for(model, 2)).shape == (2, 10)
+
+
+@pytest.mark.parametrize("num_classes", [None, 3])
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name != "PixelEnsemble"])
+def test_networks_are_parts_of_other_models_that_keras_saves(family, num_classes, tmp_path):
+    """With the images and the labels that they take; loaded, they give the same."""
+    arguments = {**VARIED[family][0], "candidates": 1}
+    known = laws.constructor_arguments(FAMILIES[family])
+    arguments["num_classes"] = num_classes
+    model = laws.randomised(
+        FAMILIES[family](**{name: value for name, value in arguments.items() if name in known})
+    )
+    networks = [name for name in ("encoder", "decoder", "generator") if hasattr(model, name)]
+    if family in ("VAE", "HierarchicalVAE", "GAN", "AutoEncoder"):
+        assert networks
+    for name in networks:
+        network = getattr(model, name)
+        inputs = [keras.Input(each.shape[1:], dtype=each.dtype) for each in network.inputs]
+        output = network(inputs if len(inputs) > 1 else inputs[0])
+        whole = keras.Model(inputs, keras.layers.Flatten()(output))
+        whole.save(tmp_path / f"{name}.keras")
+        loaded = keras.models.load_model(tmp_path / f"{name}.keras")
+        given = [
+            tf.ones((2, *each.shape[1:]), each.dtype) * (1 if each.dtype == "int64" else 3)
+            for each in inputs
+        ]
+        given = given if len(given) > 1 else given[0]
+        np.testing.assert_allclose(loaded(given), whole(given), rtol=1e-5, atol=1e-5)
+        assert copy.deepcopy(network)(given).shape == network(given).shape
 
 
 def test_empty_batch(fitted):

@@ -92,6 +92,9 @@ COMPILED = """
         model.evaluate(images, batch_size=2, verbose=0)
         print(family, flush=True)
 
+    model.layers[0].trainable = False  # the optimizers are made again, outside of the scope
+    model.fit(images, verbose=0)
+
     # What cannot work is refused in one sentence.
     def refused(call, message):
         try:

@@ -16,7 +16,7 @@ from realnvp import RealNVP
 from serving_support import Server
 
 import tfgen
-from tfgen import evaluation, export, families, training
+from tfgen import VAE, evaluation, export, families, training
 from tfgen.recipe import Recipe
 from tfgen.serving import Client
 
@@ -112,3 +112,49 @@ def test_from_recipe_to_server(tmp_path):
     finally:
         server.stop()
     np.testing.assert_array_equal(answer, images)
+
+
+# A family written as any Keras model is, without the conventions of those inside.
+
+
+@keras.saving.register_keras_serializable("casual")
+class Casual(VAE):
+    """Hands its arguments on, and has layers and weights without names, some of one name."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.extra = [keras.layers.Conv2D(2, 3), keras.layers.Conv2D(2, 3), keras.layers.PReLU()]
+        for layer in self.extra:
+            layer.build((None, 4, 4, 2))
+        self.plain = [self.add_weight(shape=(2,), initializer="normal") for _ in range(3)]
+        self.same = [self.add_weight(name="w", shape=(2,), initializer="normal") for _ in range(3)]
+
+
+@pytest.mark.slow_except("*")
+def test_a_family_without_conventions_is_saved_and_loaded(tmp_path):
+    for _ in range(3):  # Keras counts the names of layers and weights up with each model
+        model = Casual((4, 4, 1), latent_dim=2, filters=(4,), dense_units=4)
+    for weight in model.weights:
+        weight.assign(np.random.default_rng(0).normal(size=weight.shape))
+    names = list(tfgen.tuning.weights(model))
+    assert len(names) == len(set(names)) == len(model.weights)
+    assert names == list(tfgen.tuning.weights(Casual.from_config(model.get_config())))
+    model.sample(2, seed=0)
+    model.save_to_preset(tmp_path / "preset")
+    model.save(tmp_path / "model.keras")
+    for loaded in (
+        tfgen.load(tmp_path / "preset"),
+        keras.models.load_model(tmp_path / "model.keras"),
+    ):
+        for own, expected in zip(loaded.weights, model.weights, strict=True):
+            np.testing.assert_array_equal(own, expected)
+
+
+@pytest.mark.slow_except("*")
+def test_a_class_that_nothing_could_load_is_not_saved(tmp_path):
+    class Unknown(VAE):
+        pass
+
+    with pytest.raises(ValueError, match="model must be of a registered class"):
+        Unknown((4, 4, 1), latent_dim=2, filters=(4,)).save_to_preset(tmp_path / "preset")
+    assert not (tmp_path / "preset").exists()

@@ -328,7 +328,7 @@ def test_what_the_model_thinks_of_an_image(page, models, name):
     sign = {"gan_mnist": "taken for", "vae_2d_mnist": "≥"}.get(name, "=")
     assert sign in told(shown, "value")
     if name == "gan_mnist":
-        logit = "return [logit(0.4), logit(0.4, 0), logit(0.4, 0.5)]"
+        logit = "return [logit(0.4, null), logit(0.4), logit(0.4, 0.5)]"
         critic, above, below = (text.split(": ")[1] for text in shown.run(logit))
         assert [critic, above] == ["the higher, the more real", "taken for a real image"]
         assert below == "taken for a drawn one"

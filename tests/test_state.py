@@ -235,6 +235,52 @@ def test_the_average_of_an_optimizer_after_a_layer_was_frozen():
         np.testing.assert_array_equal(weight, before)
 
 
+def test_a_file_loaded_without_its_optimizer_keeps_the_count_of_steps(tmp_path):
+    """Schedules of the objective and averages of weights go by it."""
+    model = VAE(**SMALL, kl_warmup_steps=100)
+    model.compile(jit_compile=False)
+    fit(model)
+    fit(model)
+    model.save(tmp_path / "model.keras")
+    for compiled in (True, False):
+        loaded = keras.models.load_model(tmp_path / "model.keras", compile=compiled)
+        assert loaded.steps_trained == 2
+        loaded.compile(jit_compile=False)
+        fit(loaded)
+        assert loaded.steps_trained == 3
+    model.save_to_preset(tmp_path / "preset")
+    assert "steps_trained" not in (tmp_path / "preset" / "config.json").read_text()
+    assert zoo.load(tmp_path / "preset").steps_trained == 2
+
+
+def test_fewer_weights_that_train_go_on_with_their_optimizer():
+    """Frozen by Keras' attribute: moments, counts and rates of the others stay."""
+    model = VAE(**SMALL)
+    model.compile(keras.optimizers.Adam(1e-2), jit_compile=False)
+    fit(model)
+    model.optimizer.learning_rate = 3e-3
+    before = {v.path: v.numpy() for v in model.optimizer.variables}
+    model.layers[0].trainable = False
+    model.build_optimizers()
+    after = {v.path: v.numpy() for v in model.optimizer.variables}
+    assert 2 < len(after) < len(before)
+    for path, value in after.items():
+        np.testing.assert_array_equal(value, before[path], err_msg=path)
+    assert model.steps_trained == 1
+    model.layers[0].trainable = True  # now there are slots to be made
+    fit(model)
+    assert model.steps_trained == 2
+
+
+def test_xla_that_is_set_stays_when_the_optimizers_are_made_again():
+    model = AutoEncoder(**SMALL)
+    model.compile(jit_compile=True)
+    model.jit_compile = False
+    model.freeze("encoder")
+    assert model.jit_compile is False
+    assert model.get_compile_config()["jit_compile"] is False
+
+
 def test_exclusions_from_weight_decay_survive_freezing():
     model = AutoEncoder(**SMALL)
     optimizer = keras.optimizers.AdamW(0.0, weight_decay=0.5)

@@ -115,7 +115,7 @@ def test_prepare_refuses_a_folder_that_holds_a_data_set(shards):
 
 
 def test_shards_are_not_prepared_again(shards, tmp_path):
-    with pytest.raises(ValueError, match=r"data must not be shards, which .* holds already"):
+    with pytest.raises(ValueError, match=r"data must not be shards; .* holds shards already"):
         data.prepare(shards, tmp_path / "again", verbose=0)
     assert not (tmp_path / "again").exists()
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import laws
 import numpy as np
 import pytest
+import runs
 
 from tfgen import (
     VAE,
@@ -405,6 +406,36 @@ def test_every_entry_has_a_recipe_that_parses():
 
 
 # Weights in half the bytes
+
+
+def test_a_part_of_a_preset_says_what_it_lacks(tmp_path):
+    """Cut off before metadata.json, which is written last; or copied without it."""
+    model = AutoEncoder(**runs.TINY)
+    model.save_to_preset(tmp_path / "own")
+    (tmp_path / "own" / "metadata.json").unlink()
+    with pytest.raises(ValueError, match=r"is a part of a preset: it has no metadata\.json"):
+        zoo.load(tmp_path / "own")
+
+
+def test_the_home_folder_in_what_keras_saves(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    model = AutoEncoder(**runs.TINY)
+    model.save("~/models/mine.keras")
+    model.save_weights("~/models/mine.weights.h5")
+    files = sorted(path.name for path in (tmp_path / "models").iterdir())
+    assert files == ["mine.keras", "mine.weights.h5"]
+    (tmp_path / "link.keras").symlink_to(tmp_path / "models" / "mine.keras")
+    model.save(tmp_path / "link.keras")
+    assert (tmp_path / "link.keras").is_symlink()
+
+
+def test_weights_are_counted_without_adapters(tmp_path):
+    model = VAE((8, 8, 1), latent_dim=2, filters=(4,), dense_units=8)
+    expected = model.count_params()
+    model.enable_lora(2, "decoder")
+    assert model.count_params() > expected
+    model.save_to_preset(tmp_path / "preset")
+    assert zoo.info(tmp_path / "preset")["parameters"] == expected
 
 
 def test_half_precision_weights(tmp_path):

@@ -58,8 +58,11 @@ def replacing(path: str | Path) -> Iterator[Path]:
     does a power cut, since the content is on the disk before the name is. The temporary name keeps
     the suffix, since writers choose their format by it. No other writer has the same name, not even
     one that begins in the middle of this one, as a signal's does.
+
+    `~` is the home folder, and a link stays a link.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
+    path = path.resolve() if path.is_symlink() else path
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}-{next(_NUMBERS)}.tmp.{path.name}")
     try:

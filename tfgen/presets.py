@@ -88,7 +88,8 @@ def load(
     """Loads a model, compiled; see `tfgen.zoo.load`, which gives it a type."""
     path = folder(name)
     checks.one_of("load_weights", load_weights, (True, False, "partial"))
-    if not (path / "config.json").is_file():
+    # Written last of all.
+    if not (path / "metadata.json").is_file() and (path / "recipe.json").is_file():
         if overrides or load_weights is not True:
             raise ValueError(
                 f"{path} is not fully trained: it loads as its recipe specifies, without "
@@ -222,6 +223,8 @@ def read_config(path: Path) -> dict[str, Any]:
 
 def read_metadata(path: Path) -> dict[str, Any]:
     """Returns a preset's metadata.json, or raises ValueError unless it is one."""
+    if not (path / "metadata.json").is_file():  # which is written last
+        raise ValueError(f"{path} is a part of a preset: it has no metadata.json. Save it again.")
     stored = read_json(path / "metadata.json")
     urls, members = stored.get("urls", []), stored.get("members", {})
     if not (
@@ -264,7 +267,7 @@ def save(
             metadata.json says that the weights are not by it.
         metadata: Keys to add, e.g. data digest and training time.
         half: Whether weights are stored as float16, in half the bytes. They load as float32, with
-            a relative error of at most 2^-11.
+            a relative error of at most 2^-11; of weights below 2^-14, with one of 2^-25.
         members: Names of presets beside `path` that have the weights of an ensemble's second
             network and of those after it; only names and sha256 are stored.
 
@@ -272,10 +275,19 @@ def save(
         The folder.
 
     Raises:
-        ValueError: `half` for weights beyond the range of float16; members with other weights.
+        ValueError: A class that is not registered; `half` for weights beyond the range of float16;
+            members with other weights.
         OSError: The folder cannot be written.
     """
     path, config = Path(path).expanduser(), model.get_config()
+    config.pop("steps_trained", None)  # metadata.json tells
+    family = families.name_of(type(model))
+    if families.known(None).get(family) is not type(model):
+        raise ValueError(
+            f"model must be of a registered class, or nothing could load it; received a "
+            f"{type(model).__name__}. Put @keras.saving.register_keras_serializable('my_package') "
+            "above the class."
+        )
     beside = _beside(path, members)
     # A twin without an optimizer: Keras would store its slots, three times the size.
     twin, held = type(model).from_config(config), tuning.values(model)  # adapters folded in
@@ -285,14 +297,14 @@ def save(
     with replacing(path / WEIGHTS) as temporary:
         temporary.write_bytes(content)
     (path / "card.md").unlink(missing_ok=True)  # it shows results of other weights
-    write_json(path / "config.json", {"family": families.name_of(type(model)), "config": config})
+    write_json(path / "config.json", {"family": family, "config": config})
     if recipe is not None:
         with replacing(path / "recipe.json") as temporary:
             temporary.write_text(recipe.to_json())
     details = {
         "kind": model.kind,
         "likelihood": getattr(model, "likelihood", None),  # a classifier has none
-        "parameters": model.count_params(),
+        "parameters": twin.count_params(),  # without the adapters of a model in training
         "sha256": sha256(path / WEIGHTS),
         **({"members": _digests(beside)} if members else {}),
         "licence": LICENCES,

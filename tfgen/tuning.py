@@ -40,10 +40,13 @@ def weights(model: keras.Model) -> dict[str, keras.Variable]:
 def _walk(layer: keras.Layer, prefix: str) -> Iterator[tuple[str, keras.Variable]]:
     children = list(layer._flatten_layers(include_self=False, recursive=False))
     below = {id(v) for child in children for v in child.variables}
+    seen: dict[str, int] = {}
     for variable in layer.variables:
         if id(variable) not in below:
-            yield prefix + variable.name, variable
-    seen: dict[str, int] = {}
+            name = re.sub(r"^variable_\d+$", "variable", variable.name)  # Keras numbers these, too
+            place = seen[name] = seen.get(name, -1) + 1
+            yield f"{prefix}{name}_{place}" if place else prefix + name, variable
+    seen = {}
     for child in children:
         if isinstance(layer, keras.layers.Wrapper):  # a wrapper goes by the name of what it wraps
             yield from _walk(child, prefix)
@@ -57,7 +60,9 @@ def _own_name(layer: keras.Layer) -> str:
     """A layer's name without the number that Keras counts up with each model that is built."""
     if isinstance(layer, keras.layers.Wrapper):
         return _own_name(layer.layer)
-    plain = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(layer).__name__).lower()
+    # As Keras makes a name of a class: Conv2D is conv2d, LayerNormalization layer_normalization.
+    words = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", type(layer).__name__)
+    plain = re.sub(r"([a-z])([A-Z])", r"\1_\2", words).lower()
     return re.sub(rf"^({plain})_\d+$", r"\1", layer.name)
 
 

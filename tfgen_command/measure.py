@@ -132,7 +132,7 @@ def evaluate(
             int(verbose and not as_json),
             num_samples,
             metric or None,
-            skip_unfit=all_entries,
+            skip_unfit=all_entries and bool(metric),
         )
         missed += sum(check and not result.reproduced for result in results.values())
         measured[shown] = {label: vars(result) for label, result in results.items()}

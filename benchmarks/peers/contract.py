@@ -17,7 +17,10 @@ counts its lines. This file needs numpy only, since each environment has it.
 
 How it measures:
 - One training step comes before the clock, so building and compiling do not count. Training ends
-  with the step in which the time is over.
+  with the step in which the time is over; images/s are those up to then, also where `fit` returns
+  later.
+- The machine's rate, multiply-adds a second in NumPy's products of matrices, is measured right
+  before, since not every machine that is called the same is as fast.
 - `seconds for 1,000`: the median of at least five batches after the first, in which functions are
   traced; a side that is drawn pixel by pixel and would not finish gets the time of one pass through
   its network at this batch size, again the median of five, times the number of passes.
@@ -48,6 +51,7 @@ NUM_SAMPLES = 2000
 SAMPLING_SECONDS = 120.0
 NUM_TEST = 500  # test images for nats
 SHORT = 5.0  # seconds
+MATRIX = 2048
 REPEATS = 5  # of what is timed; the result is the median
 
 
@@ -68,7 +72,8 @@ class Side:
     """A model that is ready to be trained.
 
     Args:
-        train: Trains for some seconds, at least one step, and returns the images seen.
+        train: Trains for some seconds, at least one step, and returns the images seen; or a pair of
+            these and the seconds up to the end of the last step.
         sample: A number -> that many uint8 images (number, 28, 28, 1).
         save: A folder -> nothing; writes what `reload` needs.
         reload: That folder -> a function as `sample`.
@@ -82,7 +87,7 @@ class Side:
         passes: How many passes a batch of samples takes.
     """
 
-    train: Callable[[float], int]
+    train: Callable[[float], int | tuple[int, float]]
     sample: Callable[[int], np.ndarray]
     save: Callable[[Path], object]
     reload: Callable[[Path], Callable[[int], np.ndarray]]
@@ -110,6 +115,13 @@ def peak_megabytes() -> float:
     # Linux counts in KiB, macOS in bytes.
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def machine_rate() -> float:
+    """Returns multiply-adds a second in products of matrices, the best of five."""
+    matrix = np.ones((MATRIX, MATRIX), np.float32)
+    matrix @ matrix
+    return MATRIX**3 / min(timed(lambda: matrix @ matrix) for _ in range(5))
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -140,6 +152,8 @@ def paced(side: Side, seconds: float) -> dict[str, float]:
     start, used = time.perf_counter(), cpu_seconds()
     images = side.train(seconds)
     taken, used = time.perf_counter() - start, cpu_seconds() - used
+    if isinstance(images, tuple):
+        images, taken = images
     return {
         "images": images,
         "seconds": taken,
@@ -195,6 +209,7 @@ def measure(side: Side, data: Data, given: argparse.Namespace) -> tuple[np.ndarr
     figures: dict = {"minutes": given.minutes, "parameters": int(side.parameters)}
     figures["train_images"] = len(data.x_train)
     figures["day"] = f"{datetime.date.today()}"
+    figures["rate"] = machine_rate()
     figures["load_before"] = round(os.getloadavg()[0], 2)
     figures |= trained(side, 60.0 * given.minutes)
     figures["load_after"] = round(os.getloadavg()[0], 2)

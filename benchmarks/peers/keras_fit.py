@@ -14,21 +14,29 @@ class Clock(keras.callbacks.Callback):
 
     def __init__(self, seconds: float):
         super().__init__()
-        self.end = time.perf_counter() + seconds
-        self.steps = 0
+        self.start = self.now = time.perf_counter()
+        self.seconds, self.steps = seconds, 0
 
     def on_train_batch_end(self, batch, logs=None):
         self.steps += 1
-        if time.perf_counter() >= self.end:
+        self.now = time.perf_counter()
+        if self.now >= self.start + self.seconds:
             self.model.stop_training = True
 
 
-def fit_for(model: keras.Model, seconds: float, batch_size: int, *arrays: np.ndarray) -> int:
-    """Calls `fit` until the time is over, at least for one step, and returns the images seen."""
+def fit_for(
+    model: keras.Model, seconds: float, batch_size: int, *arrays: np.ndarray
+) -> tuple[int, float]:
+    """Calls `fit` until the time is over, at least for one step.
+
+    Returns:
+        The images seen, and the seconds up to the end of the last step: at times `fit` returns many
+        seconds later, when a thread that tunes the data's buffers has ended.
+    """
     clock = Clock(seconds)
     options = {"batch_size": batch_size, "epochs": 10**6, "callbacks": [clock], "verbose": 0}
     model.fit(*arrays, **options)
-    return clock.steps * batch_size
+    return clock.steps * batch_size, clock.now - clock.start
 
 
 class Timed:

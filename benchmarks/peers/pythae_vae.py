@@ -3,8 +3,9 @@
 The default networks (one hidden layer of 512 units), ten latents, AdamW 1e-3, halved after five
 epochs without a better training loss, and batches of 200, as in the package's introduction. There
 two processes load the images; here the training process does. On binary images the loss is the
-Bernoulli likelihood, samples are drawn from it, and nats are the package's own importance-weighted
-bound; on grey images the loss is the squared error and samples are the decoder's means.
+Bernoulli likelihood, samples are its means, rounded to black or white as ours are, and nats are the
+package's own importance-weighted bound; on grey images the loss is the squared error and samples
+are the decoder's means.
 """
 
 import contextlib
@@ -55,7 +56,7 @@ def drawn(model, number: int) -> np.ndarray:
     sampler = samplers.VAMPSampler if model.model_name == "VAMP" else samplers.NormalSampler
     means = sampler(model).sample(num_samples=number).detach()
     binary = model.model_config.reconstruction_loss == "bce"
-    pixels = torch.bernoulli(means) if binary else means
+    pixels = torch.round(means) if binary else means
     return np.rint(255.0 * pixels.numpy().transpose(0, 2, 3, 1)).astype(np.uint8)
 
 

@@ -20,7 +20,7 @@ ADDED = "# What the comparison adds"  # below it stands what no user writes
 HEADER = (
     *("side", "Frechet / real images", "plain features", "nats", "epochs", "images/s", "CPU s"),
     "1,000 samples, s",
-    *("one sample, s", "peak MB", "parameters", "lines", "load", "day"),
+    *("one sample, s", "peak MB", "parameters", "lines", "machine", "load", "day"),
 )
 OURS = "ours: "
 NO_CODE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}
@@ -110,6 +110,7 @@ def row(name: str, figures: dict) -> list[str]:
         f"{figures['peak_megabytes']:,.0f}",
         f"{figures['parameters']:,}",
         f"{figures['lines']}",
+        f"{figures['rate'] / 1e9:.0f}" if "rate" in figures else "not noted",
         f"{figures['load_before']} to {figures['load_after']}",
         figures["day"],
     ]

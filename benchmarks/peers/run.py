@@ -11,6 +11,10 @@ recipe it is held against, on the same images, with the same settings of the all
 train images, evenly spaced. Recipes of the zoo were chosen by it, on validation images; a second
 judge, by which none was, looks at principal components and random convolutions.
 
+PyPI's PyTorch for Linux brings CUDA along, which makes three environments large and their import
+slower than the CPU build that docs/benchmarks.md was measured with: set PIP_EXTRA_INDEX_URL to
+https://download.pytorch.org/whl/cpu and pin torch==2.13.0+cpu below for that one.
+
 Each side's result goes to --out as soon as it is there. The same command again goes on where it was
 cut off and skips what is finished; delete a side's folder to measure it again. With --within the
 command ends in time and says what is left for the next one. A side that fails is told, left out,
@@ -58,10 +62,11 @@ ENVIRONMENTS = {
     "diffusers": ("torch==2.13.0", "numpy==2.4.6", "diffusers==0.42.1"),
     "torch": ("torch==2.13.0", "numpy==2.4.6"),
 }
+FINISHED = "finished"  # a file in an environment whose packages are installed
 Features = Callable[[np.ndarray], np.ndarray]
 LEAST_SAMPLES = 500  # for a Frechet distance
 BATCH = 500  # images a call of the judge
-SIDE_SECONDS = 90.0  # what a side takes besides training, as --within reckons
+SIDE_SECONDS = 150.0  # what a side takes besides training and drawing, as --within reckons
 SPARE_SECONDS = 3600.0  # for all that is neither training nor drawing
 
 
@@ -126,11 +131,12 @@ def interpreter(folder: Path, name: str | None) -> Path:
     """Returns the Python of an environment, which is made if it is not there."""
     if name is None:
         return Path(sys.executable)
-    python = folder / name / "bin" / "python"
-    if not python.exists():
+    python, finished = folder / name / "bin" / "python", folder / name / FINISHED
+    if not finished.exists():  # nor is one whose packages were not all installed
         venv.create(folder / name, with_pip=True)
         command = [python, "-m", "pip", "install", "--quiet", *ENVIRONMENTS[name]]
         subprocess.run(list(map(str, command)), check=True)
+        finished.touch()
     return python
 
 
@@ -326,7 +332,7 @@ def main() -> int:
     for minutes in () if given.finished else given.minutes:
         for run in runs:
             folder, name = folder_of(given.out, minutes, run), f"{run.label} ({minutes:g} minutes)"
-            needed = 60.0 * minutes + SIDE_SECONDS
+            needed = 60.0 * minutes + SIDE_SECONDS + given.sampling_seconds
             if not (folder / "figures.json").exists() and time.perf_counter() + needed > end:
                 waiting.append(name)
             elif not carry_out(run, folder, minutes, given):

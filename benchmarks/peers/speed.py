@@ -6,9 +6,9 @@
 The recipes of the zoo have other networks than the peers that run.py holds them against, so their
 images/s say little about the code. Here ours gets the peer's layers and filters as far as its
 family can, its batch, and none of what the peer does without (R1, shifts of images). Where a layer
-differs, ours has at least as many parameters. Both sides are built and compiled first, each in a
-process of its own; then they train in turns, with the other one idle. The ratio is that of the
-medians.
+differs, ours has at least as many parameters and multiply-adds. Both sides are built and compiled
+first, each in a process of its own; then they train in turns, with the other one idle. The ratio is
+that of the medians.
 
 pythae's networks are one dense layer, diffusers' is a U-Net, keras.io's WGAN-GP pads to 32x32 and
 tfd.PixelCNN has other blocks: no family of ours is built like them. Keras.io's PixelCNN counts the
@@ -48,7 +48,12 @@ EQUAL: dict[str, dict[str, Any]] = {
     "keras_vae": {
         "batch_size": 128,
         "jit_compile": False,  # as Keras decides for the peer
-        "model": {"filters": [32, 64], "dense_units": 16, "latent_dim": 2},
+        "model": {
+            "filters": [32, 64],
+            "decoder_filters": [64, 48],  # the peer's decoder works at 28x28, ours at 14x14
+            "dense_units": 16,
+            "latent_dim": 2,
+        },
     },
     "keras_dcgan": {"batch_size": 64, "model": GAN},
     "keras_cgan": {"batch_size": 64, "model": GAN},

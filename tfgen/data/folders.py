@@ -214,13 +214,13 @@ def _parted(paths: list[Path], rule: Callable[[Path], bool]) -> tuple[list[Path]
 
 
 def _holds_images(folder: Path) -> bool:
-    visited = set()  # by their real paths: links may lead in circles
-    for place, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(place)
-        folders[:] = [name for name in folders if _seen(Path(name)) and real not in visited]
-        visited.add(real)
-        if any(_seen(Path(f)) and Path(f).suffix.lower() in READABLE for f in files):
-            return True
+    # Links to folders are followed where classes are, and no deeper: they may lead in circles.
+    linked = [path for path in folder.iterdir() if path.is_symlink() and _seen(path)]
+    for place in (folder, *linked):
+        for _, folders, files in os.walk(place):
+            folders[:] = [name for name in folders if _seen(Path(name))]
+            if any(_seen(Path(f)) and Path(f).suffix.lower() in READABLE for f in files):
+                return True
     return False
 
 

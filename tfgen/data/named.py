@@ -167,14 +167,18 @@ def _fetch_cifar10_jpeg() -> dict[str, Pair]:
         return clones.cached(
             "cifar10_jpeg", downloads.sha256(packed), lambda: _unpack_jpegs(packed)
         )
-    splits = clones.read_clone("cifar10_jpeg", clones.CIFAR10_JPEG)
+    return clones.read_clone("cifar10_jpeg", clones.CIFAR10_JPEG, _in_order_of_cifar10)
+
+
+def _in_order_of_cifar10(splits: dict[str, Pair]) -> dict[str, Pair]:
+    """Returns the images of a clone, one class after the other, in the order of the original."""
     images, labels = splits["train"]
-    # The clone has one class after the other. CIFAR-10's labels tell the order of the original.
     try:
         original = load_named("cifar10")
     except (DataNotFoundError, ValueError) as error:
         raise DataNotFoundError(f"and has the order of cifar10, but {error} Or") from error
-    order = np.concatenate([original[split][1] for split in ("train", "validation")])
+    parts = [original[split][1] for split in ("train", "validation")]
+    order = np.concatenate(parts) if parts[0] is not None else np.zeros(0, np.int64)
     places = np.argsort(order, kind="stable")
     if not np.array_equal(order[places], labels):
         raise DataNotFoundError(

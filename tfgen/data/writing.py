@@ -52,8 +52,8 @@ def prepare(
     splits = {split: open_split(data, split, memory_bytes=0) for split in SPLITS}
     if isinstance(splits["train"], Shards):
         raise ValueError(
-            f"data must not be shards, which {data} holds already. Name the images that they were "
-            "made from."
+            f"data must not be shards; {getattr(data, 'data', data)} holds shards already. Name "
+            "the images that they were made from."
         )
     index: dict[str, Any] = {
         "format": FORMAT,

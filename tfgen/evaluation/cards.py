@@ -119,8 +119,10 @@ def _history(details: dict[str, Any], recipe: Recipe) -> str:
         else f"{epochs} epochs, of which the last was kept"
     )
     minutes = state.get("seconds", 0.0) / 60.0
+    sizes = {stage.get("batch_size", recipe.batch_size) for stage in recipe.stages}
+    images = " and ".join(f"{size:,}" for size in sorted(sizes | {recipe.batch_size}))
     return (
         f"Trained on the train split of `{recipe.data}` (sha256 `{details['data']['digest']}`).\n"
-        f"  {kept} ({state.get('step', 0):,} steps of {recipe.batch_size} images, "
+        f"  {kept} ({state.get('step', 0):,} steps of {images} images, "
         f"{minutes:.0f} minutes on {details['device']}).{note}"
     )

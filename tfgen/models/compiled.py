@@ -1,6 +1,6 @@
 """A model's optimizers: how it is compiled, what they train, how many steps they have counted."""
 
-from typing import Any
+from typing import Any, Self
 
 import keras
 import tensorflow as tf
@@ -27,6 +27,26 @@ class CompiledModel(ConfiguredModel):
 
     loss_names: tuple[str, ...] = ("loss",)
     steps_before: int = 0
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments, and how many steps were trained if there were any.
+
+        So a file that is loaded without its optimizer keeps the count.
+        """
+        steps = {"steps_trained": self.steps_trained} if self.steps_trained else {}
+        return super().get_config() | steps
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """Builds a model from what `get_config` returns."""
+        config = dict(config)
+        steps = config.pop("steps_trained", 0)
+        model = super().from_config(config)
+        model.steps_before = steps
+        return model
+
+    def _lock_state(self) -> None:
+        """Keras' lock of a model that is built; here a subclass may add layers of its own."""
 
     def compile(
         self,
@@ -64,12 +84,14 @@ class CompiledModel(ConfiguredModel):
         counted = devices.unscaled(self.optimizer)._iterations.value
         self.steps_before = steps - int(counted.numpy())  # mirrored variables know no int()
         self.__dict__["_auto_scale_loss"] = kwargs.get("auto_scale_loss", True)
-        self.__dict__["_jit_as_given"] = kwargs.get("jit_compile", "auto")
+        self.__dict__["_jit"] = kwargs.get("jit_compile", "auto"), self.jit_compile
 
     def get_compile_config(self) -> dict[str, Any]:
         """Returns what `compile_from_config` needs to compile the same way."""
         if not self.compiled:
             return {}
+        # As it was given: "auto" is another thing on another machine. Or as it was set since.
+        given, resolved = self._jit
         optimizers = {}
         for name, (optimizer, variables) in self.optimizers.items():
             if optimizer.built and isinstance(devices.unscaled(optimizer), GroupedAdam):
@@ -81,13 +103,14 @@ class CompiledModel(ConfiguredModel):
             "built": all(optimizer.built for optimizer, _ in self.optimizers.values()),
             "run_eagerly": self.run_eagerly,
             "steps_per_execution": self.steps_per_execution,
-            "jit_compile": self._jit_as_given,  # another machine may resolve "auto" otherwise
+            "jit_compile": given if self.jit_compile == resolved else self.jit_compile,
             "auto_scale_loss": self._auto_scale_loss,
         }
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compiles with deserialised optimizers and makes the slots that they had, to be loaded."""
-        options = keras.saving.deserialize_keras_object(config)
+        with self.distribute_strategy.scope():
+            options = keras.saving.deserialize_keras_object(config)
         steps_before, built = options.pop("steps_before", 0), options.pop("built", True)
         if not self.compiled:
             self.steps_before = steps_before
@@ -127,13 +150,20 @@ class CompiledModel(ConfiguredModel):
         """Makes the slots that optimizers lack, on each device of the model's strategy.
 
         Where other weights train than when an optimizer was built, the optimizers are made again,
-        as `freeze` and `unfreeze` do.
+        as `freeze` and `unfreeze` do. Where only fewer do, they go on where they were.
         """
-        for optimizer, variables in self.optimizers.values():
-            known = {id(v) for v in devices.unscaled(optimizer)._trainable_variables}
-            if optimizer.built and known != set(map(id, variables)):
-                self._recompile()
-                return
+        before, grown, shrunk = {}, False, False
+        for name, (optimizer, variables) in self.optimizers.items():
+            before[name] = optimizer
+            if optimizer.built:
+                known = {id(v) for v in devices.unscaled(optimizer)._trainable_variables}
+                own = {id(v) for v in variables}
+                grown, shrunk = grown or not own <= known, shrunk or not known <= own
+        if grown or shrunk:
+            self._recompile()
+            if not grown:
+                self._carry_over(before)
+            return
         with self.distribute_strategy.scope():
             for optimizer, variables in self.optimizers.values():
                 steps = devices.unscaled(optimizer).gradient_accumulation_steps
@@ -144,6 +174,15 @@ class CompiledModel(ConfiguredModel):
                     )
                 if not optimizer.built:
                     optimizer.build(variables)
+
+    def _carry_over(self, before: dict[str, keras.optimizers.Optimizer]) -> None:
+        """Gives the optimizers the counts, rates and slots of those before, as far as they fit."""
+        for name, (optimizer, _) in self.optimizers.items():
+            held = {variable.path: variable for variable in before[name].variables}
+            for variable in optimizer.variables:
+                if variable.path in held:
+                    variable.assign(held[variable.path])
+        self.steps_before -= int(devices.unscaled(self.optimizer)._iterations.value.numpy())
 
     @property
     def step(self) -> tf.Tensor:

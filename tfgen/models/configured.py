@@ -112,7 +112,8 @@ class ConfiguredModel(keras.Model):
     def _argument_names(self) -> list[str]:
         """The names of the constructor's arguments, those of every class that kept its own."""
         signature = inspect.signature(type(self).__init__).parameters
-        named = [n for n, p in signature.items() if p.kind is not p.VAR_KEYWORD and n != "self"]
+        bundles = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+        named = [n for n, p in signature.items() if p.kind not in bundles and n != "self"]
         return list(dict.fromkeys((*named, *self._kept)))
 
     @classmethod
@@ -193,8 +194,7 @@ class ConfiguredModel(keras.Model):
         if self.compiled:
             self.build_optimizers()  # while they still see every variable
         names = tuning.set_trainable(self, patterns, trainable)
-        change = self._frozen.difference_update if trainable else self._frozen.update
-        change(names)
+        (self._frozen.difference_update if trainable else self._frozen.update)(names)
         self._recompile()
         return names
 
@@ -322,7 +322,11 @@ class ConfiguredModel(keras.Model):
 def _is_replaced(path: str | Path, overwrite: bool, ending: str) -> bool:
     """Whether a file is written here, whole or not at all; if not, Keras writes it."""
     text = str(path)
-    return (overwrite or not Path(text).exists()) and "://" not in text and text.endswith(ending)
+    return (
+        (overwrite or not Path(text).expanduser().exists())
+        and "://" not in text
+        and text.endswith(ending)
+    )
 
 
 def _each(kind: type, value: Any) -> Any:

@@ -197,7 +197,8 @@ class HierarchicalVAE(PixelDecoder):
             name="top_down",
         )
         latents = keras.Input((self.top_down.latent_dim,), name="latents")
-        encode = Encode(self.bottom_up, self.top_down, name="encode")
+        self.top_down.owned_by(self)
+        encode = Encode(self.bottom_up, self.top_down, name="encode").owned_by(self)
         means = encode(images, *given)
         self.encoder = keras.Model([images, *given] if given else images, means, name="encoder")
         parameters = self.top_down(latents, *given)

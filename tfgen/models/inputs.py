@@ -77,12 +77,17 @@ def checked_validation(model: ConfiguredModel, data: Any) -> Any:
 
 def check_class_weight(x: Any, y: Any) -> None:
     """Raises ValueError if there are no labels that weights of classes could go by."""
-    single = isinstance(x, tf.data.Dataset) and isinstance(x.element_spec, tf.TensorSpec)
+    spec = x.element_spec if isinstance(x, tf.data.Dataset) else None
+    single = isinstance(spec, tf.TensorSpec) or (isinstance(spec, tuple) and len(spec) == 1)
     if single or (y is None and hasattr(x, "dtype")):
-        raise ValueError(
-            "class_weight needs labels, one per image; received none. Pass them as y, or as the "
-            "second part of what a data set yields."
-        )
+        raise _no_classes()
+
+
+def _no_classes() -> ValueError:
+    return ValueError(
+        "class_weight needs labels, one per image; received none. Pass them as y, or as the "
+        "second part of what a data set yields."
+    )
 
 
 def check_callbacks(model: ConfiguredModel, callbacks: Any) -> None:
@@ -137,6 +142,8 @@ def _labels(model, labels: Any, count: int, weighted: bool) -> Any:
 def _batch(model, batch: Any, weighted: bool, with_labels: bool, is_first: bool) -> tuple:
     """A batch of a generator, checked as arrays are; a later one may hold dark images alone."""
     images, labels, weight = keras.utils.unpack_x_y_sample_weight(batch)
+    if weighted and labels is None:  # by classes: weights of images would have come with it
+        raise _no_classes()
     weighted = weighted or weight is not None
     images, labels = checked(model, images, labels, weighted, with_labels, is_first)
     return (images,) if labels is None else (images, labels, weight)[: 2 + (weight is not None)]

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tfgen import checks, layers, portable
 from tfgen.models import continuous, priors
-from tfgen.models.ladder_layers import Composite, Mixing, ResidualBlock, with_class
+from tfgen.models.ladder_layers import Composite, Mixing, Part, ResidualBlock, with_class
 
 __all__ = ["BottomUp", "Encode", "TopDown", "check_ladder"]
 
@@ -124,13 +124,16 @@ class Group(Composite):
         return h
 
 
-class TopDown(Composite):
+@keras.saving.register_keras_serializable("tfgen")
+class TopDown(Part):
     """The decoder's ladder: latents (batch, all of them) -> parameters of the pixels.
 
     `ladder` is (top_dim, filters, groups, group_channels, mixing), `prior` is (flow of z_0 or None,
     its steps, share of its tail). `call` decodes given latents; `infer` finds them on the way down,
     from what the encoder saw.
     """
+
+    network = "decoder"
 
     def __init__(
         self,
@@ -319,8 +322,11 @@ class TopDown(Composite):
         return h
 
 
-class Encode(Composite):
+@keras.saving.register_keras_serializable("tfgen")
+class Encode(Part):
     """Images -> the latents at the posterior's means, float32 (batch, latent_dim)."""
+
+    network = "encoder"
 
     def __init__(self, bottom_up: BottomUp, top_down: TopDown, **kwargs):
         super().__init__(**kwargs)

@@ -5,7 +5,7 @@ import math
 import keras
 import tensorflow as tf
 
-__all__ = ["Composite", "Mixing", "ResidualBlock", "with_class"]
+__all__ = ["Composite", "Mixing", "Part", "ResidualBlock", "with_class"]
 
 
 class Composite(keras.layers.Layer):
@@ -16,6 +16,37 @@ class Composite(keras.layers.Layer):
 
     def build(self, *shapes):
         self.built = True
+
+
+class Part(Composite):
+    """The layer that a network of a model consists of, saved by the configuration of the model.
+
+    So `model.encoder` may be a part of another model, which Keras saves and loads.
+
+    Attributes:
+        network: Of the model, the attribute with the network.
+        owner: The model.
+    """
+
+    network: str
+
+    def owned_by(self, model: keras.Model) -> "Part":
+        """Notes the model, without its being a layer of this one."""
+        self.__dict__["owner"] = model
+        return self
+
+    def get_config(self):
+        owner = self.owner
+        family = keras.saving.get_registered_name(type(owner))
+        return {"name": self.name, "family": family, "model": owner.get_config()}
+
+    @classmethod
+    def from_config(cls, config):
+        family = keras.saving.get_registered_object(config["family"])
+        network = getattr(family.from_config(config["model"]), cls.network)
+        part = network.get_layer(config["name"])
+        part._inbound_nodes.clear()  # it is about to be called as another network's layer
+        return part
 
 
 class ResidualBlock(Composite):

@@ -318,20 +318,21 @@ def curves(log: str | Path | Mapping[str, Sequence[float]] | keras.callbacks.His
     1
 
     Args:
-        log: The path of a run's log.csv, what `fit` returns, or its `history`. Shorter lists, as of
-            `fit(validation_freq=2)`, belong to epochs at equal distances.
+        log: The path of a run's log.csv, what `fit` returns, or its `history`. A shorter list is
+            taken for that of a `validation_freq` that fits its length.
 
     Raises:
         ValueError: There is no epoch in it.
     """
-    own = log.epoch if isinstance(log, keras.callbacks.History) else None
+    own = getattr(log, "epoch", None)  # of a `History`; only of its last `fit`
     found = log.history if isinstance(log, keras.callbacks.History) else log
     values = dict(read_log(Path(found).expanduser()) if isinstance(found, (str, Path)) else found)
-    if not values:
-        raise ValueError("log must hold at least one epoch; received an empty one.")
     for name in ("stage", "seconds"):  # of `tfgen.training.CSVLog`, not losses
         values.pop(name, None)
-    epochs = values.pop("epoch", own or range(max(map(len, values.values()))))
+    count = max(map(len, values.values()), default=0)
+    if not count:
+        raise ValueError("log must hold at least one epoch; received an empty one.")
+    epochs = values.pop("epoch", own if own and len(own) == count else range(count))
     panels = [name for name in values if name.removeprefix("val_") not in values.keys() - {name}]
     columns = min(3, len(panels))
     num_rows = -(-len(panels) // columns)

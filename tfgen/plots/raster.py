@@ -237,10 +237,15 @@ def points(epochs: Sequence[float], values: Sequence[float]) -> tuple[np.ndarray
 
     Args:
         epochs: All epochs of a training.
-        values: One for each, nan where it was not measured; or fewer, at equal distances.
+        values: One for each, nan where it was not measured; or fewer, as of a `validation_freq`.
     """
-    every = len(epochs) // max(1, len(values))
-    x, y = np.array(epochs)[every - 1 :: every][: len(values)], np.array(values, float)
+    x, y = np.array(epochs), np.array(values, float)
+    for every in range(2, len(x) + 1) if len(y) < len(x) else ():
+        measured = x[(x + 1) % every == 0]
+        if len(measured) == len(y):
+            x = measured
+            break
+    x = x[len(x) - len(y) :]  # of a list that fits no such frequency
     return x[~np.isnan(y)], y[~np.isnan(y)]
 
 

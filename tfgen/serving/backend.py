@@ -21,7 +21,7 @@ __all__ = ["Backend", "Metrics", "RequestRecord"]
 
 OVERDUE = "overdue"
 READERS = 2  # threads that read and write large bodies
-BODIES = 16  # of the largest size, which all requests together may hold
+BODIES = 16  # of the largest size, which may be read at the same time
 _Result = TypeVar("_Result")
 LONGEST_MESSAGE = 1000  # gRPC sends messages in a header, which is small
 
@@ -142,7 +142,7 @@ class Backend:
         """Yields a function that counts the bytes of a body, which are held within the block.
 
         Raises:
-            ServingError: From that function: all requests together hold too many.
+            ServingError: From that function: the bodies that are being read hold too many.
         """
         own = 0
 

@@ -31,8 +31,10 @@ def catalogue(repository: Repository) -> list[dict[str, Any]]:
                 details = servable.details
         except ServingError:  # it was unloaded meanwhile
             continue
-        known = {key: details.get(key) for key in ("num_classes", "score_border")}
-        model |= {key: value for key, value in known.items() if value is not None}
+        if details.get("num_classes") is not None:
+            model["num_classes"] = details["num_classes"]
+        # None for a critic, which has none; absent where an older version has exported.
+        model |= {key: details[key] for key in ("score_border",) if key in details}
         if (quality := _quality(details)) is not None:
             model["quality"] = quality
         models.append(model)

@@ -63,9 +63,9 @@ function nats(of, value) {
 }
 
 // A critic has no border between real and drawn images; it only ranks them.
-function logit(value, border) {
+function logit(value, border = 0) {
   const verdict = value > border ? "taken for a real image" : "taken for a drawn one";
-  return `${value.toFixed(2)}: ${border === undefined ? "the higher, the more real" : verdict}`;
+  return `${value.toFixed(2)}: ${border === null ? "the higher, the more real" : verdict}`;
 }
 
 // Draws -log2 p of each pixel, summed over channels, and returns the largest.

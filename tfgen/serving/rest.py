@@ -11,6 +11,7 @@ Every error is {"error": message} with the HTTP status that TF Serving gives its
 """
 
 import asyncio
+import contextlib
 import json
 import logging
 import re
@@ -159,25 +160,25 @@ class _Handler:
         self._backend = backend
 
     async def predict(self, request: fastapi.Request) -> Response:
-        with self._backend.holding() as hold:
-            body = await _body(request, self._backend, hold)
-            return await self._predicted(request, body)
-
-    async def _predicted(self, request: fastapi.Request, body: bytes) -> Response:
         backend = self._backend
-        zipped = request.headers.get("content-encoding", "") == "gzip"
-        with backend.counted("rest") as record:
-            name, version, label = _model_spec(request)
-            with backend.repository.use(name, version, label) as servable:
-                record.model = name
-                if zipped:
-                    body = await backend.in_thread(unzip, body, backend.max_bytes)
-                read = Reader(servable, backend.batcher, record)
-                arrays, by_rows = await backend.by_size(len(body), read, body)
-                signature = servable.signatures[record.signature]
-                outputs = await backend.run(servable, signature, arrays, backend.timeout)
-            size = sum(array.nbytes for array in outputs.values())
-            content = await backend.by_size(size, write_outputs, outputs, by_rows)
+        with contextlib.ExitStack() as held:
+            hold = held.enter_context(backend.holding())
+            body = await _body(request, backend, hold)
+            with backend.counted("rest") as record:
+                name, version, label = _model_spec(request)
+                with backend.repository.use(name, version, label) as servable:
+                    record.model = name
+                    if request.headers.get("content-encoding", "") == "gzip":
+                        body = await backend.in_thread(unzip, body, backend.max_bytes)
+                        hold(len(body))
+                    read = Reader(servable, backend.batcher, record)
+                    arrays, by_rows = await backend.by_size(len(body), read, body)
+                    del body
+                    held.close()
+                    signature = servable.signatures[record.signature]
+                    outputs = await backend.run(servable, signature, arrays, backend.timeout)
+                size = sum(array.nbytes for array in outputs.values())
+                content = await backend.by_size(size, write_outputs, outputs, by_rows)
         return Response(content, media_type="application/json")
 
     async def other_method(self, request: fastapi.Request) -> Response:

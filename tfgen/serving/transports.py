@@ -226,7 +226,11 @@ def _from_json(name: str, value: Any, dtype: np.dtype) -> np.ndarray:
     if dtype.kind != "O":
         array = np.array(value)  # raises ValueError for lists of unequal lengths
         fitting = {"b": "b", "u": "ui", "i": "ui"}.get(dtype.kind, "uif")
-        if array.size and array.dtype.kind not in fitting:
+        fits = not array.size or array.dtype.kind in fitting
+        if fits and array.size and dtype.kind in "ui":
+            bounds = np.iinfo(dtype)
+            fits = bounds.min <= array.min() and array.max() <= bounds.max
+        if not fits:
             raise ValueError(f"the server's {name} must be {dtype}; received {array.dtype}.")
         return array.astype(dtype, copy=False)
 
