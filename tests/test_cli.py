@@ -595,7 +595,7 @@ def test_numbers_that_json_lacks_are_null(tmp_path, monkeypatch, capsys):
     assert run(monkeypatch, "info", path, "--json") == 0
     assert printed()["results"] == {"a": endless | {"value": None}}
     found = {"a": Result(float("inf"), "ratio", real=float("nan"), recorded=1.0)}
-    monkeypatch.setattr(evaluation, "evaluate", lambda *_: found)
+    monkeypatch.setattr(evaluation, "evaluate", lambda *_, **__: found)
     assert run(monkeypatch, "evaluate", path, "--json") == 0
     result = printed()[str(path)]["a"]
     assert [result[key] for key in ("value", "real", "recorded")] == [None, None, 1.0]
@@ -637,7 +637,7 @@ def test_own_folders_with_the_names_of_entries(tmp_path, monkeypatch, capsys):
         (tmp_path / name).mkdir()
         (tmp_path / name / "recipe.json").write_text(json.dumps(RECIPE))
     taken = []
-    monkeypatch.setattr(evaluation, "evaluate", lambda name, *_: taken.append(name) or {})
+    monkeypatch.setattr(evaluation, "evaluate", lambda name, *_, **__: taken.append(name) or {})
     monkeypatch.setattr(export, "add", lambda out, name, *_, **__: taken.append(name) or out)
     assert run(monkeypatch, "list", "--all") == 0
     assert [line.split("\t")[0] for line in capsys.readouterr().out.splitlines()[1:]] == names

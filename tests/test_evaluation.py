@@ -76,7 +76,7 @@ def test_several_orders_are_measured_in_the_first_one_alone_too():
 
 def test_squared_error_of_a_perfect_and_of_a_blind_model():
     model = AutoEncoder((8, 8, 1), latent_dim=2, filters=(4,), num_blocks=0, dense_units=8)
-    model.reconstruct = lambda images: images
+    model.reconstruct = lambda images, labels: images
     perfect, mean = (r.value for r in latents.squared_error(model, "digits").values())
     assert perfect == 0.0
     train, test = (data.arrays("digits", split)[0] / 255.0 for split in ("train", "test"))

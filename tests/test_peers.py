@@ -414,7 +414,7 @@ def test_what_would_not_be_finished_in_time_is_left_for_the_next_command(
     (folder / "figures.json").write_text(json.dumps(FIGURES))
     assert run.main() == 0
     assert "not started: ours: vae_2d_mnist (2 minutes)" in capsys.readouterr().out
-    monkeypatch.setattr(sys, "argv", [*sys.argv[:-1], "4"])
+    monkeypatch.setattr(sys, "argv", [*sys.argv[:-1], "7"])
     assert run.main() == 0
     assert started == ["keras_vae", "keras_vae", "ours: vae_2d_mnist"]
 
@@ -462,6 +462,7 @@ def test_a_side_that_fails_is_left_out(run, tmp_path, monkeypatch, capsys):
     python.parent.mkdir(parents=True)
     python.write_text("#!/bin/sh\necho no such thing >&2\nexit 3\n")
     python.chmod(0o755)
+    (tmp_path / "env" / "keras" / run.FINISHED).touch()
     folder = tmp_path / "3_minutes" / "ours_vae_2d_mnist"
     folder.mkdir(parents=True)
     (folder / "figures.json").write_text(json.dumps(FIGURES))

@@ -34,7 +34,18 @@ PAGES = {
     )
 }
 CHECKED = {"python", "py", "pycon", "bash", "json", "yaml", "text"}  # each by a test below
-PROGRAMS = {"curl", "docker", "export", "mkdocs", "pip", "pytest", "python", "python3", "tfgen"}
+PROGRAMS = {
+    "curl",
+    "docker",
+    "export",
+    "git",
+    "mkdocs",
+    "pip",
+    "pytest",
+    "python",
+    "python3",
+    "tfgen",
+}
 SERVED = ("vae_2d_mnist", "gan_mnist", "pixelcnn_binarized_mnist")  # by docs/serving.md
 
 

@@ -281,13 +281,7 @@ def save(
     """
     path, config = Path(path).expanduser(), model.get_config()
     config.pop("steps_trained", None)  # metadata.json tells
-    family = families.name_of(type(model))
-    if families.known(None).get(family) is not type(model):
-        raise ValueError(
-            f"model must be of a registered class, or nothing could load it; received a "
-            f"{type(model).__name__}. Put @keras.saving.register_keras_serializable('my_package') "
-            "above the class."
-        )
+    family = _family_of(type(model))
     beside = _beside(path, members)
     # A twin without an optimizer: Keras would store its slots, three times the size.
     twin, held = type(model).from_config(config), tuning.values(model)  # adapters folded in
@@ -307,6 +301,16 @@ def save(
         "parameters": twin.count_params(),  # without the adapters of a model in training
         "sha256": sha256(path / WEIGHTS),
         **({"members": _digests(beside)} if members else {}),
+        **_circumstances(model, recipe),
+        **(metadata or {}),
+    }
+    write_json(path / "metadata.json", details)
+    return path
+
+
+def _circumstances(model: keras.Model, recipe: Recipe | None) -> dict[str, Any]:
+    """Returns what metadata.json says of how a model came about."""
+    return {
         "licence": LICENCES,
         "seed": model.seed,
         "steps": model.steps_trained,
@@ -314,10 +318,19 @@ def save(
         "commit": _commit(),
         "versions": _versions(),
         "results": {},
-        **(metadata or {}),
     }
-    write_json(path / "metadata.json", details)
-    return path
+
+
+def _family_of(cls: type) -> str:
+    """Returns the name by which a model's class is found again, or raises ValueError."""
+    family = families.name_of(cls)
+    if families.known(None).get(family) is not cls:
+        raise ValueError(
+            f"model must be of a registered class, or nothing could load it; received a "
+            f"{cls.__name__}. Put @keras.saving.register_keras_serializable('my_package') above "
+            "the class."
+        )
+    return family
 
 
 def _versions() -> dict[str, str]:

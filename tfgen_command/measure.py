@@ -85,10 +85,7 @@ def evaluate(
     ] = False,
     metric: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Measure only this metric, with --all on the entries that it fits; nothing is "
-            "written."
-        ),
+        typer.Option(help="Measure only this metric where it fits, and write nothing."),
     ] = None,
     num_samples: Annotated[
         int | None,
@@ -105,12 +102,8 @@ def evaluate(
     Without --check, --data, --metric and --num-samples, they are written to the model's folder,
     with a new card.
     """
-    if show_metrics and as_json:
-        say_json(entries.METRICS)
-        return
     if show_metrics:
-        for metric_name, measured in entries.METRICS.items():
-            typer.echo(f"{metric_name:<28}{measured}")
+        _list_metrics(as_json)
         return
     if (name is None) != all_entries:
         raise ValueError("evaluate needs either an entry's NAME or --all.")
@@ -125,14 +118,9 @@ def evaluate(
     chosen = entries.folders() if name is None else {name: name}
     missed, measured = 0, {}
     for shown, model in chosen.items():
+        shows, skips = int(verbose and not as_json), all_entries and bool(metric)
         results = evaluation.evaluate(
-            model,
-            data_name,
-            check,
-            int(verbose and not as_json),
-            num_samples,
-            metric or None,
-            skip_unfit=all_entries and bool(metric),
+            model, data_name, check, shows, num_samples, metric or None, skip_unfit=skips
         )
         missed += sum(check and not result.reproduced for result in results.values())
         measured[shown] = {label: vars(result) for label, result in results.items()}
@@ -146,6 +134,14 @@ def evaluate(
         typer.echo(f"{missed} results were not reproduced.")
     if missed:
         raise typer.Exit(1)
+
+
+def _list_metrics(as_json: bool) -> None:
+    if as_json:
+        say_json(entries.METRICS)
+        return
+    for name, measured in entries.METRICS.items():
+        typer.echo(f"{name:<28}{measured}")
 
 
 def _line(result: "Result", check: bool) -> str:

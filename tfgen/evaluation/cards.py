@@ -120,9 +120,9 @@ def _history(details: dict[str, Any], recipe: Recipe) -> str:
     )
     minutes = state.get("seconds", 0.0) / 60.0
     sizes = {stage.get("batch_size", recipe.batch_size) for stage in recipe.stages}
-    images = " and ".join(f"{size:,}" for size in sorted(sizes | {recipe.batch_size}))
+    images = f" of {recipe.batch_size} images" if sizes <= {recipe.batch_size} else ""
     return (
         f"Trained on the train split of `{recipe.data}` (sha256 `{details['data']['digest']}`).\n"
-        f"  {kept} ({state.get('step', 0):,} steps of {images} images, "
+        f"  {kept} ({state.get('step', 0):,} steps{images}, "
         f"{minutes:.0f} minutes on {details['device']}).{note}"
     )

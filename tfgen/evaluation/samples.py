@@ -210,8 +210,7 @@ def conditional_accuracy(
     Next to each stands its accuracy on real test images: the rate that perfect samples would have.
 
     Args:
-        model: A class-conditional model; sample i has seed i and a class as
-            `latents.classes_to_ask` says.
+        model: A conditional one; sample i has seed i and a class as `classes_to_ask` says.
         data_name: For `tfgen.data`; it must have labels.
         num_samples: How many samples.
         evaluator: Name or folder of a classifier with `probabilities`. None: the evaluator of the

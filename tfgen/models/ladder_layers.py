@@ -25,18 +25,17 @@ class Part(Composite):
 
     Attributes:
         network: Of the model, the attribute with the network.
-        owner: The model.
     """
 
     network: str
 
     def owned_by(self, model: keras.Model) -> "Part":
-        """Notes the model, without its being a layer of this one."""
-        self.__dict__["owner"] = model
+        """Notes the model. It hides in a function, or Keras would save it as a part of this one."""
+        self._owner = lambda: model
         return self
 
     def get_config(self):
-        owner = self.owner
+        owner = self._owner()
         family = keras.saving.get_registered_name(type(owner))
         return {"name": self.name, "family": family, "model": owner.get_config()}
 
