@@ -125,7 +125,7 @@ def evaluate(
         missed += sum(check and not result.reproduced for result in results.values())
         measured[shown] = {label: vars(result) for label, result in results.items()}
         if not as_json:
-            typer.echo(shown if results else f"{shown}: cannot be measured by that")
+            typer.echo(f"{shown}: cannot be measured by that" if skips and not results else shown)
             for label, result in results.items():
                 typer.echo(f"  {with_commas(label)}: {_line(result, check)}")
     if as_json:
