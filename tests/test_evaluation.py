@@ -23,7 +23,7 @@ from tfgen import (
     starting,
     zoo,
 )
-from tfgen.evaluation import Result, cards, judges, latents, likelihood, metrics
+from tfgen.evaluation import Result, cards, judges, latents, likelihood, metrics, samples
 from tfgen.evaluation.evaluate import card_of
 from tfgen.models.classifier import Classifier
 from tfgen.recipe import Recipe
@@ -178,6 +178,17 @@ def test_a_metric_that_does_not_fit_is_named(tmp_path, monkeypatch):
 def test_bad_results_of_a_recipe_are_found_before_training(wanted, message):
     with pytest.raises(ValueError, match=message):
         cli.check_metrics(Recipe("VAE", SMALL, "digits", results=[wanted]))
+
+
+def test_training_images_are_looked_through_in_parts(monkeypatch):
+    rng = np.random.default_rng(0)
+    images, train = (rng.integers(0, 256, (n, 4, 4, 1), np.uint8) for n in (7, 50))
+    train[31] = images[2]
+    whole = samples._to_nearest(images, train)
+    assert whole[2] == 0.0
+    for rows in (1, 9, 49):
+        monkeypatch.setattr(samples, "VALUES_AT_ONCE", rows * 16)
+        np.testing.assert_allclose(samples._to_nearest(images, train), whole, rtol=1e-6)
 
 
 def test_only_conditional_models_are_asked_for_classes(vae):

@@ -5,6 +5,7 @@ by it (see `judges`). Both sides have the same number of images, because most of
 depend on it; it is part of their names.
 """
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -33,6 +34,7 @@ FEWEST_SAMPLES = 6  # on each side: more than the neighbours that density and co
 MAX_SAMPLES = 10_000  # unless the recipe asks for more
 MAX_QUERIES = 10_000  # images whose nearest training image is looked for, which takes time
 NUM_FITTED = 10_000  # training images of the second classifier
+VALUES_AT_ONCE = 2**28  # of training images as floats, 1 GiB
 
 
 def sample_quality(
@@ -185,7 +187,7 @@ def _class_metrics(probabilities: np.ndarray) -> dict[str, tuple[float, str, flo
 
 def _diversity(samples: np.ndarray, held_out: np.ndarray, train: np.ndarray) -> Results:
     """Distances to the nearest training image, of samples and of held-out images."""
-    distances = [nearest_distances(flat(images), flat(train)) for images in (samples, held_out)]
+    distances = [_to_nearest(images, train) for images in (samples, held_out)]
     where = f"distance to the nearest of {len(train)} train images, {len(samples)} images"
     unit = "Euclidean, pixels in [0, 1]"
     median = [float(np.median(found)) for found in distances]
@@ -194,6 +196,14 @@ def _diversity(samples: np.ndarray, held_out: np.ndarray, train: np.ndarray) -> 
         f"median {where}": Result(median[0], unit, median[1]),
         f"1st percentile of {where}": Result(low[0], unit, low[1]),
     }
+
+
+def _to_nearest(images: np.ndarray, train: np.ndarray) -> np.ndarray:
+    """Returns the distance of each image to the nearest training image, part after part of them."""
+    rows = max(1, VALUES_AT_ONCE // train[0].size)
+    parts = (train[start : start + rows] for start in range(0, len(train), rows))
+    queries = flat(images)
+    return functools.reduce(np.minimum, (nearest_distances(queries, flat(part)) for part in parts))
 
 
 def conditional_accuracy(
