@@ -478,15 +478,14 @@ CONDITIONAL = [
 ]
 
 
-@pytest.fixture(
-    scope="session",
-    params=[pytest.param(case, id=case.family) for case in FIRST]
-    + [
-        pytest.param(case, id=f"{case.family}-conditional", marks=pytest.mark.slow)
-        for case in CONDITIONAL
-        if case not in FIRST
-    ],
-)
+FIRST_AND_CONDITIONAL = [pytest.param(case, id=case.family) for case in FIRST] + [
+    pytest.param(case, id=f"{case.family}-conditional", marks=pytest.mark.slow)
+    for case in CONDITIONAL
+    if case not in FIRST
+]
+
+
+@pytest.fixture(scope="session", params=[pytest.param(case, id=case.family) for case in FIRST])
 def first_case(request: pytest.FixtureRequest) -> Case:
-    """Every family in its first configuration, and in its first conditional one."""
+    """Every family in its first configuration."""
     return request.param

@@ -8,8 +8,15 @@ import laws
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import FIRST_AND_CONDITIONAL
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "keras-options.md"
+
+
+@pytest.fixture(scope="session", params=FIRST_AND_CONDITIONAL)
+def first_case(request):
+    """Conditional models, too."""
+    return request.param
 
 
 class Rows(keras.utils.PyDataset):

@@ -59,9 +59,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
     the suffix, since writers choose their format by it. No other writer has the same name, not even
     one that begins in the middle of this one, as a signal's does.
 
-    `~` is the home folder, and a link stays a link.
+    A link stays a link.
     """
-    path = Path(path).expanduser()
+    path = Path(path)
     path = path.resolve() if path.is_symlink() else path
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}-{next(_NUMBERS)}.tmp.{path.name}")

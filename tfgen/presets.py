@@ -88,8 +88,10 @@ def load(
     """Loads a model, compiled; see `tfgen.zoo.load`, which gives it a type."""
     path = folder(name)
     checks.one_of("load_weights", load_weights, (True, False, "partial"))
-    # Written last of all.
-    if not (path / "metadata.json").is_file() and (path / "recipe.json").is_file():
+    # A run that was cut off at its end has no metadata.json, which is written last of all.
+    plain = load_weights is True and not overrides
+    ended = (path / "metadata.json").is_file() or not (path / "recipe.json").is_file()
+    if not (path / "config.json").is_file() or (plain and not ended):
         if overrides or load_weights is not True:
             raise ValueError(
                 f"{path} is not fully trained: it loads as its recipe specifies, without "
@@ -280,7 +282,6 @@ def save(
         OSError: The folder cannot be written.
     """
     path, config = Path(path).expanduser(), model.get_config()
-    config.pop("steps_trained", None)  # metadata.json tells
     family = _family_of(type(model))
     beside = _beside(path, members)
     # A twin without an optimizer: Keras would store its slots, three times the size.
@@ -324,11 +325,10 @@ def _circumstances(model: keras.Model, recipe: Recipe | None) -> dict[str, Any]:
 def _family_of(cls: type) -> str:
     """Returns the name by which a model's class is found again, or raises ValueError."""
     family = families.name_of(cls)
-    if families.known(None).get(family) is not cls:
+    if family not in families.known(None):
         raise ValueError(
             f"model must be of a registered class, or nothing could load it; received a "
-            f"{cls.__name__}. Put @keras.saving.register_keras_serializable('my_package') above "
-            "the class."
+            f"{cls.__name__}. Decorate it with keras.saving.register_keras_serializable('mine')."
         )
     return family
 

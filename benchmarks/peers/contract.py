@@ -17,8 +17,8 @@ counts its lines. This file needs numpy only, since each environment has it.
 
 How it measures:
 - One training step comes before the clock, so building and compiling do not count. Training ends
-  with the step in which the time is over; images/s are those up to then, also where `fit` returns
-  later.
+  with the step in which the time is over; images/s are those up to then, also where Keras' `fit`
+  returns later.
 - The machine's rate, multiply-adds a second in NumPy's products of matrices, is measured right
   before, since not every machine that is called the same is as fast.
 - `seconds for 1,000`: the median of at least five batches after the first, in which functions are

@@ -9,6 +9,7 @@ names, within each class. The order of the names themselves would not do: photos
 subject would put one subject into validation alone.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -215,7 +216,9 @@ def _parted(paths: list[Path], rule: Callable[[Path], bool]) -> tuple[list[Path]
 
 def _holds_images(folder: Path) -> bool:
     # Links to folders are followed where classes are, and no deeper: they may lead in circles.
-    linked = [path for path in folder.iterdir() if path.is_symlink() and _seen(path)]
+    linked: list[Path] = []
+    with contextlib.suppress(PermissionError):  # such as lost+found, which nobody may read
+        linked = [path for path in folder.iterdir() if path.is_symlink() and _seen(path)]
     for place in (folder, *linked):
         for _, folders, files in os.walk(place):
             folders[:] = [name for name in folders if _seen(Path(name))]

@@ -1,6 +1,6 @@
 """A model's optimizers: how it is compiled, what they train, how many steps they have counted."""
 
-from typing import Any, Self
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -27,23 +27,6 @@ class CompiledModel(ConfiguredModel):
 
     loss_names: tuple[str, ...] = ("loss",)
     steps_before: int = 0
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments, and how many steps were trained if there were any.
-
-        So a file that is loaded without its optimizer keeps the count.
-        """
-        steps = {"steps_trained": self.steps_trained} if self.steps_trained else {}
-        return super().get_config() | steps
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Self:
-        """Builds a model from what `get_config` returns."""
-        config = dict(config)
-        steps = config.pop("steps_trained", 0)
-        model = super().from_config(config)
-        model.steps_before = steps
-        return model
 
     def _lock_state(self) -> None:
         """Keras' lock of a model that is built; here a subclass may add layers of its own."""
@@ -176,12 +159,24 @@ class CompiledModel(ConfiguredModel):
                     optimizer.build(variables)
 
     def _carry_over(self, before: dict[str, keras.optimizers.Optimizer]) -> None:
-        """Gives the optimizers the counts, rates and slots of those before, as far as they fit."""
+        """Gives the optimizers the counts, rates and slots of those before, as far as they fit.
+
+        Slots are told apart by what they belong to: their names are not unique in a model.
+        """
         for name, (optimizer, _) in self.optimizers.items():
-            held = {variable.path: variable for variable in before[name].variables}
-            for variable in optimizer.variables:
-                if variable.path in held:
-                    variable.assign(held[variable.path])
+            own, old = devices.unscaled(optimizer), devices.unscaled(before[name])
+            places = {id(variable): i for i, variable in enumerate(old._trainable_variables)}
+            for attribute, held in vars(old).items():
+                slots = getattr(own, attribute, None)
+                if attribute == "_trainable_variables" or not isinstance(slots, list):
+                    continue
+                if len(slots) == len(own._trainable_variables) and len(held) == len(places):
+                    for slot, variable in zip(slots, own._trainable_variables, strict=True):
+                        if isinstance(slot, keras.Variable):
+                            slot.assign(held[places[id(variable)]])
+            own._iterations.assign(old._iterations)
+            if isinstance(own._learning_rate, keras.Variable):
+                own._learning_rate.assign(old._learning_rate)
         self.steps_before -= int(devices.unscaled(self.optimizer)._iterations.value.numpy())
 
     @property

@@ -322,11 +322,7 @@ class ConfiguredModel(keras.Model):
 def _is_replaced(path: str | Path, overwrite: bool, ending: str) -> bool:
     """Whether a file is written here, whole or not at all; if not, Keras writes it."""
     text = str(path)
-    return (
-        (overwrite or not Path(text).expanduser().exists())
-        and "://" not in text
-        and text.endswith(ending)
-    )
+    return (overwrite or not Path(text).exists()) and "://" not in text and text.endswith(ending)
 
 
 def _each(kind: type, value: Any) -> Any:
