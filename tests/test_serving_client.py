@@ -13,8 +13,7 @@ from serving_support import SIDE, tiny_images
 from tensorflow_serving.apis import model_service_pb2_grpc
 
 from tfgen.serving import Client, ServingError
-from tfgen.serving.client import convert
-from tfgen.serving.transports import Endpoint, TensorSpec
+from tfgen.serving.transports import Endpoint, TensorSpec, convert
 
 
 @pytest.fixture(params=["http", "grpc"])

@@ -88,15 +88,15 @@ def load(
     """Loads a model, compiled; see `tfgen.zoo.load`, which gives it a type."""
     path = folder(name)
     checks.one_of("load_weights", load_weights, (True, False, "partial"))
+    plain, built = load_weights is True and not overrides, (path / "config.json").is_file()
+    if not built and not plain:
+        raise ValueError(
+            f"{path} is not fully trained: it loads as its recipe specifies, without "
+            f"overrides. Train it: tfgen train {shlex.quote(str(path))} --out DIR."
+        )
     # A run that was cut off at its end has no metadata.json, which is written last of all.
-    plain = load_weights is True and not overrides
     ended = (path / "metadata.json").is_file() or not (path / "recipe.json").is_file()
-    if not (path / "config.json").is_file() or (plain and not ended):
-        if overrides or load_weights is not True:
-            raise ValueError(
-                f"{path} is not fully trained: it loads as its recipe specifies, without "
-                f"overrides. Train it: tfgen train {shlex.quote(str(path))} --out DIR."
-            )
+    if not built or (plain and not ended):
         return starting.unfinished(path)
     stored = read_config(path)
     cls = families.find(stored["family"])

@@ -117,8 +117,8 @@ def evaluate(
     tune_allocator()
     chosen = entries.folders() if name is None else {name: name}
     missed, measured = 0, {}
+    shows, skips = int(verbose and not as_json), all_entries and bool(metric)
     for shown, model in chosen.items():
-        shows, skips = int(verbose and not as_json), all_entries and bool(metric)
         results = evaluation.evaluate(
             model, data_name, check, shows, num_samples, metric or None, skip_unfit=skips
         )

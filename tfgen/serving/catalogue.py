@@ -34,7 +34,8 @@ def catalogue(repository: Repository) -> list[dict[str, Any]]:
         if details.get("num_classes") is not None:
             model["num_classes"] = details["num_classes"]
         # None for a critic, which has none; absent where an older version has exported.
-        model |= {key: details[key] for key in ("score_border",) if key in details}
+        if "score_border" in details:
+            model["score_border"] = details["score_border"]
         if (quality := _quality(details)) is not None:
             model["quality"] = quality
         models.append(model)

@@ -13,7 +13,7 @@ import numpy as np
 
 from tfgen import checks
 from tfgen.serving.errors import ServingError
-from tfgen.serving.transports import Endpoint, Grpc, ModelSpec, Rest, Transport
+from tfgen.serving.transports import Endpoint, Grpc, ModelSpec, Rest, Transport, convert
 from tfgen_command.wording import how_to_install
 
 __all__ = ["Client"]
@@ -209,40 +209,3 @@ def _model_spec(model: str, version: int | None, label: str | None) -> ModelSpec
             f"give either version or label, not both; received {version} and {label!r}."
         )
     return ModelSpec(model, version, label)
-
-
-def convert(name: str, value: Any, dtype: np.dtype) -> np.ndarray:
-    """Returns `value` as an array of `dtype`.
-
-    Raises:
-        ValueError: It does not fit: a float image or 300 as uint8, 1e300 as float32.
-    """
-    if dtype.kind == "O":
-        array = np.asarray(value, object)
-        if not all(isinstance(item, (bytes, str)) for item in array.flat):
-            raise ValueError(f"{name} must hold bytes or str; received {value!r:.60}.")
-        return array
-    try:
-        array = np.asarray(value)
-    except ValueError:
-        raise ValueError(f"{name} must be an array; received lists of unequal lengths.") from None
-    whole = array.dtype.kind in "iu" and dtype.kind in "iu"
-    allowed = (
-        array.dtype == dtype
-        or not array.size
-        or (dtype.kind == "f" and array.dtype.kind in "iuf")
-        or (whole and np.iinfo(dtype).min <= array.min() and array.max() <= np.iinfo(dtype).max)
-    )
-    if not allowed:
-        within = f", in [{array.min()}, {array.max()}]" if array.dtype.kind in "iuf" else ""
-        raise ValueError(f"{name} must be {dtype}; received {array.dtype}{within}.")
-    with np.errstate(over="ignore"):
-        converted = array.astype(dtype, copy=False)
-    if dtype.kind == "f" and array.dtype.kind in "iuf":
-        lost = np.isfinite(array) & ~np.isfinite(converted)
-        if lost.any():
-            raise ValueError(
-                f"{name} must be within the range of {dtype}, at most {np.finfo(dtype).max:.3g} "
-                f"in size; received {array[lost][0]:.3g}."
-            )
-    return converted

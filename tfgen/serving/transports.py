@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 
 from tfgen.serving.errors import ServingError, code_of_http
 
-__all__ = ["Endpoint", "Grpc", "ModelSpec", "Rest", "TensorSpec", "Transport"]
+__all__ = ["Endpoint", "Grpc", "ModelSpec", "Rest", "TensorSpec", "Transport", "convert"]
 
 Arrays = dict[str, np.ndarray]
 
@@ -191,6 +191,43 @@ class Rest:
         return {int(found["version"]): found["state"] for found in answer["model_version_status"]}
 
 
+def convert(name: str, value: Any, dtype: np.dtype) -> np.ndarray:
+    """Returns `value` as an array of `dtype`.
+
+    Raises:
+        ValueError: It does not fit: a float image or 300 as uint8, 1e300 as float32.
+    """
+    if dtype.kind == "O":
+        array = np.asarray(value, object)
+        if not all(isinstance(item, (bytes, str)) for item in array.flat):
+            raise ValueError(f"{name} must hold bytes or str; received {value!r:.60}.")
+        return array
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise ValueError(f"{name} must be an array; received lists of unequal lengths.") from None
+    whole = array.dtype.kind in "iu" and dtype.kind in "iu"
+    allowed = (
+        array.dtype == dtype
+        or not array.size
+        or (dtype.kind == "f" and array.dtype.kind in "iuf")
+        or (whole and np.iinfo(dtype).min <= array.min() and array.max() <= np.iinfo(dtype).max)
+    )
+    if not allowed:
+        within = f", in [{array.min()}, {array.max()}]" if array.dtype.kind in "iuf" else ""
+        raise ValueError(f"{name} must be {dtype}; received {array.dtype}{within}.")
+    with np.errstate(over="ignore"):
+        converted = array.astype(dtype, copy=False)
+    if dtype.kind == "f" and array.dtype.kind in "iuf":
+        lost = np.isfinite(array) & ~np.isfinite(converted)
+        if lost.any():
+            raise ValueError(
+                f"{name} must be within the range of {dtype}, at most {np.finfo(dtype).max:.3g} "
+                f"in size; received {array[lost][0]:.3g}."
+            )
+    return converted
+
+
 def _slow_json(data: bytes) -> Any:
     """Parses JSON with NaN and Infinity, which TF Serving writes and orjson refuses."""
     try:
@@ -224,22 +261,14 @@ def _jsonable(array: np.ndarray) -> Any:
 
 def _from_json(name: str, value: Any, dtype: np.dtype) -> np.ndarray:
     if dtype.kind != "O":
-        array = np.array(value)  # raises ValueError for lists of unequal lengths
-        fitting = {"b": "b", "u": "ui", "i": "ui"}.get(dtype.kind, "uif")
-        fits = not array.size or array.dtype.kind in fitting
-        if fits and array.size and dtype.kind in "ui":
-            bounds = np.iinfo(dtype)
-            fits = bounds.min <= array.min() and array.max() <= bounds.max
-        if not fits:
-            raise ValueError(f"the server's {name} must be {dtype}; received {array.dtype}.")
-        return array.astype(dtype, copy=False)
+        return convert(f"the server's {name}", value, dtype)
 
-    def convert(item: Any) -> Any:
+    def decoded(item: Any) -> Any:
         if isinstance(item, list):
-            return [convert(inner) for inner in item]
+            return [decoded(inner) for inner in item]
         return base64.b64decode(item["b64"]) if isinstance(item, dict) else item.encode()
 
-    return np.array(convert(value), object)
+    return np.array(decoded(value), object)
 
 
 # gRPC ----------------------------------------------------------------------------------------
