@@ -40,7 +40,7 @@ __all__ = [
     "zoo_model",
 ]
 
-Rounds = dict[Any, list[float]]  # {side: its measurement in each round}
+Rounds = dict[Any, list[Any]]  # {side: its measurement in each round}
 
 
 def parser(description: str | None, repeats: int | None = 7) -> argparse.ArgumentParser:
@@ -67,7 +67,7 @@ def _at_least_one(text: str) -> int:
     return int(text)
 
 
-def interleaved(sides: dict[Any, Callable[[], float]], repeats: int) -> Rounds:
+def interleaved(sides: dict[Any, Callable[[], Any]], repeats: int) -> Rounds:
     """Calls every side once per round and returns {side: its measurement in each round}.
 
     The side that begins changes with each round: ABC, BCA, CAB, ...

@@ -40,6 +40,7 @@ CONFIGURATIONS = {
             "noise_std": 0.3,
             **TINY,
         },
+        "dense": {"image_shape": (5, 3, 3), **TINY, "filters": ()},
     },
     "HierarchicalVAE": {
         "bernoulli": {
@@ -126,6 +127,13 @@ CONFIGURATIONS = {
             "beta": 0.5,
             "num_classes": 2,
             **TINY,
+        },
+        "conditional_dense": {
+            "image_shape": (5, 3, 1),
+            "num_mixtures": 2,
+            "num_classes": 3,
+            **TINY,
+            "filters": (),
         },
     },
     "GAN": {

@@ -86,7 +86,7 @@ def test_bad_constructor_arguments(first_case):
         {"num_levels": 1},
         {"num_levels": 257},
         {"latent_dim": 0},
-        {"filters": ()},
+        {"filters": (0,)},
         {"filters": (4, 4, 4, 4)},  # 8 is not divisible by 16
         {"image_shape": (8, 8, 2)},
         {"image_shape": (8, 8)},

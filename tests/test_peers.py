@@ -130,9 +130,9 @@ def test_a_recipe_s_schedule_ends_with_the_minutes(run):
 
 
 def test_the_pace_of_a_side_is_told_line_by_line(run, monkeypatch, capsys, tmp_path):
-    from peers import pace
+    from peers import pace, speed
 
-    told = []
+    told, drawn = [], []
 
     def train(seconds):
         told.append(seconds)
@@ -140,7 +140,11 @@ def test_the_pace_of_a_side_is_told_line_by_line(run, monkeypatch, capsys, tmp_p
 
     script = types.ModuleType("peers.told")
     script.build = lambda data, given: types.SimpleNamespace(
-        train=train, parameters=len(data.x_test) + given.recipe["model"]["units"]
+        train=train,
+        parameters=len(data.x_test) + given.recipe["model"]["units"],
+        batch=20,
+        sample=drawn.append,
+        one_pass=None,
     )
     monkeypatch.setitem(sys.modules, "peers.told", script)
     images = np.zeros((3, 28, 28, 1), np.uint8)
@@ -155,6 +159,15 @@ def test_the_pace_of_a_side_is_told_line_by_line(run, monkeypatch, capsys, tmp_p
     answers = [json.loads(line.removeprefix(pace.MARK)) for line in lines]
     assert answers[0] == {"parameters": 7}
     assert all(answer["images_per_second"] > 640 for answer in answers[1:])
+    repeats = run.contract.REPEATS
+    assert drawn == 3 * ([20] * repeats + [1] * repeats)
+    assert all(answer.keys() >= set(speed.MEASURES) for answer in answers[1:])
+
+
+def test_drawing_pixel_by_pixel_takes_its_passes(run, monkeypatch):
+    monkeypatch.setattr(run.contract, "median_time", lambda work: work() or 0.5)
+    side = types.SimpleNamespace(batch=100, sample=None, one_pass=lambda number: None, passes=784)
+    assert run.contract.drawing(side) == {"seconds_1000": 3920.0, "seconds_1": 392.0}
 
 
 def test_speed_is_the_ratio_of_the_medians(run, monkeypatch, tmp_path):
@@ -166,8 +179,9 @@ def test_speed_is_the_ratio_of_the_medians(run, monkeypatch, tmp_path):
             self.parameters = 8 if script == "ours" else 7
             self.closed = False
 
-        def images_per_second(self, seconds):
-            return next(self.speeds)
+        def turn(self, seconds):
+            speed = next(self.speeds)
+            return {"images_per_second": speed, "seconds_1000": 1 / speed, "seconds_1": 7.0}
 
         def close(self):
             self.closed = True
@@ -185,7 +199,9 @@ def test_speed_is_the_ratio_of_the_medians(run, monkeypatch, tmp_path):
     assert text.startswith("before")
     assert text.endswith("after\n")
     assert "old" not in text
-    assert "| keras_vae | 7 | 8 | 10 | 20 | 2.00 (0.50 to 6.00) |" in text
+    assert "| 7 | 8 | images/s of training | 10 | 20 | 2.00 (0.50 to 6.00) |" in text
+    assert "| seconds for 1,000 samples | 0.1 | 0.05 | 2.00 (0.50 to 6.00) |" in text
+    assert "| seconds for one sample | 7 | 7 | 1.00 (1.00 to 1.00) |" in text
 
 
 def test_lines_are_those_that_hold_code(run, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from scipy import special, stats
 
-from tfgen import VAE, HierarchicalVAE, noise, pixels
+from tfgen import GAN, VAE, HierarchicalVAE, noise, pixels
 from tfgen.models import importance, vae
 
 SMALL = {"filters": (4,), "dense_units": 8, "num_blocks": 0}
@@ -209,6 +209,20 @@ def test_labels_reach_every_part():
 def test_bad_arguments(argument, wrong):
     with pytest.raises(ValueError, match=f"{argument} must (be|lie) .*received {wrong!r}"):
         VAE(latent_dim=2, **{**BINARY, argument: wrong})
+
+
+def test_without_filters_each_network_has_one_hidden_layer():
+    binary = {"num_levels": 2, "pixel_distribution": "bernoulli"}
+    model = VAE((28, 28, 1), 10, filters=(), dense_units=512, **binary)
+    encoder = 784 * 512 + 512 + 2 * (512 * 10 + 10)
+    assert model.count_params() == encoder + 10 * 512 + 512 + 512 * 784 + 784
+    assert model.sample(2, seed=0).shape == (2, 28, 28, 1)
+
+
+@pytest.mark.parametrize("family", [GAN, HierarchicalVAE])
+def test_other_families_need_filters(family):
+    with pytest.raises(ValueError, match="filters must be a list of integers of at least 1"):
+        family((8, 8, 1), filters=())
 
 
 def test_mixing_reaches_every_place():

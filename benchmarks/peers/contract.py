@@ -162,6 +162,17 @@ def paced(side: Side, seconds: float) -> dict[str, float]:
     }
 
 
+def drawing(side: Side) -> dict[str, float]:
+    """Returns what samples cost a side that has drawn before, by one pass where it needs many."""
+
+    def seconds(number: int) -> float:
+        if side.one_pass is None:
+            return median_time(lambda: side.sample(number))
+        return side.passes * median_time(lambda: side.one_pass(number))
+
+    return {"seconds_1000": seconds(side.batch) * 1000 / side.batch, "seconds_1": seconds(1)}
+
+
 def drawn(side: Side, num_samples: int, limit: float) -> tuple[np.ndarray, dict[str, float]]:
     """Returns samples, at most `num_samples` and `limit` seconds of them, and their cost."""
     batch = min(side.batch, num_samples)

@@ -1,10 +1,10 @@
-"""Trains a side again and again for as long as it is told, for `speed.py`.
+"""Trains and draws from a side again and again, as it is told, for `speed.py`.
 
     python -m peers.pace SCRIPT DATA.npz [--variant NAME] [--recipe JSON]
 
-Once the side is built and has taken its first step, it prints a line with its parameters; then, for
-each line of seconds that it reads, one with what `contract.paced` returns. Both begin with MARK,
-because packages print as well.
+Once the side is built, has taken its first step and has drawn its first images, it prints a line
+with its parameters; then, for each line of seconds that it reads, one with what `contract.paced`
+and `contract.drawing` return. Both begin with MARK, because packages print as well.
 """
 
 import argparse
@@ -31,9 +31,11 @@ def main() -> None:
         contract.read(given.data), given
     )
     side.train(0.0)  # one step, in which it compiles
+    contract.drawing(side)
     print(MARK, json.dumps({"parameters": int(side.parameters)}), flush=True)
     for line in sys.stdin:
-        print(MARK, json.dumps(contract.paced(side, float(line))), flush=True)
+        measured = contract.paced(side, float(line)) | contract.drawing(side)
+        print(MARK, json.dumps(measured), flush=True)
 
 
 if __name__ == "__main__":

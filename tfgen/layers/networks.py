@@ -1,5 +1,6 @@
-"""Convolutional networks that two or more families use."""
+"""Networks that two or more families use."""
 
+import math
 from collections.abc import Callable, Iterable
 
 import keras
@@ -65,13 +66,16 @@ def check_strides(
     image_shape: tuple[int, int, int],
     filters: tuple[int, ...],
     decoder_filters: tuple[int, ...] | None = None,
+    may_be_dense: bool = False,
 ) -> None:
     """Raises ValueError unless every stage of stride 2 divides height and width.
 
-    A decoder may have one stage more than its encoder, on the whole image.
+    A decoder may have one stage more than its encoder, on the whole image. With `may_be_dense`,
+    `filters` may be empty: then there are no convolutions.
     """
     check_image_shape(image_shape)
-    checks.sizes(1, filters=filters)
+    if not (may_be_dense and isinstance(filters, (list, tuple)) and not filters):
+        checks.sizes(1, filters=filters)
     factor = 2 ** len(filters)
     if image_shape[0] % factor or image_shape[1] % factor:
         raise ValueError(
@@ -96,14 +100,14 @@ def encoder_network(
     num_classes: int | None = None,
     stem: int = 0,
 ) -> keras.Model:
-    """Builds the convolutional trunk of an encoder.
+    """Builds the trunk of an encoder.
 
     Stages of a 3x3 convolution with stride 2 and `num_blocks` residual blocks, then one dense
-    layer: grey images (batch, *image_shape) [and labels (batch,)] -> (batch, dense_units). With
-    `stem` above 0, a convolution of that many channels and one residual block come first, at full
-    size.
+    layer: grey images (batch, *image_shape) [and labels (batch,)] -> (batch, dense_units). Without
+    `filters` the dense layer reads the pixels. With `stem` above 0, a convolution of that many
+    channels and one residual block come first, at full size.
     """
-    check_strides(image_shape, filters)
+    check_strides(image_shape, filters, may_be_dense=True)
     images = keras.Input(image_shape, name="images")
     x = GreyToPixels(name="pixels")(images)
     if stem:
@@ -135,11 +139,12 @@ def decoder_network(
     num_outputs: int,
     num_classes: int | None = None,
 ) -> keras.Model:
-    """Builds a convolutional decoder: the encoder's stages in reverse, growing by sub-pixels.
+    """Builds a decoder: the encoder's stages in reverse, growing by sub-pixels.
 
     latents (batch, latent_dim) [and labels (batch,)] -> float32 (batch, height, width,
     num_outputs). It starts on the grid of height / 2^num_stages; each entry of `filters` is a
     stage at twice the size of the one before, and the last convolution grows the rest at once.
+    Without `filters` it is two dense layers, the second of which gives the pixels.
     """
     latents = keras.Input((latent_dim,), name="latents")
     inputs, x = latents, latents
@@ -149,6 +154,11 @@ def decoder_network(
         inputs = [latents, labels]
     height, width = (side // 2**num_stages for side in image_shape[:2])
     x = keras.layers.Dense(dense_units, activation=ACTIVATION, name="dense")(x)
+    if not filters:
+        outputs = (height, width, num_outputs)
+        x = keras.layers.Dense(math.prod(outputs), name="to_pixels")(x)
+        x = keras.layers.Reshape(outputs, dtype="float32", name="pixels")(x)
+        return keras.Model(inputs, x, name="decoder")
     x = keras.layers.Dense(height * width * filters[0], name="to_grid")(x)
     x = keras.layers.Reshape((height, width, filters[0]), name="grid")(x)
     for stage, stage_filters in enumerate(filters):

@@ -11,7 +11,7 @@ __all__ = ["AutoEncoder"]
 
 @keras.saving.register_keras_serializable("tfgen")
 class AutoEncoder(GenerativeModel):
-    """Convolutional autoencoder, denoising if asked.
+    """Autoencoder, convolutional or dense, denoising if asked.
 
         loss = -log p(x | decoder(encoder(x~)))     nats per image, summed over pixels
         x~ = x + noise_std * eps,  eps ~ N(0, I)    (Vincent et al., 2008)
@@ -28,7 +28,8 @@ class AutoEncoder(GenerativeModel):
             Defaults to (28, 28, 1).
         latent_dim: int. Latent dimensions. Defaults to 32.
         filters: tuple of int. Channels of the encoder's stages, each with stride 2; the decoder
-            mirrors them. Defaults to (32, 64).
+            mirrors them. Without any, encoder and decoder have one dense hidden layer each, and the
+            image may have any size. Defaults to (32, 64).
         num_blocks: int. Residual blocks per stage. Defaults to 1.
         dense_units: int. Width of the dense layer of encoder and decoder. Defaults to 256.
         pixel_distribution: str. "gaussian" (squared error), "bernoulli" (2 levels), "categorical"

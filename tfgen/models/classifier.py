@@ -27,7 +27,8 @@ class Classifier(EndpointModel):
         image_shape: (height, width, channels), 1 or 3 channels, divisible by 2^len(filters).
             Defaults to (28, 28, 1).
         num_classes: int. Classes, at least 2. Defaults to 10.
-        filters: tuple of int. Channels of the stages, each with stride 2. Defaults to (32, 64).
+        filters: tuple of int. Channels of the stages, each with stride 2. Without any, the
+            penultimate layer reads the pixels. Defaults to (32, 64).
         num_blocks: int. Residual blocks per stage. Defaults to 1.
         feature_units: int. Width of the penultimate layer. Defaults to 128.
         stem: int. Channels of a stage at full size before the others, for colour images; 0 for

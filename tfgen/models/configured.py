@@ -1,6 +1,7 @@
 """A model's configuration, presets and fine-tuning: all but its training."""
 
 import contextlib
+import functools
 import inspect
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -111,10 +112,7 @@ class ConfiguredModel(keras.Model):
 
     def _argument_names(self) -> list[str]:
         """The names of the constructor's arguments, those of every class that kept its own."""
-        signature = inspect.signature(type(self).__init__).parameters
-        bundles = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
-        named = [n for n, p in signature.items() if p.kind not in bundles and n != "self"]
-        return list(dict.fromkeys((*named, *self._kept)))
+        return list(dict.fromkeys((*_parameters(type(self)), *self._kept)))
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
@@ -317,6 +315,14 @@ class ConfiguredModel(keras.Model):
                 f"{type(model).__name__}. Call {type(model).__name__}.from_preset or zoo.load."
             )
         return model
+
+
+@functools.cache
+def _parameters(family: type) -> tuple[str, ...]:
+    """The names of a constructor's parameters, without `self` and bundles."""
+    bundles = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    given = inspect.signature(family.__init__).parameters
+    return tuple(n for n, p in given.items() if p.kind not in bundles and n != "self")
 
 
 def _is_replaced(path: str | Path, overwrite: bool, ending: str) -> bool:

@@ -1,6 +1,8 @@
 """What a model can do, as named functions of tensors: run from Python and exported alike."""
 
 import concurrent.futures
+import contextlib
+import functools
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -105,7 +107,7 @@ class EndpointModel(ImageModel):
         num_samples = checks.positive("num_samples", num_samples)
         endpoints = self.endpoints(float(temperature), num_samples)
         graphs = {
-            name: self._graph(name, float(temperature), num_samples, jit_compile)
+            name: self._graph(name, float(temperature), num_samples, jit_compile).function
             for name in endpoints
         }
         if "sample" in endpoints:
@@ -172,8 +174,7 @@ class EndpointModel(ImageModel):
         temperature: float = 1.0,
         num_samples: int = 1,
         jit_compile: bool = False,
-    ) -> Callable[..., dict[str, tf.Tensor]]:
-        """Returns an endpoint as a `tf.function` of its specs, in their order."""
+    ) -> "_Graph":
         # Keras would wrap a plain attribute in a tracker, and graphs are no part of the state.
         graphs = self.__dict__.setdefault("_graphs", {})
         key = (name, temperature, num_samples, jit_compile)
@@ -188,7 +189,7 @@ class EndpointModel(ImageModel):
                 del graphs[next(iter(graphs))]
         return graph
 
-    def _new_graph(self, name, temperature, num_samples, jit_compile):
+    def _new_graph(self, name, temperature, num_samples, jit_compile) -> "_Graph":
         self._require(name)
         function, specs = self.endpoints(temperature, num_samples)[name]
 
@@ -198,12 +199,13 @@ class EndpointModel(ImageModel):
                 given["labels"] = self.labels_in_range(given["labels"])
             return function(**given)
 
-        return tf.function(
+        graph = tf.function(
             by_name,
             input_signature=list(specs.values()),
             autograph=False,
             jit_compile=jit_compile,
         )
+        return _Graph(graph, tuple(specs))
 
     def _run(
         self,
@@ -223,32 +225,50 @@ class EndpointModel(ImageModel):
             verbose: 1 shows a progress bar.
             **fixed: As for `_graph`.
         """
-        self._require(name)
-        specs = self.endpoints()[name][1]
-        rows = [tf.convert_to_tensor(arguments[argument]) for argument in specs]
-        graph = self._graph(name, **fixed).get_concrete_function()
+        graph = self._graph(name, **fixed)
+        rows = [tf.convert_to_tensor(arguments[argument]) for argument in graph.arguments]
         count = int(rows[0].shape[0])
         step = ROWS[name] if batch_size is None else checks.positive("batch_size", batch_size)
         # XLA compiles for each number of rows, so that the last batch gets as many as the others.
         fill = fixed.get("jit_compile", False) and count > step
 
         def one_batch(start):
-            batch = [a[start : start + step] for a in rows]
+            batch = [a[start : start + step] for a in rows] if count > step else rows
             used = int(batch[0].shape[0])
             missing = step - used if fill else int(not used)  # not every kernel takes no rows
             if missing:
                 batch = [
                     tf.concat([a, tf.zeros((missing, *a.shape[1:]), a.dtype)], 0) for a in batch
                 ]
-            (value,) = graph(*batch).values()
+            (value,) = graph.traced(*batch).values()
             return value.numpy()[:used]
 
         bar = keras.utils.Progbar(count, unit_name="image") if verbose else None
         outputs = []
         workers = self.num_workers if name in DRAWN_BY_PIXEL else 1
-        with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-            for done in pool.map(one_batch, range(0, max(count, 1), step)):
+        with contextlib.ExitStack() as stack:
+            each = map  # a new thread costs as much as a small model's image
+            if workers > 1:
+                each = stack.enter_context(concurrent.futures.ThreadPoolExecutor(workers)).map
+            for done in each(one_batch, range(0, max(count, 1), step)):
                 outputs.append(done)
                 if bar is not None:
                     bar.add(len(done))
         return outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
+
+
+class _Graph:
+    """An endpoint as a graph.
+
+    Attributes:
+        function: A `tf.function` of the endpoint's specs, in their order.
+        arguments: The names of the specs.
+    """
+
+    def __init__(self, function: Callable[..., dict[str, tf.Tensor]], arguments: tuple[str, ...]):
+        self.function, self.arguments = function, arguments
+
+    @functools.cached_property
+    def traced(self) -> Callable[..., dict[str, tf.Tensor]]:
+        """The function for any number of rows."""
+        return self.function.get_concrete_function()

@@ -29,7 +29,7 @@ SETTABLE = (
 
 @keras.saving.register_keras_serializable("tfgen")
 class VAE(PixelDecoder):
-    """Convolutional VAE with a diagonal Gaussian posterior and a choice of prior.
+    """VAE, convolutional or dense, with a diagonal Gaussian posterior and a choice of prior.
 
         q(z | x) = N(mean(x), diag(scale(x)^2)),   z = mean + scale * eps,   eps ~ N(0, I)
 
@@ -51,8 +51,9 @@ class VAE(PixelDecoder):
         image_shape: (height, width, channels), 1 or 3 channels, divisible by 2^len(filters).
             Defaults to (28, 28, 1).
         latent_dim: int. Latent dimensions. Defaults to 32.
-        filters: tuple of int. Channels of the encoder's stages, each with stride 2. Defaults to
-            (32, 64).
+        filters: tuple of int. Channels of the encoder's stages, each with stride 2. Without any,
+            encoder and decoder have one dense hidden layer each, and the image may have any size.
+            Defaults to (32, 64).
         decoder_filters: tuple of int or None. Channels of the decoder's stages, the coarsest first;
             None mirrors `filters`. With fewer stages the last convolution grows the rest at once,
             which makes a decoder that is cheap to evaluate. Defaults to None.
@@ -138,7 +139,7 @@ class VAE(PixelDecoder):
             prior_units=1 if prior_units is None else prior_units,
         )
         checks.at_least(0, num_blocks=num_blocks, decoder_blocks=decoder_blocks or 0)
-        layers.check_strides(self.image_shape, filters, decoder_filters)
+        layers.check_strides(self.image_shape, filters, decoder_filters, may_be_dense=True)
         self.check_settings()
         with self.own_dtype_policy():
             self._build_networks()
