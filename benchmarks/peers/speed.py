@@ -5,15 +5,14 @@
 
 The recipes of the zoo have other networks than the peers that run.py holds them against, so their
 speed says little about the code. Here ours gets the peer's layers and filters as far as its family
-can, its batch, and none of what the peer does without (R1, shifts of images). Where a layer
-differs, ours has at least as many parameters and multiply-adds. Both sides are built and compiled
-first, each in a process of its own; then they take turns, with the other one idle: a turn is some
-seconds of training, then `contract.drawing`. The ratio is that of the medians, above 1 where ours
-is faster.
+can, its batch, and none of what the peer does without (R1, candidates, shifts of images). Where a
+layer differs, ours has at least as many parameters and multiply-adds. Both sides are built and
+compiled first, each in a process of its own; then they take turns, with the other one idle: a turn
+is some seconds of training, then `contract.drawing`. The ratio is that of the medians, above 1
+where ours is faster.
 
-diffusers' network is a U-Net, keras.io's WGAN-GP pads to 32x32 and tfd.PixelCNN has other blocks:
-no family of ours is built like them. Keras.io's PixelCNN counts the weights that its masks hide, so
-its size cannot be compared.
+diffusers' network is a U-Net and tfd.PixelCNN has other blocks: no family of ours is built like
+them. Keras.io's PixelCNN counts the weights that its masks hide, so its size cannot be compared.
 """
 
 import json
@@ -47,6 +46,15 @@ GAN = {
     "generator_filters": [128, 128],
     "dense_units": 16,
     "r1": 0.0,
+    "candidates": 1,
+}
+# The peer's stages go down to 2x2, ours to 7x7: so wide, ours has as much to multiply.
+WASSERSTEIN = {
+    "latent_dim": 128,
+    "filters": [160, 320],
+    "generator_filters": [256, 96],
+    "dense_units": 280,
+    "candidates": 1,
 }
 BINARY_PIXELS = {"token_shape": [1, 1], "orders": 1, "dropout": 0.0}
 DENSE = {"filters": [], "dense_units": 512, "latent_dim": 10}
@@ -64,6 +72,7 @@ EQUAL: dict[str, dict[str, Any]] = {
     },
     "keras_dcgan": {"batch_size": 64, "model": GAN},
     "keras_cgan": {"batch_size": 64, "model": GAN},
+    "keras_wgan_gp": {"batch_size": 512, "model": WASSERSTEIN},
     "pythae_vae": {"batch_size": 200, "model": DENSE},
     "pythae_iwae": {"batch_size": 200, "model": DENSE | {"num_importance_samples": 10}},
     # One learned image more than the peer's 50, which come out of a layer with biases.

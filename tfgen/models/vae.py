@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from tfgen import checks, distributions, layers, noise, pixels, portable
 from tfgen.models import continuous, importance, priors
+from tfgen.models.endpoints import ROWS
 from tfgen.models.generative import Labels, with_labels
 from tfgen.models.pixel_decoder import PixelDecoder
 
@@ -294,6 +295,10 @@ class VAE(PixelDecoder):
             "log_likelihood": (log_likelihood, images | labels | seed),
             **self.latent_endpoints(),
         }
+
+    def batch_size_for(self, count):
+        """Returns as many as `decode` takes: drawing is decoding, but for little noise."""
+        return min(count, ROWS["decode"])
 
     def _prior_sample(self, seed, temperature, labels=None):
         """Turns each image's own noise into latents from the prior, (batch, latent_dim)."""
