@@ -15,8 +15,10 @@ diffusers' network is a U-Net and tfd.PixelCNN has other blocks: no family of ou
 them. Keras.io's PixelCNN counts the weights that its masks hide, so its size cannot be compared.
 """
 
+import datetime
 import json
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -27,7 +29,7 @@ sys.path.insert(0, str(HERE.parent))
 
 import common  # noqa: E402
 
-from peers import pace, report, run  # noqa: E402
+from peers import contract, pace, report, run  # noqa: E402
 
 HEADER = (
     *("peer", "its parameters", "our parameters", "measure", "its", "ours"),
@@ -181,15 +183,20 @@ def main() -> int:
     if given.write is not None:
         common.around_section(given.write, "speed")
     given.out.mkdir(parents=True, exist_ok=True)
+    rate = contract.machine_rate()
     pairs = [measured(name, given) for name in given.only]
     rows = [row for pair in pairs for row in pair.rows()]
     if given.write is not None:
-        common.write_section(given.write, "speed", [common.markdown(HEADER, rows)])
+        caption = (
+            f"{platform.machine()}, {common.STARTED_ON['cores']} CPU cores, "
+            f"{rate / 1e9:.0f} billion multiply-adds a second; {datetime.date.today()}."
+        )
+        common.write_section(given.write, "speed", [caption, common.markdown(HEADER, rows)])
     ratios = {pair.peer: {measure: pair.ratio(measure) for measure in MEASURES} for pair in pairs}
     slow = [
         f"{peer}, {MEASURES[measure][0]} ({ratio['ratio']:.2f})"
-        for peer, measured in ratios.items()
-        for measure, ratio in measured.items()
+        for peer, each in ratios.items()
+        for measure, ratio in each.items()
         if ratio["ratio"] < LEAST
     ]
     verdict = f"ours trains and draws at least {LEAST:g}x as fast as each peer of its size"

@@ -52,9 +52,8 @@ class VAE(PixelDecoder):
         image_shape: (height, width, channels), 1 or 3 channels, divisible by 2^len(filters).
             Defaults to (28, 28, 1).
         latent_dim: int. Latent dimensions. Defaults to 32.
-        filters: tuple of int. Channels of the encoder's stages, each with stride 2. Without any,
-            encoder and decoder have one dense hidden layer each, and the image may have any size.
-            Defaults to (32, 64).
+        filters: tuple of int. Channels of the encoder's stages, each with stride 2; () for dense
+            networks with one hidden layer, and images of any size. Defaults to (32, 64).
         decoder_filters: tuple of int or None. Channels of the decoder's stages, the coarsest first;
             None mirrors `filters`. With fewer stages the last convolution grows the rest at once,
             which makes a decoder that is cheap to evaluate. Defaults to None.
@@ -251,8 +250,7 @@ class VAE(PixelDecoder):
         # z_k = mean(x) + scale(x) eps_k ~ q(z | x)
         eps = noise.normal(seeds, (k, self.latent_dim))
         latents = self._at(posterior, eps)  # (batch, k, latent_dim)
-        # -log p(x | z_k)
-        reconstruction = -self._log_pixels(images, latents, labels)  # (batch, k)
+        reconstruction = -self._log_pixels(images, latents, labels)  # -log p(x | z_k), (batch, k)
         if plain and k == 1:
             # KL(q(z | x) || p(z)), exactly
             kl = tfp.distributions.kl_divergence(posterior, prior)[:, None]
