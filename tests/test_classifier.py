@@ -52,6 +52,12 @@ def test_probabilities_and_features_belong_together(fitted):
     np.testing.assert_allclose(fitted.features(images[3:4])[0], features[3], rtol=1e-4, atol=1e-5)
 
 
+def test_without_filters_the_penultimate_layer_reads_the_pixels():
+    model = Classifier(**{**TINY, "image_shape": (5, 3, 1), "filters": ()})
+    assert model.count_params() == (15 * 5 + 5) + (5 * 3 + 3)
+    assert model.features(np.zeros((2, 5, 3, 1), "uint8")).shape == (2, 5)
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 def test_loss_is_the_cross_entropy_with_the_smoothed_target(fitted, smoothing):
     model = Classifier(**TINY, label_smoothing=smoothing)

@@ -102,6 +102,17 @@ def test_bad_constructor_arguments(first_case):
                 first_case(**wrong)
 
 
+def test_no_tape_records_what_ends_as_an_array(first_case):
+    model = first_case()
+    images, labels = laws.images_for(model, 1), laws.labels_for(model, 1)
+    with tf.GradientTape() as tape:
+        if "sample" in model.capabilities:
+            model.sample(1, labels=labels, seed=0)
+        else:
+            model.encode(images)
+    assert not tape.watched_variables()
+
+
 # Saving and loading
 
 

@@ -50,7 +50,7 @@ def test_images_go_to_the_nearest_level():
 
 def test_levels_round_trip_under_xla():
     """XLA turns divisions into products; level 7 of 15 lies at 127.5 and must not move."""
-    for num_levels in (3, 15, 17, 31, 256):
+    for num_levels in (2, 3, 15, 16, 17, 18, 31, 256):
         levels = tf.range(num_levels, dtype=tf.float32)
         compiled = tf.function(pixels.levels_to_images, jit_compile=True)
         images = compiled(levels, num_levels)

@@ -196,7 +196,7 @@ def test_what_is_no_shape_of_images_is_refused_by_name(family, shape):
 
 
 def test_decoders_have_at_most_a_stage_more_than_encoders():
-    with pytest.raises(ValueError, match="decoder_filters must have at most 2 entries"):
+    with pytest.raises(ValueError, match="decoder_filters must have at most one entry more"):
         VAE((8, 8, 1), filters=(4,), decoder_filters=(4, 4, 4))
     with pytest.raises(ValueError, match="decoder_blocks must be an integer of at least 0"):
         VAE((8, 8, 1), filters=(4,), decoder_blocks=-3)

@@ -67,12 +67,13 @@ def images_to_levels(images: tf.Tensor, num_levels: int) -> tf.Tensor:
 
 def levels_to_images(levels: tf.Tensor, num_levels: int) -> tf.Tensor:
     """Maps levels, whole or not, to uint8 images on the nearest level, same shape."""
+    values = level_values(num_levels)
     levels = tf.clip_by_value(tf.round(levels), 0.0, num_levels - 1.0)
     if not 255 % (num_levels - 1):  # grey values at equal distances, exact in float
         return tf.cast(levels * (255 // (num_levels - 1)), tf.uint8)
     # A table: products of floats fall on either side of a half, such as level 7 of 15 at 127.5.
     index = tf.maximum(tf.cast(levels, tf.int32), 0)  # not a number becomes level 0
-    return tf.gather(level_values(num_levels), index)
+    return tf.gather(values, index)
 
 
 def images_to_pixels(images: tf.Tensor) -> tf.Tensor:

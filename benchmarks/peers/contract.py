@@ -163,7 +163,7 @@ def paced(side: Side, seconds: float) -> dict[str, float]:
 
 
 def drawing(side: Side) -> dict[str, float]:
-    """Returns what samples cost a side that has drawn before, by one pass where it needs many."""
+    """Returns what samples cost a side that has drawn before; pixel by pixel, passes times a pass."""
 
     def seconds(number: int) -> float:
         if side.one_pass is None:

@@ -70,8 +70,12 @@ class Timed:
         steps: int | None = None,
         seconds: float = math.inf,
         callbacks: Sequence[keras.callbacks.Callback] = (),
-    ) -> None:
-        """Continues for a number of steps or seconds, whichever is over first."""
+    ) -> float:
+        """Continues for a number of steps or seconds, whichever is over first.
+
+        Returns:
+            The seconds up to the end of the last step; `fit` may return later.
+        """
         batches = self._batches(self.steps)
         if steps is not None:
             batches = batches.take(steps).apply(tf.data.experimental.assert_cardinality(steps))
@@ -80,6 +84,7 @@ class Timed:
         self.model.fit(batches, shuffle=False, callbacks=[*callbacks, clock], verbose=0)
         self.seconds += time.perf_counter() - start
         self.steps += clock.steps
+        return clock.now - clock.start
 
     def figures(self) -> dict[str, float]:
         """Returns the images seen and the speed."""

@@ -88,12 +88,12 @@ def build(data: contract.Data, given) -> contract.Side:
     model = side.model
     averages = [training.AveragedWeights(recipe.ema_momentum)] if recipe.ema_momentum else []
 
-    def train(seconds: float) -> int:
+    def train(seconds: float) -> int | tuple[int, float]:
         if not seconds:  # compiled already, and back at its first step
             return 0
         before = side.steps
-        side.train(steps=total, seconds=seconds, callbacks=averages)
-        return (side.steps - before) * recipe.batch_size
+        taken = side.train(steps=total, seconds=seconds, callbacks=averages)
+        return (side.steps - before) * recipe.batch_size, taken
 
     seeds = itertools.count(given.seed)  # each image has its own
 

@@ -1,4 +1,4 @@
-"""Trains and draws from a side again and again, as it is told, for `speed.py`.
+"""Trains a side and draws from it again and again, as it is told, for `speed.py`.
 
     python -m peers.pace SCRIPT DATA.npz [--variant NAME] [--recipe JSON]
 

@@ -10,6 +10,7 @@ are the decoder's means.
 
 import contextlib
 import logging
+import math
 import tempfile
 import time
 from pathlib import Path
@@ -81,12 +82,19 @@ class OverError(Exception):
 
 
 class Clock(TrainingCallback):
+    """Ends the training after some seconds, which begin with the first batch."""
+
     def __init__(self, seconds: float):
-        self.end, self.steps = time.perf_counter() + seconds, 0
+        self.seconds, self.steps = seconds, 0
+        self.start = self.now = math.nan
+
+    def on_train_step_begin(self, training_config, **kwargs):  # once an epoch
+        if math.isnan(self.start):
+            self.start = time.perf_counter()
 
     def on_train_step_end(self, training_config, **kwargs):
-        self.steps += 1
-        if time.perf_counter() >= self.end:
+        self.steps, self.now = self.steps + 1, time.perf_counter()
+        if self.now >= self.start + self.seconds:
             raise OverError
 
 
@@ -95,11 +103,11 @@ def build(data: contract.Data, given) -> contract.Side:
     torch.manual_seed(given.seed)
     model = made(given.variant or "VAE", "bce" if data.is_binary else "mse")
 
-    def train(seconds: float) -> int:
+    def train(seconds: float) -> tuple[int, float]:
         clock = Clock(seconds)
         with tempfile.TemporaryDirectory() as folder, contextlib.suppress(OverError):
             fit(model, data.x_train, folder, [clock])
-        return clock.steps * BATCH_SIZE
+        return clock.steps * BATCH_SIZE, clock.now - clock.start
 
     def nats(held_out: np.ndarray) -> float:
         model.eval()

@@ -71,7 +71,7 @@ def check_strides(
     """Raises ValueError unless every stage of stride 2 divides height and width.
 
     A decoder may have one stage more than its encoder, on the whole image. With `may_be_dense`,
-    `filters` may be empty: then there are no convolutions.
+    `filters` may be empty: then no stage halves the image.
     """
     check_image_shape(image_shape)
     if not (may_be_dense and isinstance(filters, (list, tuple)) and not filters):
@@ -87,8 +87,8 @@ def check_strides(
         checks.sizes(1, decoder_filters=decoder_filters)
         if len(decoder_filters) > len(filters) + 1:
             raise ValueError(
-                f"decoder_filters must have at most {len(filters) + 1} entries, one more than "
-                f"filters; received {tuple(decoder_filters)}."
+                "decoder_filters must have at most one entry more than filters, which has "
+                f"{len(filters)}; received {tuple(decoder_filters)}."
             )
 
 
@@ -144,7 +144,7 @@ def decoder_network(
     latents (batch, latent_dim) [and labels (batch,)] -> float32 (batch, height, width,
     num_outputs). It starts on the grid of height / 2^num_stages; each entry of `filters` is a
     stage at twice the size of the one before, and the last convolution grows the rest at once.
-    Without `filters` it is two dense layers, the second of which gives the pixels.
+    Without `filters` it is two dense layers, the second of which gives all outputs.
     """
     latents = keras.Input((latent_dim,), name="latents")
     inputs, x = latents, latents

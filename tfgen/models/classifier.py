@@ -15,7 +15,7 @@ ERASE_STREAM, DROPOUT_STREAM = 0, 1
 
 @keras.saving.register_keras_serializable("tfgen")
 class Classifier(EndpointModel):
-    """Convolutional classifier with a named penultimate layer.
+    """Classifier, convolutional or dense, with a named penultimate layer.
 
         loss = -log p(label | x)                                                 nats per image
 
@@ -28,7 +28,7 @@ class Classifier(EndpointModel):
             Defaults to (28, 28, 1).
         num_classes: int. Classes, at least 2. Defaults to 10.
         filters: tuple of int. Channels of the stages, each with stride 2. Without any, the
-            penultimate layer reads the pixels. Defaults to (32, 64).
+            penultimate layer reads the pixels, or the stem. Defaults to (32, 64).
         num_blocks: int. Residual blocks per stage. Defaults to 1.
         feature_units: int. Width of the penultimate layer. Defaults to 128.
         stem: int. Channels of a stage at full size before the others, for colour images; 0 for

@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import contextlib
-import functools
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -175,6 +174,7 @@ class EndpointModel(ImageModel):
         num_samples: int = 1,
         jit_compile: bool = False,
     ) -> "_Graph":
+        """Returns an endpoint with fixed options, made anew if the model has changed."""
         # Keras would wrap a plain attribute in a tracker, and graphs are no part of the state.
         graphs = self.__dict__.setdefault("_graphs", {})
         key = (name, temperature, num_samples, jit_compile)
@@ -240,14 +240,15 @@ class EndpointModel(ImageModel):
                 batch = [
                     tf.concat([a, tf.zeros((missing, *a.shape[1:]), a.dtype)], 0) for a in batch
                 ]
-            (value,) = graph.traced(*batch).values()
+            with tf.init_scope():  # no tape records what ends as an array
+                (value,) = graph.traced(*batch).values()
             return value.numpy()[:used]
 
         bar = keras.utils.Progbar(count, unit_name="image") if verbose else None
         outputs = []
         workers = self.num_workers if name in DRAWN_BY_PIXEL else 1
         with contextlib.ExitStack() as stack:
-            each = map  # a new thread costs as much as a small model's image
+            each = map  # starting a thread takes as long as an image of a small model
             if workers > 1:
                 each = stack.enter_context(concurrent.futures.ThreadPoolExecutor(workers)).map
             for done in each(one_batch, range(0, max(count, 1), step)):
@@ -266,9 +267,11 @@ class _Graph:
     """
 
     def __init__(self, function: Callable[..., dict[str, tf.Tensor]], arguments: tuple[str, ...]):
-        self.function, self.arguments = function, arguments
+        self.function, self.arguments, self._traced = function, arguments, None
 
-    @functools.cached_property
+    @property
     def traced(self) -> Callable[..., dict[str, tf.Tensor]]:
         """The function for any number of rows."""
-        return self.function.get_concrete_function()
+        if self._traced is None:
+            self._traced = self.function.get_concrete_function()
+        return self._traced

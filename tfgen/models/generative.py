@@ -85,7 +85,7 @@ class GenerativeModel(EndpointModel):
                 s, s + 1, ...: image i of `sample(n, seed=s)` is `sample(1, seed=s + i)`.
             temperature: Scales the noise: 0 gives the most typical image, 1 the model's own
                 spread. At least 0.
-            batch_size: Images per pass; by default as many as is fast, at most 250.
+            batch_size: Images per pass; by default as many as is fast, at most 250, of a VAE 500.
             verbose: 1 shows a progress bar.
 
         Returns:

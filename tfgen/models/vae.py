@@ -295,7 +295,7 @@ class VAE(PixelDecoder):
         }
 
     def batch_size_for(self, count):
-        """Returns as many as `decode` takes: drawing is decoding, but for little noise."""
+        """Returns at most as many as `decode` takes: drawing is decoding, plus a little noise."""
         return min(count, ROWS["decode"])
 
     def _prior_sample(self, seed, temperature, labels=None):
