@@ -163,7 +163,10 @@ def paced(side: Side, seconds: float) -> dict[str, float]:
 
 
 def drawing(side: Side) -> dict[str, float]:
-    """Returns what samples cost a side that has drawn before; pixel by pixel, passes times a pass."""
+    """Returns what samples cost a side that has drawn before.
+
+    Pixel by pixel it is the time of one pass, times the passes.
+    """
 
     def seconds(number: int) -> float:
         if side.one_pass is None:
