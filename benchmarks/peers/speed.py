@@ -56,8 +56,8 @@ GAN = {
 WASSERSTEIN = {
     "latent_dim": 128,
     "filters": [160, 320],
-    "generator_filters": [256, 96],
-    "dense_units": 280,
+    "generator_filters": [224, 88],
+    "dense_units": 210,
     "candidates": 1,
 }
 BINARY_PIXELS = {"token_shape": [1, 1], "orders": 1, "dropout": 0.0}
