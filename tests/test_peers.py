@@ -84,10 +84,10 @@ def test_every_script_keeps_the_contract(run):
 def test_ours_comes_once_after_the_first_peer_that_is_held_against_it(run):
     runs = run.runs_of(["pythae_vae", "keras_vae", "pythae_iwae"])
     assert [one.label for one in runs] == [
-        *("pythae_vae", "ours: vae_plain"),
+        *("pythae_vae", "ours: vae_plain", "ours: vae_dense"),
         *("keras_vae", "ours: vae_2d_mnist", "pythae_iwae"),
     ]
-    assert [one.environment for one in runs] == ["pythae", None, "keras", None, "pythae"]
+    assert [one.environment for one in runs] == ["pythae", None, None, "keras", None, "pythae"]
     both = [one.label for one in run.runs_of(["tfd_pixelcnn"])]
     assert both == ["tfd_pixelcnn", "ours: pixelcnn_softmax", "ours: pixelcnn_logistic"]
 
@@ -347,6 +347,9 @@ def test_a_comparison_says_who_is_ahead_in_what_and_why(run):
     reasons = {"peer": {"images_per_second": "It has no prior."}, "other": {"nats": "It does."}}
     (row,) = report.wins(*given, reasons)
     assert row[-1] == "It has no prior."
+    reasons["peer, recipe"] = {"images_per_second": "It is small."}
+    assert report.wins(*given, reasons)[0][-1] == "It is small."
+    assert report.wins("peer", faster, "ours: another", FIGURES, reasons)[0][-1] == row[-1]
     # 80.1 nats are level with 80.
     assert report.losses(*given) == "- `recipe` against `peer`: Frechet ratio (2 against 3)."
     quick = FIGURES | {"seconds_1": 0.2, "estimated": False}
@@ -362,7 +365,8 @@ def test_a_comparison_says_who_is_ahead_in_what_and_why(run):
 
 def test_reasons_are_of_peers_and_measures_that_exist(run):
     reasons = json.loads((FOLDER / "reasons.json").read_text())
-    assert set(reasons) <= set(run.PEERS)
+    pairs = {f"{name}, {recipe}" for name, peer in run.PEERS.items() for recipe in peer.recipes}
+    assert set(reasons) <= set(run.PEERS) | pairs
     for known in reasons.values():
         assert set(known) <= set(run.report.COMPARED)
         assert all(why.endswith(".") and "|" not in why for why in known.values())

@@ -1,7 +1,8 @@
 """What run.py makes of finished sides: rows, comparisons, a chart, and their place in a page.
 
 Why a peer is ahead is known to whoever looked into it, not to this script: reasons.json holds it,
-as {peer: {measure: sentence}} with the keys of PEERS and COMPARED.
+as {peer: {measure: sentence}} with the keys of PEERS and COMPARED, and for a single recipe under
+"peer, recipe".
 """
 
 import ast
@@ -130,10 +131,12 @@ def ahead(one: dict, other: dict) -> list[str]:
 
 def wins(name: str, peer: dict, recipe: str, ours: dict, reasons: dict) -> list[list[str]]:
     """Returns a row for each measure in which the peer is ahead, with what is known of why."""
-    known, size = reasons.get(name, {}), peer["parameters"] / ours["parameters"]
+    recipe = recipe.removeprefix(OURS)
+    known = reasons.get(name, {}) | reasons.get(f"{name}, {recipe}", {})
+    size = peer["parameters"] / ours["parameters"]
     return [
         [
-            *(name, recipe.removeprefix(OURS), COMPARED[key][0]),
+            *(name, recipe, COMPARED[key][0]),
             *(shown(key, peer), shown(key, ours)),
             *(f"{size:.2g}x", known.get(key, UNEXPLAINED)),
         ]

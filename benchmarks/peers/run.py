@@ -27,7 +27,7 @@ sides that --out holds, and the chart shows all of them, so they may also come o
 figures go into results.json of this folder.
 
 A side takes its minutes, half a minute to start and compile, at most --sampling-seconds for its
-samples, and up to two minutes for nats; with all sides that is about 18 times (minutes + 1.5).
+samples, and up to two minutes for nats; with all sides that is about 22 times (minutes + 1.5).
 """
 
 import argparse
@@ -86,7 +86,9 @@ PEERS = {
     "diffusers_ddpm": Peer("diffusers_ddpm", "", "diffusers", "mnist", ("gan_mnist",)),
     "keras_wgan_gp": Peer("keras_wgan_gp", "", "keras", "mnist", ("wgan_gp_mnist",)),
     "keras_cgan": Peer("keras_cgan", "", "keras", "mnist", ("cgan_mnist",)),
-    "pythae_vae": Peer("pythae_vae", "VAE", "pythae", "binarized_mnist", ("vae_plain",)),
+    "pythae_vae": Peer(
+        "pythae_vae", "VAE", "pythae", "binarized_mnist", ("vae_plain", "vae_dense")
+    ),
     "pythae_iwae": Peer("pythae_vae", "IWAE", "pythae", "binarized_mnist", ("vae_plain",)),
     "pythae_vamp": Peer("pythae_vae", "VAMP", "pythae", "binarized_mnist", ("vae_vamp",)),
     "torch_pixelcnn": Peer(
