@@ -162,6 +162,11 @@ def paced(side: Side, seconds: float) -> dict[str, float]:
     }
 
 
+def passed(side: Side, number: int) -> float:
+    """Returns the seconds that the passes of so many images take, by the median of one pass."""
+    return side.passes * median_time(lambda: side.one_pass(number))
+
+
 def drawing(side: Side) -> dict[str, float]:
     """Returns what samples cost a side that has drawn before.
 
@@ -171,7 +176,7 @@ def drawing(side: Side) -> dict[str, float]:
     def seconds(number: int) -> float:
         if side.one_pass is None:
             return median_time(lambda: side.sample(number))
-        return side.passes * median_time(lambda: side.one_pass(number))
+        return passed(side, number)
 
     return {"seconds_1000": seconds(side.batch) * 1000 / side.batch, "seconds_1": seconds(1)}
 
@@ -181,10 +186,10 @@ def drawn(side: Side, num_samples: int, limit: float) -> tuple[np.ndarray, dict[
     batch = min(side.batch, num_samples)
     if side.one_pass is not None:
         side.one_pass(batch)
-        per_batch = side.passes * median_time(lambda: side.one_pass(batch))
+        per_batch = passed(side, batch)
         if per_batch > limit / 2:
             side.one_pass(1)
-            one = side.passes * median_time(lambda: side.one_pass(1))
+            one = passed(side, 1)
             cost = {"seconds_1000": per_batch * 1000 / batch, "seconds_1": one, "estimated": True}
             return np.zeros((0, 28, 28, 1), np.uint8), cost
     start = time.perf_counter()

@@ -36,10 +36,10 @@ HEADER = (
     *("peer", "its parameters", "our parameters", "measure", "its", "ours"),
     "ours is faster by a factor of",
 )
-MEASURES = {  # what is measured in a turn -> its name, and whether more is better
-    "images_per_second": ("images/s of training", True),
-    "seconds_1000": ("seconds for 1,000 samples", False),
-    "seconds_1": ("seconds for one sample", False),
+MEASURES = {  # what is measured in a turn -> its name; `report.COMPARED` knows if more is better
+    "images_per_second": "images/s of training",
+    "seconds_1000": "seconds for 1,000 samples",
+    "seconds_1": "seconds for one sample",
 }
 LEAST = 1.0  # what the ratio must be
 
@@ -141,7 +141,8 @@ class Pair(NamedTuple):
     def ratio(self, measure: str) -> dict[str, float]:
         values = self.values(measure)
         sides = values["ours"], values["peer"]
-        return common.ratio(*(sides if MEASURES[measure][1] else reversed(sides)))
+        _, more, _ = report.COMPARED[measure]
+        return common.ratio(*(sides if more else reversed(sides)))
 
     def rows(self) -> list[list[str]]:
         counts = [f"{count:,}" for count in self.parameters]
@@ -151,7 +152,7 @@ class Pair(NamedTuple):
         values, ratio = self.values(measure), self.ratio(measure)
         medians = [common.summary(values[side])["median"] for side in ("peer", "ours")]
         spread = f"{ratio['ratio']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})"
-        return [MEASURES[measure][0], *map(report.number, medians), spread]
+        return [MEASURES[measure], *map(report.number, medians), spread]
 
 
 def measured(name: str, given) -> Pair:
@@ -196,7 +197,7 @@ def main() -> int:
         common.write_section(given.write, "speed", [caption, common.markdown(HEADER, rows)])
     ratios = {pair.peer: {measure: pair.ratio(measure) for measure in MEASURES} for pair in pairs}
     slow = [
-        f"{peer}, {MEASURES[measure][0]} ({ratio['ratio']:.2f})"
+        f"{peer}, {MEASURES[measure]} ({ratio['ratio']:.2f})"
         for peer, each in ratios.items()
         for measure, ratio in each.items()
         if ratio["ratio"] < LEAST
