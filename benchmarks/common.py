@@ -160,14 +160,18 @@ def write_section(page: Path, name: str, parts: Sequence[str]) -> None:
 
 
 def save_chart(figure: Any, path: Path) -> None:
-    """Writes a matplotlib figure as a PNG of 64 colours, a quarter of the size of full colour."""
+    """Writes a matplotlib figure as a small PNG: of its 64 colours that are farthest apart."""
     from PIL import Image
 
     from tfgen.files import replacing
 
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png", dpi=100)
-    few = Image.open(drawn).convert("RGB").quantize(64, dither=Image.Dither.NONE)
+    few = (
+        Image.open(drawn)
+        .convert("RGB")
+        .quantize(64, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    )
     with replacing(path) as temporary:
         few.save(temporary, format="PNG", optimize=True)
 

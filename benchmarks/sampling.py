@@ -2,7 +2,7 @@
 
 sample            model.sample(num, seed=0, batch_size=250): checks, noise, prior, decoder, uint8
 decoder, images   a tf.function of latents -> decoder -> mean of the pixel distribution -> uint8
-                  (tfgen.distributions.mean_images, tfgen.pixels.levels_to_images)
+                  (tfgen.distributions.mean_images, tfgen.pixels.greys_to_images)
 decoder, bare     a tf.function of latents -> the decoder's raw output, which is thrown away
 
 The decoder gets its latents in the same batches, and no side uses XLA. All sides that make images
@@ -52,8 +52,7 @@ def main() -> int:
             model.num_levels,
             model.image_shape[2],
         )
-        levels = pixels.greys_to_levels(mean, model.num_levels)
-        return pixels.levels_to_images(levels, model.num_levels)
+        return pixels.greys_to_images(mean, model.num_levels)
 
     def sample() -> float:
         start = time.perf_counter()

@@ -372,6 +372,26 @@ def test_reasons_are_of_peers_and_measures_that_exist(run):
         assert all(why.endswith(".") and "|" not in why for why in known.values())
 
 
+def test_sides_of_the_chart_look_different_and_pairs_alike(run):
+    recipes = {name: peer.recipes for name, peer in run.PEERS.items()}
+    styles = run.report.styles(recipes)
+    assert set(styles) == {one.label for one in run.runs_of(list(run.PEERS))}
+    assert len({tuple(sorted(style.items())) for style in styles.values()}) == len(styles)
+    for peer, (first, *_) in recipes.items():
+        assert styles[peer]["color"] == styles[f"{run.report.OURS}{first}"]["color"]
+
+
+def test_the_summary_marks_the_better_of_a_pair(run):
+    def sides(peer, ours):
+        return {"a": FIGURES | {"frechet": peer, "nats": None}, "ours: b": {"frechet": ours}}
+
+    found = {"one": sides(9.0, 3.0), "two": sides(2.0, 3.0), "three": sides(3.0, 3.1)}
+    found["four"] = {"a": FIGURES}
+    *_, row = run.report.summary({"a": ("b",)}, found).splitlines()
+    cells = ["a : b", "Frechet ratio", "9.0 : **3.0**", "**2.0** : 3.0", "3.0 : 3.1"]
+    assert row == f"| {' | '.join([*cells, 'not measured'])} |"
+
+
 def test_finished_sides_become_a_page_without_any_training(run, tmp_path, monkeypatch):
     from tfgen import zoo
 

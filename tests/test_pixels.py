@@ -57,6 +57,22 @@ def test_levels_round_trip_under_xla():
         np.testing.assert_array_equal(images, pixels.level_values(num_levels))
 
 
+def test_greys_go_to_the_nearest_level():
+    """The middle between two levels and what lies outside the range included, compiled or not."""
+    greys = np.linspace(-20.0, 275.0, 5901, dtype=np.float32)  # steps of 1/20
+    for num_levels in (2, 3, 4, 15, 52, 256):
+        compiled = tf.function(pixels.greys_to_images, jit_compile=True)
+        images = pixels.greys_to_images(greys, num_levels)
+        assert images.dtype == tf.uint8
+        np.testing.assert_array_equal(images, compiled(greys, num_levels))
+        distances = np.abs(greys[:, None] - 255 * np.arange(num_levels) / (num_levels - 1))
+        own = np.searchsorted(pixels.level_values(num_levels), images.numpy())
+        chosen = np.take_along_axis(distances, own[:, None], 1)[:, 0]
+        assert (chosen <= distances.min(1) + 1e-3).all()
+    middle = pixels.greys_to_images(np.float32([127.4, 127.5, 127.6]), 2)
+    assert middle.numpy().tolist() == [0, 0, 255]
+
+
 def test_ways_there_lead_back():
     """Between all pairs of spaces; a metric's unit range is the greys'."""
     greys = np.linspace(0.0, 255.0, 52, dtype=np.float32)

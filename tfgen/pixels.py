@@ -26,6 +26,7 @@ __all__ = [
     "check_labels",
     "check_mask",
     "check_range",
+    "greys_to_images",
     "greys_to_levels",
     "greys_to_pixels",
     "greys_to_unit",
@@ -76,6 +77,13 @@ def levels_to_images(levels: tf.Tensor, num_levels: int) -> tf.Tensor:
     return tf.gather(values, index)
 
 
+def greys_to_images(greys: tf.Tensor, num_levels: int) -> tf.Tensor:
+    """Maps float grey values, of any range, to uint8 images on the nearest level, same shape."""
+    if num_levels == 2:  # the middle itself goes to the even level, as `tf.round` has it
+        return tf.cast(255.0 * tf.cast(greys > 127.5, tf.float32), tf.uint8)
+    return levels_to_images(greys_to_levels(greys, num_levels), num_levels)
+
+
 def images_to_pixels(images: tf.Tensor) -> tf.Tensor:
     """Maps uint8 images to float32 pixels in [-1, 1], same shape."""
     return greys_to_pixels(tf.cast(images, tf.float32))
@@ -93,12 +101,12 @@ def pixels_to_greys(pixels: tf.Tensor) -> tf.Tensor:
 
 def greys_to_levels(greys: tf.Tensor, num_levels: int) -> tf.Tensor:
     """Maps float grey values in [0, 255] to levels, not rounded, same shape and dtype."""
-    return greys * ((num_levels - 1) / 255.0)
+    return greys if num_levels == 256 else greys * ((num_levels - 1) / 255.0)
 
 
 def levels_to_greys(levels: tf.Tensor, num_levels: int) -> tf.Tensor:
     """Maps levels, rounded or not, to float grey values in [0, 255], same shape and dtype."""
-    return levels * (255.0 / (num_levels - 1))
+    return levels if num_levels == 256 else levels * (255.0 / (num_levels - 1))
 
 
 def levels_to_pixels(levels: tf.Tensor, num_levels: int) -> tf.Tensor:

@@ -38,8 +38,10 @@ COMPARED = {
     "seconds_1": ("seconds for one sample", False, 0.25),
     "peak_megabytes": ("peak MB", False, 0.05),
 }
+QUALITY = ("frechet", "nats")  # what the chart and the summary show
 AHEAD = ("peer", "ours", "measure", "peer's", "ours", "parameters", "why")
 FILLED = ("none", "full")  # peers, ours
+MARKS = "osD^"  # of the peers of one recipe
 UNEXPLAINED = "not looked into yet"
 
 
@@ -153,6 +155,37 @@ def losses(name: str, peer: dict, recipe: str, ours: dict) -> str:
     return f"- `{recipe.removeprefix(OURS)}` against `{name}`: {', '.join(parts) or 'in nothing'}."
 
 
+def summary(recipes: dict[str, tuple[str, ...]], found: dict[str, dict[str, dict]]) -> str:
+    """Returns a table of the quality of each pair after each time, the better one in bold.
+
+    Args:
+        recipes: Peer -> the recipes it is held against.
+        found: Name of a time -> side -> figures.
+    """
+
+    def both(key: str, *pair: dict | None) -> str:
+        if any(figures is None or figures.get(key) is None for figures in pair):
+            return "not measured"
+        order = [ahead(*pair), ahead(*reversed(pair))]
+        texts = [f"{figures[key]:.1f}" for figures in pair]
+        marked = [
+            f"**{text}**" if key in won else text for text, won in zip(texts, order, strict=True)
+        ]
+        return " : ".join(marked)
+
+    rows = []
+    for peer, names in recipes.items():
+        for recipe in names:
+            for key in QUALITY:
+                pairs = [
+                    (sides.get(peer), sides.get(f"{OURS}{recipe}")) for sides in found.values()
+                ]
+                cells = [both(key, *pair) for pair in pairs]
+                if set(cells) != {"not measured"}:
+                    rows.append([f"{peer} : {recipe}", COMPARED[key][0], *cells])
+    return common.markdown(("peer : ours", "less is better", *found), rows)
+
+
 def page(name: str, rows: list[list[str]], wins: list[list[str]], losses: list[str]) -> list[str]:
     """Returns the paragraphs of a page: everything measured, who is ahead in what, and why."""
     parts = [f"### {name} of training each", common.markdown(HEADER, rows)]
@@ -173,13 +206,18 @@ def versions(found: Iterable[dict[str, dict]]) -> str:
     return ", ".join(sorted(every, key=str.lower))
 
 
-def draw(points: dict[str, list[tuple[str, float, dict]]], path: Path) -> None:
+def draw(
+    points: dict[str, list[tuple[str, float, dict]]],
+    recipes: dict[str, tuple[str, ...]],
+    path: Path,
+) -> None:
     """Draws quality against minutes, a panel for each data set and measure.
 
     A panel whose sides were trained for one number of minutes ranks them instead.
 
     Args:
         points: Side -> (data, minutes, figures) of each of its trainings.
+        recipes: Peer -> the recipes it is held against.
         path: The PNG file.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -188,7 +226,7 @@ def draw(points: dict[str, list[tuple[str, float, dict]]], path: Path) -> None:
     panels: dict[tuple[str, str], dict[str, list]] = {}
     for side, trainings in points.items():
         for data, minutes, figures in sorted(trainings, key=lambda training: training[1]):
-            for key in ("frechet", "nats"):
+            for key in QUALITY:
                 if figures.get(key) is not None:
                     lines = panels.setdefault((data, key), {})
                     lines.setdefault(side, []).append((minutes, figures[key]))
@@ -204,7 +242,7 @@ def draw(points: dict[str, list[tuple[str, float, dict]]], path: Path) -> None:
             rank(axes, {side: line[0][1] for side, line in lines.items()})
             axes.set(title=f"{data}, after {times[0]:g} minutes", xlabel=measure)
         else:
-            follow(axes, lines, times)
+            follow(axes, lines, times, styles(recipes))
             axes.set(title=data, xlabel="minutes of training", ylabel=measure)
         axes.grid(alpha=0.3, which="both")
     for axes in list(figure.axes)[len(panels) :]:
@@ -225,21 +263,32 @@ def rank(axes, values: dict[str, float]) -> None:
     plain(axes, "x", max(values.values()) > 5 * min(values.values()))
 
 
-def follow(axes, lines: dict[str, list[tuple[float, float]]], times: list[float]) -> None:
-    """Draws a line for each side, ours whole and filled, and names them in the order of their ends.
+def styles(recipes: dict[str, tuple[str, ...]]) -> dict[str, dict]:
+    """Returns how the line of each side is drawn.
 
-    Colours repeat after ten sides.
+    Each recipe has a colour, as far as there are ten, and so has each peer: that of the first
+    recipe it is held against. Ours are whole and filled; peers of one recipe differ by their marks.
     """
-    for place, (side, line) in enumerate(sorted(lines.items(), key=lambda item: -item[1][-1][1])):
-        ours = side.startswith(OURS)
-        axes.plot(
-            *zip(*line, strict=True),
-            "-" if ours else "--",
-            marker="o",
-            fillstyle=FILLED[ours],
-            color=f"C{place % 10}",
-            label=side,
-        )
+    every = list(dict.fromkeys(recipe for names in recipes.values() for recipe in names))
+    colours = {recipe: f"C{place % 10}" for place, recipe in enumerate(every)}
+    made = {
+        f"{OURS}{recipe}": {"color": colour, "linestyle": "-", "marker": "o"}
+        for recipe, colour in colours.items()
+    }
+    against: dict[str, int] = {}
+    for peer, (first, *_) in recipes.items():
+        place = against[first] = against.get(first, -1) + 1
+        marks = {"marker": MARKS[place % len(MARKS)], "fillstyle": "none"}
+        made[peer] = {"color": colours[first], "linestyle": "--", **marks}
+    return made
+
+
+def follow(
+    axes, lines: dict[str, list[tuple[float, float]]], times: list[float], styles: dict[str, dict]
+) -> None:
+    """Draws a line for each side and names them in the order of their ends."""
+    for side, line in sorted(lines.items(), key=lambda item: -item[1][-1][1]):
+        axes.plot(*zip(*line, strict=True), label=side, **styles[side])
     axes.set_xscale("log")
     axes.set_xticks(times, [f"{minutes:g}" for minutes in times])
     axes.set_xticks([], minor=True)
@@ -251,6 +300,6 @@ def follow(axes, lines: dict[str, list[tuple[float, float]]], times: list[float]
 def plain(axes, which: str, logarithmic: bool) -> None:
     """Sets a scale whose numbers are written out."""
     if logarithmic:
-        getattr(axes, f"set_{which}scale")("log")
+        getattr(axes, f"set_{which}scale")("log", subs=(2, 5))
         getattr(axes, f"{which}axis").set_major_formatter("{x:g}")
-        getattr(axes, f"{which}axis").set_minor_formatter("")
+        getattr(axes, f"{which}axis").set_minor_formatter("{x:g}")

@@ -360,15 +360,18 @@ def main() -> int:
     every = {name: compared(given.only, sides, reasons) for name, sides in found.items()}
     drawing = Path("drawings") / "peers.png"
     page = given.out if given.write is None else given.write.parent
-    report.draw(points, page / drawing)
+    recipes = {name: peer.recipes for name, peer in PEERS.items()}
+    report.draw(points, recipes, page / drawing)
     if given.write is not None:
         caption = (
             f"{platform.machine()}, {common.STARTED_ON['cores']} CPU cores; "
             f"{report.versions(found.values())}."
         )
         chart = f"![Quality against minutes of training, ours and the peers]({drawing})"
-        sections = [part for name, tables in every.items() for part in report.page(name, *tables)]
-        common.write_section(given.write, "peers", (caption, *sections, chart))
+        chosen = {name: recipes[name] for name in given.only}
+        sections = [report.summary(chosen, found), chart, caption]
+        sections += [part for name, tables in every.items() for part in report.page(name, *tables)]
+        common.write_section(given.write, "peers", sections)
         rows = [
             json.dumps({"side": side, "data": data, **figures})
             for side, trainings in points.items()

@@ -56,7 +56,7 @@ GAN = {
 WASSERSTEIN = {
     "latent_dim": 128,
     "filters": [160, 320],
-    "generator_filters": [224, 88],
+    "generator_filters": [272, 80],
     "dense_units": 210,
     "candidates": 1,
 }

@@ -212,7 +212,8 @@ def mean_images(name: str, parameters: tf.Tensor, num_levels: int, channels: int
     else:
         logits, loc, scale = mixture_parameters(parameters, num_levels, channels)
         mean = tf.reduce_sum(tf.nn.softmax(logits) * logistic_mean(loc, scale, num_levels), -1)
-    mean = tf.clip_by_value(mean, 0.0, num_levels - 1.0)
+    if name != "bernoulli":  # which never leaves the range
+        mean = tf.clip_by_value(mean, 0.0, num_levels - 1.0)
     return tf.cast(pixels.levels_to_greys(mean, num_levels), tf.float32)
 
 

@@ -60,9 +60,7 @@ class GenerativeModel(EndpointModel):
 
     def decode_tensors(self, latents: tf.Tensor, labels: tf.Tensor | None = None) -> tf.Tensor:
         """Returns the mean image on the nearest level, uint8."""
-        mean = self.mean_image(latents, labels)
-        levels = pixels.greys_to_levels(mean, self.num_levels)
-        return pixels.levels_to_images(levels, self.num_levels)
+        return pixels.greys_to_images(self.mean_image(latents, labels), self.num_levels)
 
     # Samples ---------------------------------------------------------------------------------
 
