@@ -262,6 +262,9 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     made.add_argument(
         "--recipe", type=json.loads, default={}, help="what differs in ours, as JSON (speed.py)"
     )
+    made.add_argument(
+        "--jit-sampling", action="store_true", help="XLA compiles what ours draws with (speed.py)"
+    )
     return made
 
 

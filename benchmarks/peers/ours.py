@@ -86,6 +86,7 @@ def build(data: contract.Data, given) -> contract.Side:
     del trial
     side = timed(total)
     model = side.model
+    model.jit_sampling = given.jit_sampling
     averages = [training.AveragedWeights(recipe.ema_momentum)] if recipe.ema_momentum else []
 
     def train(seconds: float) -> int | tuple[int, float]:

@@ -7,10 +7,10 @@ The recipes of the zoo have other networks than the peers that run.py holds them
 speed says little about the code. Here ours gets the peer's layers and filters as far as its family
 can, its batch, and none of what the peer does without (R1, candidates, averaged weights, shifts of
 images; a GAN's average of its generator stays). Where a layer differs, ours has at least as many
-parameters and multiply-adds. Against PyTorch ours keeps the XLA of its recipe. Both sides are built
-and compiled first, each in a process of its own; then they take turns, with the other one idle: a
-turn is some seconds of training, then `contract.drawing`. The ratio is that of the medians, above 1
-where ours is faster.
+parameters and multiply-adds. Against pythae ours keeps the XLA of its recipes and draws with it,
+too; the peers run as they come. Both sides are built and compiled first, each in a process of
+its own; then they take turns, with the other one idle: a turn is some seconds of training, then
+`contract.drawing`. The ratio is that of the medians, above 1 where ours is faster.
 
 diffusers' network is a U-Net and tfd.PixelCNN has other blocks: no family of ours is built like
 them. Keras.io's PixelCNN counts the weights that its masks hide, so its size cannot be compared.
@@ -161,6 +161,7 @@ def measured(name: str, given) -> Pair:
     python = run.interpreter(given.environments, peer.environment)
     equal = json.dumps({"max_shift": 0, "ema_momentum": 0.0} | EQUAL[name])
     options = ["--variant", peer.recipes[0], "--recipe", equal]
+    options += ["--jit-sampling"] * (peer.environment == "pythae")
     sides = {
         "peer": Side(python, peer.script, data, ["--variant", peer.variant]),
         "ours": Side(run.interpreter(given.environments, None), "ours", data, options),

@@ -161,11 +161,13 @@ class EndpointModel(ImageModel):
 
     def _require(self, name: str) -> None:
         """Raises NotImplementedError, which says why, unless the model has the endpoint."""
-        if name not in self.capabilities:
+        known = self.__dict__.setdefault("_known", set())  # listing them builds them all
+        if name not in known and name not in self.capabilities:
             raise NotImplementedError(
                 f"{type(self).__name__} has no {name!r}: {self.why_not(name)} "
                 f"It has {', '.join(sorted(self.capabilities))}."
             )
+        known.add(name)
 
     def _graph(
         self,
