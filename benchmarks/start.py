@@ -1,6 +1,7 @@
 """What starting costs: importing, the first sample, memory of each entry and of the whole zoo.
 
     python benchmarks/start.py [NAME ...] [--server] [--models FOLDER] [--json PATH]
+        [--write docs/benchmarks.md]
 
 import    `import tfgen` in a new process: seconds and peak memory
 entries   for each entry a new process: seconds from its start until `zoo.load` has returned, until
@@ -15,7 +16,9 @@ import with that of Keras alone; `memory.py` looks at training.
 
 import argparse
 import contextlib
+import datetime
 import json
+import platform
 import resource
 import statistics
 import subprocess
@@ -126,12 +129,15 @@ def main() -> int:
     parser.add_argument("names", nargs="*", help="entries (default: all trained models)")
     parser.add_argument("--server", action="store_true", help="measure the server as well")
     parser.add_argument("--models", type=Path, help="a repository with the entries, exported")
+    parser.add_argument("--write", type=Path, help="the page whose table is replaced")
     parser.add_argument("--work", help=argparse.SUPPRESS)
     parser.add_argument("--started", type=float, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.work:
         work(given.work, given.started)
         return 0
+    if given.write is not None:
+        common.around_section(given.write, "start")
 
     from tfgen import zoo
 
@@ -145,15 +151,21 @@ def main() -> int:
         cells = [f"{one[key]:.2f}" for key in ("loaded", "first")]
         cells += [f"{one['second'] - one['first']:.3f}", f"{one['megabytes']:,.0f}"]
         rows.append([name, *cells])
-    table = common.format_table(HEADER, rows)
+    caption = (
+        f"{platform.machine()}, {common.STARTED_ON['cores']} CPU cores, load average "
+        f"{common.STARTED_ON['load']} before; medians of {given.repeats}; {datetime.date.today()}."
+    )
     if given.server:
         found = figures["server"] = server(given.models, names)
-        table += (
-            f"\n\nserver with {found['models']} models ({found['stored_megabytes']:,.0f} MB): "
+        caption += (
+            f" The server with {found['models']} models ({found['stored_megabytes']:,.0f} MB): "
             f"ready after {found['seconds']:.1f} s with {found['ready']['now']:,.0f} MB, "
             f"{found['asked']['now']:,.0f} MB after one image from each, "
-            f"peak {found['asked']['peak']:,.0f} MB"
+            f"peak {found['asked']['peak']:,.0f} MB."
         )
+    if given.write is not None:
+        common.write_section(given.write, "start", [caption, common.markdown(HEADER, rows)])
+    table = f"{common.format_table(HEADER, rows)}\n\n{caption}"
     most = max(names, key=lambda name: figures[name]["megabytes"])
     verdict = f"most memory: {most}, {figures[most]['megabytes']:,.0f} MB"
     return common.finish(table, figures, True, verdict, given.json)
