@@ -17,7 +17,7 @@ class RecurrentLayer(keras.layers.Layer):
     """x + project(LSTM over the grid (x)); what the two kinds share.
 
         (i, f, o, g) = input(x) + state-to-state(h around) + W context + bias
-        c = sigmoid(f) c_before + sigmoid(i) tanh(g),   h = sigmoid(o) tanh(c)
+        c = sigmoid(f + 1) c_before + sigmoid(i) tanh(g),   h = sigmoid(o) tanh(c)
 
     Args:
         filters: int. Channels of x and units of the LSTM.
