@@ -547,6 +547,15 @@ def test_bad_npz(tmp_path, content, match):
         data.load(path)
 
 
+def test_a_class_that_is_held_out_is_a_class_all_the_same(tmp_path):
+    path = tmp_path / "mine.npz"
+    labels = np.array([0, 1] * 9 + [0, 2])  # the last fifth becomes the test split
+    np.savez(path, images=made_up(20), labels=labels)
+    assert 2 not in data.arrays(path, "train")[1]
+    assert [data.open_split(path, split).num_classes for split in data.SPLITS] == [3, 3, 3]
+    assert data.check(path).classes == {"0": 10, "1": 9, "2": 1}
+
+
 @pytest.mark.parametrize("keep", [0, 10, 0.5, 0.99])
 def test_truncated_npz(tmp_path, keep):
     path = tmp_path / "mine.npz"

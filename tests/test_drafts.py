@@ -73,6 +73,8 @@ def test_the_minutes_are_kept(photos, fast):
         ((64, 64), None),
         ((50, 50), 48),
         ((400, 400), 64),
+        ((98, 98), 64),
+        ((161, 392), (64, 152)),
         ((400, 300), (80, 64)),
         ((9, 14), (8, 12)),
     ],
@@ -214,6 +216,8 @@ def test_the_commands(photos, tmp_path, fast, monkeypatch, capsys):
     command = ("recipe", "new", "--data", photos, "--out", "my.json", "--size", 8)
     assert run(*command) == 0
     assert "tfgen train my.json --out my" in capsys.readouterr().out
+    assert run(*command[:5], f"{photos}.json", *command[6:]) == 0
+    assert f"--out runs/{photos.name}" in capsys.readouterr().out  # not among the photos
     assert json.loads(Path("my.json").read_text())["size"] == 8
     assert run(*command) == 2
     assert "--out must be a new file" in capsys.readouterr().err

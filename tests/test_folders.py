@@ -10,7 +10,7 @@ from PIL import Image
 
 import tfgen_command
 from tfgen import data
-from tfgen.data import folders, notes, sources
+from tfgen.data import folders, notes, sources, writing
 
 
 @pytest.fixture(autouse=True)
@@ -366,6 +366,29 @@ def test_an_image_that_would_fill_the_memory(tmp_path, monkeypatch):
 def test_skipping_is_for_folders():
     with pytest.raises(ValueError, match="skip_bad must be False for 'digits'"):
         data.arrays(data.Source("digits", skip_bad=True))
+
+
+def test_no_keys_are_no_images(tmp_path):
+    fill(tmp_path / "a", 6)
+    split = data.open_split(data.Source(tmp_path / "a", size=4), "train", memory_bytes=0)
+    images, _ = split.read(np.zeros(0, np.int64))
+    assert images.shape == (0, 4, 4, 3)
+
+
+def test_two_preparations_of_one_folder(tmp_path, monkeypatch):
+    """The second began before the first had finished, and takes the lock after it."""
+    fill(tmp_path / "a", 6)
+    source, out = data.Source(tmp_path / "a", size=4), tmp_path / "shards"
+    opened = writing.open_split
+
+    def slow(*args, **kwargs):
+        monkeypatch.setattr(writing, "open_split", opened)
+        data.prepare(source, out, verbose=0)
+        return opened(*args, **kwargs)
+
+    monkeypatch.setattr(writing, "open_split", slow)
+    with pytest.raises(ValueError, match="already holds a data set"):
+        data.prepare(source, out, seed=1, verbose=0)
 
 
 def test_shards_have_their_size(tmp_path):

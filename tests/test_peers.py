@@ -383,12 +383,15 @@ def test_sides_of_the_chart_look_different_and_pairs_alike(run):
 
 def test_the_summary_marks_the_better_of_a_pair(run):
     def sides(peer, ours):
-        return {"a": FIGURES | {"frechet": peer, "nats": None}, "ours: b": {"frechet": ours}}
+        one, other = (FIGURES | {"frechet": value, "nats": None} for value in (peer, ours))
+        return {"a": one, "ours: b": other | {"num_samples": 600}}
 
     found = {"one": sides(9.0, 3.0), "two": sides(2.0, 3.0), "three": sides(3.0, 3.1)}
     found["four"] = {"a": FIGURES}
     *_, row = run.report.summary({"a": ("b",)}, found).splitlines()
-    cells = ["a : b", "Frechet ratio", "9.0 : **3.0**", "**2.0** : 3.0", "3.0 : 3.1"]
+    few = "(600 drawn)"
+    cells = [f"9.0 : **3.0 {few}**", f"**2.0** : 3.0 {few}", f"3.0 : 3.1 {few}"]
+    cells = ["a : b", "Frechet ratio", *cells]
     assert row == f"| {' | '.join([*cells, 'not measured'])} |"
 
 

@@ -468,6 +468,11 @@ def test_schedules_do_not_begin_again_with_another_optimizer(first_case, tmp_pat
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         loaded = keras.models.load_model(tmp_path / "model.keras")
+        bare = keras.models.load_model(tmp_path / "model.keras", compile=False)
+    assert bare.steps_trained == 3
+    bare.compile(run_eagerly=True)
+    bare.train_on_batch(images, labels)
+    assert bare.steps_trained == 4
     assert loaded.steps_trained == 3
     with pytest.raises(ValueError, match="must be left out"):
         loaded.compile(loss="mse")

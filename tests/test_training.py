@@ -27,7 +27,7 @@ from tfgen import (
     training,
 )
 from tfgen.recipe import Recipe
-from tfgen.training import announce
+from tfgen.training import announce, stopping
 
 
 def final_state(folder) -> dict[str, np.ndarray]:
@@ -188,6 +188,30 @@ def test_damaged_checkpoint_falls_back(cut, whole, tmp_path, capsys, damage):
         assert training.Checkpoint(folder, training.AveragedWeights(0.9)).restore(model, stored)
         assert stored.state.step == int(model.optimizer.iterations) == 10
     assert "checkpoint-000000011.npz cannot be read" in capsys.readouterr().out
+
+
+def test_checkpoints_after_those_that_cannot_be_read_are_kept(tmp_path, capsys):
+    """A run that begins again is behind the steps of the old files for a long time."""
+    for step in (1000, 1100):
+        (tmp_path / f"checkpoint-{step:09d}.npz").write_bytes(b"no archive")
+    files = training.CheckpointFiles(tmp_path)
+    assert files.newest() is None
+    for step in (10, 20, 30):
+        files.write({}, training.RunState(step=step))
+        assert files.newest().state.step == step
+    names = [path.name for path in sorted(tmp_path.iterdir())]
+    assert names == [f"checkpoint-{step:09d}.npz" for step in (20, 30, 1000, 1100)]
+    assert "saved at step 30;" in stopping.Stop(tmp_path)._advice()
+
+
+@pytest.mark.parametrize("place", ["photos", "photos/run", "./photos/../photos"])
+def test_a_run_does_not_end_among_its_images(place, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    recipe = dataclasses.replace(SIMPLE, data="photos")
+    with pytest.raises(ValueError, match=r"folder \(--out\) must lie outside the images, 'photos'"):
+        training.train(recipe, place)
+    assert not list((tmp_path / "photos").iterdir())
 
 
 @pytest.mark.slow
@@ -447,7 +471,11 @@ def test_averaged_weights_equal_a_plain_computation():
     for variable, value in zip(model.trainable_variables, weights, strict=True):
         np.testing.assert_array_equal(variable, value)
     averages.on_train_end()
-    np.testing.assert_allclose(model.trainable_variables[0], expected[0], rtol=1e-4, atol=1e-5)
+    for _ in range(2):  # whatever evaluates it afterwards
+        np.testing.assert_allclose(model.trainable_variables[0], expected[0], rtol=1e-4, atol=1e-5)
+        averages.on_test_begin()
+        np.testing.assert_allclose(model.trainable_variables[0], expected[0], rtol=1e-4, atol=1e-5)
+        averages.on_test_end()
 
 
 def test_a_clip_sees_the_whole_gradient_of_a_lookup():

@@ -161,6 +161,78 @@ def test_lora_trains_the_adapters_alone_and_is_folded_in(first_case, tmp_path):
         np.testing.assert_array_equal(value, after[name], err_msg=name)
 
 
+@pytest.mark.slow_except("VAE", "GAN")
+def test_frozen_adapters_are_frozen_kernels_in_a_file(first_case, tmp_path):
+    model = laws.randomised(first_case())
+    model.compile(run_eagerly=True)
+    part = next((p for p in ("decoder", "generator") if hasattr(model, p)), "*")
+    layers = model.enable_lora(2, part)
+    model.freeze(part)
+    model.save_to_preset(tmp_path / "preset")
+    model.save(tmp_path / "model.keras")
+    for loaded in (
+        zoo.load(tmp_path / "preset"),
+        keras.models.load_model(tmp_path / "model.keras"),
+    ):
+        held = tuning.weights(loaded)
+        assert not any(held[name].trainable for name in tuning.matching(held, [part]))
+        assert {f"{layer}/kernel" for layer in layers} <= set(loaded.frozen)
+        assert not any(name.split("/")[-1] in tuning.LORA_WEIGHTS for name in loaded.frozen)
+
+
+@pytest.mark.slow_except("VAE", "GAN")
+def test_rates_of_adapters_are_those_of_the_kernels_in_a_file(first_case, tmp_path):
+    model = laws.randomised(first_case())
+    part = next((p for p in ("decoder", "generator") if hasattr(model, p)), "*")
+    layers = model.enable_lora(2, part)
+    model.compile()
+
+    def scale(name: str) -> float:
+        return 0.5 if name.split("/")[-1] in tuning.LORA_WEIGHTS else 2.0
+
+    names = {id(weight): name for name, weight in tuning.weights(model).items()}
+    grouped = [
+        optimizers.GroupedAdam([scale(names[id(v)]) for v in variables])
+        for _, variables in model.optimizers.values()
+    ]
+    model.compile(*grouped, run_eagerly=True)
+    train_a_step(model)
+    model.save(tmp_path / "model.keras")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")  # its slots
+        loaded = keras.models.load_model(tmp_path / "model.keras")
+    names = {id(weight): name for name, weight in tuning.weights(loaded).items()}
+    kernels = {f"{layer}/kernel" for layer in layers}
+    for optimizer, variables in loaded.optimizers.values():
+        own = [names[id(variable)] for variable in variables]
+        assert optimizer.factors == [0.5 if name in kernels else 2.0 for name in own]
+    train_a_step(loaded)
+
+
+class WithExtra(AutoEncoder):
+    """A user's own layer on top of a family."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.extra = keras.layers.Dense(3)
+        self.extra.build((None, 2))
+
+
+def test_a_layer_of_a_subclass_is_frozen_in_a_file(tmp_path):
+    model = WithExtra(**SMALL)
+    model.compile()
+    model.extra.trainable = False
+    assert model.frozen == ["extra/bias", "extra/kernel"]
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(
+        tmp_path / "model.keras", custom_objects={"WithExtra": WithExtra}
+    )
+    assert loaded.frozen == model.frozen
+    assert not loaded.extra.trainable_variables
+    loaded.unfreeze("extra")
+    assert len(loaded.extra.trainable_variables) == 2
+
+
 def test_lora_refuses(first_case):
     model = first_case()
     for rank in (0, 1.5, True):

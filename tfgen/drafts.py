@@ -114,8 +114,8 @@ def _size(report: data.Report) -> tuple[int, int] | None:
             f"can ({name}: {why}). Replace them."
         )
     height, width = report.size or next(iter(report.sizes))
-    scale = min(1.0, LARGEST_SIDE / min(height, width))
-    sides = tuple(int(side * scale) for side in (height, width))
+    shorter = max(LARGEST_SIDE, min(height, width))
+    sides = tuple(side * LARGEST_SIDE // shorter for side in (height, width))
     multiple = 8 if min(sides) >= 32 else 4
     fitted = tuple(max(SMALLEST_MAP, side // multiple * multiple) for side in sides)
     return None if len(report.sizes) == 1 and fitted == (height, width) else fitted

@@ -5,6 +5,7 @@ Part of `import tfgen`, so that `keras.models.load_model` finds these classes in
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -80,6 +81,11 @@ class GroupedAdam(keras.optimizers.Adam):
         A variable that the optimizer has never seen gets the factor 1.
         """
         self.factors = [self._scales.get(self._var_key(variable), 1.0) for variable in variables]
+
+    def scales_by_name(self, weights: Mapping[str, keras.Variable]) -> dict[str, float]:
+        """Returns the scale of each weight that the optimizer has seen, by name."""
+        keys = {name: self._var_key(weight) for name, weight in weights.items()}
+        return {name: self._scales[key] for name, key in keys.items() if key in self._scales}
 
     def take_scales(self, other: keras.optimizers.Optimizer) -> None:
         """Remembers what another one knew of variables that do not train now but may again."""

@@ -16,8 +16,10 @@ from tfgen import checks
 
 __all__ = [
     "adapted",
+    "adapted_name",
     "copy_weights",
     "enable_lora",
+    "folded",
     "matching",
     "set_trainable",
     "values",
@@ -182,6 +184,30 @@ def values(model: keras.Model) -> dict[str, np.ndarray]:
     for name, merged in adapted(model).items():
         found[name] = keras.ops.convert_to_numpy(merged)
     return {name: value for name, value in found.items() if name.split("/")[-1] not in LORA_WEIGHTS}
+
+
+def adapted_name(name: str) -> str:
+    """Returns the name of the weight that the adapter of a name changes; any other name as it is.
+
+    >>> adapted_name("decoder/to_grid/lora_kernel_a")
+    'decoder/to_grid/kernel'
+    """
+    path, slash, weight = name.rpartition("/")
+    return f"{path}{slash}{weight.split('_')[1]}" if weight in LORA_WEIGHTS else name
+
+
+def folded(names: Iterable[str]) -> list[str]:
+    """Returns the names of weights as they are once saving has folded the adapters in.
+
+    An adapter stands for what it changes where both of its halves are named.
+
+    >>> folded(["a/bias", "a/lora_kernel_a", "a/lora_kernel_b", "b/lora_kernel_a"])
+    ['a/bias', 'a/kernel']
+    """
+    names = set(names)
+    halves = {name for name in names if adapted_name(name) != name}
+    whole = {adapted_name(name) for name in halves if {f"{name[:-1]}a", f"{name[:-1]}b"} <= halves}
+    return sorted(names - halves | whole)
 
 
 def copy_weights(source: keras.Model, target: keras.Model) -> list[str]:

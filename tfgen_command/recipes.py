@@ -63,6 +63,7 @@ def new(
             "means a side."
         )
     run = out.with_suffix("")
+    run = Path("runs") / out.stem if run.exists() else run  # it may be the folder of the images
     say(f"Train it: tfgen train {shlex.quote(str(out))} --out {shlex.quote(str(run))}")
 
 

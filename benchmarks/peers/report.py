@@ -167,7 +167,9 @@ def summary(recipes: dict[str, tuple[str, ...]], found: dict[str, dict[str, dict
         if any(figures is None or figures.get(key) is None for figures in pair):
             return "not measured"
         order = [ahead(*pair), ahead(*reversed(pair))]
-        texts = [f"{figures[key]:.1f}" for figures in pair]
+        texts = [
+            ratio(figures, key) if key == "frechet" else f"{figures[key]:.1f}" for figures in pair
+        ]
         marked = [
             f"**{text}**" if key in won else text for text, won in zip(texts, order, strict=True)
         ]

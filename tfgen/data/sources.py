@@ -178,8 +178,9 @@ def open_split(data: Data, split: str, memory_bytes: int | None = None) -> Split
     path = source.path and source.path.resolve()
     source = dataclasses.replace(source, data=os.fspath(source.data))  # as one key of the cache
     splits = _load_once(source, path, _stamp(path))
-    labels = splits["train"][1]
-    return Arrays(*splits[split], None if labels is None else int(labels.max()) + 1)
+    # A rare class may be held out whole.
+    labels = [labels.max() for _, labels in splits.values() if labels is not None]
+    return Arrays(*splits[split], 1 + int(max(labels)) if labels else None)
 
 
 def _source(data: Data) -> Source:

@@ -129,10 +129,10 @@ class Files:
         return images, None if self._labels is None else tf.gather(self._labels, keys)
 
     def _read(self, keys: np.ndarray) -> np.ndarray:
-        return np.stack(
-            [read_image(self._paths[key], self.image_shape, self._fit) for key in keys]
-            or [np.zeros(self.image_shape, np.uint8)][:0]
-        )
+        images = np.zeros((len(keys), *self.image_shape), np.uint8)
+        for image, key in zip(images, keys, strict=True):
+            image[:] = read_image(self._paths[key], self.image_shape, self._fit)
+        return images
 
     def digest(self) -> str:
         images = (read_image(path, self.image_shape, self._fit) for path in self._paths)

@@ -45,10 +45,7 @@ def prepare(
         OSError: The folder cannot be written.
     """
     folder = Path(folder).expanduser()
-    if (folder / INDEX).exists():
-        raise ValueError(
-            f"folder must be a new one; {folder} already holds a data set. Name another folder."
-        )
+    _check_new(folder)
     splits = {split: open_split(data, split, memory_bytes=0) for split in SPLITS}
     if isinstance(splits["train"], Shards):
         raise ValueError(
@@ -64,6 +61,7 @@ def prepare(
     total = sum(split.count for split in splits.values())
     bar = keras.utils.Progbar(total, unit_name="image", verbose=verbose)
     with only_writer(folder):
+        _check_new(folder)  # again: another process may have finished meanwhile
         for part, split in splits.items():
             order = np.arange(split.count)
             if part == "train":
@@ -79,6 +77,13 @@ def prepare(
             index["splits"][part] = {"count": split.count, "shards": paths, "digest": digest}
         write_json(folder / INDEX, index)
     return folder
+
+
+def _check_new(folder: Path) -> None:
+    if (folder / INDEX).exists():
+        raise ValueError(
+            f"folder must be a new one; {folder} already holds a data set. Name another folder."
+        )
 
 
 def _write_shard(path: Path, split: Split, keys: np.ndarray, bar: keras.utils.Progbar) -> None:

@@ -1,11 +1,13 @@
 """A model's optimizers: how it is compiled, what they train, how many steps they have counted."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from tfgen import devices
+from tfgen import devices, tuning
 from tfgen.models.configured import ConfiguredModel
 from tfgen.optimizers import GroupedAdam
 
@@ -13,6 +15,7 @@ __all__ = ["CompiledModel"]
 
 # Arguments of Keras' `compile` that a model with its own objective has no use for.
 REFUSED = ("loss", "loss_weights", "metrics", "weighted_metrics")
+STEPS = "steps.json"  # among the assets of a `.keras` file
 # What `exclude_from_weight_decay` sets on an optimizer, and its configuration leaves out.
 NOT_IN_CONFIG = ("_exclude_from_weight_decay", "_exclude_from_weight_decay_pattern")
 
@@ -61,6 +64,7 @@ class CompiledModel(ConfiguredModel):
                     f"objective and reports {', '.join(self.loss_names)}; received "
                     f"{name}={value!r}."
                 )
+        self.build()  # a subclass may have added layers
         steps = self.steps_trained
         super().compile(optimizer=optimizer, **kwargs)
         # Another optimizer, the same weights; it may have counted steps already.
@@ -75,13 +79,18 @@ class CompiledModel(ConfiguredModel):
             return {}
         # As it was given: "auto" is another thing on another machine. Or as it was set since.
         given, resolved = self._jit
-        optimizers = {}
+        optimizers, scales = {}, {}
         for name, (optimizer, variables) in self.optimizers.items():
-            if optimizer.built and isinstance(devices.unscaled(optimizer), GroupedAdam):
-                devices.unscaled(optimizer).regroup(variables)
+            own = devices.unscaled(optimizer)
+            if optimizer.built and isinstance(own, GroupedAdam):
+                own.regroup(variables)
+                scales |= own.scales_by_name(tuning.weights(self))
             optimizers[name] = keras.saving.serialize_keras_object(optimizer)
+        # A saved file has no adapters, but the weights that they changed.
+        scales |= {tuning.adapted_name(name): scale for name, scale in scales.items()}
         return {
             **optimizers,
+            "scales": scales,
             "steps_before": self.steps_before,
             "built": all(optimizer.built for optimizer, _ in self.optimizers.values()),
             "run_eagerly": self.run_eagerly,
@@ -95,13 +104,33 @@ class CompiledModel(ConfiguredModel):
         with self.distribute_strategy.scope():
             options = keras.saving.deserialize_keras_object(config)
         steps_before, built = options.pop("steps_before", 0), options.pop("built", True)
+        scales = options.pop("scales", {})
         if not self.compiled:
             self.steps_before = steps_before
         if self.distribute_strategy.num_replicas_in_sync > 1 and options.get("jit_compile") is True:
             options["jit_compile"] = False  # it was compiled for one device
         self.compile(**options)
         if built:
+            self._take_scales(scales)
             self.build_optimizers()
+
+    def _take_scales(self, scales: dict[str, float]) -> None:
+        """Gives each weight its scale of the rate, by name; old files have none by name."""
+        names = {id(weight): name for name, weight in tuning.weights(self).items()}
+        for optimizer, variables in self.optimizers.values():
+            own = devices.unscaled(optimizer)
+            if scales and isinstance(own, GroupedAdam):
+                own.factors = [scales.get(names[id(variable)], 1.0) for variable in variables]
+
+    def save_assets(self, folder: str) -> None:
+        """Keeps the steps in a `.keras` file apart from the optimizers', for Keras to call."""
+        Path(folder, STEPS).write_text(json.dumps(self.steps_trained))
+
+    def load_assets(self, folder: str | None) -> None:
+        """Puts the steps back into a model that is loaded with `compile=False`."""
+        path = Path(folder or "", STEPS)
+        if folder and path.is_file() and not self.compiled:
+            self.steps_before = int(json.loads(path.read_text()))
 
     def _recompile(self) -> None:
         """Makes optimizers of the same settings for the variables that train now."""

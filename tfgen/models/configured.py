@@ -106,8 +106,9 @@ class ConfiguredModel(keras.Model):
         config = {"name": self.name, "trainable": self.trainable}
         config["dtype"] = keras.saving.serialize_keras_object(self.dtype_policy)
         config |= {name: _each(list, getattr(self, name)) for name in self._argument_names()}
-        if self.frozen:
-            config["frozen"] = self.frozen
+        frozen = tuning.folded(self.frozen)
+        if frozen:
+            config["frozen"] = frozen
         return config
 
     def _argument_names(self) -> list[str]:
@@ -135,9 +136,8 @@ class ConfiguredModel(keras.Model):
 
     def build(self, input_shape=None) -> None:
         """All weights exist from the constructor on."""
-        if not self._made_trainable:
-            names = [name for name, weight in tuning.weights(self).items() if weight.trainable]
-            self._made_trainable.update(names)
+        names = [name for name, weight in tuning.weights(self).items() if weight.trainable]
+        self._made_trainable.update(names)
         self.built = True
 
     def changed_since(self, reader: str, *options: Any) -> bool:

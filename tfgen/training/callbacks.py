@@ -33,7 +33,7 @@ class AveragedWeights(keras.callbacks.Callback):
         checks.fraction(momentum=momentum)
         self.momentum = momentum
         self.averages: list[tf.Variable] = []
-        self._swapped = False
+        self._swapped = self._for_test = False
         self._left: list[np.ndarray] = []
 
     def start(self, model: keras.Model) -> None:
@@ -83,14 +83,16 @@ class AveragedWeights(keras.callbacks.Callback):
             self.swap()
 
     def on_test_begin(self, logs: dict[str, float] | None = None) -> None:
-        """Evaluates with the average."""
-        if self.averages:
+        """Evaluates with the average, which is in the model already once `fit` has ended."""
+        self._for_test = bool(self.averages) and not self._swapped
+        if self._for_test:
             self.swap()
 
     def on_test_end(self, logs: dict[str, float] | None = None) -> None:
         """Goes back to the weights."""
-        if self._swapped:
+        if self._for_test:
             self.swap()
+        self._for_test = False
 
     def on_train_end(self, logs=None):
         """Leaves the average in the model."""

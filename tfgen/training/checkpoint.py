@@ -111,10 +111,13 @@ class CheckpointFiles:
         self.folder = Path(folder).expanduser()
 
     def write(self, arrays: dict[str, np.ndarray], state: RunState) -> None:
-        """Writes a checkpoint and drops all but the newest two."""
+        """Writes a checkpoint and drops all but the newest two up to it.
+
+        Later ones are those that could not be read when the run began again.
+        """
         path = self.folder / f"checkpoint-{state.step:09d}.npz"
         write_arrays(path, state=state.to_bytes(), **arrays)
-        for old in checkpoint_paths(self.folder)[:-2]:
+        for old in [each for each in checkpoint_paths(self.folder) if each <= path][:-2]:
             old.unlink()
 
     def newest(self) -> Stored | None:

@@ -9,6 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfgen import data, presets
+from tfgen.data.shards import is_shards
 from tfgen.files import replacing
 from tfgen.recipe import Recipe
 
@@ -16,12 +17,23 @@ __all__ = ["check_folder", "provenance", "start_folder"]
 
 
 def check_folder(folder: Path, recipe: Recipe, resume: bool) -> None:
-    """Raises ValueError if the folder holds a model, or a run other than the one to be resumed."""
+    """Raises ValueError if the folder cannot hold the run.
+
+    It holds a model or another run than the one to be resumed, is where the run starts from, or
+    lies among the images.
+    """
     start = recipe.init_from
     if start is not None and Path(start).expanduser().absolute() == folder.absolute():
         raise ValueError(
             f"folder (--out) must differ from the recipe's init_from, {start!r}, or a resumed run "
             "would start from itself. Name another folder."
+        )
+    images = data.Source(recipe.data).path
+    among = images is not None and images.is_dir() and not is_shards(images)
+    if among and folder.resolve().is_relative_to(images.resolve()):
+        raise ValueError(
+            f"folder (--out) must lie outside the images, {recipe.data!r}, or the run's pictures "
+            f"would be taken for some of them; received {folder}. Name another folder."
         )
     path = folder / "recipe.json"
     if path.exists():

@@ -90,8 +90,11 @@ class Stop:
             print(f"\ntfgen: {self._advice()}", file=sys.stderr, flush=True)
 
     def _advice(self) -> str:
-        steps = [int(path.stem.split("-")[1]) for path in checkpoint_paths(self.folder)]
-        saved = f"saved at step {max(steps):,}; continue" if steps else "no step to save yet; begin"
+        paths = checkpoint_paths(self.folder)
+        saved = "no step to save yet; begin"
+        if paths:  # the last one written; those of later steps could not be read
+            newest = max(paths, key=lambda path: path.stat().st_mtime)
+            saved = f"saved at step {int(newest.stem.split('-')[1]):,}; continue"
         folder = shlex.quote(str(self.folder.absolute()))
         return f"{saved} with: tfgen train {folder} --out {folder} --resume"
 
