@@ -127,6 +127,9 @@ def test_configuration_and_preset_round_trips(fitted, tmp_path):
     fitted.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(again.features(images), fitted.features(images))
+    exported = tf.saved_model.load(str(fitted.export(tmp_path / "model")))
+    features = exported.signatures["features"](images=images)["features"]
+    np.testing.assert_array_equal(features, fitted.features(images))
 
 
 def test_evaluators_are_no_family_and_stay_out_of_the_list():

@@ -433,7 +433,8 @@ def test_warm_up_requests(tiny):
 
 def test_what_is_fixed_at_export(tmp_path):
     model = laws.randomised(TINY["VAE-mixture"]())
-    path = model.export(tmp_path / "model", temperature=0.0, num_samples=7)
+    fixed = {"temperature": np.float32(0.0), "num_samples": np.int64(7)}  # of NumPy, too
+    path = model.export(tmp_path / "model", **fixed)
     signatures = tf.saved_model.load(str(path)).signatures
     images = signatures["sample"](seed=tf.range(4, dtype=tf.int64))["images"].numpy()
     np.testing.assert_array_equal(images, model.sample(4, temperature=0.0))

@@ -153,6 +153,8 @@ def test_completion(network, space):
     # Hidden pixels are not looked at.
     other = np.where(kept, images, laws.images_for(model, 6, seed=9))
     np.testing.assert_array_equal(model.complete(other, mask, seed=3, **given), drawn)
+    other = np.where(mask, images, np.uint8(100))  # no level of some models
+    np.testing.assert_array_equal(model.complete(other, mask, seed=3, **given), drawn)
     everything = model.complete(images, np.ones_like(mask), seed=3, **given)
     np.testing.assert_array_equal(everything, images)
 

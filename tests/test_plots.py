@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from tfgen import AutoEncoder, pictures, plots
+from tfgen.plots import raster
 
 
 def made_up(count: int, channels: int = 1, height: int = 5, width: int = 7) -> np.ndarray:
@@ -106,6 +107,19 @@ def test_progress_is_the_left_strips_in_time_order(tmp_path):
     assert (np.diff(epochs, n=2) >= 0).all()
     with pytest.raises(ValueError, match="holds none"):
         plots.progress(tmp_path / "nothing", tmp_path / "progress.png", 3)
+
+
+def test_progress_goes_by_the_numbers_of_the_epochs(tmp_path, monkeypatch):
+    """Those of pictures of every tenth epoch, and of more than four digits."""
+    told = []
+    monkeypatch.setattr(raster, "captioned", lambda image, columns: told.append(columns) or image)
+    for shade, epoch in enumerate((10, 9990, 10000)):
+        picture = np.full((6, 10, 1), shade, np.uint8)
+        plots.save(picture, tmp_path / f"epoch_{epoch:04d}.png")
+    plots.progress(tmp_path, tmp_path / "progress.png", 3)
+    assert told == [["10", "9990", "10000"]]
+    drawn = np.asarray(Image.open(tmp_path / "progress.png"))
+    assert drawn[0, ::3].tolist() == [0, 1, 2]
 
 
 def test_history_pairs_each_quantity_with_its_validation_twin(tmp_path, monkeypatch):

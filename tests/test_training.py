@@ -19,6 +19,7 @@ from runs import RECIPE, SIMPLE, TINY
 from tfgen import (
     AutoEncoder,
     allocator,
+    arrays,
     data,
     devices,
     optimizers,
@@ -201,6 +202,7 @@ def test_checkpoints_after_those_that_cannot_be_read_are_kept(tmp_path, capsys):
         assert files.newest().state.step == step
     names = [path.name for path in sorted(tmp_path.iterdir())]
     assert names == [f"checkpoint-{step:09d}.npz" for step in (20, 30, 1000, 1100)]
+    assert arrays.weights_so_far(tmp_path).name == "checkpoint-000000030.npz"
     assert "saved at step 30;" in stopping.Stop(tmp_path)._advice()
 
 

@@ -4,6 +4,7 @@ best.npz              the weights of the best epoch; best-1.npz, ... those of la
 checkpoint-*.npz      the whole state, its weights under "weight/"
 """
 
+import contextlib
 import zipfile
 import zlib
 from pathlib import Path
@@ -17,6 +18,7 @@ __all__ = [
     "UNREADABLE",
     "best_path",
     "checkpoint_paths",
+    "last_written",
     "load_weights",
     "read_arrays",
     "weights_so_far",
@@ -87,11 +89,23 @@ def checkpoint_paths(folder: Path) -> list[Path]:
 def weights_so_far(folder: Path) -> Path | None:
     """Returns the file with the weights to use of a run that has not ended, if it has saved any.
 
-    Those of the best epoch of the last stage; else, as for a GAN, those of the newest checkpoint.
+    Those of the best epoch of the last stage; else, as for a GAN, those of the newest checkpoint
+    that can be read.
     """
     stage = 0
     while best_path(folder, stage + 1).exists():
         stage += 1
     if best_path(folder, stage).exists():
         return best_path(folder, stage)
-    return max(checkpoint_paths(folder), default=None)
+    paths = checkpoint_paths(folder)
+    for path in reversed(paths):
+        with contextlib.suppress(*UNREADABLE):
+            read_arrays(path)
+            return path
+    return paths[-1] if paths else None  # reading it will say why
+
+
+def last_written(folder: Path) -> Path | None:
+    """Returns the checkpoint that was written last; those of later steps could not be read."""
+    paths = reversed(checkpoint_paths(folder))
+    return max(paths, key=lambda path: path.stat().st_mtime_ns, default=None)

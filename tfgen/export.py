@@ -71,6 +71,7 @@ def save(
     _check_name(folder.name)
     _check_version(folder, version)
     graphs = model.signatures(temperature, num_samples, jit_compile)
+    temperature, num_samples = float(temperature), int(num_samples)  # of NumPy, too; for JSON
     concrete = {name: graph.get_concrete_function() for name, graph in graphs.items()}
     module = tf.Module()
     # Not the Keras variables, which load in Python and fail in C; and only those that are used.
@@ -79,7 +80,7 @@ def save(
     details = {
         "name": folder.name,
         "family": type(model).__name__,
-        "likelihood": model.likelihood,
+        "likelihood": getattr(model, "likelihood", None),
         "image_shape": list(model.image_shape),
         "num_levels": model.num_levels,
         "num_classes": model.num_classes,

@@ -80,8 +80,10 @@ def save(
     folder = Path(folder).expanduser().absolute()
     _check(folder, format, temperature, num_samples, batch, opset)
     _check_foreign(format, version, jit_compile)
+    temperature, num_samples, opset = float(temperature), int(num_samples), int(opset)
     batch = 16 if format == "stablehlo" and batch is None else batch
-    held = model.endpoints(float(temperature), num_samples)
+    batch = None if batch is None else int(batch)
+    held = model.endpoints(temperature, num_samples)
     for name in endpoints or ():
         checks.one_of("endpoints", name, list(held))
     details = {

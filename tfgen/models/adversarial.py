@@ -108,6 +108,7 @@ class AdversarialModel(GenerativeModel):
             for name, variable in held.items():
                 if name.startswith("averaged_") and name.split("/")[-1] in tuning.LORA_WEIGHTS:
                     variable.assign(held[name.removeprefix("averaged_")])
+                    self._made_trainable.discard(name)  # an average never trains
             self._recompile()
         return names
 

@@ -279,8 +279,11 @@ class AutoregressiveModel(TokenModel):
         Raises:
             ValueError: Images, mask or labels that do not fit.
         """
-        images, labels = self.check(images, labels)
+        images = images if hasattr(images, "dtype") else np.asarray(images)
+        pixels.check_format(images, self.image_shape)
         mask = pixels.check_mask(mask, (images.shape[0], *self.image_shape[:2], 1))
+        # Whatever is hidden need not be one of the levels.
+        images, labels = self.check(np.where(mask, images, self.nearest_level(images)), labels)
         checks.finite(0, temperature=temperature)
         seeds = self.image_seeds(images.shape[0], seed)
         return self._run(

@@ -86,12 +86,17 @@ class CompiledModel(ConfiguredModel):
                 own.regroup(variables)
                 scales |= own.scales_by_name(tuning.weights(self))
             optimizers[name] = keras.saving.serialize_keras_object(optimizer)
-        # A saved file has no adapters, but the weights that they changed.
+        # A saved file has no adapters, but the weights that they changed: these have the adapters'
+        # rates, and Keras leaves out the state of an optimizer whose variables are others.
         scales |= {tuning.adapted_name(name): scale for name, scale in scales.items()}
+        held = tuning.weights(self).items()
+        halves = {id(weight) for name, weight in held if tuning.adapted_name(name) != name}
+        _, own = next(iter(self.optimizers.values()))
+        uncounted = any(id(variable) in halves for variable in own)
         return {
             **optimizers,
             "scales": scales,
-            "steps_before": self.steps_before,
+            "steps_before": self.steps_trained if uncounted else self.steps_before,
             "built": all(optimizer.built for optimizer, _ in self.optimizers.values()),
             "run_eagerly": self.run_eagerly,
             "steps_per_execution": self.steps_per_execution,

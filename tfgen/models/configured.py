@@ -121,7 +121,8 @@ class ConfiguredModel(keras.Model):
         config = dict(config)
         frozen = config.pop("frozen", [])
         model = cls(**config)
-        model.freeze(*frozen)
+        held = tuning.weights(model)
+        model.freeze(*(name for name in frozen if name in held))  # a changed network may lack some
         return model
 
     @contextlib.contextmanager

@@ -187,7 +187,11 @@ def progress(
     """
     from PIL import Image
 
-    paths = sorted(Path(folder).expanduser().glob("epoch_*.png"))
+    def epoch(path: Path) -> int:
+        return int(path.stem.removeprefix("epoch_"))
+
+    found = Path(folder).expanduser().glob("epoch_*.png")
+    paths = sorted((path for path in found if path.stem[6:].isdecimal()), key=epoch)
     if not paths:
         raise ValueError(f"folder must hold pictures epoch_0001.png, ...; {folder} holds none.")
     checks.at_least(1, columns=columns, width=width)
@@ -198,7 +202,7 @@ def progress(
         with Image.open(paths[index]) as picture:
             strips.append(np.asarray(picture)[:, :width])
     whole = np.concatenate(strips, 1)
-    captions = [f"{index + 1}" for index in indices]
+    captions = [f"{epoch(paths[index])}" for index in indices]
     return save(
         captioned(whole[..., None] if whole.ndim == 2 else whole, columns=captions), out_path
     )

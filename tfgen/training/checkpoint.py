@@ -14,6 +14,7 @@ from tfgen.arrays import (
     UNREADABLE,
     best_path,
     checkpoint_paths,
+    last_written,
     load_weights,
     read_arrays,
     write_arrays,
@@ -219,7 +220,7 @@ class Checkpoint(keras.callbacks.Callback):
         for metric in self.model.metrics:
             mean = float(metric.result())
             if not abs(mean) < LARGEST_LOSS:
-                newest = (checkpoint_paths(self.files.folder) or ["none yet"])[-1]
+                newest = last_written(self.files.folder) or "none yet"
                 raise FloatingPointError(
                     f"training diverged in epoch {self.state.epoch + 1}: {metric.name} is "
                     f"{mean:.4g}. The last good checkpoint is {newest}. Start a new run with a "

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tfgen import devices
-from tfgen.arrays import checkpoint_paths
+from tfgen.arrays import last_written
 
 __all__ = ["Stop"]
 
@@ -90,10 +90,8 @@ class Stop:
             print(f"\ntfgen: {self._advice()}", file=sys.stderr, flush=True)
 
     def _advice(self) -> str:
-        paths = checkpoint_paths(self.folder)
-        saved = "no step to save yet; begin"
-        if paths:  # the last one written; those of later steps could not be read
-            newest = max(paths, key=lambda path: path.stat().st_mtime)
+        newest, saved = last_written(self.folder), "no step to save yet; begin"
+        if newest is not None:
             saved = f"saved at step {int(newest.stem.split('-')[1]):,}; continue"
         folder = shlex.quote(str(self.folder.absolute()))
         return f"{saved} with: tfgen train {folder} --out {folder} --resume"
