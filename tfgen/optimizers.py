@@ -64,9 +64,18 @@ class GroupedAdam(keras.optimizers.Adam):
     def __init__(self, factors: list[float], **kwargs):
         super().__init__(**kwargs)
         self.factors = [float(factor) for factor in factors]
-        self.__dict__["_scales"] = {}  # by variable; Keras would wrap a plain attribute
+        # By variable; Keras would wrap plain attributes.
+        self.__dict__["_scales"], self.__dict__["_expected"] = {}, None
+
+    def expect(self, weights: Mapping[str, keras.Variable], scales: Mapping[str, float]) -> None:
+        """Takes scales by name for `build`, whatever `factors` says; 1 where there is none."""
+        self.__dict__["_expected"] = {
+            self._var_key(weight): scales.get(name, 1.0) for name, weight in weights.items()
+        }
 
     def build(self, variables: list[keras.Variable]) -> None:
+        if self._expected is not None:
+            self.factors = [self._expected.get(self._var_key(v), 1.0) for v in variables]
         if len(variables) != len(self.factors):
             raise ValueError(
                 f"factors must hold one number for each of the {len(variables)} variables; "

@@ -114,18 +114,13 @@ class CompiledModel(ConfiguredModel):
             self.steps_before = steps_before
         if self.distribute_strategy.num_replicas_in_sync > 1 and options.get("jit_compile") is True:
             options["jit_compile"] = False  # it was compiled for one device
+        for option in options.values():
+            own = devices.unscaled(option)
+            if scales and isinstance(own, GroupedAdam):  # an old file has them in an order alone
+                own.expect(tuning.weights(self), scales)
         self.compile(**options)
         if built:
-            self._take_scales(scales)
             self.build_optimizers()
-
-    def _take_scales(self, scales: dict[str, float]) -> None:
-        """Gives each weight its scale of the rate, by name; old files have none by name."""
-        names = {id(weight): name for name, weight in tuning.weights(self).items()}
-        for optimizer, variables in self.optimizers.values():
-            own = devices.unscaled(optimizer)
-            if scales and isinstance(own, GroupedAdam):
-                own.factors = [scales.get(names[id(variable)], 1.0) for variable in variables]
 
     def save_assets(self, folder: str) -> None:
         """Keeps the steps in a `.keras` file apart from the optimizers', for Keras to call."""
