@@ -67,7 +67,7 @@ MUTANTS: dict[tuple[str, str], list[tuple[str, str]]] = {
         ),
         ("return greys * (2.0 / 255.0) - 1.0", "return greys * (1.0 / 255.0)"),
         ("return (pixels + 1.0) * 127.5", "return (pixels + 1.0) * 128.0"),
-        ("return greys * ((num_levels - 1) / 255.0)", "return greys * (num_levels / 255.0)"),
+        ("else greys * ((num_levels - 1) / 255.0)", "else greys * (num_levels / 255.0)"),
         (
             "return -nats / (math.prod(image_shape) * math.log(2.0))",
             "return -nats / math.prod(image_shape)",

@@ -80,10 +80,8 @@ def save(
     folder = Path(folder).expanduser().absolute()
     _check(folder, format, temperature, num_samples, batch, opset)
     _check_foreign(format, version, jit_compile)
-    temperature, num_samples, opset = float(temperature), int(num_samples), int(opset)
-    batch = 16 if format == "stablehlo" and batch is None else batch
-    batch = None if batch is None else int(batch)
-    held = model.endpoints(temperature, num_samples)
+    batch = 16 if format == "stablehlo" and batch is None else batch and int(batch)
+    held = model.endpoints(float(temperature), int(num_samples))
     for name in endpoints or ():
         checks.one_of("endpoints", name, list(held))
     details = {
@@ -92,14 +90,14 @@ def save(
         "num_classes": model.num_classes,
         "zoo": presets.origin(model),
         "weights_sha256": presets.weights_digest(model),
-        "temperature": temperature,
-        "num_samples": num_samples,
+        "temperature": float(temperature),  # of NumPy, too; for JSON
+        "num_samples": int(num_samples),
         "batch": batch,
         "versions": {name: version_of(name) for name in ("tfgen", "tensorflow", *NEEDS[format])},
     }
     with scratch(folder.parent) as temporary:
         (built := temporary / "export").mkdir()
-        writer = _WRITERS[format](model, built, batch, opset)
+        writer = _WRITERS[format](model, built, batch, int(opset))
         details |= _written(writer, held, endpoints, format)
         write_json(built / SIGNATURES, details)
         built.rename(folder)

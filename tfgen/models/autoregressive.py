@@ -279,11 +279,8 @@ class AutoregressiveModel(TokenModel):
         Raises:
             ValueError: Images, mask or labels that do not fit.
         """
-        images = images if hasattr(images, "dtype") else np.asarray(images)
-        pixels.check_format(images, self.image_shape)
-        mask = pixels.check_mask(mask, (images.shape[0], *self.image_shape[:2], 1))
-        # Whatever is hidden need not be one of the levels.
-        images, labels = self.check(np.where(mask, images, self.nearest_level(images)), labels)
+        images, mask = _partly_shown(self, images, mask)
+        images, labels = self.check(images, labels)
         checks.finite(0, temperature=temperature)
         seeds = self.image_seeds(images.shape[0], seed)
         return self._run(
@@ -337,3 +334,11 @@ class AutoregressiveModel(TokenModel):
             for start in range(0, len(images), size)
         ]
         return np.concatenate(parts)
+
+
+def _partly_shown(model, images, mask):
+    """Images whose hidden pixels, which may hold anything, are on levels; and the checked mask."""
+    images = images if hasattr(images, "dtype") else np.asarray(images)
+    pixels.check_format(images, model.image_shape)
+    mask = pixels.check_mask(mask, (images.shape[0], *model.image_shape[:2], 1))
+    return np.where(mask, images, model.nearest_level(images)), mask

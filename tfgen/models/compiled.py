@@ -130,7 +130,7 @@ class CompiledModel(ConfiguredModel):
         """Puts the steps back into a model that is loaded with `compile=False`."""
         path = Path(folder or "", STEPS)
         if folder and path.is_file() and not self.compiled:
-            self.steps_before = int(json.loads(path.read_text()))
+            self.steps_before = int(json.loads(path.read_text(encoding="utf-8-sig")))
 
     def _recompile(self) -> None:
         """Makes optimizers of the same settings for the variables that train now."""
