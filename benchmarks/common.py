@@ -159,6 +159,11 @@ def write_section(page: Path, name: str, parts: Sequence[str]) -> None:
     page.write_text(f"{before}{inside}{after}")
 
 
+def host() -> str:
+    """Returns what a table was measured on, in words."""
+    return f"{platform.machine()}, {STARTED_ON['cores']} CPU cores"
+
+
 def save_chart(figure: Any, path: Path) -> None:
     """Writes a matplotlib figure as a small PNG: of its 64 colours that are farthest apart."""
     from PIL import Image

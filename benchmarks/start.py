@@ -18,7 +18,6 @@ import argparse
 import contextlib
 import datetime
 import json
-import platform
 import resource
 import statistics
 import subprocess
@@ -152,8 +151,8 @@ def main() -> int:
         cells += [f"{one['second'] - one['first']:.3f}", f"{one['megabytes']:,.0f}"]
         rows.append([name, *cells])
     caption = (
-        f"{platform.machine()}, {common.STARTED_ON['cores']} CPU cores, load average "
-        f"{common.STARTED_ON['load']} before; medians of {given.repeats}; {datetime.date.today()}."
+        f"{common.host()}, load average {common.STARTED_ON['load']} before; "
+        f"medians of {given.repeats}; {datetime.date.today()}."
     )
     if given.server:
         found = figures["server"] = server(given.models, names)

@@ -64,18 +64,19 @@ class GroupedAdam(keras.optimizers.Adam):
     def __init__(self, factors: list[float], **kwargs):
         super().__init__(**kwargs)
         self.factors = [float(factor) for factor in factors]
-        # By variable; Keras would wrap plain attributes.
-        self.__dict__["_scales"], self.__dict__["_expected"] = {}, None
+        self.__dict__["_scales"] = {}  # by variable; Keras would wrap a plain attribute
 
     def expect(self, weights: Mapping[str, keras.Variable], scales: Mapping[str, float]) -> None:
-        """Takes scales by name for `build`, whatever `factors` says; 1 where there is none."""
-        self.__dict__["_expected"] = {
-            self._var_key(weight): scales.get(name, 1.0) for name, weight in weights.items()
-        }
+        """Takes scales by name, which count for `build` in place of `factors`; others are 1."""
+        self._scales.update(
+            (self._var_key(weights[n]), s) for n, s in scales.items() if n in weights
+        )
 
     def build(self, variables: list[keras.Variable]) -> None:
-        if self._expected is not None:
-            self.factors = [self._expected.get(self._var_key(v), 1.0) for v in variables]
+        if self._scales:
+            self.factors = [
+                self._scales.get(self._var_key(variable), 1.0) for variable in variables
+            ]
         if len(variables) != len(self.factors):
             raise ValueError(
                 f"factors must hold one number for each of the {len(variables)} variables; "
@@ -84,22 +85,10 @@ class GroupedAdam(keras.optimizers.Adam):
         super().build(variables)
         self._scales.update(zip(map(self._var_key, variables), self.factors, strict=True))
 
-    def regroup(self, variables: list[keras.Variable]) -> None:
-        """Puts `factors` in the order of the variables that train now, for `get_config`.
-
-        A variable that the optimizer has never seen gets the factor 1.
-        """
-        self.factors = [self._scales.get(self._var_key(variable), 1.0) for variable in variables]
-
     def scales_by_name(self, weights: Mapping[str, keras.Variable]) -> dict[str, float]:
-        """Returns the scale of each weight that the optimizer has seen, by name."""
+        """Returns the scale of each weight that trains or has trained, by name."""
         keys = {name: self._var_key(weight) for name, weight in weights.items()}
         return {name: self._scales[key] for name, key in keys.items() if key in self._scales}
-
-    def take_scales(self, other: keras.optimizers.Optimizer) -> None:
-        """Remembers what another one knew of variables that do not train now but may again."""
-        if isinstance(other, GroupedAdam):
-            self.__dict__["_scales"] = {**other._scales, **self._scales}
 
     def update_step(self, gradient, variable, learning_rate):
         scale = self._scales[self._var_key(variable)]

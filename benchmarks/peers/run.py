@@ -34,7 +34,6 @@ import argparse
 import json
 import math
 import os
-import platform
 import subprocess
 import sys
 import time
@@ -363,10 +362,7 @@ def main() -> int:
     recipes = {name: peer.recipes for name, peer in PEERS.items()}
     report.draw(points, recipes, page / drawing)
     if given.write is not None:
-        caption = (
-            f"{platform.machine()}, {common.STARTED_ON['cores']} CPU cores; "
-            f"{report.versions(found.values())}."
-        )
+        caption = f"{common.host()}; {report.versions(found.values())}."
         chart = f"![Quality against minutes of training, ours and the peers]({drawing})"
         chosen = {name: recipes[name] for name in given.only}
         sections = [report.summary(chosen, found), chart, caption]

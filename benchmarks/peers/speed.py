@@ -19,7 +19,6 @@ them. Keras.io's PixelCNN counts the weights that its masks hide, so its size ca
 import datetime
 import json
 import os
-import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -192,8 +191,8 @@ def main() -> int:
     rows = [row for pair in pairs for row in pair.rows()]
     if given.write is not None:
         caption = (
-            f"{platform.machine()}, {common.STARTED_ON['cores']} CPU cores, "
-            f"{rate / 1e9:.0f} billion multiply-adds a second; {datetime.date.today()}."
+            f"{common.host()}, {rate / 1e9:.0f} billion multiply-adds a second; "
+            f"{datetime.date.today()}."
         )
         common.write_section(given.write, "speed", [caption, common.markdown(HEADER, rows)])
     ratios = {pair.peer: {measure: pair.ratio(measure) for measure in MEASURES} for pair in pairs}

@@ -79,18 +79,15 @@ class CompiledModel(ConfiguredModel):
             return {}
         # As it was given: "auto" is another thing on another machine. Or as it was set since.
         given, resolved = self._jit
-        optimizers, scales = {}, {}
-        for name, (optimizer, variables) in self.optimizers.items():
-            own = devices.unscaled(optimizer)
-            if optimizer.built and isinstance(own, GroupedAdam):
-                own.regroup(variables)
-                scales |= own.scales_by_name(tuning.weights(self))
+        held, optimizers, scales = tuning.weights(self), {}, {}
+        for name, (optimizer, _) in self.optimizers.items():
             optimizers[name] = keras.saving.serialize_keras_object(optimizer)
-        # A saved file has no adapters, but the weights that they changed: these have the adapters'
-        # rates, and Keras leaves out the state of an optimizer whose variables are others.
-        scales |= {tuning.adapted_name(name): scale for name, scale in scales.items()}
-        held = tuning.weights(self).items()
-        halves = {id(weight) for name, weight in held if tuning.adapted_name(name) != name}
+            own = devices.unscaled(optimizer)
+            if isinstance(own, GroupedAdam):  # a file has what adapters change, and not them
+                known = own.scales_by_name(held)
+                scales[name] = known | {tuning.adapted_name(n): s for n, s in known.items()}
+        # Nor would Keras load the state of an optimizer that trained them, with its count of steps.
+        halves = {id(weight) for name, weight in held.items() if tuning.adapted_name(name) != name}
         _, own = next(iter(self.optimizers.values()))
         uncounted = any(id(variable) in halves for variable in own)
         return {
@@ -114,10 +111,8 @@ class CompiledModel(ConfiguredModel):
             self.steps_before = steps_before
         if self.distribute_strategy.num_replicas_in_sync > 1 and options.get("jit_compile") is True:
             options["jit_compile"] = False  # it was compiled for one device
-        for option in options.values():
-            own = devices.unscaled(option)
-            if scales and isinstance(own, GroupedAdam):  # an old file has them in an order alone
-                own.expect(tuning.weights(self), scales)
+        for name, by_weight in scales.items():
+            devices.unscaled(options[name]).expect(tuning.weights(self), by_weight)
         self.compile(**options)
         if built:
             self.build_optimizers()
@@ -142,8 +137,6 @@ class CompiledModel(ConfiguredModel):
         self.compile_from_config(self.get_compile_config())
         for name, (optimizer, _) in self.optimizers.items():
             own = devices.unscaled(optimizer)
-            if isinstance(own, GroupedAdam):
-                own.take_scales(before[name])
             for excluded in NOT_IN_CONFIG:
                 if hasattr(before[name], excluded):
                     setattr(own, excluded, getattr(before[name], excluded))
