@@ -105,6 +105,36 @@ def test_vamp_components_are_posteriors():
     np.testing.assert_allclose(components.stddev(), expected.stddev(), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("classes", [None, 2])
+def test_vamp_draws_from_the_same_posteriors_in_any_batch(classes, jit_compile):
+    """Batches smaller than the pseudo-inputs encode only those that they draw from."""
+    model = laws.randomised(
+        VAE(latent_dim=2, prior="vamp", prior_components=7, num_classes=classes, **BINARY)
+    )
+    seeds = tf.range(30, dtype=tf.int64)
+    draw = tf.function(lambda seeds: model._prior_sample(seeds, 1.0), jit_compile=jit_compile)
+    together = draw(seeds).numpy()
+    normal = model.prior_distribution().components_distribution.distribution
+    index = (noise.uniform(seeds, (), stream=1).numpy() * 7).astype(int)
+    expected = normal.loc.numpy()[index] + normal.scale.numpy()[index] * noise.normal(seeds, (2,))
+    assert len(np.unique(index)) == 7
+    np.testing.assert_allclose(together, expected, rtol=1e-4, atol=1e-5)
+    for size in 1, 6, 7, 8:
+        parts = [draw(seeds[i : i + size]) for i in range(0, 30 - 30 % size, size)]
+        parts = np.concatenate(parts)
+        np.testing.assert_allclose(parts, together[: len(parts)], rtol=1e-4, atol=1e-5)
+
+
+def test_vamp_at_temperature_zero_is_the_densest_centre():
+    model = laws.randomised(VAE(latent_dim=2, prior="vamp", prior_components=7, **BINARY))
+    prior = model.prior_distribution()
+    centres = prior.components_distribution.mean()
+    expected = centres.numpy()[np.argmax(prior.log_prob(centres))]
+    z = model._prior_sample(tf.range(3, dtype=tf.int64), 0.0)
+    np.testing.assert_allclose(z, np.tile(expected, (3, 1)), rtol=1e-5)
+
+
 # The flow of couplings
 
 

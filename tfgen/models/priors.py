@@ -8,7 +8,7 @@ Dinh et al., "Density estimation using Real NVP", 2017; Tomczak & Welling, "VAE 
     log p(z) = log N(u; 0, I) - sum of log_scale
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -22,6 +22,7 @@ __all__ = [
     "continuous_flow",
     "coupling_network",
     "couplings",
+    "densest",
     "flow",
     "forward",
     "greys_of",
@@ -198,22 +199,30 @@ def vamp(posterior: Any) -> Any:
     )
 
 
-def vamp_sample(prior: Any, u: tf.Tensor, eps: tf.Tensor, densest: bool) -> tf.Tensor:
+def vamp_sample(
+    posteriors: Callable[[tf.Tensor], Any], components: int, u: tf.Tensor, eps: tf.Tensor
+) -> tf.Tensor:
     """Turns noise into latents of a VampPrior, (batch, latent_dim).
 
+    Of few images each gets a posterior of its own, so that one image costs one pseudo-input's.
+
     Args:
-        prior: From `vamp`.
+        posteriors: From indices k, int32 (n,), to q(z | u_k) with batch shape (n,).
+        components: K, the number of pseudo-inputs.
         u: Which posterior, uniform on (0, 1), (batch,).
         eps: Where in it, N(0, I), (batch, latent_dim).
-        densest: Whether to take the posterior of the densest centre instead, whatever `u`.
     """
-    normal = prior.components_distribution.distribution
-    index = tf.cast(u * normal.batch_shape[0], tf.int32)
-    if densest:
-        index = tf.fill(
-            tf.shape(index), tf.argmax(prior.log_prob(normal.loc), output_type=tf.int32)
-        )
-    return tf.gather(normal.loc, index) + tf.gather(normal.scale, index) * eps
+    index, batch = tf.cast(u * components, tf.int32), tf.shape(u)[0]
+    few, needed = batch < components, tf.minimum(batch, components)
+    normal = posteriors(tf.where(few, index[:needed], tf.range(components)[:needed])).distribution
+    place = tf.where(few, tf.range(batch), index)
+    return tf.gather(normal.loc, place) + tf.gather(normal.scale, place) * eps
+
+
+def densest(prior: Any) -> tf.Tensor:
+    """Returns the centre, (latent_dim,), at which the density of a VampPrior is greatest."""
+    centres = prior.components_distribution.distribution.loc
+    return tf.gather(centres, tf.argmax(prior.log_prob(centres)))
 
 
 def greys_of(pseudo_inputs: tf.Tensor) -> tf.Tensor:

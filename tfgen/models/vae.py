@@ -208,16 +208,20 @@ class VAE(PixelDecoder):
         if self.prior in FLOWS and labels is None:
             pixels.check_labels(labels, self.num_classes, 1)  # raises where the flow needs them
         if self.prior == "vamp":
-            labels = None
-            if self.num_classes is not None:
-                labels = tf.range(self.prior_components, dtype=tf.int64) % self.num_classes
-            return priors.vamp(self._posterior(priors.greys_of(self.pseudo_inputs), labels))
+            return priors.vamp(self._components())
         prior = priors.standard_normal(self.latent_dim)
         if self.prior == "flow":
             prior = priors.flow(prior, self.couplings, labels)
         if self.prior == "continuous_flow":
             prior = priors.continuous_flow(prior, self.velocity, self.prior_steps, labels)
         return prior
+
+    def _components(self, indices=None):
+        """q(z | u_k) of all pseudo-inputs, or of those with these indices k."""
+        k = tf.range(self.prior_components) if indices is None else indices
+        inputs = self.pseudo_inputs if indices is None else tf.gather(self.pseudo_inputs, indices)
+        labels = None if self.num_classes is None else tf.cast(k, tf.int64) % self.num_classes
+        return self._posterior(priors.greys_of(inputs), labels)
 
     def _posterior(self, images, labels):
         import tensorflow_probability as tfp
@@ -249,7 +253,7 @@ class VAE(PixelDecoder):
         )
         # z_k = mean(x) + scale(x) eps_k ~ q(z | x)
         eps = noise.normal(seeds, (k, self.latent_dim))
-        latents = self._at(posterior, eps)  # (batch, k, latent_dim)
+        latents = _at(posterior, eps)  # (batch, k, latent_dim)
         reconstruction = -self._log_pixels(images, latents, labels)  # -log p(x | z_k), (batch, k)
         if plain and k == 1:
             # KL(q(z | x) || p(z)), exactly
@@ -268,12 +272,6 @@ class VAE(PixelDecoder):
             "reconstruction": tf.reduce_mean(reconstruction, 1),
             "kl": tf.reduce_mean(kl, 1),
         }
-
-    @staticmethod
-    def _at(posterior, eps):
-        """mean + scale * eps for eps (batch, k, latent_dim)."""
-        normal = posterior.distribution
-        return normal.loc[:, None] + normal.scale[:, None] * eps
 
     # Endpoints -------------------------------------------------------------------------------
 
@@ -303,11 +301,13 @@ class VAE(PixelDecoder):
         eps = temperature * noise.normal(seed, (self.latent_dim,))
         if self.prior == "standard_normal":
             return eps
-        prior = self._learned_prior(labels)
         if self.prior in FLOWS:
-            z = prior.bijector.forward(eps)
+            z = self._learned_prior(labels).bijector.forward(eps)
+        elif temperature == 0:
+            z = priors.densest(self._learned_prior(labels)) + eps
         else:
-            z = priors.vamp_sample(prior, noise.uniform(seed, (), stream=1), eps, temperature == 0)
+            u = noise.uniform(seed, (), stream=1)
+            z = priors.vamp_sample(self._components, self.prior_components, u, eps)
         if self.prior_tail and temperature > 0:
             wide = noise.uniform(seed, (1,), stream=2) < self.prior_tail
             z = tf.where(wide, priors.TAIL_SCALE * eps, z)
@@ -320,7 +320,7 @@ class VAE(PixelDecoder):
 
         def log_weights(index, count):
             eps = noise.normal(seeds, (count, self.latent_dim), stream=index)
-            latents = self._at(posterior, eps)
+            latents = _at(posterior, eps)
             # log w = log p(x | z) + log p(z) - log q(z | x)
             return (
                 self._log_pixels(images, latents, labels)
@@ -329,6 +329,12 @@ class VAE(PixelDecoder):
             )
 
         return importance.bound(log_weights, num_samples, tf.shape(images)[0])
+
+
+def _at(posterior, eps):
+    """mean + scale * eps for eps (batch, k, latent_dim)."""
+    normal = posterior.distribution
+    return normal.loc[:, None] + normal.scale[:, None] * eps
 
 
 def _log_normal(posterior, eps):
