@@ -178,7 +178,11 @@ def drawing(side: Side) -> dict[str, float]:
             return median_time(lambda: side.sample(number))
         return passed(side, number)
 
-    return {"seconds_1000": seconds(side.batch) * 1000 / side.batch, "seconds_1": seconds(1)}
+    return {
+        "seconds_1000": seconds(side.batch) * 1000 / side.batch,
+        "seconds_1": seconds(1),
+        "estimated": side.one_pass is not None,
+    }
 
 
 def drawn(side: Side, num_samples: int, limit: float) -> tuple[np.ndarray, dict[str, float]]:

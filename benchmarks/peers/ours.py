@@ -23,7 +23,7 @@ def train_and_serve(name: str, folder: Path) -> None:
     model = training.train(zoo.load_recipe(name), folder / "run")
     model.save_to_preset(folder / "model")
     model = tfgen.load(folder / "model")
-    model.sample(16)
+    model.sample(16, labels=None if model.num_classes is None else 0)
     model.export(folder / "served" / "model")
     subprocess.run(["tfgen", "serve", "--models", str(folder / "served")], check=True)
 

@@ -5,7 +5,7 @@ epochs without a better training loss, and batches of 200, as in the package's i
 two processes load the images; here the training process does. On binary images the loss is the
 Bernoulli likelihood, samples are its means, rounded to black or white as ours are, and nats are the
 package's own importance-weighted bound; on grey images the loss is the squared error and samples
-are the decoder's means.
+are the decoder's means. Samplers are the package's, but for the VampPrior's (see `TrainedPrior`).
 """
 
 import contextlib
@@ -52,11 +52,15 @@ def fit(model, images: np.ndarray, folder: str, callbacks: list) -> None:
     )
 
 
-def drawn(model, number: int) -> np.ndarray:
+def sampler_of(model):
     model.eval()
-    sampler = samplers.VAMPSampler if model.model_name == "VAMP" else samplers.NormalSampler
-    means = sampler(model).sample(num_samples=number).detach()
-    binary = model.model_config.reconstruction_loss == "bce"
+    return (TrainedPrior if model.model_name == "VAMP" else samplers.NormalSampler)(model)
+
+
+@torch.inference_mode()
+def drawn(sampler, number: int) -> np.ndarray:
+    means = sampler.sample(num_samples=number)
+    binary = sampler.model.model_config.reconstruction_loss == "bce"
     pixels = torch.round(means) if binary else means
     return np.rint(255.0 * pixels.numpy().transpose(0, 2, 3, 1)).astype(np.uint8)
 
@@ -66,8 +70,8 @@ def as_floats(images: np.ndarray) -> np.ndarray:
 
 
 def reload(folder: Path):
-    model = models.AutoModel.load_from_folder(str(folder))
-    return lambda number: drawn(model, number)
+    sampler = sampler_of(models.AutoModel.load_from_folder(str(folder)))
+    return lambda number: drawn(sampler, number)
 
 
 def serve(folder: Path) -> None:
@@ -75,6 +79,26 @@ def serve(folder: Path) -> None:
 
 
 # What the comparison adds
+
+
+class TrainedPrior(samplers.VAMPSampler):
+    """Draws from the VampPrior that was trained.
+
+    `VAMPSampler` takes the learned images in turn, from the first, and the tanh of their log
+    variances, so that its latents are not those of the prior.
+    """
+
+    def sample(self, num_samples: int = 1, **kwargs) -> torch.Tensor:
+        model, count = self.model, self.model.number_components
+        place = index = torch.randint(count, (num_samples,))
+        if num_samples < count:
+            place = torch.arange(num_samples)
+        else:
+            index = torch.arange(count)
+        images = model.pseudo_inputs(model.idle_input[index])
+        posterior = model.encoder(images.reshape(-1, *model.model_config.input_dim))
+        mean, scale = posterior.embedding[place], torch.exp(posterior.log_covariance[place] / 2)
+        return model.decoder(mean + scale * torch.randn_like(mean))["reconstruction"]
 
 
 class OverError(Exception):
@@ -102,21 +126,22 @@ def build(data: contract.Data, given) -> contract.Side:
     logging.disable(logging.INFO)
     torch.manual_seed(given.seed)
     model = made(given.variant or "VAE", "bce" if data.is_binary else "mse")
+    sampler = sampler_of(model)
 
     def train(seconds: float) -> tuple[int, float]:
         clock = Clock(seconds)
         with tempfile.TemporaryDirectory() as folder, contextlib.suppress(OverError):
             fit(model, data.x_train, folder, [clock])
+        model.eval()  # as `sampler_of` left it
         return clock.steps * BATCH_SIZE, clock.now - clock.start
 
     def nats(held_out: np.ndarray) -> float:
-        model.eval()
         with torch.no_grad():
             return -float(model.get_nll(torch.tensor(as_floats(held_out)), IMPORTANCE_SAMPLES))
 
     return contract.Side(
         train=train,
-        sample=lambda number: drawn(model, number),
+        sample=lambda number: drawn(sampler, number),
         save=lambda folder: model.save(str(folder)),
         reload=reload,
         parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),

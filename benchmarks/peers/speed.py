@@ -10,7 +10,8 @@ images; a GAN's average of its generator stays). Where a layer differs, ours has
 parameters and multiply-adds. Against pythae ours keeps the XLA of its recipes and draws with it,
 too; the peers run as they come. Both sides are built and compiled first, each in a process of
 its own; then they take turns, with the other one idle: a turn is some seconds of training, then
-`contract.drawing`. The ratio is that of the medians, above 1 where ours is faster.
+`contract.drawing`, which estimates what takes one pass a pixel. The ratio is that of the medians,
+above 1 where ours is faster.
 
 diffusers' network is a U-Net and tfd.PixelCNN has other blocks: no family of ours is built like
 them. Keras.io's PixelCNN counts the weights that its masks hide, so its size cannot be compared.
@@ -19,6 +20,7 @@ them. Keras.io's PixelCNN counts the weights that its masks hide, so its size ca
 import datetime
 import json
 import os
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -149,9 +151,12 @@ class Pair(NamedTuple):
 
     def _row(self, measure: str) -> list[str]:
         values, ratio = self.values(measure), self.ratio(measure)
-        medians = [common.summary(values[side])["median"] for side in ("peer", "ours")]
+        medians = [
+            report.shown(measure, self.turns[side][0] | {measure: statistics.median(values[side])})
+            for side in ("peer", "ours")
+        ]
         spread = f"{ratio['ratio']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})"
-        return [MEASURES[measure], *map(report.number, medians), spread]
+        return [MEASURES[measure], *medians, spread]
 
 
 def measured(name: str, given) -> Pair:
