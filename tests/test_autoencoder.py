@@ -106,3 +106,8 @@ def test_learns_to_copy():
     images = laws.images_for(model, 2)
     laws.fit_quickly(model, images, None, steps=100)
     assert np.abs(model.reconstruct(images).astype(int) - images).mean() < 5
+
+
+def test_classes_are_refused():
+    with pytest.raises(ValueError, match="num_classes must be left out: AutoEncoder has no class"):
+        AutoEncoder(**SMALL, num_classes=10)

@@ -157,6 +157,18 @@ def test_bad_arguments(wrong, message):
         Classifier(**{**TINY, **wrong})
 
 
+def test_what_only_training_reads_may_be_set():
+    model = Classifier(**TINY)
+    model.dropout, model.label_smoothing, model.cutout = 0.25, 0.1, 2
+    config = model.get_config()
+    assert (config["dropout"], config["label_smoothing"], config["cutout"]) == (0.25, 0.1, 2)
+    with pytest.raises(ValueError, match=r"dropout must lie in \[0, 1\)"):
+        model.dropout = 1.0
+    assert model.dropout == 0.25
+    with pytest.raises(AttributeError, match="stem of a Classifier is fixed when it is built"):
+        model.stem = 8
+
+
 def test_bad_images_and_labels(fitted):
     images, labels = brightness(4)
     for call in (fitted.features, fitted.probabilities):

@@ -360,15 +360,23 @@ def test_a_selective_choice_is_the_discriminators_favourite(num_classes):
     laws.assert_close_images(model.decode(expected, labels=labels), images, 256)
 
 
-def test_candidates_are_chosen_in_proportion():
-    """Selectivity s: with weights exp(s logit) over the candidates, and evenly at 0."""
+@pytest.mark.parametrize("objective", ["non_saturating", "hinge", "least_squares"])
+def test_candidates_are_chosen_in_proportion(objective):
+    """Selectivity s: with weights (D / (1 - D))^s over the candidates, and evenly at 0.
+
+    D is what least squares' network puts out, and else the sigmoid of it.
+    """
     count = 4000
     for selectivity in (0.0, 2.0):
-        model = laws.randomised(made(candidates=3, selectivity=selectivity), scale=0.5)
+        options = {"candidates": 3, "selectivity": selectivity, "objective": objective}
+        model = laws.randomised(made(**options), scale=0.5)
         drawn = noise.normal(tf.range(count, dtype=tf.int64), (3, 3)).numpy()
         images = model.averaged_generator(drawn.reshape(-1, 3))
         logits = np.float64(model._logits(images, None)).reshape(count, 3)
         weights = np.exp(selectivity * logits)
+        if objective == "least_squares":
+            share = np.clip(logits, 1e-3, 1 - 1e-3)
+            weights = (share / (1 - share)) ** selectivity
         weights /= weights.sum(1, keepdims=True)
         latents = model.latents(count, seed=0)
         chosen = np.isclose(latents[:, None], drawn, atol=1e-5).all(-1)
@@ -520,6 +528,33 @@ def test_steps_count_and_have_fresh_noise_while_a_network_is_frozen(part):
         np.testing.assert_array_equal(own, before)
 
 
+@pytest.mark.parametrize("how", ["freeze", "attribute"])
+def test_frozen_kernels_stay_under_spectral_normalisation(how):
+    """Keras' layer divides its kernel in every training step, frozen or not."""
+    model = made(spectral_normalization=True)
+    if how == "freeze":
+        model.freeze("discriminator")
+    else:
+        model.discriminator.trainable = False
+    before = [weight.numpy() for weight in model.discriminator.variables]
+    model.fit(laws.images_for(model, 8), batch_size=4, verbose=0)
+    for own, value in zip(model.discriminator.variables, before, strict=True):
+        np.testing.assert_array_equal(own, value)
+
+
+@pytest.mark.parametrize("part", ["generator", "discriminator"])
+def test_regularisers_move_the_network_that_has_them(part):
+    """So strong a penalty that it alone decides: each weight goes towards zero."""
+    model = made(discriminator_steps=1)
+    layer = next(layer for layer in getattr(model, part).layers if hasattr(layer, "kernel"))
+    layer.kernel.regularizer = keras.regularizers.L2(1e6)
+    before = layer.kernel.numpy()
+    model.fit(laws.images_for(model, 4), batch_size=4, verbose=0)
+    far = np.abs(before) > 0.02  # Adam's first step is one rate, 0.01
+    assert far.any()
+    assert (np.abs(layer.kernel.numpy()) < np.abs(before))[far].all()
+
+
 def test_no_stray_optimizer():
     model = made()
     optimizers = [v for v in vars(model).values() if isinstance(v, keras.optimizers.Optimizer)]
@@ -590,6 +625,10 @@ def test_bad_optimizers():
     with pytest.raises(ValueError, match="generator_optimizer must be new, or built for the var"):
         model.compile(generator_optimizer=foreign)
     model.compile(discriminator_optimizer=foreign)
+    several = keras.optimizers.MultiOptimizer(lambda weight: one)
+    for name in ("generator_optimizer", "discriminator_optimizer"):
+        with pytest.raises(ValueError, match=f"{name} must not be a MultiOptimizer"):
+            model.compile(**{name: several})
 
 
 def test_unknown_optimizer_in_a_recipe():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfgen import GAN, VAE, AutoEncoder
+from tfgen import GAN, VAE, AutoEncoder, PixelCNN, PixelRNN
 
 SMALL = {"image_shape": (8, 8, 1), "latent_dim": 2, "filters": (4,), "dense_units": 8}
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 1), np.uint8)
@@ -144,9 +144,12 @@ def test_a_step_before_compile_is_told():
         VAE(**SMALL).train_on_batch(IMAGES)
 
 
-@pytest.mark.parametrize("family", [AutoEncoder, VAE, GAN])
+PIXELS = {"image_shape": (8, 8, 1), "filters": 4, "num_blocks": 1, "head_units": 4}
+
+
+@pytest.mark.parametrize("family", [AutoEncoder, VAE, GAN, PixelCNN, PixelRNN])
 def test_scaled_images_are_refused_by_every_method(family):
-    model = family(**SMALL)
+    model = family(**(PIXELS if family in (PixelCNN, PixelRNN) else SMALL))
     model.compile(jit_compile=False)
     on_batch = (model.train_on_batch, model.test_on_batch, model.predict_on_batch)
     for call in (model.fit, model.evaluate, model.predict, *on_batch):
@@ -154,6 +157,15 @@ def test_scaled_images_are_refused_by_every_method(family):
             call(IMAGES / 255.0)
     with pytest.raises(ValueError, match=r"must be uint8.*np\.round\(255 \* x\)"):
         model.fit(batches(IMAGES / 255.0), verbose=0)
+    with pytest.raises(ValueError, match="look already scaled"):
+        model(IMAGES / 255.0)
+    np.testing.assert_allclose(model(np.float32(IMAGES)), model(IMAGES), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", [PixelCNN, PixelRNN])
+def test_a_pixel_model_s_call_without_the_labels_that_it_needs_is_told(family):
+    with pytest.raises(ValueError, match="labels are required"):
+        family(num_classes=3, **PIXELS)(IMAGES)
 
 
 def test_data_sets_as_others_make_them(plain):

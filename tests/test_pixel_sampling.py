@@ -155,6 +155,12 @@ def test_completion(network, space):
     np.testing.assert_array_equal(model.complete(other, mask, seed=3, **given), drawn)
     other = np.where(mask, images, np.uint8(100))  # no level of some models
     np.testing.assert_array_equal(model.complete(other, mask, seed=3, **given), drawn)
+    black = np.zeros_like(images)
+    hidden_ones = np.where(mask, black, np.uint8(1))  # which, if they counted, would mean white
+    np.testing.assert_array_equal(
+        model.complete(hidden_ones, mask, seed=3, **given),
+        model.complete(black, mask, seed=3, **given),
+    )
     everything = model.complete(images, np.ones_like(mask), seed=3, **given)
     np.testing.assert_array_equal(everything, images)
 

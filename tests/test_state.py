@@ -129,7 +129,7 @@ def test_an_argument_that_shapes_the_network_cannot_be_set(family):
     for name, argument in laws.constructor_arguments(FAMILIES[family]).items():
         setattr(model, name, getattr(model, name))  # nothing changes
         if name not in model.settable and getattr(model, name) != argument.default:
-            with pytest.raises(AttributeError, match=rf"^{name} shapes .*load it changed"):
+            with pytest.raises(AttributeError, match=rf"^{name} of a .*load it changed"):
                 setattr(model, name, argument.default)
         assert model.get_config() == config
 
@@ -241,6 +241,75 @@ def test_the_average_of_an_optimizer_after_a_layer_was_frozen():
     fit(model)
     for weight, before in zip(model.layers[0].weights, frozen, strict=True):
         np.testing.assert_array_equal(weight, before)
+
+
+def test_xla_fills_up_the_last_batch():
+    model = laws.randomised(GAN(**SMALL))
+    plain = model.sample(5, seed=0, batch_size=2)
+    model.jit_sampling = True
+    laws.assert_close_images(model.sample(5, seed=0, batch_size=2), plain, 256)
+    assert [key[3] for key in model._graphs] == [False, True]
+
+
+class OwnAdam(keras.optimizers.Adam):
+    """Registered nowhere."""
+
+
+class OwnSchedule(keras.optimizers.schedules.LearningRateSchedule):
+    """Registered nowhere."""
+
+    def __call__(self, step):
+        return 1e-3
+
+    def get_config(self):
+        return {}
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: OwnAdam(1e-3),
+        lambda: keras.optimizers.Adam(OwnSchedule()),
+        lambda: keras.optimizers.Adam(lambda: 1e-3),
+    ],
+    ids=["class", "schedule", "function"],
+)
+def test_weights_freeze_under_optimizers_that_keras_could_not_load(make):
+    model = VAE(**SMALL)
+    model.compile(make(), jit_compile=False)
+    given = model.optimizer
+    model.freeze("encoder")
+    assert type(model.optimizer) is type(given)
+    assert type(model.optimizer._learning_rate) is type(given._learning_rate)
+    assert float(model.optimizer.learning_rate) == pytest.approx(1e-3)
+    fit(model)
+    model.decoder.trainable = False
+    fit(model)
+    model.unfreeze()
+    fit(model)
+    assert model.steps_trained == 3
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_float16"])
+def test_what_an_optimizer_keeps_once_goes_on_where_fewer_weights_train(dtype):
+    """Nadam's product, and the scale of the loss in 16 bits."""
+    model, optimizer = VAE(**SMALL, dtype=dtype), keras.optimizers.Nadam(1e-3)
+    if dtype == "mixed_float16":  # Keras' first scale is so large that it skips the first steps
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=4.0)
+    model.compile(optimizer, jit_compile=False)
+    fit(model, epochs=3)
+
+    def kept():
+        outer = model.optimizer
+        inner = getattr(outer, "inner_optimizer", outer)
+        scale = [outer.dynamic_scale, outer.step_counter] if outer is not inner else []
+        return [float(v) for v in (inner._u_product, inner._iterations, *scale)]
+
+    before = kept()
+    assert before[0] < 1.0
+    model.encoder.trainable = False
+    model.build_optimizers()
+    assert kept() == before
 
 
 @pytest.mark.parametrize("part", ["encoder", "decoder"])
@@ -540,3 +609,10 @@ def test_a_quantised_layer_is_refused(first_case, tmp_path):
 def test_a_quantised_dtype_is_refused(first_case):
     with pytest.raises(ValueError, match="dtype must be one of floats; received 'int8_from"):
         first_case(dtype="int8_from_float32")
+
+
+@pytest.mark.parametrize("name", ["model.h5", "model.hdf5"])
+def test_keras_old_format_is_refused_and_leaves_nothing(name, tmp_path):
+    with pytest.raises(ValueError, match=r"filepath must end in \.keras"):
+        VAE(**SMALL).save(tmp_path / name)
+    assert not list(tmp_path.iterdir())

@@ -243,7 +243,7 @@ def test_mixing_reaches_every_place():
     assert moved["local"] == 0.0
 
 
-@pytest.mark.parametrize("mixing", [(True,), (True, False, True)])
+@pytest.mark.parametrize("mixing", [(True,), (True, False, True), True, "no", (1, 0)])
 def test_mixing_fits_the_filters(mixing):
     with pytest.raises(ValueError, match="mixing must be None or have one entry for each of"):
         HierarchicalVAE(mixing=mixing)

@@ -111,6 +111,18 @@ def lora_layers(model: keras.Model, patterns: Iterable[str]) -> dict[str, keras.
     return {name: found[name] for name in chosen if names[id(found[name])] == name}
 
 
+def variables(model: keras.Model) -> list[keras.Variable]:
+    """Returns the variables of all layers, one that two of them share twice.
+
+    `model.weights` leaves repetitions out, which takes it several times as long.
+    """
+    return [
+        variable
+        for layer in model._flatten_layers()
+        for variable in (*layer._trainable_variables, *layer._non_trainable_variables)
+    ]
+
+
 def refuse_quantized(model: keras.Model) -> None:
     """Raises ValueError if a layer is quantised: samplers and presets know float kernels alone."""
     for layer in model._flatten_layers():

@@ -12,6 +12,7 @@ __all__ = [
     "GreyToPixels",
     "SpectralNormalization",
     "SubPixel",
+    "checked_greys",
     "leading_shape",
     "matmul",
     "seeded_dropout",
@@ -35,25 +36,36 @@ class GreyToPixels(keras.layers.Layer):
     """
 
     def call(self, images: tf.Tensor) -> tf.Tensor:
-        images = tf.cast(images, self.compute_dtype)
-        fine = tf.reduce_all(
-            tf.equal(images, tf.round(images)) & (images >= 0.0) & (images <= 255.0)
-        )
-        message = (
-            "images must be grey values, integers in [0, 255] (uint8); received floats that look "
-            "already scaled, e.g. to [0, 1]. Multiply by 255, round and cast to uint8."
-        )
-        if tf.executing_eagerly():
-            largest = tf.reduce_max(images)
-            if tf.size(images) > 0 and (0.0 < largest <= 1.0 or not fine):
-                raise ValueError(message)
-        else:
-            with tf.control_dependencies([tf.debugging.Assert(fine, [message])]):
-                images = tf.where(fine, images, tf.constant(math.nan, images.dtype))
-        return pixels.greys_to_pixels(images)
+        return pixels.greys_to_pixels(_grey_values(tf.cast(images, self.compute_dtype)))
 
     def compute_output_shape(self, input_shape):
         return input_shape
+
+
+def checked_greys(images: tf.Tensor) -> tf.Tensor:
+    """Returns uint8 images as they are, and others as float32 once `GreyToPixels` would take them.
+
+    Raises:
+        ValueError: As `GreyToPixels` does.
+    """
+    images = tf.convert_to_tensor(images)
+    return images if images.dtype == tf.uint8 else _grey_values(tf.cast(images, tf.float32))
+
+
+def _grey_values(images: tf.Tensor) -> tf.Tensor:
+    """Refuses floats that are no grey values; see `GreyToPixels`."""
+    fine = tf.reduce_all(tf.equal(images, tf.round(images)) & (images >= 0.0) & (images <= 255.0))
+    message = (
+        "images must be grey values, integers in [0, 255] (uint8); received floats that look "
+        "already scaled, e.g. to [0, 1]. Multiply by 255, round and cast to uint8."
+    )
+    if tf.executing_eagerly():
+        largest = tf.reduce_max(images)
+        if tf.size(images) > 0 and (0.0 < largest <= 1.0 or not fine):
+            raise ValueError(message)
+        return images
+    with tf.control_dependencies([tf.debugging.Assert(fine, [message])]):
+        return tf.where(fine, images, tf.constant(math.nan, images.dtype))
 
 
 @keras.saving.register_keras_serializable("tfgen")
@@ -88,7 +100,7 @@ class SpectralNormalization(keras.layers.SpectralNormalization):
     """Keras' layer in float32, whose state may also move on several replicas, the same on each.
 
     In 16 bits Keras' layer would round the kernel in every step, and a logit that is to be float32.
-    The layer inside keeps its own dtype.
+    The layer inside keeps its own dtype. A kernel that is frozen stays as it is.
     """
 
     def __init__(self, layer: keras.layers.Layer, power_iterations: int = 1, **kwargs: Any):
@@ -96,6 +108,9 @@ class SpectralNormalization(keras.layers.SpectralNormalization):
 
     def add_weight(self, *args: Any, **kwargs: Any) -> keras.Variable:
         return super().add_weight(*args, **{"aggregation": "only_first_replica", **kwargs})
+
+    def call(self, inputs, training=False):
+        return super().call(inputs, training=training and self.kernel.trainable)
 
 
 def leading_shape(x: tf.Tensor, num_last: int) -> list[int | tf.Tensor]:

@@ -65,7 +65,8 @@ class AdversarialModel(GenerativeModel):
 
         Raises:
             ValueError: `loss` or `optimizer` was given, one object for both networks, an optimizer
-                that was built for other variables, or `use_ema` for the discriminator.
+                that was built for other variables, `use_ema` for the discriminator, or a
+                `keras.optimizers.MultiOptimizer`.
         """
         if "optimizer" in kwargs:
             raise ValueError(
@@ -88,6 +89,15 @@ class AdversarialModel(GenerativeModel):
                 "discriminator_optimizer: use_ema must be False, since samples come from the "
                 "average of the generator alone, averaged_generator."
             )
+        for name, given in (
+            ("generator_optimizer", generator_optimizer),
+            ("discriminator_optimizer", discriminator_optimizer),
+        ):
+            if isinstance(devices.unscaled(given), keras.optimizers.MultiOptimizer):
+                raise ValueError(
+                    f"{name} must not be a MultiOptimizer, which Keras asks for the weights of "
+                    "both networks at the end of `fit`. Pass one optimizer."
+                )
         super().compile(optimizer=generator_optimizer, **kwargs)
         scaled = isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer)
         if scaled and not isinstance(discriminator_optimizer, keras.optimizers.LossScaleOptimizer):
@@ -162,6 +172,9 @@ class AdversarialModel(GenerativeModel):
             tape.watch([v.value for v in variables])
             losses = losses_of()
             loss = devices.weighted_mean(next(iter(losses.values())), weight)
+            added = getattr(self, name.removesuffix("_optimizer")).losses
+            if added:  # by regularisers, and by layers with `add_loss`
+                loss += tf.add_n(added) / devices.num_replicas()
             scaled = optimizer.scale_loss(loss)
         gradients = tape.gradient(scaled, [v.value for v in variables])
         if variables:

@@ -167,8 +167,7 @@ class AutoregressiveModel(TokenModel):
         dropout = noise.fold(seeds, DROPOUT_STREAM) if training and self.dropout else None
         log_prob = self.log_prob_to_train(self.levels_of(images), labels, seeds, dropout)
         nats = -tf.cast(log_prob, tf.float32)
-        scale = pixels.bits_per_dim(-1.0, self.image_shape)
-        return {"loss": nats, "bits_per_dim": nats * scale}
+        return {"loss": nats, "bits_per_dim": nats * pixels.bits_per_dim(-1.0, self.image_shape)}
 
     def log_prob_to_train(
         self,
@@ -186,12 +185,13 @@ class AutoregressiveModel(TokenModel):
         Read in the first order (rows from the top, each from the left), without guidance. float
         (batch, height, width, channels, outputs): one logit of the higher level for "bernoulli",
         also inside a token; `num_levels` logits for "categorical"; three times `num_mixtures` for
-        the mixture.
+        the mixture. A conditional model needs `labels`.
         """
-        levels = self.levels_of(images)
+        if labels is None:
+            pixels.check_labels(None, self.num_classes, 0)
+        levels = self.levels_of(layers.checked_greys(images))
         tokens = self.token_grid.to_tokens(levels)
-        conditions = self.conditions(tf.shape(levels)[0], labels, 0)
-        parameters = self.parameters_of(tokens, conditions)
+        parameters = self.parameters_of(tokens, self.conditions(tf.shape(levels)[0], labels, 0))
         if self.uses_patterns:
             parameters = pattern_logits(parameters, tokens, self.patterns)[..., None]
         else:
@@ -337,8 +337,8 @@ class AutoregressiveModel(TokenModel):
 
 
 def _partly_shown(model, images, mask):
-    """Images whose hidden pixels, which may hold anything, are on levels; and the checked mask."""
+    """Images whose hidden pixels, which may hold anything, are black; and the checked mask."""
     images = images if hasattr(images, "dtype") else np.asarray(images)
     pixels.check_format(images, model.image_shape)
     mask = pixels.check_mask(mask, (images.shape[0], *model.image_shape[:2], 1))
-    return np.where(mask, images, model.nearest_level(images)), mask
+    return np.where(mask, images, np.uint8(0)), mask

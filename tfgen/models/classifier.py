@@ -53,6 +53,7 @@ class Classifier(EndpointModel):
 
     kind = "evaluator"
     loss_names = ("loss", "accuracy")
+    settable = ("seed", "label_smoothing", "dropout", "cutout")
 
     def __init__(
         self,
@@ -72,8 +73,8 @@ class Classifier(EndpointModel):
         self.keep(locals())
         checks.at_least(2, num_classes=num_classes)
         checks.at_least(1, feature_units=feature_units)
-        checks.at_least(0, num_blocks=num_blocks, stem=stem, cutout=cutout)
-        checks.fraction(label_smoothing=label_smoothing, dropout=dropout)
+        checks.at_least(0, num_blocks=num_blocks, stem=stem)
+        self.check_settings()
         with self.own_dtype_policy():
             self.encoder = layers.encoder_network(
                 self.image_shape, self.filters, num_blocks, feature_units, stem=stem
@@ -81,6 +82,11 @@ class Classifier(EndpointModel):
             self.head = keras.layers.Dense(num_classes, dtype="float32", name="logits")
             self.head.build((None, feature_units))
         self.build()
+
+    def check_settings(self) -> None:
+        """Raises ValueError where an argument that may be set is out of its range."""
+        checks.at_least(0, cutout=self.cutout)
+        checks.fraction(label_smoothing=self.label_smoothing, dropout=self.dropout)
 
     def call(self, images, training=False):
         """Returns logits, float32 (batch, num_classes)."""

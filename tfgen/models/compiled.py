@@ -15,6 +15,7 @@ __all__ = ["CompiledModel"]
 
 # Arguments of Keras' `compile` that a model with its own objective has no use for.
 REFUSED = ("loss", "loss_weights", "metrics", "weighted_metrics")
+STORED_RATES = (keras.Variable, keras.optimizers.schedules.LearningRateSchedule)
 STEPS = "steps.json"  # among the assets of a `.keras` file
 # What `exclude_from_weight_decay` sets on an optimizer, and its configuration leaves out.
 NOT_IN_CONFIG = ("_exclude_from_weight_decay", "_exclude_from_weight_decay_pattern")
@@ -134,9 +135,22 @@ class CompiledModel(ConfiguredModel):
         before = {
             name: devices.unscaled(optimizer) for name, (optimizer, _) in self.optimizers.items()
         }
-        self.compile_from_config(self.get_compile_config())
+        # Keras would look classes up by the names that they are registered under, and it cannot
+        # store a rate that is a function.
+        classes, rates = {}, {}
+        for name, old in before.items():
+            classes |= {type(part).__name__: type(part) for part in (old, old._learning_rate)}
+            if callable(old._learning_rate) and not isinstance(old._learning_rate, STORED_RATES):
+                rates[name], old._learning_rate = old._learning_rate, 0.0
+        try:
+            with keras.saving.custom_object_scope(classes):
+                self.compile_from_config(self.get_compile_config())
+        finally:
+            for name, rate in rates.items():
+                before[name]._learning_rate = rate
         for name, (optimizer, _) in self.optimizers.items():
             own = devices.unscaled(optimizer)
+            own._learning_rate = rates.get(name, own._learning_rate)
             for excluded in NOT_IN_CONFIG:
                 if hasattr(before[name], excluded):
                     setattr(own, excluded, getattr(before[name], excluded))
@@ -188,6 +202,8 @@ class CompiledModel(ConfiguredModel):
         for name, (optimizer, _) in self.optimizers.items():
             own, old = devices.unscaled(optimizer), devices.unscaled(before[name])
             places = {id(variable): i for i, variable in enumerate(old._trainable_variables)}
+            _carry_scalars(optimizer, before[name])  # of the loss scale, if there is one
+            _carry_scalars(own, old)
             for attribute, held in vars(old).items():
                 slots = getattr(own, attribute, None)
                 if attribute == "_trainable_variables" or not isinstance(slots, list):
@@ -196,9 +212,6 @@ class CompiledModel(ConfiguredModel):
                     for slot, variable in zip(slots, own._trainable_variables, strict=True):
                         if isinstance(slot, keras.Variable):
                             slot.assign(held[places[id(variable)]])
-            own._iterations.assign(old._iterations)
-            if isinstance(own._learning_rate, keras.Variable):
-                own._learning_rate.assign(old._learning_rate)
         self.steps_before -= int(devices.unscaled(self.optimizer)._iterations.value.numpy())
 
     @property
@@ -218,3 +231,11 @@ class CompiledModel(ConfiguredModel):
     def steps_trained(self) -> int:
         """The same outside of a training step; also for a model that is not compiled."""
         return int(self.step) if self.compiled else self.steps_before
+
+
+def _carry_scalars(optimizer: keras.optimizers.Optimizer, old: keras.optimizers.Optimizer) -> None:
+    """Copies what an optimizer keeps once for all weights: counts, rates, products, scales."""
+    for attribute, held in vars(old).items():
+        own = getattr(optimizer, attribute, None)
+        if isinstance(held, keras.Variable) and isinstance(own, keras.Variable):
+            own.assign(held)

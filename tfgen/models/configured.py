@@ -26,7 +26,7 @@ class ConfiguredModel(keras.Model):
     """
 
     kind: Literal["model", "evaluator"] = "model"
-    # Constructor arguments that may be set on a model: all others shape the network.
+    # Constructor arguments that may be set on a model that is built.
     settable: tuple[str, ...] = ("seed",)
     _kept: tuple[str, ...] = ()
 
@@ -50,7 +50,7 @@ class ConfiguredModel(keras.Model):
             checks.at_least(1, num_classes=num_classes)
         self.image_shape = layers.check_image_shape(image_shape)
         self.num_levels = int(num_levels)
-        self.num_classes = num_classes
+        self.num_classes = None if num_classes is None else int(num_classes)
         self.seed = seed
         # Keras would track plain attributes.
         self.__dict__["_frozen"] = set()  # names of weights that `freeze` froze
@@ -66,11 +66,9 @@ class ConfiguredModel(keras.Model):
         fixed = {*STORED_BY_BASE, *self._kept} - set(self.settable)
         built = self.__dict__.get("built", False)
         if built and name in fixed and getattr(self, name) != _each(tuple, value):
-            family = type(self).__name__
             raise AttributeError(
-                f"{name} shapes the network of a {family}, so it cannot be set on one that is "
-                f"built; received {value!r}. Save the model and load it changed: "
-                f"tfgen.load(folder, {name}={value!r})."
+                f"{name} of a {type(self).__name__} is fixed when it is built; received {value!r}. "
+                f"Save the model and load it changed: tfgen.load(folder, {name}={value!r})."
             )
         value = checks.seed(value) if name == "seed" else value
         checked = built and name in self.settable
@@ -99,6 +97,8 @@ class ConfiguredModel(keras.Model):
             if name not in STORED_BY_BASE:
                 super().__setattr__(name, _each(tuple, arguments[name]))
         self.__dict__["_kept"] = (*self._kept, *names)
+        if self.num_classes is not None and "num_classes" not in self._argument_names():
+            raise ValueError(f"num_classes must be left out: {type(self).__name__} has no classes.")
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments: those that were kept, and those of its signature."""
@@ -150,13 +150,15 @@ class ConfiguredModel(keras.Model):
         Raises:
             ValueError: A layer is quantised.
         """
-        tuning.refuse_quantized(self)
-        weights = list(self.weights)  # held, so that no other variable gets the id of one
+        weights = tuning.variables(self)  # held, so that no other variable gets the id of one
         arguments = [getattr(self, name) for name in self._argument_names()]
         state = (options, arguments, [(id(weight), weight.trainable) for weight in weights])
-        old, _ = self._states.get(reader, (state, None))
+        old, _ = self._states.get(reader, (None, None))
+        if old == state:
+            return False
+        tuning.refuse_quantized(self)  # which replaces variables
         self._states[reader] = (state, weights)
-        return old != state
+        return old is not None
 
     # Fine-tuning -----------------------------------------------------------------------------
 
@@ -276,7 +278,7 @@ class ConfiguredModel(keras.Model):
         zipped: bool | None = None,
         **kwargs: Any,
     ) -> None:
-        """Writes a `.keras` file as `keras.Model.save` does, but whole or not at all."""
+        """Writes a `.keras` file as `keras.Model.save` does, whole or not at all; refuses .h5."""
         if not _is_replaced(filepath, overwrite, ".keras"):
             super().save(filepath, overwrite, zipped, **kwargs)
             return
@@ -327,8 +329,14 @@ def _parameters(family: type) -> tuple[str, ...]:
 
 
 def _is_replaced(path: str | Path, overwrite: bool, ending: str) -> bool:
-    """Whether a file is written here, whole or not at all; if not, Keras writes it."""
+    """Whether a file is written here, whole or not at all; if not, Keras writes it.
+
+    Raises:
+        ValueError: A whole model in Keras' old format, which takes each name of a weight once.
+    """
     text = str(path)
+    if ending == ".keras" and text.endswith((".h5", ".hdf5")):
+        raise ValueError(f"filepath must end in .keras; received {text}.")
     return (overwrite or not Path(text).exists()) and "://" not in text and text.endswith(ending)
 
 

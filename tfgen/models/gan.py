@@ -15,7 +15,7 @@ from tfgen import checks, layers, noise, pixels
 from tfgen.models import gan_networks
 from tfgen.models.adversarial import DISCRIMINATOR_FOLD, GENERATOR_FOLD, AdversarialModel
 from tfgen.models.generative import Labels, Seed, with_labels
-from tfgen.models.resampling import resampled
+from tfgen.models.resampling import log_odds, resampled
 
 __all__ = [
     "GAN",
@@ -106,9 +106,9 @@ class GAN(AdversarialModel):
 
     With `candidates` above 1 the discriminator has a say in sampling too: each image draws several
     latents and keeps one, with probability proportional to D / (1 - D) to the power `selectivity`,
-    which is exp(selectivity * logit). For the best D that ratio is p_data / p_G, so selectivity 1
-    moves the samples towards the data (as in Azadi et al., "Discriminator rejection sampling",
-    2019); more trades variety for likeness. `candidates` times the time and the memory.
+    or to exp(selectivity * logit) for "hinge" and "wasserstein_gp". Else the ratio of the best D is
+    p_data / p_G, so selectivity 1 moves the samples towards the data (Azadi et al., "Discriminator
+    rejection sampling", 2019); more trades variety for likeness. `candidates` times the cost.
 
     Input of `call`: uint8 images (batch, height, width, channels); output: the discriminator's
     logit, float32 (batch,), above `score_border` for what it takes as real.
@@ -301,7 +301,7 @@ class GAN(AdversarialModel):
 
     def call(self, images, labels=None, training=False):
         """Returns the discriminator's logit, float32 (batch,)."""
-        return self._logits(pixels.images_to_pixels(images), labels)
+        return self._logits(pixels.images_to_pixels(layers.checked_greys(images)), labels)
 
     # Endpoints -------------------------------------------------------------------------------
 
@@ -314,7 +314,8 @@ class GAN(AdversarialModel):
         drawn = temperature * noise.normal(seeds, (self.candidates, self.latent_dim))
 
         def score(latents, labels):
-            return self._logits(self.averaged_generator(with_labels(latents, labels)), labels)
+            found = self._logits(self.averaged_generator(with_labels(latents, labels)), labels)
+            return log_odds(found) if self.objective == "least_squares" else found
 
         return resampled(drawn, score, self.selectivity, seeds, labels)
 
@@ -326,8 +327,7 @@ class GAN(AdversarialModel):
             return {"latents": self._chosen_latents(seed, labels, temperature)}
 
         def sample(seed, labels=None):
-            chosen = self._chosen_latents(seed, labels, temperature)
-            return {"images": self.decode_tensors(chosen, labels)}
+            return {"images": self.decode_tensors(latents(seed, labels)["latents"], labels)}
 
         def score(images, labels=None):
             return {"score": self(self.nearest_level(images), labels)}

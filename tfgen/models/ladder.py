@@ -30,10 +30,11 @@ def check_ladder(
             "groups and group_channels must have one entry for each of filters, "
             f"{len(filters)}; received {tuple(groups)} and {tuple(group_channels)}."
         )
-    if mixing is not None and len(mixing) != len(filters):
+    flags = mixing if isinstance(mixing, (list, tuple)) else ()
+    if mixing is not None and [type(flag) for flag in flags] != [bool] * len(filters):
         raise ValueError(
-            f"mixing must be None or have one entry for each of filters, {len(filters)}; "
-            f"received {tuple(mixing)}."
+            f"mixing must be None or have one entry for each of filters, {len(filters)}, True or "
+            f"False; received {mixing!r}."
         )
 
 

@@ -12,9 +12,10 @@ import tensorflow as tf
 from tfgen import noise
 from tfgen.models.ladder_layers import Composite, with_class
 
-__all__ = ["Critic", "choice", "resampled"]
+__all__ = ["Critic", "choice", "log_odds", "resampled"]
 
 CHOICE_STREAM = 2  # stream of the noise that chooses
+SURE = 1e-3  # how close to 0 and 1 a share is believed
 
 
 def choice(log_weights: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
@@ -22,6 +23,12 @@ def choice(log_weights: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
     # The largest of log-weights plus Gumbel noise is a draw by the weights.
     u = noise.uniform(seeds, log_weights.shape[1:], CHOICE_STREAM)
     return tf.argmax(log_weights - tf.math.log(-tf.math.log(u)), 1)
+
+
+def log_odds(share: tf.Tensor) -> tf.Tensor:
+    """Returns log d / (1 - d): the log ratio of p to q where d is p / (p + q)."""
+    share = tf.clip_by_value(share, SURE, 1.0 - SURE)
+    return tf.math.log(share) - tf.math.log1p(-share)
 
 
 def resampled(
