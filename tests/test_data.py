@@ -576,6 +576,17 @@ def test_tampered_npz(tmp_path):
         data.load(path)
 
 
+@pytest.mark.parametrize(("place", "value"), [(8, 1), (10, 98)])
+def test_npz_that_is_encrypted_or_of_another_compression(tmp_path, place, value):
+    path = tmp_path / "mine.npz"
+    np.savez(path, images=made_up(50))
+    content = bytearray(path.read_bytes())
+    content[content.rindex(b"PK\x01\x02") + place] = value  # flags, or the way of compression
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"mine\.npz must be a whole \.npz file"):
+        data.load(path)
+
+
 def test_named_file_with_other_images(monkeypatch, tmp_path):
     np.savez(tmp_path / "mnist.npz", x_train=made_up(9), x_test=made_up(9))
     monkeypatch.setenv("TFGEN_DATA_DIR", str(tmp_path))

@@ -160,6 +160,7 @@ def test_a_metric_that_does_not_fit_is_named(tmp_path, monkeypatch):
         with pytest.raises(ValueError, match=f"metric '{metric}' does not fit this model"):
             evaluation.evaluate(path, metrics=wanted, verbose=0)
         found = evaluation.evaluate(path, metrics=wanted, skip_unfit=True, verbose=0)
+        assert found
         assert all("squared error" in name for name in found)
     classifier = Classifier(image_shape=(8, 8, 1), num_classes=10, filters=(4,))
     fitting = [metric for metric in evaluation.METRICS if not metrics.misfit(classifier, metric)]
@@ -178,6 +179,37 @@ def test_a_metric_that_does_not_fit_is_named(tmp_path, monkeypatch):
 def test_bad_results_of_a_recipe_are_found_before_training(wanted, message):
     with pytest.raises(ValueError, match=message):
         cli.check_metrics(Recipe("VAE", SMALL, "digits", results=[wanted]))
+
+
+def test_sample_quality_is_listed_once(tmp_path, monkeypatch):
+    """The names of its results would be the same, and one would replace the other."""
+    monkeypatch.setattr(samples, "_draw", lambda *args: pytest.fail("sampled"))
+    wanted = [{"metric": "sample_quality", "split": split} for split in ("validation", "test")]
+    path = zoo.save(VAE(**SMALL), tmp_path / "run", Recipe("VAE", SMALL, "digits", results=wanted))
+    for named in (None, ["sample_quality"]):
+        with pytest.raises(ValueError, match=r"list sample_quality at most once, .* it 2 times"):
+            evaluation.evaluate(path, metrics=named, verbose=0)
+
+
+def test_the_nearest_training_images_are_looked_for_all_over_a_split(monkeypatch):
+    """A split may be in the order of its classes."""
+    images, _ = data.arrays("digits", "test")
+
+    class Copying:
+        num_classes = None
+
+        def nearest_level(self, images):
+            return images
+
+        def sample(self, count, **options):
+            return images[::-1][:count]
+
+    asked = []
+    monkeypatch.setattr(samples, "MAX_QUERIES", 10)
+    monkeypatch.setattr(samples, "_diversity", lambda *sets: asked.extend(sets) or {})
+    samples.sample_quality(Copying(), "digits", num_samples=40, verbose=0)
+    np.testing.assert_array_equal(asked[0], images[::-1][:40:4])
+    np.testing.assert_array_equal(asked[1], latents.evenly(images, 40)[::4])
 
 
 def test_training_images_are_looked_through_in_parts(monkeypatch):

@@ -2,15 +2,19 @@
 
 import json
 import os
+import re
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 import tfgen_command
-from tfgen import data
+from tfgen import data, drafts
 from tfgen.data import folders, notes, sources, writing
+from tfgen.data.images import read_header, read_image
 
 
 @pytest.fixture(autouse=True)
@@ -128,6 +132,26 @@ def test_links_are_followed(tmp_path, opened):
     assert len(opened(tmp_path / "linked", "test")[0]) == 12
 
 
+@pytest.mark.parametrize("fine", [0, 9])
+def test_links_whose_files_are_gone_are_images_that_cannot_be_read(tmp_path, fine):
+    fill(tmp_path, fine)
+    for name in ("gone.png", "lost.png", "note.txt"):
+        (tmp_path / name).symlink_to(tmp_path / "nowhere" / name)
+    report = data.check(tmp_path)
+    assert {name for name, _ in report.unreadable} == {"gone.png", "lost.png"}
+    assert report.count == fine
+    assert report.problems
+    assert report.skipped == ("note.txt",)
+    with pytest.raises(ValueError, match=r"(gone|lost)\.png must be a whole image file"):
+        data.arrays(tmp_path)
+    if fine:
+        skipping = data.Source(tmp_path, skip_bad=True)
+        assert sum(len(data.arrays(skipping, split)[0]) for split in data.SPLITS) == fine
+    else:
+        with pytest.raises(ValueError, match="none of 2 can"):
+            drafts.draft(tmp_path)
+
+
 def test_folders_that_lead_in_a_circle_end(tmp_path):
     save(tmp_path / "photos" / "a.png")
     (tmp_path / "photos" / "empty").mkdir()
@@ -236,6 +260,33 @@ def test_sixteen_bits_keep_their_shades(tmp_path, capsys):
     assert "3 have 16 bits and are reduced to 8." in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("channels", [2, 3, 4])
+def test_sixteen_bits_of_colours_give_their_high_byte(tmp_path, channels):
+    """Grey with transparency is colour, too. Pillow writes no such files."""
+    levels = np.random.default_rng(0).integers(0, 65536, (4, 6, channels), np.uint16)
+    if channels != 3:
+        levels[..., -1] = 65535
+    colour_type = {2: 4, 3: 2, 4: 6}[channels]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in levels)
+    chunks = {
+        b"IHDR": struct.pack(">IIBBBBB", 6, 4, 16, colour_type, 0, 0, 0),
+        b"IDAT": zlib.compress(rows),
+        b"IEND": b"",
+    }
+    parts = [
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in chunks.items()
+    ]
+    path = tmp_path / "deep.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    header = read_header(path)
+    assert header.colour
+    assert not header.deep
+    high = (levels >> 8).astype(np.uint8)
+    expected = high[..., :3] if channels > 2 else high[..., :1].repeat(3, -1)
+    np.testing.assert_array_equal(read_image(path, (4, 6, 3)), expected)
+
+
 @pytest.mark.parametrize("mode", ["LA", "RGBA", "P"])
 def test_transparent_pixels_are_white(tmp_path, mode, capsys):
     if mode == "P":
@@ -274,6 +325,29 @@ def test_orientation_is_honoured(tmp_path, opened):
     for index in range(3):
         Image.fromarray(SHADES).save(tmp_path / f"{index}.png", exif=exif)
     np.testing.assert_array_equal(opened(tmp_path, "train")[0][0, ..., 0], np.rot90(SHADES, -1))
+
+
+@pytest.mark.parametrize("place", ["eXIf", "late eXIf", "zTXt", "XMP"])
+def test_a_header_knows_every_orientation_that_turns_the_pixels(tmp_path, place):
+    path, exif, texts = tmp_path / "turned.png", Image.Exif(), PngImagePlugin.PngInfo()
+    exif[0x0112] = 6
+    body = exif.tobytes()
+    if place == "zTXt":  # as ImageMagick writes it
+        profile = f"\nexif\n{len(body):8}\n{body.hex()}\n"
+        texts.add_text("Raw profile type exif", profile, zip=True)
+    if place == "XMP":
+        texts.add_itxt("XML:com.adobe.xmp", '<rdf:Description tiff:Orientation="6"/>')
+    options = {"exif": exif} if "eXIf" in place else {}
+    Image.fromarray(SHADES).save(path, pnginfo=texts, **options)
+    if place == "late eXIf":
+        content = path.read_bytes()
+        start, end = content.index(b"eXIf") - 4, content.index(b"IDAT") - 4
+        moved, last = content[start:end], len(content) - 12
+        path.write_bytes(content[:start] + content[end:last] + moved + content[last:])
+    header = read_header(path)
+    assert header.size == (8, 6)
+    pixels = read_image(path, (*header.size, 1))
+    np.testing.assert_array_equal(pixels[..., 0], np.rot90(SHADES, -1))
 
 
 # Size
@@ -347,13 +421,34 @@ def test_a_file_that_cannot_be_read_is_named(damaged, opened):
 def test_files_that_cannot_be_read_are_skipped_when_asked(damaged, opened, capsys):
     source = data.Source(damaged, skip_bad=True)
     assert [len(opened(source, split)[0]) for split in data.SPLITS] == [7, 1, 2]
-    assert "2 files that cannot be read are skipped: " in capsys.readouterr().err
+    assert "2 files cannot be read and are left out: " in capsys.readouterr().err
 
 
 def test_a_folder_without_one_image_that_can_be_read(tmp_path):
     (tmp_path / "a.png").write_text("no image")
     with pytest.raises(ValueError, match="must hold images that can be read"):
         data.arrays(data.Source(tmp_path, skip_bad=True))
+    assert data.check(data.Source(tmp_path, skip_bad=True)).problems == (
+        "No image can be read. Replace the files.",
+    )
+
+
+@pytest.mark.parametrize("name", ["bee", "zebra"])
+@pytest.mark.parametrize("split", ["", "train"])
+def test_a_class_without_one_image_that_can_be_read(tmp_path, name, split):
+    """In the middle of the classes, and the last one, without which the others look whole."""
+    for index, good in enumerate(("ant", "cat", name)):
+        fill(tmp_path / split / good, 5, 5 * index)
+    if split:
+        fill(tmp_path / "test" / "cat", 3, 20)
+    for file in (tmp_path / split / name).iterdir():
+        file.write_text("no image")
+    found = f"can be read for each class; '{name}' has none{split and ' in train'}. Replace"
+    with pytest.raises(ValueError, match=found):
+        data.arrays(data.Source(tmp_path, skip_bad=True))
+    report = data.check(data.Source(tmp_path, skip_bad=True))
+    assert len(report.unreadable) == 5
+    assert re.search(found, report.problems[-1])
 
 
 def test_an_image_that_would_fill_the_memory(tmp_path, monkeypatch):
@@ -399,11 +494,12 @@ def test_shards_have_their_size(tmp_path):
         data.open_split(data.Source(shards, size=8), "train")
 
 
-@pytest.mark.parametrize("name", ["", Path()])
-def test_nothing_is_not_the_working_directory(name, tmp_path, monkeypatch):
+def test_nothing_is_not_the_working_directory(tmp_path, monkeypatch):
+    fill(tmp_path, 9)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError):  # noqa: PT011  two rules
-        data.arrays(name)
+    assert len(data.arrays(".")[0]) < 9  # where there are images
+    with pytest.raises(ValueError, match="data must be one of"):
+        data.arrays("")
 
 
 @pytest.mark.parametrize("name", ["{}.png", "{}.txt", "{}/a.png", "{}/a.txt"])

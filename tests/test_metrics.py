@@ -376,6 +376,12 @@ def test_class_metrics_in_a_graph():
     assert float(found["classes_present"]) == 2.0
 
 
+def test_labels_outside_the_range_are_left_out_in_a_graph():
+    balance = ClassBalance(3)
+    tf.function(balance.update_state)(tf.constant([-1, 0, 2, 2, 3, -7], tf.int64))
+    np.testing.assert_array_equal(balance.counts, [1.0, 0.0, 2.0])
+
+
 def test_class_refusals():
     score, balance = ClassifierScore(3), ClassBalance(3)
     with pytest.raises(ValueError, match=r"shape \(batch, 3\)"):

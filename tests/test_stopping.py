@@ -1,11 +1,14 @@
 """Ctrl-C and SIGTERM, at any moment of a run: it is saved, says how to go on, and does go on."""
 
+import contextlib
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 
@@ -15,6 +18,7 @@ import runs
 
 from tfgen import plots, training, zoo
 from tfgen.recipe import Recipe
+from tfgen.training import stopping
 
 RECIPE = Recipe(
     family="AutoEncoder",
@@ -111,6 +115,83 @@ def test_a_step_that_takes_long_is_given_up(whole, tmp_path):
     assert run.returncode == 143
     assert "saved at step 4; continue with: tfgen train" in error
     assert_resumes(tmp_path / "run", whole)
+
+
+class Watched:
+    """A `Stop` with its watcher, and what the process would have ended with."""
+
+    def __init__(self, folder: Path):
+        self.codes: list[int] = []
+        self.exited = threading.Event()
+        self.stop = stopping.Stop(folder, within=0.01)
+        self.reader, self.writer = socket.socketpair()
+        self.watcher = threading.Thread(target=self.stop._watch, args=(self.reader,))
+        self.watcher.start()
+
+    def exit(self, code: int) -> None:
+        self.codes.append(code)
+        self.exited.set()
+
+    def receive(self) -> None:
+        self.writer.send(bytes([signal.SIGTERM]))
+
+
+@pytest.fixture
+def watched(tmp_path, monkeypatch):
+    watched = Watched(tmp_path)
+    monkeypatch.setattr(stopping.os, "_exit", watched.exit)
+    yield watched
+    watched.writer.close()
+    watched.watcher.join(10)
+    watched.reader.close()
+
+
+def test_a_checkpoint_that_is_being_written_is_finished(watched, tmp_path, capsys):
+    with watched.stop.writing:
+        watched.receive()
+        assert not watched.exited.wait(0.3)
+        (tmp_path / "checkpoint-000000007.npz").touch()
+    assert watched.exited.wait(10)
+    assert watched.codes == [143]
+    assert capsys.readouterr().err.count("saved at step 7") == 1
+
+
+@pytest.mark.parametrize("writes", ["the run", "the watcher"])
+def test_a_disk_that_hangs_is_not_waited_for(watched, monkeypatch, writes):
+    monkeypatch.setattr(stopping, "WRITING", 0.05)
+    released = threading.Event()
+    if writes == "the watcher":
+        watched.stop.pending = lambda: released.wait(60)
+    with watched.stop.writing if writes == "the run" else contextlib.nullcontext():
+        watched.receive()
+        assert watched.exited.wait(10)
+    released.set()
+    assert watched.codes == [143]
+
+
+def test_a_run_that_ends_by_itself_meanwhile_is_not_killed(watched):
+    with watched.stop.writing:
+        watched.receive()
+        assert not watched.exited.wait(0.1)
+        watched.stop._ended.set()
+    watched.watcher.join(10)
+    assert not watched.watcher.is_alive()
+    assert watched.codes == []
+
+
+def test_the_watcher_waits_for_every_checkpoint(tmp_path, monkeypatch):
+    checkpoint, free = training.Checkpoint(tmp_path, None), []
+    checkpoint.set_model(training.build(RECIPE))
+
+    def write(arrays, state):
+        take = checkpoint.stop.writing.acquire
+        other = threading.Thread(target=lambda: free.append(take(blocking=False)))
+        other.start()
+        other.join()
+
+    monkeypatch.setattr(checkpoint.files, "write", write)
+    checkpoint.save()
+    assert free == [False]
 
 
 def test_a_run_that_has_nothing_to_save_says_so(tmp_path):

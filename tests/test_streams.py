@@ -141,6 +141,26 @@ def test_preparation_that_was_cut_off_is_no_data_set(tmp_path, monkeypatch):
         data.arrays(tmp_path / "out")
 
 
+def test_a_full_disk_is_an_error_of_the_system(tmp_path, monkeypatch):
+    def full(self, record):
+        raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
+
+    monkeypatch.setattr(tf.io.TFRecordWriter, "write", full)
+    with pytest.raises(OSError, match="out cannot be written: No space left on device"):
+        data.prepare("digits", tmp_path / "out", verbose=0)
+    assert not list((tmp_path / "out").glob("*.tfrecord"))
+
+
+@pytest.mark.parametrize("inside", [".", "shards"])
+def test_shards_are_not_written_among_the_images(folder, inside):
+    """The folder would be read as shards from then on."""
+    before = sorted(folder.rglob("*"))
+    for source in (str(folder), data.Source(folder, size=4)):
+        with pytest.raises(ValueError, match=r"folder \(--out\) must lie outside the images, "):
+            data.prepare(source, folder / inside, verbose=0)
+    assert sorted(folder.rglob("*")) == before
+
+
 # Damage
 
 
@@ -232,9 +252,10 @@ def test_a_folder_becomes_shards_without_being_held(folder, tmp_path, monkeypatc
 
 
 def test_an_image_of_another_size_is_named(folder, tmp_path, monkeypatch):
+    (tmp_path / "images").mkdir()
     for index, width in enumerate([6] * 20 + [7]):
-        Image.new("L", (width, 4)).save(tmp_path / f"{index:02d}.png")
+        Image.new("L", (width, 4)).save(tmp_path / "images" / f"{index:02d}.png")
     monkeypatch.setattr(sources, "MEMORY_BYTES", 0)
     with pytest.raises(ValueError, match=r"20\.png is 4 x 7"):
-        data.prepare(tmp_path, tmp_path / "out", verbose=0)
+        data.prepare(tmp_path / "images", tmp_path / "out", verbose=0)
     assert not (tmp_path / "out" / "dataset.json").exists()

@@ -103,6 +103,15 @@ def test_a_run_does_not_start_from_itself(start, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_the_log_has_the_columns_of_all_epochs(tmp_path):
+    """Of a `validation_freq`, or of a second `fit` without validation."""
+    log = training.CSVLog(tmp_path / "log.csv")
+    for epoch, losses in enumerate([{"loss": 2.0}, {"loss": 1.0, "val_loss": 3.0}, {"loss": 0.5}]):
+        log.on_epoch_end(epoch, losses)
+    lines = (tmp_path / "log.csv").read_text().splitlines()
+    assert lines == ["epoch,loss,val_loss", "0,2.0,", "1,1.0,3.0", "2,0.5,"]
+
+
 # A whole run
 
 
@@ -159,7 +168,6 @@ def test_build_is_a_function_of_the_recipe():
 # Resume
 
 
-@pytest.mark.slow
 def test_cut_inside_an_epoch(cut, whole, tmp_path):
     assert [row["epoch"] for row in runs.log_of(cut)] == ["0"]
     assert sorted(p.name for p in cut.glob("checkpoint-*")) == [
@@ -441,8 +449,28 @@ def test_weights_are_averaged_while_gradients_accumulate():
     model.compile(optimizer, jit_compile=False)
     averages = training.AveragedWeights(0.5)
     images = data.arrays("digits", "train")[0][:32]
-    model.fit(images, batch_size=8, callbacks=[averages], verbose=0)
-    assert all(np.isfinite(average.numpy()).all() for average in averages.averages)
+    expected, seen = [v.numpy() for v in model.trainable_variables], []
+
+    def note(batch, logs=None):
+        seen.append([v.numpy() for v in model.trainable_variables])
+
+    noting = keras.callbacks.LambdaCallback(on_train_batch_end=note)
+    model.fit(images, batch_size=8, callbacks=[noting, averages], verbose=0)
+    for n, weights in enumerate(seen, 1):
+        momentum = min(0.5, (1 + n) / (10 + n))
+        expected = [
+            momentum * e + (1 - momentum) * w for e, w in zip(expected, weights, strict=True)
+        ]
+    for own, value in zip(model.trainable_variables, expected, strict=True):
+        np.testing.assert_allclose(own, value, rtol=1e-5, atol=1e-6)
+
+
+def test_an_absurd_loss_is_divergence(tmp_path):
+    checkpoint = training.Checkpoint(tmp_path, None)
+    checkpoint.set_model(training.build(SIMPLE, 1))
+    checkpoint.model.metrics[0].update_state(2e10)
+    with pytest.raises(FloatingPointError, match="diverged"):
+        checkpoint.save()
 
 
 def test_averaged_weights_equal_a_plain_computation():

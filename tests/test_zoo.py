@@ -307,6 +307,14 @@ def test_save_that_is_cut_off_is_not_believed(root, monkeypatch):
         zoo.load("vae_tiny")
 
 
+@pytest.mark.parametrize("value", [np.int64(3), float("nan")])
+def test_what_json_lacks_is_refused_before_anything_is_replaced(root, value):
+    before = {path.name: path.read_bytes() for path in (root / "vae_tiny").iterdir()}
+    with pytest.raises(ValueError, match="metadata must hold values that JSON has"):
+        zoo.save(VAE(**SMALL), root / "vae_tiny", metadata={"score": value})
+    assert {path.name: path.read_bytes() for path in (root / "vae_tiny").iterdir()} == before
+
+
 def git(folder, *arguments):
     author = ("-c", "user.name=me", "-c", "user.email=me@example.org", "-c", "commit.gpgsign=false")
     command = ["git", *author, *arguments]

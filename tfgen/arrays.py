@@ -26,7 +26,7 @@ __all__ = [
     "write_weights",
 ]
 
-# What a damaged zip archive of arrays can raise.
+# What a damaged zip archive of arrays can raise, or an encrypted one.
 UNREADABLE = (
     *(zipfile.BadZipFile, zlib.error, EOFError, OSError),
     *(ValueError, KeyError, TypeError, RuntimeError, MemoryError),

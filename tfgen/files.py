@@ -9,7 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-__all__ = ["NOT_JSON", "json_text", "only_writer", "replacing", "scratch", "write_json"]
+__all__ = [
+    "NOT_JSON",
+    "json_text",
+    "only_writer",
+    "replacing",
+    "scratch",
+    "system_errors",
+    "write_json",
+]
 
 LOCK = "writer.lock"
 NOT_JSON = (ValueError, RecursionError)  # what reading a damaged JSON file can raise
@@ -103,6 +111,21 @@ def scratch(folder: str | Path) -> Iterator[Path]:
         with contextlib.suppress(OSError):  # it holds something: the first one stops the rest
             for path in made:
                 path.rmdir()
+
+
+@contextlib.contextmanager
+def system_errors(folder: Path) -> Iterator[None]:
+    """Turns TensorFlow's errors in writing into a folder, such as a full disk, into OSError.
+
+    Raises:
+        OSError: TensorFlow raised an OpError.
+    """
+    import tensorflow as tf
+
+    try:
+        yield
+    except tf.errors.OpError as error:
+        raise OSError(f"{folder} cannot be written: {error.message}") from error
 
 
 @contextlib.contextmanager

@@ -68,8 +68,7 @@ def folder(name: str | Path) -> Path:
         ValueError: Neither an entry nor a folder with a config.json or recipe.json; the message
             gives the nearest names. Or both: an entry, and a folder in the working directory.
     """
-    found = places.named(name, zoo_root())
-    if found is not None:
+    if (found := places.named(name, zoo_root())) is not None:
         return found
     names = sorted(path.parent.name for path in zoo_root().glob("*/metadata.json"))
     raise ValueError(
@@ -103,8 +102,7 @@ def load(
     config = stored["config"] | overrides
     # The stored ones alone would leave out an argument that is newer than the entry.
     known = {*stored["config"], *inspect.signature(cls).parameters} - {"kwargs"}
-    unknown = set(overrides) - known
-    if unknown:
+    if unknown := set(overrides) - known:
         raise ValueError(
             f"overrides must be constructor arguments of {stored['family']}; received "
             f"{sorted(unknown)[0]!r}. It has {', '.join(sorted(known))}."
@@ -114,8 +112,7 @@ def load(
     if load_weights == "partial":
         stored_model = cls.from_config(stored["config"])
         _load_weights(stored_model, weights)
-        initial = tuning.copy_weights(stored_model, model)
-        if initial:
+        if initial := tuning.copy_weights(stored_model, model):
             warnings.warn(
                 f"{len(initial)} weights of {path.name!r} keep initial values: "
                 f"{'; '.join(initial)}.",
@@ -153,10 +150,7 @@ def _from_config(cls: type, config: dict[str, Any], path: Path) -> keras.Model:
 
 
 def origin(model: keras.Model) -> dict[str, str] | None:
-    """Returns name and sha256 of the entry whose weights the model has, as they were loaded.
-
-    None for one that no entry holds, e.g. since it was trained further.
-    """
+    """Returns name and sha256 of the entry whose weights the model has; None if it has others."""
     loaded = model.__dict__.get("_origin")
     if loaded is None or loaded["weights"] != weights_digest(model):
         return None
@@ -204,8 +198,7 @@ def _verified(weights: Path, expected: str, urls: list[str] | None = None) -> Pa
         return fetch(urls, expected, f".{WEIGHTS.partition('.')[2]}")
     if not weights.is_file():
         raise ValueError(f"{weights} is missing; install tfgen again or restore the file.")
-    found = sha256(weights)
-    if found != expected:
+    if (found := sha256(weights)) != expected:
         raise ValueError(
             f"{weights} is damaged or was changed: its sha256 is {found[:16]}..., recorded is "
             f"{expected[:16]}... Install tfgen again or restore the file."
@@ -278,7 +271,7 @@ def save(
 
     Raises:
         ValueError: A class that is not registered; `half` for weights beyond the range of float16;
-            members with other weights.
+            members with other weights; metadata or a config that JSON cannot hold.
         OSError: The folder cannot be written.
     """
     path, config = Path(path).expanduser(), model.get_config()
@@ -289,24 +282,38 @@ def save(
     for name, variable in tuning.weights(twin).items():
         variable.assign(held[name])
     content = serialized_weights(_without(twin, beside), half)
-    with replacing(path / WEIGHTS) as temporary:
-        temporary.write_bytes(content)
-    (path / "card.md").unlink(missing_ok=True)  # it shows results of other weights
-    write_json(path / "config.json", {"family": family, "config": config})
-    if recipe is not None:
-        with replacing(path / "recipe.json") as temporary:
-            temporary.write_text(recipe.to_json())
+    digests = {member.name: read_metadata(member)["sha256"] for member in beside}
     details = {
         "kind": model.kind,
         "likelihood": getattr(model, "likelihood", None),  # a classifier has none
         "parameters": twin.count_params(),  # without the adapters of a model in training
-        "sha256": sha256(path / WEIGHTS),
-        **({"members": _digests(beside)} if members else {}),
+        "sha256": hashlib.sha256(content).hexdigest(),
+        **({"members": digests} if digests else {}),
         **_circumstances(model, recipe),
         **(metadata or {}),
     }
+    recipe_text = None if recipe is None else recipe.to_json()
+    _check_json(config=config, metadata=details)  # before anything is replaced
+    with replacing(path / WEIGHTS) as temporary:
+        temporary.write_bytes(content)
+    (path / "card.md").unlink(missing_ok=True)  # it shows results of other weights
+    write_json(path / "config.json", {"family": family, "config": config})
+    if recipe_text is not None:
+        with replacing(path / "recipe.json") as temporary:
+            temporary.write_text(recipe_text)
     write_json(path / "metadata.json", details)
     return path
+
+
+def _check_json(**contents: dict[str, Any]) -> None:
+    for name, content in contents.items():
+        try:
+            json.dumps(content, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"{name} must hold values that JSON has: {error}. Convert it, e.g. with int() or "
+                "float(); leave out NaN and infinity."
+            ) from error
 
 
 def _circumstances(model: keras.Model, recipe: Recipe | None) -> dict[str, Any]:
@@ -364,10 +371,6 @@ def _without(model: keras.Model, members: list[Path]) -> keras.Model:
     return first
 
 
-def _digests(members: list[Path]) -> dict[str, str]:
-    return {member.name: read_metadata(member)["sha256"] for member in members}
-
-
 def update_metadata(path: Path, **changes: Any) -> None:
     """Replaces keys of an entry's metadata.json."""
     write_json(path / "metadata.json", read_json(path / "metadata.json") | changes)
@@ -378,12 +381,8 @@ def _commit() -> str | None:
     # Named, or git would take any repository around the package, such as a user's own.
     repository = Path(__file__).resolve().parents[1] / ".git"
     try:
-        found = subprocess.run(
-            ["git", f"--git-dir={repository}", "rev-parse", "HEAD"],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        command = ["git", f"--git-dir={repository}", "rev-parse", "HEAD"]
+        found = subprocess.run(command, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
     return found.stdout.strip()

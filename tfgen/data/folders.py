@@ -99,9 +99,7 @@ def open_folder(
     Raises:
         ValueError: No images, images of several sizes, or files that cannot be read.
     """
-    stats = [(str(file), file.stat()) for file in list_folder(path).files]
-    stamps = tuple((file, stat.st_mtime_ns, stat.st_size) for file, stat in stats)
-    return _open(path, size, skip_bad, stamps)
+    return _open(path, size, skip_bad, tuple(map(_stamp, list_folder(path).files)))
 
 
 def list_folder(path: Path) -> Listing:
@@ -191,8 +189,11 @@ def _classes(root: Path, folder: Path, skipped: list[str]) -> dict[str, list[Pat
 
 
 def _images(root: Path, folder: Path, skipped: list[str]) -> list[Path]:
-    """Returns the images right in a folder, by name; adds other files to `skipped`."""
-    files = sorted(path for path in folder.iterdir() if path.is_file() and _seen(path))
+    """Returns the images right in a folder, by name; adds other files to `skipped`.
+
+    Links whose files are gone are among them, as images that cannot be read.
+    """
+    files = sorted(path for path in folder.iterdir() if _is_file(path) and _seen(path))
     images, others = _parted(files, lambda path: path.suffix.lower() in READABLE)
     skipped.extend(str(path.relative_to(root)) for path in others)
     return images
@@ -225,6 +226,21 @@ def _holds_images(folder: Path) -> bool:
             if any(_seen(Path(f)) and Path(f).suffix.lower() in READABLE for f in files):
                 return True
     return False
+
+
+def _is_file(path: Path) -> bool:
+    return path.is_file() or _is_dangling(path)
+
+
+def _is_dangling(path: Path) -> bool:
+    """Whether a path is a link to what does not exist."""
+    return path.is_symlink() and not path.exists()
+
+
+def _stamp(path: Path) -> tuple[str, int, int]:
+    """Returns name, time and size of a file, or of a link whose file is gone."""
+    stat = path.lstat() if _is_dangling(path) else path.stat()
+    return str(path), stat.st_mtime_ns, stat.st_size
 
 
 def _seen(path: Path) -> bool:
@@ -321,8 +337,22 @@ def _readable(listing: Listing, headers: dict[Path, Header]) -> dict[str, Pair]:
         labels = None
         if listing.labels is not None:
             labels = np.array(listing.labels[split], np.int64)[kept]
+            if split == "train":
+                _check_every_class(listing, labels)
         splits[split] = np.array([str(paths[index]) for index in kept]), labels
     return splits
+
+
+def _check_every_class(listing: Listing, labels: np.ndarray) -> None:
+    """Raises ValueError, naming the class, unless each has a training image that can be read."""
+    found = set(labels.tolist())
+    empty = [name for label, name in enumerate(listing.classes) if label not in found]
+    if empty:
+        where = " in train" if len(listing.splits) > 1 else ""
+        raise ValueError(
+            f"{listing.path} must hold an image that can be read for each class; {empty[0]!r} has "
+            f"none{where}. Replace its files, or delete its folder."
+        )
 
 
 def _tell(listing: Listing, headers: list[Header], bad: list[str], folder: ImageFolder) -> None:
@@ -334,7 +364,7 @@ def _tell(listing: Listing, headers: list[Header], bad: list[str], folder: Image
     how = f" ({held_out} held out by a hash of the file names)" if held_out else ""
     lines = [
         f"{len(headers)} images{classes}, {height} x {width} x {channels}: {counts}{how}.",
-        bad and f"{len(bad)} files that cannot be read are skipped: {listed(bad)}.",
+        bad and f"{len(bad)} files cannot be read and are left out: {listed(bad)}.",
         listing.skipped and f"Not images, so not read: {listed(listing.skipped)}.",
     ]
     scaled = [header.size for header in headers if folder.fit and header.size != (height, width)]

@@ -5,12 +5,15 @@ What is converted, and into what:
     EXIF orientation     turned upright; cameras store which way up they were held
     palette, CMYK        RGB
     transparency         drawn over white
-    16 bits              level v becomes round(v / 257)
+    16 bits, grey        level v becomes round(v / 257)
+    16 bits, colour      level v becomes v // 256, as Pillow reads it; grey with transparency is
+                         read as colour, too
     size (h, w)          scaled until it covers h x w, then cropped around the centre (Lanczos)
 """
 
 import contextlib
 import dataclasses
+import os
 import struct
 import zlib
 from collections.abc import Iterator
@@ -30,6 +33,9 @@ DEEP = ("I", "I;16", "I;16B", "I;16L")  # 16 bits, which Pillow may hold in 32
 # What Pillow raises on damaged files.
 DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
 WHITE = (255, 255, 255, 255)
+# Texts of a PNG file out of which Pillow reads the orientation, by the start of their chunks.
+TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+ORIENTING = (b"exif\0", b"Raw profile type exif\0", b"xmp\0", b"XML:com.adobe.xmp\0")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +47,7 @@ class Header:
         mode: Pillow's mode, such as "L", "RGB" or "P".
         colour: Whether its pixels have three channels.
         transparent: Whether it has transparent pixels, as far as the header tells.
-        deep: Whether it is grey with 16 bits.
+        deep: Whether it is grey with 16 bits, and without transparency.
     """
 
     size: tuple[int, int]
@@ -60,13 +66,27 @@ def read_header(path: str | Path) -> Header:
     with _opened(path) as image:
         height, width = image.height, image.width
         # Asked for its EXIF data, Pillow decodes a whole PNG file that has none before its pixels.
-        exif = image.getexif() if image.format != "PNG" or "exif" in image.info else {}
+        exif = image.getexif() if image.format != "PNG" or _may_be_turned(path) else {}
         if exif.get(0x0112, 1) in (5, 6, 7, 8):  # Orientation: lying on its side
             height, width = width, height
         mode = image.mode
         return Header(
             (height, width), mode, mode not in GREY, image.has_transparency_data, mode in DEEP
         )
+
+
+def _may_be_turned(path: str | Path) -> bool:
+    """Whether a PNG file has a chunk that may hold an orientation, also after its pixels."""
+    longest = max(map(len, ORIENTING))
+    with Path(path).open("rb") as file:
+        file.seek(8)
+        while len(head := file.read(8)) == 8:
+            length, kind = struct.unpack(">I4s", head)
+            start = file.read(min(length, longest))
+            if kind == b"eXIf" or (kind in TEXTS and start.startswith(ORIENTING)):
+                return True
+            file.seek(length - len(start) + 4, os.SEEK_CUR)  # 4 bytes of checksum
+    return False
 
 
 def read_image(
@@ -138,6 +158,8 @@ def _opened(path: str | Path) -> "Iterator[Image.Image]":
     from PIL import Image
 
     try:
+        if Path(path).is_symlink() and not Path(path).exists():
+            raise FileNotFoundError("it is a link to a file that is gone")
         with Image.open(path) as image:
             if image.mode == "F":
                 raise ValueError("it holds floating-point numbers")

@@ -2,12 +2,12 @@
 
 import math
 import zipfile
-import zlib
 from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
 
+from tfgen.arrays import UNREADABLE
 from tfgen.data.notes import listed, tell
 from tfgen.data.pairs import Pair, check_classes, validated
 
@@ -48,7 +48,7 @@ def read_npz(path: Path, image_shape: tuple[int, int, int] | None = None) -> dic
                 split: (images_key, file[images_key], file[labels_key] if labels_key else None)
                 for split, images_key, labels_key in _split_keys(keys)
             }
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
+    except UNREADABLE as error:
         if "allow_pickle" in str(error):
             raise ValueError(
                 f"{path} must hold arrays of numbers; one of its arrays holds Python objects, "

@@ -141,13 +141,18 @@ def _check_folder(source: Source, listing: Listing) -> Report:
         seen.add(content)
     size = source.size or _proposed(sizes)
     problems = []
-    if unreadable and not source.skip_bad:
+    if not sizes:
+        problems.append("No image can be read. Replace the files.")
+    elif unreadable and not source.skip_bad:
         problems.append("Replace or delete what is unreadable, or skip it with --skip-bad.")
     if len(sizes) > 1 and source.size is None:
         problems.append(f"Images differ in size; scale and crop them, e.g. with --size {size[0]}.")
     folder = None
     if sizes:
-        folder = open_folder(listing.path, size, skip_bad=bool(unreadable))
+        try:
+            folder = open_folder(listing.path, size, skip_bad=bool(unreadable))
+        except ValueError as error:  # a class, or a split, without one that can be read
+            problems.append(str(error))
     return Report(
         str(source.data),
         sum(sizes.values()),

@@ -70,11 +70,26 @@ class Source:
 Data = str | os.PathLike[str] | Source
 
 
-def of_recipe(recipe: Recipe) -> Data:
-    """Returns the data of a recipe, with the size that it is read with."""
-    if recipe.size is None and not recipe.skip_bad:
-        return recipe.data
-    return Source(recipe.data, recipe.size, recipe.skip_bad)
+def of_recipe(recipe: Recipe, other: Data | None = None) -> Data:
+    """Returns the data of a recipe, or another set, with the size that it is read with.
+
+    Args:
+        recipe: Another folder of images is read with its `size` and `skip_bad`, another .npz file
+            with its `size`. Named sets, shards and a `Source` stay as they are.
+        other: As for `arrays`; None for the recipe's own data.
+    """
+    wanted, skip_bad = recipe.data, recipe.skip_bad
+    if other is not None:
+        if isinstance(other, Source) or is_named(other):
+            return other
+        wanted, path = other, Path(other).expanduser()
+        is_folder = path.is_dir() and not is_shards(path)
+        if not is_folder and path.suffix.lower() != ".npz":
+            return other
+        skip_bad = skip_bad and is_folder
+    if recipe.size is None and not skip_bad:
+        return wanted
+    return Source(wanted, recipe.size, skip_bad)
 
 
 def load(data: Data, split: str = "train", labels: bool = False) -> tf.data.Dataset:

@@ -11,10 +11,10 @@ import numpy as np
 import tensorflow as tf
 
 from tfgen.data.pairs import SPLITS
-from tfgen.data.shards import FORMAT, INDEX, Shards
-from tfgen.data.sources import Data, open_split
+from tfgen.data.shards import FORMAT, INDEX, Shards, is_shards
+from tfgen.data.sources import Data, Source, open_split
 from tfgen.data.splits import Split
-from tfgen.files import only_writer, replacing, write_json
+from tfgen.files import only_writer, replacing, system_errors, write_json
 
 __all__ = ["prepare"]
 
@@ -35,17 +35,19 @@ def prepare(
 
     Args:
         data: As for `open_split`, but not shards.
-        folder: Where the shards go; must not hold a data set yet.
+        folder: Where the shards go; must not hold a data set yet, nor lie in the images' folder.
         shard_bytes: Pixels in a shard, uncompressed, about; at least one image.
         seed: Decides the order of the training images; the other splits keep theirs.
         verbose: 1 shows a progress bar.
 
     Raises:
-        ValueError: As for `open_split`, the data are shards, or the folder holds a data set.
+        ValueError: As for `open_split`, the data are shards, or the folder holds a data set or
+            lies among the images.
         OSError: The folder cannot be written.
     """
     folder = Path(folder).expanduser()
     _check_new(folder)
+    _check_outside(folder, data if isinstance(data, Source) else Source(data))
     splits = {split: open_split(data, split, memory_bytes=0) for split in SPLITS}
     if isinstance(splits["train"], Shards):
         raise ValueError(
@@ -86,18 +88,39 @@ def _check_new(folder: Path) -> None:
         )
 
 
+def _check_outside(folder: Path, source: Source) -> None:
+    images = source.path
+    among = images is not None and images.is_dir() and not is_shards(images)
+    if among and folder.resolve().is_relative_to(images.resolve()):
+        raise ValueError(
+            f"folder (--out) must lie outside the images, {str(source.data)!r}, or shards and "
+            f"images would be mixed up; received {folder}. Name another folder."
+        )
+
+
 def _write_shard(path: Path, split: Split, keys: np.ndarray, bar: keras.utils.Progbar) -> None:
-    with tf.io.TFRecordWriter(str(path)) as writer:
+    with system_errors(path.parent):
+        writer = tf.io.TFRecordWriter(str(path))
+    try:
         for key in keys:
-            images, labels = split.read(tf.constant([key]))
-            png = tf.io.encode_png(images[0]).numpy()
-            feature = {"image": tf.train.Feature(bytes_list=tf.train.BytesList(value=[png]))}
-            if labels is not None:
-                label = tf.train.Int64List(value=[int(labels[0])])
-                feature["label"] = tf.train.Feature(int64_list=label)
-            example = tf.train.Example(features=tf.train.Features(feature=feature))
-            writer.write(example.SerializeToString())
+            record = _record(split, key)
+            with system_errors(path.parent):
+                writer.write(record)
             bar.add(1)
+    finally:
+        with system_errors(path.parent):
+            writer.close()
+
+
+def _record(split: Split, key: Any) -> bytes:
+    """Returns an image and its label as shards hold them."""
+    images, labels = split.read(tf.constant([key]))
+    png = tf.io.encode_png(images[0]).numpy()
+    feature = {"image": tf.train.Feature(bytes_list=tf.train.BytesList(value=[png]))}
+    if labels is not None:
+        label = tf.train.Int64List(value=[int(labels[0])])
+        feature["label"] = tf.train.Feature(int64_list=label)
+    return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
 
 
 def _digest_of_files(paths: list[Path]) -> str:

@@ -112,7 +112,9 @@ class ClassBalance(keras.metrics.Metric):
         if tf.executing_eagerly():
             labels = pixels.check_labels(labels, self.num_classes, len(labels))
         size = self.num_classes
-        counts = tf.math.bincount(tf.cast(labels, tf.int32), minlength=size, maxlength=size)
+        labels = tf.cast(labels, tf.int32)
+        labels = tf.where(labels < 0, size, labels)  # bincount leaves out large ones alone
+        counts = tf.math.bincount(labels, minlength=size, maxlength=size)
         self.counts.assign_add(tf.cast(counts, tf.float64))
 
     def shares(self) -> tf.Tensor:

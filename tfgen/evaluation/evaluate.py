@@ -9,7 +9,7 @@ from typing import Any
 
 from tfgen import checks, data, pictures, plots, presets, zoo
 from tfgen.evaluation import cards, latents, samples
-from tfgen.evaluation.metrics import METRICS, SAMPLING, check_arguments, misfit
+from tfgen.evaluation.metrics import METRICS, SAMPLING, check_results, misfit
 from tfgen.evaluation.result import Result, Results
 from tfgen.files import replacing
 from tfgen.models.base import ImageModel
@@ -38,7 +38,8 @@ def evaluate(
 
     Args:
         name: An entry's name or folder.
-        data_name: Another data set to measure on; nothing is written then.
+        data_name: Another data set to measure on; nothing is written then. A folder of images or
+            an .npz file is read as the recipe reads its own, with its `size`.
         check: Only compare with the recorded results; nothing is written.
         verbose: 1 shows progress.
         num_samples: How many samples to draw instead of the recipe's number, for a quick look;
@@ -51,8 +52,8 @@ def evaluate(
         The results by name, in the order of the card.
 
     Raises:
-        ValueError: No such entry or two; a metric that is unknown or does not fit the model; or
-            data of another digest than the card's.
+        ValueError: No such entry or two; a metric that is unknown or does not fit the model;
+            `sample_quality` listed twice; or data of another digest than the card's.
         FileNotFoundError: The data set is not available.
     """
     if check and num_samples is not None:
@@ -61,7 +62,7 @@ def evaluate(
     model, recipe = zoo.load(path), zoo.load_recipe(path)
     ended = (path / "metadata.json").is_file()
     details = zoo.info(path) if ended else {"results": {}}
-    measured_on = data.of_recipe(recipe) if data_name is None else data_name
+    measured_on = data.of_recipe(recipe, data_name)
     if data_name is None:
         _check_digest(details.get("data"), measured_on)
     results, seconds = {}, {}
@@ -95,12 +96,11 @@ def _wanted(
     """
     for metric in metrics or ():
         checks.one_of("metric", metric, METRICS)
-    for listed in recipe.results:
-        check_arguments(listed)
+    check_results(recipe.results)
     if metrics is not None:
         found = [listed for listed in recipe.results if listed["metric"] in metrics]
         named = [listed["metric"] for listed in found]
-        found += [{"metric": metric} for metric in metrics if metric not in named]
+        found += [{"metric": metric} for metric in dict.fromkeys(metrics) if metric not in named]
     else:
         found = list(recipe.results)
         draws = isinstance(model, GenerativeModel) and "sample" in model.capabilities

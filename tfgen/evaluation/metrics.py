@@ -1,7 +1,7 @@
 """The metrics by name: what each needs of a model, and which arguments it takes."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tfgen import checks
@@ -49,6 +49,18 @@ def check_arguments(wanted: Mapping[str, Any]) -> None:
         raise ValueError(
             f"recipe: results: {metric} has no argument {name!r}; it has {', '.join(known)}."
             f"{checks.nearest(name, known)}"
+        )
+
+
+def check_results(results: Sequence[Mapping[str, Any]]) -> None:
+    """Raises ValueError unless a recipe's `results` can be measured next to each other."""
+    for wanted in results:
+        check_arguments(wanted)
+    count = sum(wanted["metric"] == "sample_quality" for wanted in results)
+    if count > 1:
+        raise ValueError(
+            "recipe: results must list sample_quality at most once, since some of its results have "
+            f"the same names for every split and evaluator; received it {count} times. Keep one."
         )
 
 

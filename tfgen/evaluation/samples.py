@@ -85,7 +85,8 @@ def sample_quality(
     if judge.probabilities is not None:
         results |= _classes(judge.probabilities(samples), judge.probabilities(held_out))
     results = {name: _judged(result, judge.name) for name, result in results.items()}
-    return results | _diversity(samples[:MAX_QUERIES], held_out[:MAX_QUERIES], train)
+    queries = (evenly(images, MAX_QUERIES) for images in (samples, held_out))
+    return results | _diversity(*queries, train)
 
 
 def enough_images(data_name: data.Data, split: str = "test") -> bool:

@@ -126,7 +126,10 @@ class CSVLog(keras.callbacks.Callback):
         self.path, self.columns = Path(path).expanduser(), columns
 
     def on_epoch_end(self, epoch, logs=None):
-        """Rewrites the file with the rows before this epoch and this one."""
+        """Rewrites the file with the rows before this epoch and this one.
+
+        The columns are those of all rows: not every epoch need have a validation.
+        """
         rows = []
         if self.path.exists():
             with self.path.open(newline="") as file:
@@ -134,7 +137,7 @@ class CSVLog(keras.callbacks.Callback):
         losses = {name: float(value) for name, value in (logs or {}).items()}
         rows.append({"epoch": epoch, **self.columns(), **losses})
         with replacing(self.path) as path, path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[-1]))
+            writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
             writer.writeheader()
             writer.writerows(rows)
 

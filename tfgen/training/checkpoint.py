@@ -204,9 +204,10 @@ class Checkpoint(keras.callbacks.Callback):
         self._check()
         self.state.seconds = self.seconds()
         self._since = self._last = time.monotonic()
-        arrays = self._arrays()
-        if devices.is_chief():
-            self.files.write(arrays, self.state)
+        with self.stop.writing:
+            arrays = self._arrays()
+            if devices.is_chief():
+                self.files.write(arrays, self.state)
 
     def _arrays(self) -> dict[str, np.ndarray]:
         return {

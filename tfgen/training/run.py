@@ -122,6 +122,7 @@ def train(
         keep_epochs: Keep the weights of every N-th epoch in folder/epochs; 0 keeps none.
         stop_within: Seconds after Ctrl-C or SIGTERM in which the process ends, if need be in the
             middle of a step: at most `checkpoint_seconds` are lost then. None waits for the step.
+            A checkpoint that is being written is finished first, for up to 30 seconds more.
 
     Raises:
         ValueError: The recipe does not fit its model, data or strategy; or the folder holds a run

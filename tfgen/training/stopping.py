@@ -2,7 +2,8 @@
 
 Between two steps a run can be saved at once; in an epoch's end (validation, pictures) what its last
 step left is kept in memory for that. Only a step that takes long, such as the first one, which
-compiles, must be waited for; or given up, since the newest checkpoint is on disk anyway.
+compiles, must be waited for; or given up, since the newest checkpoint is on disk anyway. One that
+is being written is finished first, unless that takes longer than WRITING, as on a disk that hangs.
 """
 
 import contextlib
@@ -21,6 +22,7 @@ from tfgen.arrays import last_written
 __all__ = ["Stop"]
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+WRITING = 30.0  # seconds that a process which ends in a step waits for its checkpoint
 
 
 class Stop:
@@ -29,17 +31,22 @@ class Stop:
     Attributes:
         signal: Which signal has asked for the end; None if none has.
         pending: Writes the state that an epoch's last step left; None between such times.
+        writing: Held while a checkpoint is written. A thread may take it again, as a signal's
+            handler does in the middle of a checkpoint.
 
     Args:
         folder: The run's folder.
-        within: Seconds after which the process ends even if a step still runs; None waits for it.
+        within: Seconds after which the process ends even if a step still runs, or up to WRITING
+            later if a checkpoint is being written; None waits for the step.
     """
 
     def __init__(self, folder: Path, within: float | None = None):
         self.folder, self.within = Path(folder), within
         self.signal: int | None = None
         self.pending: Callable[[], None] | None = None
+        self.writing = threading.RLock()
         self._ended = threading.Event()
+        self._told = False
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
@@ -83,11 +90,19 @@ class Stop:
         raise SystemExit(128 + signal.SIGTERM)
 
     def _save(self) -> None:
-        pending, self.pending = self.pending, None
-        if pending is not None:
-            pending()
-        if devices.is_chief():
-            print(f"\ntfgen: {self._advice()}", file=sys.stderr, flush=True)
+        with self.writing:
+            pending, self.pending = self.pending, None
+            if pending is not None:
+                pending()
+            if devices.is_chief() and not self._told:
+                self._told = True
+                print(f"\ntfgen: {self._advice()}", file=sys.stderr, flush=True)
+
+    def _save_or_say(self) -> None:
+        try:
+            self._save()
+        except OSError as error:  # such as that of a full disk
+            print(f"\ntfgen: {error}; {self._advice()}", file=sys.stderr, flush=True)
 
     def _advice(self) -> str:
         newest, saved = last_written(self.folder), "no step to save yet; begin"
@@ -101,6 +116,10 @@ class Stop:
         while received := reader.recv(1):
             if received[0] in SIGNALS and self.within is not None:
                 if not self._ended.wait(self.within):
-                    self._save()
-                    os._exit(128 + received[0])
+                    # In a thread of its own, since a disk may hang for good.
+                    saving = threading.Thread(target=self._save_or_say, daemon=True)
+                    saving.start()
+                    saving.join(WRITING)
+                    if not self._ended.is_set():
+                        os._exit(128 + received[0])
                 return
