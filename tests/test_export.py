@@ -6,6 +6,7 @@ import functools
 import io
 import os
 import subprocess
+import threading
 from collections import Counter
 from collections.abc import Iterable
 from importlib.metadata import version
@@ -17,13 +18,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import CASES
+from filelock import FileLock
 from google.protobuf import text_format
 from tensorflow.core.framework import types_pb2
 from tensorflow.python.tools import saved_model_cli
 from tensorflow_serving.apis import prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
-from tfgen import VAE, export, model_repository, zoo
+from tfgen import VAE, export, model_repository, presets, zoo
 
 BATCH = 5
 TINY = {str(case): case for case in CASES}
@@ -448,6 +450,12 @@ def test_what_is_fixed_at_export(tmp_path):
     assert (details["temperature"], details["num_samples"]) == (0.0, 7)
 
 
+def test_a_number_of_classes_may_be_numpys(tmp_path):
+    model = VAE((8, 8, 1), 2, (4,), dense_units=8, num_classes=np.uint8(3))
+    assert type(model.num_classes) is int
+    assert exported.metadata(model.export(tmp_path / "model"))["num_classes"] == 3
+
+
 @pytest.mark.slow
 def test_images_are_rounded_to_the_nearest_level(artifacts):
     artifact = artifacts["VAE-flow_importance"]
@@ -564,6 +572,25 @@ def test_exports_at_the_same_time_become_versions_each(small, tmp_path, monkeypa
         small.export(tmp_path / "small")
 
 
+def test_after_the_highest_version_there_is_no_next_one(small, tmp_path):
+    (tmp_path / "small" / str(2**63 - 1)).mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"no next version: the highest .* version=\.\.\."):
+        small.export(tmp_path / "small")
+    assert [path.name for path in (tmp_path / "small").iterdir()] == [str(2**63 - 1)]
+    assert small.export(tmp_path / "small", version=4).name == "4"
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError, NotADirectoryError, PermissionError])
+def test_a_folder_that_cannot_be_read_has_no_versions(tmp_path, monkeypatch, error):
+    """Such as lost+found; or one that is gone by now."""
+
+    def fail(self):
+        raise error(str(self))
+
+    monkeypatch.setattr(Path, "iterdir", fail)
+    assert model_repository.versions(tmp_path) == {}
+
+
 @pytest.mark.slow
 def test_a_version_never_changes_and_a_new_one_has_the_new_weights(tmp_path):
     model = laws.randomised(TINY["VAE-mixture"]())
@@ -623,6 +650,17 @@ def test_an_export_that_is_cut_off_leaves_nothing(small, tmp_path, monkeypatch, 
         small.export(repository / "small")
     assert sorted(repository.rglob("*")) == before
     assert seen == ["1"], "a version shows before it is whole"
+
+
+@pytest.mark.parametrize(("module", "name"), [(tf.saved_model, "save"), (tf.io, "TFRecordWriter")])
+def test_a_full_disk_is_an_error_of_the_system(small, tmp_path, monkeypatch, module, name):
+    def full(*_, **__):
+        raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
+
+    monkeypatch.setattr(module, name, full)
+    with pytest.raises(OSError, match="No space left on device"):
+        small.export(tmp_path / "small")
+    assert not list(tmp_path.iterdir())
 
 
 def test_files_can_be_read_by_others(small, tmp_path):
@@ -688,6 +726,49 @@ model_config_list: { config { name: 'a' base_path: "/models/a" model_platform: "
     with pytest.raises(ValueError, match=r"must hold a model_config_list"):
         model_repository.update_config(tmp_path)
     assert path.read_text() == "nothing"
+
+
+def test_models_config_lists_what_an_export_may_be_called(tmp_path):
+    for name in ("a", ".hidden", "lost+found", 'b"c', "ä"):
+        (tmp_path / name / "1").mkdir(parents=True)
+        (tmp_path / name / "1" / "saved_model.pb").touch()
+    assert served(model_repository.update_config(tmp_path).read_text()) == {"a": "/models/a"}
+
+
+def test_models_config_is_utf_8_wherever_it_is_written(tmp_path, monkeypatch):
+    path = tmp_path / "models.config"
+    mine = "# für später\n" + model_repository.model_config(["a"])
+    path.write_bytes(mine.encode())
+    # Where the system's own encoding is another one.
+    monkeypatch.setattr(io, "text_encoding", lambda encoding, *_: encoding or "ascii")
+    model_repository.update_config(tmp_path)
+    assert path.read_bytes().decode() == mine
+
+
+def test_two_exports_at_once_lose_no_entry(tmp_path):
+    """The first one holds the lock, about to write what it has read."""
+    path = tmp_path / "models.config"
+    (tmp_path / "a" / "1").mkdir(parents=True)
+    (tmp_path / "a" / "1" / "saved_model.pb").touch()
+    second = threading.Thread(target=model_repository.update_config, args=(tmp_path,))
+    with FileLock(tmp_path / model_repository.LOCK):
+        second.start()
+        second.join(0.2)
+        path.write_text(model_repository.model_config(["b"]))
+    second.join(60)
+    assert served(path.read_text()) == {"a": "/models/a", "b": "/models/b"}
+
+
+@pytest.mark.parametrize("content", [b"nothing", b"model_config_list {} # \xff"])
+def test_nothing_is_exported_where_models_config_is_bad(tmp_path, monkeypatch, content):
+    """It would be one more version each time that its user tries again."""
+    (tmp_path / "models.config").write_bytes(content)
+    loaded = []
+    monkeypatch.setattr(presets, "load", loaded.append)
+    with pytest.raises(ValueError, match=r"models\.config must hold .* Restore it, or remove it"):
+        export.add(tmp_path, "vae_2d_mnist")
+    assert not loaded
+    assert [found.name for found in tmp_path.iterdir()] == ["models.config"]
 
 
 @pytest.mark.slow

@@ -38,6 +38,8 @@ def test_litert_gives_the_models_own_images(small, tmp_path):
         ({"format": "onx"}, r"format must be one of .*received 'onx'\. Did you mean 'onnx'\?"),
         ({"format": "litert", "endpoints": ["encod"]}, "Did you mean 'encode'"),
         ({"format": "litert", "endpoints": ["sample"]}, "endpoints must be one of encode, decode"),
+        ({"format": "litert", "endpoints": "decode"}, "endpoints must be a list .* 'decode'"),
+        ({"format": "litert", "endpoints": []}, r"endpoints must be a list .* received \[\]"),
         ({"format": "onnx", "opset": 17}, "opset must be an integer of at least 18; received 17"),
         ({"format": "litert", "batch": 0}, "batch must be an integer of at least 1"),
         ({"format": "litert", "temperature": float("nan")}, "temperature must be a finite"),
@@ -62,6 +64,16 @@ def test_a_missing_package_is_told_in_one_line(small, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tf2onnx", None)
     with pytest.raises(ImportError, match=r'needs tf2onnx.*pip install "\.\[onnx\]"'):
         small.export(tmp_path / "small", format="onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_no_lack_of_the_format(small, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
+
+    monkeypatch.setattr(tf.saved_model, "save", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        small.export(tmp_path / "small", format="litert")
     assert not list(tmp_path.iterdir())
 
 

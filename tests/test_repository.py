@@ -233,6 +233,7 @@ def test_git_keeps_one_model():
     assert ignored("saved_models/vae_2d_mnist/2/saved_model.pb")
     assert not ignored("saved_models/vae_2d_mnist/1/saved_model.pb")
     assert not ignored("saved_models/models.config")
+    assert ignored(f"saved_models/{model_repository.LOCK}")
 
 
 def test_readme_names_what_is_there():

@@ -612,7 +612,7 @@ def test_metrics_count_requests(server):
 def test_health_and_models(server):
     assert server.get("/health") == (200, {"status": "ok"})
     listed = [{"name": "other", "versions": [1]}, {"name": "tiny", "versions": [3, 5]}]
-    assert server.get("/models") == (200, {"models": listed})
+    assert server.get("/models") == (200, {"models": listed, "max_batch_size": 16})
 
 
 def test_it_listens_on_loopback_alone(server):

@@ -13,7 +13,7 @@ from serving_support import SIDE, tiny_images
 from tensorflow_serving.apis import model_service_pb2_grpc
 
 from tfgen.serving import Client, ServingError
-from tfgen.serving.transports import Endpoint, TensorSpec, convert
+from tfgen.serving.transports import Endpoint, Rest, TensorSpec, convert
 
 
 @pytest.fixture(params=["http", "grpc"])
@@ -268,6 +268,17 @@ def test_it_gives_up_in_the_end(scripted, waits):
     with pytest.raises(ServingError, match="UNAVAILABLE"):
         Client("grpc://127.0.0.1:1", retries=1).status("tiny")
     assert len(waits) == 2 + 1 + 1
+
+
+def test_it_tries_again_more_often_than_a_float_can_double(waits, monkeypatch):
+    def busy(*_):
+        raise ServingError("UNAVAILABLE", "busy")
+
+    monkeypatch.setattr(Rest, "status", busy)
+    with pytest.raises(ServingError, match="UNAVAILABLE: busy"):
+        Client(timeout=600, retries=1100).status("tiny")
+    assert len(waits) == 1100
+    assert max(waits) <= 2.0
 
 
 def test_what_is_not_tried_again(scripted, waits):

@@ -22,6 +22,7 @@ from tensorflow_serving.config import model_server_config_pb2
 
 import tfgen_command
 from tfgen.serving import Client, ServingError
+from tfgen.serving.ports import listen
 from tfgen.serving.repository import read_config
 from tfgen_command import serve
 from tfgen_command.settings import Settings
@@ -232,6 +233,32 @@ def test_a_port_in_use(repository, server):
         (line,) = second.log
         assert line.startswith("tfgen: ")
         assert words in line
+
+
+def test_ctrl_c_while_tensorflow_is_imported(tmp_path):
+    """Ends the process without a traceback; later the server handles the signal itself."""
+    (tmp_path / "tensorflow.py").write_text("raise KeyboardInterrupt\n")
+    server = Server(tmp_path, environment={"PYTHONPATH": str(tmp_path)}, wait=False)
+    assert server.process.wait(60) == 130
+    server.stop()
+    assert not server.log
+
+
+def test_a_port_is_in_use_while_the_models_are_loading():
+    """Nobody else gets it, not even who was bound to it before."""
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", 0))
+        port = other.getsockname()[1]
+        with listen("127.0.0.1", port, "--port") as loading:
+            with pytest.raises(OSError, match="in use"):
+                other.listen()
+            with pytest.raises(OSError, match=rf"port {port} of .*Choose another with --port"):
+                listen("127.0.0.1", port, "--port")
+            with socket.create_connection(("127.0.0.1", port)) as waiting:
+                accepted, address = loading.accept()
+                assert address == waiting.getsockname()
+                accepted.close()
 
 
 @pytest.fixture

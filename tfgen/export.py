@@ -15,7 +15,6 @@ A model repository is a folder of such `<name>/`, with a models.config that list
 """
 
 import os
-import re
 from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,11 +22,13 @@ from typing import TYPE_CHECKING, Any
 import tensorflow as tf
 
 from tfgen import checks, formats, presets
-from tfgen.files import scratch, write_json
+from tfgen.files import scratch, system_errors, write_json
 from tfgen.model_repository import (
     LAST_VERSION,
     METADATA,
+    MODEL_NAME,
     WARMUP,
+    check_config,
     next_version,
     numbered,
     update_config,
@@ -64,7 +65,7 @@ def save(
         The folder of the version, `folder/<version>`, for `tf.saved_model.load`.
 
     Raises:
-        ValueError: An argument out of range, or a version that already exists.
+        ValueError: An argument out of range, a version that already exists, or no next one.
         OSError: The folder cannot be written.
     """
     folder = Path(os.path.abspath(Path(folder).expanduser()))
@@ -95,7 +96,7 @@ def save(
         "versions": {package: version_of(package) for package in ("tfgen", "keras", "tensorflow")},
         "signatures": {name: _specs(function) for name, function in concrete.items()},
     }
-    with scratch(folder) as temporary:
+    with scratch(folder) as temporary, system_errors(folder):
         built = temporary / "version"
         tf.saved_model.save(module, str(built), signatures=concrete)
         write_json(built / METADATA, details)
@@ -120,7 +121,7 @@ def add(
 
     Raises:
         ValueError: Unknown name, a name of two models, an entry that is not a generative model,
-            a bad option.
+            a bad option, or a models.config that nothing can be added to.
         OSError: The repository cannot be written.
     """
     repository = Path(repository).expanduser()
@@ -128,6 +129,7 @@ def add(
     entry = presets.folder(name).resolve().name
     _check_name(entry)
     if format == "tf_saved_model":
+        check_config(repository)
         _check_version(repository / entry, options.get("version"))
     model = presets.load(name)
     if model.kind != "model":
@@ -160,7 +162,7 @@ def _publish(built: Path, folder: Path, version: int | None) -> Path:
 
 
 def _check_name(name: str) -> None:
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
+    if not MODEL_NAME.fullmatch(name):
         raise ValueError(
             "the folder's name is the model's name in TensorFlow Serving and may have letters, "
             f"digits, '_', '-' and '.'; received {name!r}. Choose another folder."

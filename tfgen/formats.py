@@ -9,12 +9,13 @@ runtime draws the same images. An endpoint that a format cannot hold is left out
 signatures.json gives the reason; if it was asked for by name, nothing is written.
 """
 
+import contextlib
 import importlib
 import json
 import math
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -23,7 +24,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfgen import checks, portable, presets
-from tfgen.files import scratch, write_json
+from tfgen.files import scratch, system_errors, write_json
 from tfgen_command.wording import how_to_install
 
 if TYPE_CHECKING:
@@ -82,8 +83,7 @@ def save(
     _check_foreign(format, version, jit_compile)
     batch = 16 if format == "stablehlo" and batch is None else batch and int(batch)
     held = model.endpoints(float(temperature), int(num_samples))
-    for name in endpoints or ():
-        checks.one_of("endpoints", name, list(held))
+    _check_endpoints(endpoints, list(held))
     details = {
         "format": format,
         "family": type(model).__name__,
@@ -123,14 +123,26 @@ def _check_foreign(format: str, version: int | None, jit_compile: bool) -> None:
         )
 
 
+def _check_endpoints(endpoints: Sequence[str] | None, held: list[str]) -> None:
+    if endpoints is None:
+        return
+    is_list = isinstance(endpoints, Collection) and not isinstance(endpoints, str)
+    if not is_list or len(endpoints) == 0:
+        raise ValueError(
+            f"endpoints must be a list of names, or None for all; received {endpoints!r}."
+        )
+    for name in endpoints:
+        checks.one_of("endpoints", name, held)
+
+
 def _written(writer, held, endpoints: Sequence[str] | None, format: str) -> dict[str, Any]:
     """Writes the endpoints; returns their descriptions, and what was left out and why."""
     written, left_out = {}, {}
-    for name in endpoints or held:
+    for name in held if endpoints is None else endpoints:
         try:
             written[name] = writer.write(name, *held[name])
         except Unsupported as reason:
-            if endpoints:
+            if endpoints is not None:
                 raise ValueError(f"{format} cannot hold {name!r}: {reason}") from reason
             left_out[name] = str(reason)
     if not written:
@@ -203,13 +215,8 @@ class _Onnx(_Writer):
         import tf2onnx
 
         logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)
-        try:
-            with portable.tracing():
-                proto, _ = tf2onnx.convert.from_function(
-                    graph, input_signature=specs, opset=self.opset
-                )
-        except Exception as error:  # the converter raises whatever it stumbles over
-            raise Unsupported(_first_line(error)) from error
+        with _unsupported(), portable.tracing():
+            proto, _ = tf2onnx.convert.from_function(graph, input_signature=specs, opset=self.opset)
         unknown = sorted(
             {
                 node.op_type
@@ -220,10 +227,8 @@ class _Onnx(_Writer):
         )
         if unknown:
             raise Unsupported(f"ONNX has no {', '.join(unknown)}.")
-        try:
+        with _unsupported():
             onnx.checker.check_model(proto, full_check=True)
-        except Exception as error:
-            raise Unsupported(_first_line(error)) from error
         path.write_bytes(proto.SerializeToString())
         return {"opset": self.opset}
 
@@ -241,22 +246,22 @@ class _LiteRT(_Writer):
     suffix = SUFFIXES["litert"]
 
     def convert(self, graph, specs, path):
+        with _unsupported(), portable.tracing():
+            concrete = graph.get_concrete_function()
+        module = tf.Module()
+        module.held = [v.value for v in self.model.variables]
+        saved = path.with_suffix(".saved")
         try:
-            with portable.tracing():
-                concrete = graph.get_concrete_function()
-            module = tf.Module()
-            module.held = [v.value for v in self.model.variables]
-            saved = path.with_suffix(".saved")
-            tf.saved_model.save(module, str(saved), signatures={"serving_default": concrete})
-            converter = tf.lite.TFLiteConverter.from_saved_model(str(saved))
-            converter.experimental_enable_resource_variables = False
-            content = converter.convert()
-            _check_litert(content)
-        except Exception as error:  # the converter raises whatever it stumbles over
-            raise Unsupported(_first_line(error)) from error
+            with system_errors(path.parent):
+                tf.saved_model.save(module, str(saved), signatures={"serving_default": concrete})
+            with _unsupported():
+                converter = tf.lite.TFLiteConverter.from_saved_model(str(saved))
+                converter.experimental_enable_resource_variables = False
+                content = converter.convert()
+                _check_litert(content)
         finally:
-            if (path.with_suffix(".saved")).exists():
-                tf.io.gfile.rmtree(str(path.with_suffix(".saved")))
+            if saved.exists():
+                tf.io.gfile.rmtree(str(saved))
         path.write_bytes(content)
         return {}
 
@@ -286,12 +291,10 @@ class _StableHLO(_Writer):
             name = paths.get(id(tensor), f"{path.stem}/constant_{index}")
             self.weights[name] = variables.get(id(tensor), tensor).numpy()
             taken.append(name)
-        try:
+        with _unsupported():
             examples = [tf.zeros(spec.shape, spec.dtype) for spec in specs]
             text = graph.experimental_get_compiler_ir(*examples)(stage="stablehlo")
             content, version = stablehlo_artifact(text)
-        except Exception as error:  # the compiler raises whatever it stumbles over
-            raise Unsupported(_first_line(error)) from error
         path.write_bytes(content)
         return {"weights": taken, "stablehlo": version}
 
@@ -325,6 +328,15 @@ def stablehlo_artifact(text: str) -> tuple[bytes, str]:
 
 
 _WRITERS = {"onnx": _Onnx, "litert": _LiteRT, "stablehlo": _StableHLO}
+
+
+@contextlib.contextmanager
+def _unsupported() -> Iterator[None]:
+    """Turns whatever a converter stumbles over into the reason of an `Unsupported`."""
+    try:
+        yield
+    except Exception as error:
+        raise Unsupported(_first_line(error)) from error
 
 
 def _first_line(error: Exception) -> str:

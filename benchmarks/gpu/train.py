@@ -5,8 +5,9 @@
 
 The learning rate grows over `--warmup-steps` and then follows a cosine down to the recipe's final
 fraction at the end of the minutes. Where there is a validation program, the weights with the best
-validation loss are kept, and saved once a minute; `--keep last` keeps the last ones. `--until` is
-a Unix time instead of the minutes, for trainings that share a machine.
+validation loss are kept; where there is none, or with `--keep last`, the last ones. They are saved
+about once a minute. `--until` is a Unix time instead of the minutes, for trainings that share a
+machine.
 
 weights.npz holds w0, w1, ...: the model's variables, averaged where the recipe averages, and `log`,
 a row (seconds, steps, losses...) for each validation. `--check` runs one step and compares it with
@@ -111,7 +112,7 @@ def factor_at(done: float, steps: int, warmup: int, final: float) -> float:
 
 
 def train(training: Training, seconds: float, out: Path, warmup: int, keep: str) -> None:
-    """Trains for that long and writes the best or the last weights."""
+    """Trains for that long; writes the best or the last weights, meanwhile too."""
     recipe, names = training.recipe, training.program["losses"]
     size, count = recipe["batch_size"], len(training.images)
     best, kept, log = math.inf, None, []
@@ -131,6 +132,9 @@ def train(training: Training, seconds: float, out: Path, warmup: int, keep: str)
                 raise SystemExit(
                     f"diverged at step {steps}: {dict(zip(names, values, strict=True))}"
                 )
+            if now - saved > 60:  # here, where the losses are known to be finite
+                saved = now
+                save(out, kept or training.weights(), log)
         now = time.monotonic()
         last = now - begin >= seconds
         if training.run_validation and (now - measured > max(15.0, seconds / 14) or last):
@@ -139,9 +143,6 @@ def train(training: Training, seconds: float, out: Path, warmup: int, keep: str)
             print(f"{now - begin:6.0f} s  epoch {steps * size / count:.1f}  validation {found}")
             if found[0] < best or keep == "last":
                 best, kept = found[0], {k: np.asarray(v) for k, v in training.weights().items()}
-            if measured - saved > 60:
-                saved = measured
-                save(out, kept or training.weights(), log)
     save(out, kept or training.weights(), log)
     print(f"{steps} steps, {steps * size / count:.1f} epochs; {out}")
 

@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def main() -> None:
-    """Runs the server; bad settings give one line on stderr and exit code 2."""
+    """Runs the server; bad settings give one line on stderr and exit code 2, Ctrl-C gives 130."""
     sys.path[0] = str(PACKAGE.parent)  # it was this folder, whose modules would shadow others
     for name in ("keras", "tf_keras"):
         sys.modules[name] = None
@@ -34,6 +34,8 @@ def main() -> None:
         from tfgen.serving.server import run
 
         run(settings, listener)
+    except KeyboardInterrupt:  # before the server handles signals itself
+        raise SystemExit(130) from None
     except (ValueError, OSError) as error:
         print(f"tfgen: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from None

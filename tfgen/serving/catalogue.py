@@ -43,12 +43,17 @@ def catalogue(repository: Repository) -> list[dict[str, Any]]:
 
 
 def _quality(details: dict[str, Any]) -> float | None:
-    """Returns the measured quality of the zoo's entry that a model was exported from."""
+    """Returns the measured quality of the zoo's entry that a model was exported from.
+
+    None if it has other weights than the entry: a user's own model may have an entry's name.
+    """
     try:
         entry = str(details["zoo"]["name"])
         folder = next(zoo / entry for zoo in ZOOS if (zoo / entry).is_dir())
         measured = json.loads((folder / "metadata.json").read_text(encoding="utf-8-sig"))
         results = measured["results"]
-        return float(results[QUALITY]["value"]) if ENOUGH in results else None
+        if ENOUGH not in results or details["zoo"]["sha256"] != measured["sha256"]:
+            return None
+        return float(results[QUALITY]["value"])
     except (KeyError, TypeError, ValueError, OSError, StopIteration):
         return None

@@ -180,7 +180,7 @@ class Client:
 
     def _retrying(self, call: Callable[[float], _Answer], deadline: float) -> _Answer:
         """Calls with the remaining seconds, again while the server is unavailable."""
-        attempt = 0
+        attempt, pause = 0, FIRST_WAIT
         while True:
             left = deadline - time.monotonic()
             if left <= 0:
@@ -188,8 +188,8 @@ class Client:
             try:
                 return call(left)
             except ServingError as error:
-                wait = min(FIRST_WAIT * 2**attempt, LONGEST_WAIT) * random.uniform(0.5, 1.0)
-                attempt += 1
+                wait = pause * random.uniform(0.5, 1.0)
+                attempt, pause = attempt + 1, min(2 * pause, LONGEST_WAIT)
                 late = time.monotonic() + wait >= deadline
                 if error.code != "UNAVAILABLE" or attempt > self.retries or late:
                     raise

@@ -1,4 +1,4 @@
-"""Ports, bound before TensorFlow is imported, so one that is in use is reported at once."""
+"""Ports, taken before TensorFlow is imported, so one that is in use is reported at once."""
 
 import socket
 
@@ -6,7 +6,9 @@ __all__ = ["listen", "port_in_use"]
 
 
 def listen(host: str, port: int, option: str) -> socket.socket:
-    """Returns a bound socket.
+    """Returns a socket that listens: connections wait until the server accepts them.
+
+    One that is only bound would not keep a second server from the port while models are loading.
 
     Args:
         host: An address of this machine.
@@ -23,6 +25,7 @@ def listen(host: str, port: int, option: str) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen()
     except OSError as error:
         listener.close()
         raise port_in_use(host, port, option, error.strerror or str(error)) from None
@@ -30,7 +33,7 @@ def listen(host: str, port: int, option: str) -> socket.socket:
 
 
 def port_in_use(host: str, port: int, option: str, reason: str) -> OSError:
-    """Returns the error for a port that cannot be bound."""
+    """Returns the error for a port that cannot be listened on."""
     return OSError(
         f"cannot listen on port {port} of {host}: {reason}. Choose another with {option}, or "
         "another address with --host."

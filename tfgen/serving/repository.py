@@ -96,7 +96,7 @@ class Repository:
         root: The folder.
         poll_seconds: Seconds between checks for changes.
         on_change: Called with (model, version, whether it is now available).
-        call_seconds: A call that takes longer is cancelled.
+        call_seconds: A call that takes longer is cancelled, but never before 30 seconds.
 
     Raises:
         ValueError: See `read_config`.

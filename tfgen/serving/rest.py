@@ -206,9 +206,13 @@ class _Handler:
         return Response(json.dumps(content), media_type="application/json")
 
     async def models(self, request: fastapi.Request) -> Response:
-        """Lists the models, which the page needs and TF Serving's API does not offer."""
-        models = catalogue(self._backend.repository)
-        return Response(json.dumps({"models": models}), media_type="application/json")
+        """Lists the models and the limit of rows: for the page, as TF Serving's API has neither."""
+        backend = self._backend
+        content = {
+            "models": catalogue(backend.repository),
+            "max_batch_size": backend.batcher.max_rows,
+        }
+        return Response(json.dumps(content), media_type="application/json")
 
     async def health(self, request: fastapi.Request) -> Response:
         if self._backend.draining:

@@ -144,7 +144,7 @@ class Servable:
         model: Its name.
         version: Its number.
         path: The version's directory.
-        call_seconds: A call that takes longer is cancelled.
+        call_seconds: A call that takes longer is cancelled, but never before 30 seconds.
 
     Raises:
         ServingError: The directory is not a complete SavedModel, or its warm-up fails.
