@@ -14,6 +14,7 @@ from PIL import Image
 from serving_support import running
 
 from tfgen import zoo
+from tfgen_command.settings import Settings
 
 NAMES = ("vae_2d_mnist", "gan_mnist", "cgan_mnist", "pixelcnn_binarized_mnist", "gan_emoji")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -25,6 +26,45 @@ pytestmark = [
         not (CHROMIUM and DRIVER), reason="needs chromium and chromium-driver, as .ci/run installs"
     ),
 ]
+
+
+# Predictions wait in `held`, in the order in which they were asked for.
+HOLD = """
+const plain = window.fetch;
+window.held = [];
+window.fetch = (path, options) => (options ? new Promise((resolve, reject) => {
+  const { signature_name: signature, inputs } = JSON.parse(options.body);
+  const go = () => {
+    const answer = plain(path, options);
+    resolve(answer);
+    return answer;
+  };
+  held.push({ path, signature, inputs, go, fail: () => reject(new Error("late")) });
+}) : plain(path));
+"""
+
+# Those of one endpoint go on, the newest first; each is shown, if it is, before the next one.
+RELEASE = """
+const [signature, done] = arguments;
+const [chosen, others] = [true, false].map((its) => (
+  held.filter((one) => (one.signature === signature) === its)));
+window.held = others;
+(async () => {
+  for (const { go } of chosen.reverse()) {
+    await go();
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+  done();
+})();
+"""
+
+PASTE = """
+const paste = (content) => {
+  const clipboardData = new DataTransfer();
+  clipboardData.items.add(new File([content], "pasted.png", { type: "image/png" }));
+  document.dispatchEvent(new ClipboardEvent("paste", { clipboardData }));
+};
+"""
 
 
 def write_completer(path):
@@ -93,6 +133,24 @@ class Page:
 
     def until(self, condition) -> None:
         self.wait.until(lambda _: condition())
+
+    def hold(self) -> None:
+        """Lets predictions wait from now on."""
+        self.run(HOLD)
+
+    def release(self, signature: str) -> None:
+        self.browser.execute_async_script(RELEASE, signature)
+
+    def pick(self, name: str) -> None:
+        self.run(
+            "const box = document.getElementById('model'); box.value = arguments[0];"
+            "box.dispatchEvent(new Event('change'))",
+            name,
+        )
+
+    def choose(self, name: str) -> None:
+        self.pick(name)
+        self.until(lambda: self.run("return document.body.dataset.model") == name)
 
     def demos(self) -> set[str]:
         shown = "return [...document.querySelectorAll('main section[id]:not([hidden])')]"
@@ -187,21 +245,87 @@ def test_each_model_shows_the_demos_that_it_can(page):
 def test_models_are_chosen_in_the_list(page):
     """Even while the demos of the one before still wait for answers."""
     shown = page("vae_2d_mnist")
-
-    def choose(name):
-        shown.run(
-            "const box = document.getElementById('model'); box.value = arguments[0];"
-            "box.dispatchEvent(new Event('change'))",
-            name,
-        )
-        shown.until(lambda: shown.run("return document.body.dataset.model") == name)
-
     for _ in range(5):
-        choose("gan_mnist")
-        choose("vae_2d_mnist")
-    choose("gan_mnist")
+        shown.choose("gan_mnist")
+        shown.choose("vae_2d_mnist")
+    shown.choose("gan_mnist")
     assert shown.demos() == {"draw", "morph", "judge"}
     shown.until(lambda: shown.run("return document.getElementById('share').value") != "")
+    assert shown.problem() == ""
+
+
+def test_nothing_of_the_model_before_stays(page):
+    """Its pictures go with it, and answers that still come are dropped."""
+    shown = page("gan_mnist")
+    count = "return document.querySelectorAll('#samples img').length"
+    shown.until(lambda: shown.run(count) == 24 and told(shown, "share") and told(shown, "own"))
+    assert shown.grey("#between").any()
+    shown.hold()
+    shown.set("first", 24)
+    assert shown.run("return held.some((one) => one.signature === 'sample_png')")
+    shown.choose("vae_2d_mnist")
+    assert shown.run(count) == 0
+    assert shown.run("return document.getElementById('download').disabled") is True
+    assert not shown.grey("#between").any()
+    assert told(shown, "share") == ""
+    shown.release("sample_png")
+    shown.until(lambda: shown.run("return held.some((one) => one.signature === 'sample_png')"))
+    assert shown.run(count) == 0  # the card has gone on to ask the new model
+    shown.release("sample_png")
+    shown.until(lambda: shown.run(count) == 24)
+    assert shown.run("return document.getElementById('download').disabled") is False
+    assert shown.problem() == ""
+
+
+def test_a_model_that_cannot_be_chosen(page):
+    """The one before stays, in the list too."""
+    shown = page("gan_mnist")
+    shown.run(
+        """
+        const plain = window.fetch;
+        window.fetch = (path, options) => (path.endsWith("/metadata")
+          ? Promise.reject(new Error("no answer")) : plain(path, options));
+        """
+    )
+    shown.pick("vae_2d_mnist")
+    shown.until(lambda: shown.problem() == "no answer")
+    assert shown.run("return document.getElementById('model').value") == "gan_mnist"
+    assert shown.run("return document.body.dataset.model") == "gan_mnist"
+
+
+def test_no_model_is_loaded(page, browser):
+    shown = page("gan_mnist")
+    source = 'window.fetch = async () => new Response(\'{"models": [], "max_batch_size": 1}\')'
+    script = browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": source})
+    try:
+        browser.refresh()
+        shown.until(lambda: told(shown, "about").startswith("No model is loaded; the server's log"))
+        assert "tfgen export NAME --out DIR" in told(shown, "about")
+    finally:
+        browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", script)
+
+
+def test_large_requests_are_sent_in_parts(page):
+    """Of as many rows as the server takes."""
+    shown = page("vae_2d_mnist")
+    assert shown.run("return mostRows") == Settings.max_batch_size
+    shown.until(lambda: shown.grey("#atlas") is not None)
+    at_once = shown.grey("#atlas").astype(int)
+    shown.browser.execute_async_script(
+        """
+        const done = arguments[0], plain = window.fetch;
+        window.sent = [];
+        window.fetch = (path, options) => {
+          const { latents } = JSON.parse(options.body).inputs;
+          if (latents && latents.length > 2) sent.push(latents.length);
+          return plain(path, options);
+        };
+        mostRows = 100;
+        drawMap().then(() => done());
+        """
+    )
+    assert shown.run("return sent") == [100, 69]
+    np.testing.assert_allclose(shown.grey("#atlas"), at_once, atol=1)
     assert shown.problem() == ""
 
 
@@ -245,6 +369,26 @@ def test_the_latent_map_answers_a_drag(page, models):
         shown.shows("#decoded", model.decode([latents])[0])
         seen.append(shown.grey("#decoded"))
     assert (seen[0] != seen[1]).any()
+
+
+def test_a_browser_that_refuses_a_new_address(page, models):
+    """Safari and Firefox do where it changes too often; the map goes on."""
+    shown = page("vae_2d_mnist")
+    shown.run(
+        """
+        window.asked = 0;
+        history.replaceState = () => {
+          asked += 1;
+          throw new DOMException("too often", "SecurityError");
+        };
+        for (let i = 0; i <= 100; i++) moveRing(i / 100, 0.25);
+        """
+    )
+    latents = shown.run("return latentsAt(ring.x, ring.y)")
+    np.testing.assert_allclose(latents, [2.6, 1.3])
+    shown.shows("#decoded", models["vae_2d_mnist"].decode([latents])[0])
+    shown.until(lambda: shown.run("return asked"))
+    assert shown.run("return asked") <= 2
 
 
 def test_sliding_between_two_seeds(page, models):
@@ -292,8 +436,8 @@ def test_the_address_holds_the_state(page, browser, served):
     shown = page("cgan_mnist")
     shown.set("first", 48)
     shown.set("labels", 4)
+    shown.until(lambda: browser.current_url.endswith("#cgan_mnist&first=48&labels=4"))
     address = browser.current_url
-    assert address.endswith("#cgan_mnist&first=48&labels=4")
     browser.get("about:blank")
     browser.get(address)
     shown.until(lambda: shown.run("return document.body.dataset.model") == "cgan_mnist")
@@ -303,12 +447,41 @@ def test_the_address_holds_the_state(page, browser, served):
 def test_the_address_holds_the_place_on_the_map(page, browser):
     shown = page("vae_2d_mnist")
     shown.drag("plane", (0.5, 0.5), (0.2, 0.9))
-    address = browser.current_url
     place = shown.run("return [ring.x, ring.y]")
+    x, y = shown.run("return [mapX.value, mapY.value]")
+    shown.until(lambda: browser.current_url.endswith(f"#vae_2d_mnist&mapX={x}&mapY={y}"))
+    address = browser.current_url
     browser.get("about:blank")
     browser.get(address)
     shown.until(lambda: shown.run("return document.body.dataset.model") == "vae_2d_mnist")
     np.testing.assert_allclose(shown.run("return [ring.x, ring.y]"), place, atol=1e-3)
+
+
+def test_an_address_typed_into_the_open_page(page):
+    shown, chosen = page("gan_mnist"), "return document.body.dataset.model"
+    shown.run("location.hash = '#cgan_mnist&first=48&labels=3'")
+    shown.until(lambda: shown.run(chosen) == "cgan_mnist")
+    assert shown.run("return [first.value, labels.value]") == ["48", "3"]
+    shown.run("location.hash = '#cgan_mnist&labels=5'")
+    pressed = "return document.querySelector('#class [aria-pressed=true]')?.textContent"
+    shown.until(lambda: shown.run(pressed) == "5")
+    assert shown.run("return first.value") == "0"
+    assert shown.problem() == ""
+
+
+def test_a_damaged_address(page, browser, served):
+    """Opens the page all the same, on the model that is there; a place stays on the map."""
+    shown, chosen = page("vae_2d_mnist"), "return document.body.dataset.model"
+    shown.run("location.hash = '#vae_2d_mnist&mapX=9&mapY=-1'")
+    shown.until(lambda: shown.run("return [ring.x, ring.y]") == [1, 0])
+    assert shown.run("return [mapX.value, mapY.value]") == ["1", "0"]
+    shown.run("location.hash = '#vae%'")
+    shown.until(lambda: browser.current_url.endswith("#vae_2d_mnist"))
+    assert shown.problem() == ""
+    browser.get("about:blank")
+    browser.get(f"http://127.0.0.1:{served.port}/#vae%")
+    shown.until(lambda: shown.run(chosen))
+    assert shown.problem() == ""
 
 
 @pytest.mark.parametrize("name", ["pixelcnn_binarized_mnist", "vae_2d_mnist", "gan_mnist"])
@@ -374,26 +547,45 @@ def test_an_image_of_ones_own(page):
     assert (grey[9:19, 11:17] == 255).all()  # the bright third in the middle
     assert not grey[:6].any()  # black above and below
     assert not grey[:, :8].any()
+    shown.press("reconstruct", "invert")
+    inverted = shown.grey("#reconstruct-pad canvas")
+    np.testing.assert_array_equal(inverted[7:21], 255 - grey[7:21])
+    assert not inverted[:7].any()  # the margins stay
+    assert not inverted[21:].any()
+    shown.press("reconstruct", "clear")
+    shown.press("reconstruct", "invert")
+    assert (shown.grey("#reconstruct-pad canvas") == 255).all()
 
 
 def test_a_pasted_image(page):
     """Goes to every pad that is shown."""
     shown = page("vae_2d_mnist")
-    shown.browser.execute_async_script(
-        """
-        const done = arguments[0], canvas = document.createElement("canvas");
-        canvas.width = canvas.height = 28;
-        canvas.getContext("2d").fillStyle = "#fff";
-        canvas.toBlob((blob) => {
-          const clipboardData = new DataTransfer();
-          clipboardData.items.add(new File([blob], "pasted.png", { type: "image/png" }));
-          document.dispatchEvent(new ClipboardEvent("paste", { clipboardData }));
-          done();
-        });
-        """
-    )
+    paste_black(shown)
     for pad in ("reconstruct", "judge"):
         shown.shows(f"#{pad}-pad canvas", np.zeros((28, 28, 1), np.uint8))
+
+
+def paste_black(shown):
+    shown.browser.execute_async_script(
+        f"{PASTE} const done = arguments[0], canvas = document.createElement('canvas');"
+        "canvas.width = canvas.height = 28;"
+        "canvas.toBlob((blob) => { paste(blob); done(); });"
+    )
+
+
+def test_a_problem_of_a_pad_goes_away(page):
+    """With the next image that can be read, or with the model."""
+    shown = page("vae_2d_mnist")
+    shown.until(lambda: told(shown, "own"))
+    shown.run(f"{PASTE} paste('no image')")
+    shown.until(shown.problem)
+    paste_black(shown)
+    shown.until(lambda: not shown.problem())
+    shown.hold()
+    shown.press("judge", "sample")
+    shown.choose("gan_mnist")
+    shown.run("held.find((one) => one.signature === 'sample').fail()")
+    assert shown.problem() == ""
 
 
 def test_ink_on_paper_is_inverted(page):
@@ -422,6 +614,8 @@ def test_saving_a_png(page):
     shown = page("gan_mnist")
     count = "return document.querySelectorAll('#samples img').length"
     shown.until(lambda: shown.run(count) == 24)
+    shown.hold()
+    shown.press("draw", "Next 24")  # which do not come
     name, sheet = shown.run(
         """
         let saved;
@@ -467,6 +661,71 @@ def test_painting_and_reconstructing(page, models):
     assert not shown.grey("#reconstruct-pad canvas").any()
 
 
+def test_an_answer_that_is_no_longer_wanted(page, models):
+    """A sample replaces neither what was painted nor what was asked for after it."""
+    shown, canvas = page("vae_2d_mnist"), "#reconstruct-pad canvas"
+    shown.until(lambda: told(shown, "own"))
+    shown.press("reconstruct", "clear")
+    shown.hold()
+    shown.press("reconstruct", "sample")
+    shown.drag("reconstruct-pad", (0.5, 0.2), (0.5, 0.8))
+    painted = shown.grey(canvas)
+    assert painted.any()
+    shown.release("sample")
+    np.testing.assert_array_equal(shown.grey(canvas), painted)
+    shown.press("reconstruct", "sample")
+    shown.press("reconstruct", "sample")
+    asked = "return held.filter((one) => one.signature === 'sample').map((one) => one.inputs.seed)"
+    _, (seed,) = shown.run(asked)
+    shown.release("sample")
+    shown.shows(canvas, models["vae_2d_mnist"].sample(1, seed=seed)[0])
+
+
+def test_only_the_first_button_of_a_mouse_paints(page):
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    shown = page("vae_2d_mnist")
+    shown.until(lambda: shown.run("return rebuildPad.image.flat(2).some((value) => value > 0)"))
+    shown.press("reconstruct", "clear")
+    shown.run("addEventListener('contextmenu', (event) => event.preventDefault())")
+    pad = shown.browser.find_element("id", "reconstruct-pad")
+    ActionChains(shown.browser).context_click(pad).perform()
+    assert not shown.grey("#reconstruct-pad canvas").any()
+    ActionChains(shown.browser).click(pad).perform()
+    assert shown.grey("#reconstruct-pad canvas").any()
+
+
+def test_what_a_screen_reader_is_told(page):
+    shown = page("vae_2d_mnist")
+    pressed = "return [...document.querySelectorAll('.tools [aria-pressed]')]"
+    assert set(shown.run(f"{pressed}.map((b) => b.textContent)")) == {"paint", "erase", "hide"}
+    assert (
+        shown.run("return document.getElementById('plane').getAttribute('role')") == "application"
+    )
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_problem_can_be_read(page, browser, scheme):
+    """With the contrast that WCAG asks for, 4.5."""
+
+    def luminance(colour: str) -> float:
+        levels = np.array([int(part) for part in re.findall(r"\d+", colour)[:3]]) / 255
+        linear = np.where(levels <= 0.04045, levels / 12.92, ((levels + 0.055) / 1.055) ** 2.4)
+        return float(linear @ [0.2126, 0.7152, 0.0722])
+
+    shown = page("gan_mnist")
+    wanted = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", wanted)
+    colours = shown.run(
+        "const style = getComputedStyle(document.getElementById('problem'));"
+        "return [style.color, style.backgroundColor]"
+    )
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    dark, light = sorted(map(luminance, colours))
+    assert (light > 0.5) == (scheme == "light")
+    assert (light + 0.05) / (dark + 0.05) >= 4.5
+
+
 def test_hiding_and_completing(page):
     shown = page("completer")
     hidden = "return completePad.keep.flat().filter((kept) => !kept).length"
@@ -484,6 +743,9 @@ def test_hiding_and_completing(page):
         assert len(np.unique(way[14:])) == 1
         assert way[20, 20] >= 60
     assert len({int(way[20, 20]) for way in ways}) == 7  # seeds in a row, one of 7 greys each
+    third = "return document.querySelector('#completions canvas:nth-child(3)')"
+    assert shown.run(f"{third}.getAttribute('role')") == "img"
+    assert shown.run(f"{third}.getAttribute('aria-label')") == "completion 3"
     shown.press("complete", "clear")
     shown.press("complete", "hide")
     shown.drag("complete-pad", (0.1, 0.1), (0.12, 0.12))

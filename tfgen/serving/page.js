@@ -6,6 +6,7 @@ const $ = (id) => document.getElementById(id);
 let model = { name: "", endpoints: {}, height: 0, width: 0, channels: 0 }; // the chosen one
 
 const listed = new Map(); // {name: what /models tells about it}
+let mostRows = Infinity; // that the server takes in one request
 
 // The server --------------------------------------------------------------------------------
 
@@ -17,15 +18,22 @@ async function ask(path, body) {
   return answer;
 }
 
-// Runs an endpoint of a model; an endpoint with one output gives that output alone.
+// Returns the rows of an endpoint's only output. Throws when another model has been chosen
+// meanwhile, so that nothing of the one before is shown.
 async function predict(of, signature, inputs) {
-  const endpoint = of.endpoints[signature];
-  if ("labels" in endpoint.inputs) {
-    const rows = Object.values(inputs)[0].length;
+  const rows = Object.values(inputs)[0].length, parts = [];
+  if ("labels" in of.endpoints[signature].inputs) {
     inputs = { ...inputs, labels: Array(rows).fill(whole($("labels"))) };
   }
   const path = `/v1/models/${encodeURIComponent(of.name)}:predict`;
-  return (await ask(path, { signature_name: signature, inputs })).outputs;
+  for (let from = 0; from < rows; from += mostRows) {
+    const cut = ([name, all]) => [name, all.slice(from, from + mostRows)];
+    const part = Object.fromEntries(Object.entries(inputs).map(cut));
+    parts.push(ask(path, { signature_name: signature, inputs: part }));
+  }
+  const answers = await Promise.all(parts);
+  if (of !== model) throw new Error("Another model was chosen.");
+  return answers.flatMap(({ outputs }) => outputs);
 }
 
 const problems = new Map(); // what went wrong last in each piece of work
@@ -38,19 +46,24 @@ function report(work, problem) {
   $("problem").hidden = !problems.size;
 }
 
-// Runs `work(model)` at most once at a time; calls meanwhile lead to one more run with the newest
-// state. Work on a model that is no longer the chosen one ends with that model, in silence.
+// Does `work(model)` and reports under `owner` how it went. Work on a model that is no longer the
+// chosen one ends with that model, in silence.
+async function run(owner, work) {
+  const of = model;
+  let problem = "";
+  try { await work(of); } catch (error) { problem = error.message; }
+  if (of === model) report(owner, problem);
+}
+
+// Runs `work` at most once at a time; calls meanwhile lead to one more run with the newest state.
 function latest(work) {
   let running = false, again = false;
-  return async function run() {
+  return async () => {
     if (running) { again = true; return; }
     running = true;
     do {
       again = false;
-      const of = model;
-      let problem = "";
-      try { await work(of); } catch (error) { problem = error.message; }
-      if (of === model) report(work, problem);
+      await run(work, work);
     } while (again);
     running = false;
   };
@@ -63,73 +76,56 @@ const card = (id, work) => latest((of) => ($(id).hidden ? undefined : work(of)))
 // The address holds the state, so that it can be kept and sent: #model&first=24&labels=3.
 const FIELDS = ["first", "labels", "seedA", "seedB", "slide", "mapX", "mapY"];
 
+// Sets the fields and returns the model's name, "" if it cannot be read.
 function readAddress() {
   const [name, ...fields] = location.hash.slice(1).split("&");
-  for (const [field, value] of new URLSearchParams(fields.join("&"))) {
-    if (FIELDS.includes(field)) $(field).value = value;
-  }
-  [ring.x, ring.y] = [Number($("mapX").value), Number($("mapY").value)];
-  return decodeURIComponent(name);
+  const given = new URLSearchParams(fields.join("&"));
+  for (const field of FIELDS) $(field).value = given.get(field) ?? $(field).defaultValue;
+  placeRing(Number($("mapX").value), Number($("mapY").value));
+  try { return decodeURIComponent(name); } catch { return ""; }
 }
 
+// Chooses the model of the address, or else this one.
+function follow(otherwise) {
+  const name = readAddress();
+  $("model").value = listed.has(name) ? name : otherwise;
+  choose();
+}
+
+let writing = 0; // the timer of the next change of the address
+
+// Waits a little: some browsers refuse an address that changes more than 100 times in 30 seconds.
 function writeAddress() {
-  const changed = FIELDS.filter((field) => $(field).value !== $(field).defaultValue);
-  const fields = changed.map((field) => `&${field}=${encodeURIComponent($(field).value)}`);
-  history.replaceState(null, "", `#${encodeURIComponent(model.name)}${fields.join("")}`);
+  writing ||= setTimeout(() => {
+    writing = 0;
+    const changed = FIELDS.filter((field) => $(field).value !== $(field).defaultValue);
+    const fields = changed.map((field) => `&${field}=${encodeURIComponent($(field).value)}`);
+    const hash = `#${encodeURIComponent(model.name)}${fields.join("")}`;
+    try { history.replaceState(null, "", hash); } catch { /* refused; the next change tells all */ }
+  }, 400);
 }
 
 const whole = (input) => Math.max(0, Math.trunc(Number(input.value)) || 0);
 const range = (count, first = 0) => Array.from({ length: count }, (_, i) => first + i);
 const sizes = (spec) => spec.tensor_shape.dim.map((axis) => Number(axis.size));
 
-// Images ------------------------------------------------------------------------------------
-
-// Draws an image, nested lists (height, width, channels) in [0, 255], each pixel once.
-function show(canvas, image, side = 0) {
-  const height = image.length, width = image[0].length;
-  canvas.height = height;
-  canvas.width = width;
-  if (side) canvas.style.width = `${side}px`;
-  canvas.getContext("2d").putImageData(pixels(image), 0, 0);
-}
-
-function pixels(image) {
-  const height = image.length, width = image[0].length, data = new ImageData(width, height);
-  let at = 0;
-  for (const line of image) {
-    for (const pixel of line) {
-      const [r, g, b] = pixel.length === 3 ? pixel : [pixel[0], pixel[0], pixel[0]];
-      data.data.set([r, g, b, 255], at);
-      at += 4;
-    }
-  }
-  return data;
-}
-
-function fill(grid, images) {
-  grid.replaceChildren(...images.map((image) => {
-    const canvas = document.createElement("canvas");
-    show(canvas, image);
-    return canvas;
-  }));
-}
-
 // Draw --------------------------------------------------------------------------------------
 
 const draw = card("draw", async (of) => {
-  const seed = range(24, whole($("first")));
-  if (!("sample_png" in of.endpoints)) {
-    fill($("samples"), await predict(of, "sample", { seed }));
-    return;
+  const first = whole($("first")), seed = range(24, first), nameOf = (i) => `seed ${seed[i]}`;
+  if ("sample_png" in of.endpoints) {
+    const files = await predict(of, "sample_png", { seed });
+    $("samples").replaceChildren(...files.map((file, i) => {
+      const image = new Image();
+      image.src = `data:image/png;base64,${file.b64}`;
+      image.alt = image.title = nameOf(i);
+      return image;
+    }));
+  } else {
+    fill($("samples"), await predict(of, "sample", { seed }), nameOf);
   }
-  const files = await predict(of, "sample_png", { seed });
-  $("samples").replaceChildren(...files.map((file, i) => {
-    const image = new Image();
-    image.src = `data:image/png;base64,${file.b64}`;
-    image.alt = `seed ${seed[i]}`;
-    image.title = image.alt;
-    return image;
-  }));
+  $("samples").dataset.file = `${of.name}-${first}.png`;
+  $("download").disabled = false;
 });
 
 // Saves the samples as one PNG file, each pixel once.
@@ -144,7 +140,7 @@ function download() {
   });
   const link = document.createElement("a");
   link.href = sheet.toDataURL("image/png");
-  link.download = `${model.name}-${whole($("first"))}.png`;
+  link.download = $("samples").dataset.file;
   link.click();
 }
 
@@ -179,13 +175,17 @@ const decodePoint = card("map", async (of) => {
   $("point").value = latents.map((value) => value.toFixed(2)).join(", ");
 });
 
-function moveRing(x, y) {
+function placeRing(x, y) {
   ring.x = Math.min(1, Math.max(0, x));
   ring.y = Math.min(1, Math.max(0, y));
-  $("mapX").value = ring.x.toFixed(3);
-  $("mapY").value = ring.y.toFixed(3);
-  writeAddress();
+  $("mapX").value = Number(ring.x.toFixed(3));
+  $("mapY").value = Number(ring.y.toFixed(3));
+}
+
+function moveRing(x, y) {
+  placeRing(x, y);
   decodePoint();
+  writeAddress();
 }
 
 dragging($("plane"), (x, y) => moveRing(x, y));
@@ -196,23 +196,6 @@ $("plane").addEventListener("keydown", (event) => {
   const [x, y] = moves[event.key];
   moveRing(ring.x + 0.02 * x, ring.y + 0.02 * y);
 });
-
-// Calls `act` with the place in [0, 1] x [0, 1] while the pointer is down on an element, and with
-// whether it was just put there.
-function dragging(element, act) {
-  const tell = (event, starts) => {
-    const box = element.getBoundingClientRect();
-    act((event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height, starts);
-  };
-  element.addEventListener("pointerdown", (event) => {
-    element.setPointerCapture(event.pointerId);
-    tell(event, true);
-  });
-  element.addEventListener("pointermove", (event) => {
-    // Not a stroke that began elsewhere, which has no last place here.
-    if (element.hasPointerCapture(event.pointerId)) tell(event, false);
-  });
-}
 
 // Between two seeds -------------------------------------------------------------------------
 
@@ -247,16 +230,6 @@ const morph = card("morph", async (of) => {
 
 // Reconstruct, judge and complete ------------------------------------------------------------
 
-// A pasted image goes to every pad that is shown.
-document.addEventListener("paste", (event) => {
-  const item = [...event.clipboardData.items].find(({ type }) => type.startsWith("image/"));
-  if (!item) return;
-  const file = item.getAsFile();
-  for (const [name, pad] of pads) {
-    if (!$(name).hidden) pad.load(file).catch((error) => report(pad, error.message));
-  }
-});
-
 const rebuild = card("reconstruct", async (of) => {
   const [image] = await predict(of, "reconstruct", { images: [rebuildPad.image] });
   show($("rebuilt"), image, 168);
@@ -271,7 +244,7 @@ const complete = card("complete", async (of) => {
       mask: Array(count).fill(keep.map((line) => line.map((kept) => [kept]))),
       seed: range(count, first),
     });
-    if (of === model) fill($("completions"), images);
+    fill($("completions"), images, (i) => `completion ${i + 1}`);
   } finally { $("waiting").value = ""; }
 });
 
@@ -289,10 +262,31 @@ const takes = (name, ...inputs) => {
   return Boolean(endpoint) && given.length === inputs.length && inputs.every((i) => given.includes(i));
 };
 
+async function endpointsOf(name) {
+  try {
+    const found = await ask(`/v1/models/${encodeURIComponent(name)}/metadata`);
+    return found.metadata.signature_def.signature_def;
+  } catch (error) {
+    // The list shows the model that is still there, if there is one.
+    if ($("model").value === name) $("model").value = model.name || name;
+    throw error;
+  }
+}
+
+// Takes away what the model before has drawn and said.
+function wipe() {
+  for (const canvas of document.querySelectorAll("main canvas[id]")) {
+    canvas.getContext("2d").clearRect(0, 0, canvas.width, canvas.height);
+  }
+  for (const output of document.querySelectorAll("main output[id]")) output.value = "";
+  $("samples").replaceChildren();
+  $("completions").replaceChildren();
+  $("download").disabled = true;
+  ends.seeds = "";
+}
+
 const choose = latest(async () => {
-  const name = $("model").value;
-  const found = await ask(`/v1/models/${encodeURIComponent(name)}/metadata`);
-  const endpoints = found.metadata.signature_def.signature_def;
+  const name = $("model").value, endpoints = await endpointsOf(name);
   const all = Object.entries(endpoints);
   const pictures = all.flatMap(([, e]) => [e.inputs.images, e.outputs.images])
     .find((spec) => spec && sizes(spec).length === 4 && Math.min(...sizes(spec).slice(1)) > 0);
@@ -300,6 +294,7 @@ const choose = latest(async () => {
   model = { name, endpoints, height, width, channels };
   problems.clear();
   report(choose, "");
+  wipe();
   const colour = channels === 3 ? "colour" : "grey";
   $("about").value = pictures ? `${height} × ${width} pixels, ${colour}` : "no images";
   showClasses(all.some(([, endpoint]) => "labels" in endpoint.inputs) ? classesOf(name) : 0);
@@ -319,11 +314,8 @@ const choose = latest(async () => {
   for (const [demo, pad] of pads) {
     pad.suit(samples);
     if (pictures) { pad.clear(); pad.refresh(); }
-    if (demos[demo]) {
-      pad.example(samples).catch((error) => report(pad, error.message));
-    }
+    if (demos[demo]) run(pad, () => pad.example(samples));
   }
-  $("completions").replaceChildren();
   document.body.dataset.model = name;
   writeAddress();
   refreshDemos(demos);
@@ -373,16 +365,17 @@ for (const id of FIELDS) $(id).addEventListener("input", writeAddress);
 for (const id of ["seedA", "seedB", "slide"]) $(id).addEventListener("input", morph);
 $("run-complete").addEventListener("click", complete);
 
-ask("/models").then(({ models }) => {
+ask("/models").then(({ models, max_batch_size }) => {
   if (!models.length) {
-    $("about").value = "The repository is empty: tfgen export NAME --out DIR.";
+    $("about").value = "No model is loaded; the server's log says why, "
+      + "or export one: tfgen export NAME --out DIR.";
     return;
   }
+  mostRows = max_batch_size;
   for (const found of models) listed.set(found.name, found);
   $("model").replaceChildren(...models.map(({ name }) => new Option(name)));
-  const wish = readAddress();
   const [best] = models.filter(({ quality }) => quality)
     .sort((a, b) => a.quality - b.quality).concat(models);
-  $("model").value = listed.has(wish) ? wish : best.name;
-  choose();
+  follow(best.name);
+  window.addEventListener("hashchange", () => follow($("model").value));
 }).catch((error) => report("models", error.message));

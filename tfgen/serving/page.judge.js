@@ -11,7 +11,7 @@ const HEAT = [[0, 0, 4], [81, 18, 124], [183, 55, 121], [252, 137, 97], [252, 25
 const judges = () => takes("log_likelihood", "images") || takes("log_likelihood", "images", "seed")
   || takes("score", "images");
 
-// What the card says depends on the model; nothing of the one before stays.
+// What the card says depends on the model.
 function describeJudge() {
   const likelihood = "log_likelihood" in model.endpoints, map = takes("log_likelihood_map", "images");
   $("judge-title").textContent = likelihood ? "How likely is it?" : "Real or drawn?";
@@ -19,7 +19,6 @@ function describeJudge() {
     + (likelihood ? "how probable the model finds it." : "what the GAN's judge takes it for.")
     + (map ? " The map shows its surprise: bright pixels are those that it did not expect." : "");
   $("judge-map").hidden = !map;
-  for (const id of ["value", "own", "surprise-scale"]) $(id).value = "";
 }
 
 // The log-likelihood of each image in nats, or a discriminator's logit.

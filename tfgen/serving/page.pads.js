@@ -1,5 +1,37 @@
 "use strict";
-// The part of the page on which images are painted; page.js has the rest.
+// The part of the page that shows images and lets them be painted; page.js has the rest.
+
+// Draws an image, nested lists (height, width, channels) in [0, 255], each pixel once.
+function show(canvas, image, side = 0) {
+  const height = image.length, width = image[0].length;
+  canvas.height = height;
+  canvas.width = width;
+  if (side) canvas.style.width = `${side}px`;
+  canvas.getContext("2d").putImageData(pixels(image), 0, 0);
+}
+
+function pixels(image) {
+  const height = image.length, width = image[0].length, data = new ImageData(width, height);
+  let at = 0;
+  for (const line of image) {
+    for (const pixel of line) {
+      const [r, g, b] = pixel.length === 3 ? pixel : [pixel[0], pixel[0], pixel[0]];
+      data.data.set([r, g, b, 255], at);
+      at += 4;
+    }
+  }
+  return data;
+}
+
+function fill(grid, images, nameOf) {
+  grid.replaceChildren(...images.map((image, i) => {
+    const canvas = document.createElement("canvas");
+    canvas.setAttribute("role", "img");
+    canvas.setAttribute("aria-label", nameOf(i));
+    show(canvas, image);
+    return canvas;
+  }));
+}
 
 // A small image to paint on, some of it perhaps hidden; calls `changed` after each stroke.
 class Pad {
@@ -9,10 +41,11 @@ class Pad {
     this.cover = document.createElement("canvas");
     this.box.replaceChildren(this.canvas, this.cover);
     this.changed = changed;
+    this.tools = tools;
     this.tool = tools[0];
     const half = tools.includes("hide") ? ["hide half"] : [];
     this.buttons = [...tools, ...half, "sample", "upload", "invert", "clear"]
-      .map((tool) => this.button(tool, tools.includes(tool)));
+      .map((tool) => this.button(tool));
     this.colour = document.createElement("input");
     Object.assign(this.colour, { type: "color", value: "#d2322d", ariaLabel: "Colour to paint with" });
     $(`${name}-tools`).replaceChildren(...this.buttons, this.colour);
@@ -20,47 +53,49 @@ class Pad {
     this.mark();
   }
 
-  button(tool, stays) {
+  button(tool) {
     const button = document.createElement("button");
     button.textContent = tool;
     button.addEventListener("click", () => {
-      if (stays) { this.tool = tool; this.mark(); } else this.actOn(tool);
+      if (this.tools.includes(tool)) { this.tool = tool; this.mark(); }
+      else run(this, () => this.act(tool));
     });
     return button;
   }
 
+  // Only tools that stay chosen can be pressed.
   mark() {
     for (const button of this.buttons) {
-      button.setAttribute("aria-pressed", String(button.textContent === this.tool));
+      const tool = button.textContent;
+      if (this.tools.includes(tool)) button.setAttribute("aria-pressed", String(tool === this.tool));
     }
-  }
-
-  async actOn(tool) {
-    try { await this.act(tool); report(this, ""); } catch (error) { report(this, error.message); }
   }
 
   async act(name) {
-    this.touched = true;
-    if (name === "clear") this.clear();
-    if (name === "invert") {
-      this.image = this.image.map((line) => line.map((pixel) => pixel.map((value) => 255 - value)));
-    }
+    if (name === "hide half") this.hideHalf();
+    else if (!(await this.change(name))) return;
+    this.refresh();
+    this.changed();
+  }
+
+  // Returns whether there is something new to show. Whoever changes the image takes the turn from
+  // an answer that has not come yet.
+  async change(name) {
     if (name === "upload") {
       const file = await chosenFile();
       if (file) await this.load(file);
-      return;
+      return false;
     }
-    if (name === "hide half") {
-      this.keep.forEach((line, y) => line.fill(y < this.keep.length / 2));
-    }
+    const turn = this.turn = {};
+    if (name === "clear") this.clear();
+    if (name === "invert") this.invert();
     if (name === "sample") {
-      const of = model, seed = [Math.floor(Math.random() * 2 ** 31)];
-      const [image] = await predict(of, "sample", { seed });
-      if (of !== model) return;
-      this.image = image;
+      const seed = [Math.floor(Math.random() * 2 ** 31)];
+      const [image] = await predict(model, "sample", { seed });
+      if (turn !== this.turn) return false;
+      this.put(image);
     }
-    this.refresh();
-    this.changed();
+    return true;
   }
 
   // Shows the tools that suit the chosen model. Ink on paper is inverted for models of bright digits.
@@ -74,20 +109,19 @@ class Pad {
   // Opens with an image to work on, half of it hidden where that is what the card is about.
   async example(samples) {
     this.clear();
-    this.touched = false;
-    const of = model;
+    const turn = this.turn = {};
+    const hide = () => this.tools.includes("hide") && this.hideHalf();
     if (samples) {
-      const [image] = await predict(of, "sample", { seed: [1] });
-      if (of !== model || this.touched) return;
-      this.image = image;
+      hide(); // what is hidden meanwhile stays so
+      const [image] = await predict(model, "sample", { seed: [1] });
+      if (turn !== this.turn) return;
+      this.put(image);
     } else {
       const tool = this.tool, corners = [[0.3, 0.25], [0.7, 0.25], [0.45, 0.8]];
       this.tool = "paint";
       corners.slice(1).forEach(([x, y], i) => this.line(...corners[i], x, y));
       this.tool = tool;
-    }
-    if (this.buttons.some((button) => button.textContent === "hide half")) {
-      this.keep.forEach((line, y) => line.fill(y < this.keep.length / 2));
+      hide();
     }
     this.refresh();
     this.changed();
@@ -95,41 +129,59 @@ class Pad {
 
   // Fits an image file into the model's size.
   async load(file) {
-    const of = model, { height, width, channels } = of;
+    const of = model, { height, width, channels } = of, turn = this.turn = {};
     const bitmap = await createImageBitmap(file);
-    if (of !== model) return;
+    if (of !== model || turn !== this.turn) return;
     const canvas = document.createElement("canvas");
     canvas.width = width;
     canvas.height = height;
     const context = canvas.getContext("2d");
     const scale = Math.min(width / bitmap.width, height / bitmap.height);
     const [w, h] = [bitmap.width * scale, bitmap.height * scale];
+    const [left, top] = [(width - w) / 2, (height - h) / 2];
     context.imageSmoothingQuality = "high";
     context.fillStyle = background() ? "white" : "black";
     context.fillRect(0, 0, width, height);
-    context.drawImage(bitmap, (width - w) / 2, (height - h) / 2, w, h);
+    context.drawImage(bitmap, left, top, w, h);
     const { data } = context.getImageData(0, 0, width, height);
     const pixel = (at) => {
       const colour = [...data.slice(at, at + 3)];
       const grey = Math.round(0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]);
       return channels === 3 ? colour : [grey];
     };
-    this.touched = true;
     this.clear();
-    this.image = range(height).map((y) => range(width).map((x) => pixel(4 * (y * width + x))));
+    this.put(range(height).map((y) => range(width).map((x) => pixel(4 * (y * width + x)))),
+      [left, top, left + w, top + h].map(Math.round));
     this.refresh();
     this.changed();
   }
 
   clear() {
     const { height, width, channels } = model;
-    this.image = range(height).map(() => range(width).map(() => Array(channels).fill(background())));
+    this.put(range(height).map(() => range(width).map(() => Array(channels).fill(background()))));
     this.keep = range(height).map(() => Array(width).fill(true));
+  }
+
+  // Takes an image; what is outside the frame (left, top, right, bottom) is margin.
+  put(image, frame = [0, 0, model.width, model.height]) {
+    this.image = image;
+    this.frame = frame;
+  }
+
+  invert() {
+    const [left, top, right, bottom] = this.frame;
+    for (const line of this.image.slice(top, bottom)) {
+      for (let x = left; x < right; x++) line[x] = line[x].map((value) => 255 - value);
+    }
+  }
+
+  hideHalf() {
+    this.keep.forEach((line, y) => line.fill(y < this.keep.length / 2));
   }
 
   // Goes in a straight line from where the stroke was last; a fast pointer tells few places.
   stroke(x, y, starts) {
-    this.touched = true;
+    if (this.tool !== "hide") this.turn = {};
     this.line(...(starts ? [x, y] : this.last), x, y);
     this.last = [x, y];
     this.refresh();
@@ -170,6 +222,34 @@ class Pad {
     }));
   }
 }
+
+// Calls `act` with the place in [0, 1] x [0, 1] while the pointer is down on an element, and with
+// whether it was just put there.
+function dragging(element, act) {
+  const tell = (event, starts) => {
+    const box = element.getBoundingClientRect();
+    act((event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height, starts);
+  };
+  element.addEventListener("pointerdown", (event) => {
+    if (event.button) return; // not the first one of a mouse
+    element.setPointerCapture(event.pointerId);
+    tell(event, true);
+  });
+  element.addEventListener("pointermove", (event) => {
+    // Not a stroke that began elsewhere, which has no last place here.
+    if (element.hasPointerCapture(event.pointerId)) tell(event, false);
+  });
+}
+
+// A pasted image goes to every pad that is shown.
+document.addEventListener("paste", (event) => {
+  const item = [...event.clipboardData.items].find(({ type }) => type.startsWith("image/"));
+  if (!item) return;
+  const file = item.getAsFile();
+  for (const [name, pad] of pads) {
+    if (!$(name).hidden) run(pad, () => pad.load(file));
+  }
+});
 
 // White paper for models of colour, black for those of bright digits.
 const background = () => (model.channels === 1 ? 0 : 255);
