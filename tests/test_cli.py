@@ -31,7 +31,7 @@ from tfgen import (
 )
 from tfgen.evaluation import Result
 from tfgen.recipe import Recipe
-from tfgen_command import entries, look, work
+from tfgen_command import entries, look, quiet, work
 from tfgen_command.command_line import app
 from tfgen_command.wording import with_commas
 
@@ -412,6 +412,13 @@ def test_own_files_of_16_bits(channels, tmp_path):
     np.testing.assert_array_equal(cli.read_mask(model, path), expected[..., :1] >= 128)
 
 
+def test_a_model_without_a_recipe_asks_for_images(tmp_path):
+    model = AutoEncoder((8, 8, 1), latent_dim=2, filters=(4,), num_blocks=0)
+    zoo.save(model, tmp_path / "mine")
+    with pytest.raises(ValueError, match=r"mine' has no recipe that .* Pass FILES or --data\."):
+        cli.images_for(model, str(tmp_path / "mine"), None, None, 1)
+
+
 @pytest.mark.parametrize("damage", ["empty", "text", "cut", "chunk", "numbers"])
 def test_own_files_that_cannot_be_read(damage, tmp_path):
     path = tmp_path / "own.png"
@@ -448,6 +455,41 @@ def test_evaluate_measures_one_metric_and_writes_nothing(entry, monkeypatch, cap
     assert {path: path.read_bytes() for path in entry.iterdir() if path.is_file()} == before
     assert run(monkeypatch, "evaluate", "--list") == 0
     assert "sample_quality" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["folder", "npz"])
+def test_other_data_is_read_as_the_recipe_reads_its_own(tmp_path, kind):
+    """With the recipe's size, for which `evaluate` and `score` have no option."""
+    small = {"image_shape": [8, 8, 1], "latent_dim": 2, "filters": [4], "num_blocks": 0}
+    wanted = [{"metric": "squared_error"}]
+    recipe = Recipe("AutoEncoder", small, "digits", size=8, skip_bad=True, results=wanted)
+    entry = zoo.save(AutoEncoder(**small), tmp_path / "entry", recipe)
+    greys, other = np.random.default_rng(0).integers(0, 256, (20, 12, 16), np.uint8), tmp_path / "o"
+    if kind == "folder":
+        other.mkdir()
+        for index, image in enumerate(greys):
+            Image.fromarray(image[:, : 8 + index]).save(other / f"{index}.png")
+        (other / "bad.png").write_text("no image")
+    else:
+        other = tmp_path / "o.npz"
+        np.savez(other, images=greys)
+    found = evaluation.evaluate(entry, str(other), verbose=0)
+    assert all(np.isfinite(result.value) for result in found.values())
+    model = zoo.load(entry)
+    images, _ = cli.images_for(model, str(entry), None, str(other), 3)
+    expected, _ = data.arrays(data.Source(other, 8, kind == "folder"), "validation")
+    np.testing.assert_array_equal(images, expected[:3])
+    (entry / "recipe.json").unlink()
+    images, _ = cli.images_for(model, str(entry), None, "digits", 3)
+    np.testing.assert_array_equal(images, data.arrays("digits", "validation")[0][:3])
+
+
+def test_named_sets_and_shards_are_read_as_they_are(tmp_path):
+    recipe = Recipe("AutoEncoder", {}, "digits", size=8, skip_bad=True)
+    assert data.of_recipe(recipe, "digits") == "digits"
+    (tmp_path / "dataset.json").write_text('{"format": "tfgen shards 1"}')
+    assert data.of_recipe(recipe, str(tmp_path)) == str(tmp_path)
+    assert data.of_recipe(recipe) == data.Source("digits", 8, skip_bad=True)
 
 
 @pytest.mark.slow
@@ -527,6 +569,66 @@ def test_export_fills_a_repository(entry, gan, tmp_path, monkeypatch, capsys):
     assert all(f'base_path: "/models/{name}"' in config for name in entries)
     assert run(monkeypatch, "export", entry, "--out", repository, "--version", 5) == 2
     assert "next one, 6" in capsys.readouterr().err
+
+
+class Walker:
+    """Stands in for a conditional model with an encoder; keeps what it walks between."""
+
+    image_shape, num_levels, num_classes = (8, 8, 1), 256, 10
+    capabilities = ("encode", "decode")
+
+    def nearest_level(self, images):
+        return images
+
+    def interpolate(self, starts, ends, steps, labels):
+        self.walked = starts, ends, labels.tolist()
+        return np.stack([starts, ends], 1)
+
+
+@pytest.fixture
+def walker(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = Walker()
+    monkeypatch.setattr(cli, "with_latents", lambda name: model)
+    return model
+
+
+WALK = ("interpolate", "vae_2d_mnist")
+
+
+def test_a_walk_between_validation_images_stays_within_a_class(walker, monkeypatch, capsys):
+    images, found = data.arrays("digits", "validation")
+    command = (*WALK, "--data", "digits", "--rows", 4)
+    for options, classes in (((), [0, 1, 2, 3]), (("--label", "3,7"), [3, 7, 3, 7])):
+        assert run(monkeypatch, *command, *options) == 0
+        starts, ends, labels = walker.walked
+        assert labels == classes
+        for batch in (starts, ends):
+            for image, label in zip(batch, labels, strict=True):
+                assert (images[found == label] == image).all((1, 2, 3)).any()
+        assert len({image.tobytes() for image in (*starts, *ends)}) == 8
+    assert run(monkeypatch, *WALK, "--data", "digits", "--rows", 100, "--label", 3) == 2
+    assert "--rows asks for 200 images of class 3" in capsys.readouterr().err
+    monkeypatch.setattr(cli, "_of_validation", lambda *_: (images, None))
+    assert run(monkeypatch, *command) == 2
+    assert "the images have no labels. Pass --label." in capsys.readouterr().err
+    assert run(monkeypatch, *command, "--label", "3,7") == 0
+    assert walker.walked[2] == [3, 7, 3, 7]
+
+
+def test_a_walk_between_files_stays_within_a_class(walker, tmp_path, monkeypatch, capsys):
+    images = data.arrays("digits", "validation")[0][:4]
+    files = [tmp_path / f"{index}.png" for index in range(4)]
+    for file, image in zip(files, images, strict=True):
+        plots.save(image, file)
+    assert run(monkeypatch, *WALK, *files, "--label", "3,7") == 0
+    starts, ends, labels = walker.walked
+    np.testing.assert_array_equal(np.concatenate([starts, ends]), images)
+    assert labels == [3, 7]
+    assert run(monkeypatch, *WALK, *files[:2], "--label", "3,7") == 2
+    error = capsys.readouterr().err
+    assert "--label must give both files of a pair the same class" in error
+    assert "received 3,7 for 2 files, of which file i walks to file i + 1" in error
 
 
 def test_many_reconstructions_go_on_below(tmp_path):
@@ -611,10 +713,11 @@ def test_info_proposes_what_the_family_can_do():
 def test_help_says_what_each_command_does(monkeypatch, capsys):
     """In whole sentences, on 80 columns."""
     monkeypatch.setenv("COLUMNS", "80")
-    assert run(monkeypatch, "--help") == 0
-    shown = capsys.readouterr().out.split("Commands:\n")[1].splitlines()
-    assert len(shown) >= 14
-    assert all(line.endswith(".") and not line.endswith("...") for line in shown)
+    for group, least in (((), 14), (("data",), 2), (("recipe",), 1)):
+        assert run(monkeypatch, *group, "--help") == 0
+        shown = capsys.readouterr().out.split("Commands:\n")[1].splitlines()
+        assert len(shown) >= least
+        assert all(line.endswith(".") and not line.endswith("...") for line in shown), shown
 
 
 def test_list_is_plain_lines_where_it_is_piped(monkeypatch, capsys):
@@ -737,7 +840,12 @@ def test_the_names_that_the_command_knows_are_the_librarys():
         (("evaluate", "{entry}", "--metric", "sampel_quality"), "Did you mean 'sample_quality'"),
         (("recipe", "new", "--data", "digits", "--out", "a.json", "--family", "VEA"), "--family"),
         (("recipe", "new", "--data", "digits", "--out", "a.json", "--minutes", "0"), "--minutes"),
-        (("sample", "{entry}", "--out", "{entry}/config.json/x.png"), "--out must lie"),
+        (
+            ("sample", "{entry}", "--out", "{entry}/config.json/x.png"),
+            "--out must lie in a folder that can be written; {entry}/config.json/x.png failed with "
+            "FileExistsError: File exists. Choose another folder.",
+        ),
+        (("sample", "{entry}", "--out", "~no_such_user/x.png"), "~NAME must be a user of this"),
         (("manifold", "{entry}", "--side", "1"), "side"),
         (("interpolate", "{entry}", "--steps", "1"), "--steps"),
         (("reconstruct", "{entry}", "--data", "no_such_set"), "no_such_set"),
@@ -783,7 +891,8 @@ def test_bad_input_gives_exit_code_2_and_no_traceback(
     entry, tmp_path, monkeypatch, capfd, arguments, words
 ):
     places = {"entry": entry, "folder": entry.parent}
-    assert_refused(tmp_path, monkeypatch, capfd, [a.format(**places) for a in arguments], words)
+    arguments, words = [a.format(**places) for a in arguments], words.format(**places)
+    assert_refused(tmp_path, monkeypatch, capfd, arguments, words)
 
 
 @pytest.mark.slow
@@ -806,6 +915,27 @@ def test_bad_input_of_a_gan_and_a_classifier(
 ):
     places = {"entry": entry, "gan": gan, "classifier": gan.parent / "tiny_classifier"}
     assert_refused(tmp_path, monkeypatch, capfd, [a.format(**places) for a in arguments], words)
+
+
+def test_a_runtime_error_stays_a_bug(monkeypatch):
+    def fail(*_):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(entries, "names", fail)
+    monkeypatch.setattr("sys.argv", ["tfgen", "list"])
+    with pytest.raises(RuntimeError, match="a bug"):
+        tfgen_command.main()
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-"])
+def test_closed_streams(closed, monkeypatch):
+    script = f'"$0" -c "import tfgen_command; tfgen_command.main()" list {closed}'
+    done = subprocess.run(["sh", "-c", script, sys.executable], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ("vae_mnist" in done.stdout) == (closed == "2>&-")
+    monkeypatch.setattr(sys, "stderr", None)
+    with quiet._native_stderr_closed():
+        pass
 
 
 def assert_refused(tmp_path, monkeypatch, capfd, arguments, words):

@@ -192,7 +192,7 @@ def test_the_command_names_mirroring_where_it_is_proposed(tmp_path, fast, monkey
         with pytest.raises(SystemExit):
             tfgen_command.main()
         said = capsys.readouterr().out
-        assert ('"mirror": true in photos.json' in said) == (name == "photos")
+        assert ('"mirror": true in' in said) == (name == "photos")
         assert "mirror" not in json.loads(Path(f"{name}.json").read_text())
 
 
@@ -215,9 +215,22 @@ def test_the_commands(photos, tmp_path, fast, monkeypatch, capsys):
     assert json.loads(capsys.readouterr().out)["problems"] == []
     command = ("recipe", "new", "--data", photos, "--out", "my.json", "--size", 8)
     assert run(*command) == 0
-    assert "tfgen train my.json --out my" in capsys.readouterr().out
+    assert "tfgen train my.json --out runs/my" in capsys.readouterr().out
     assert run(*command[:5], f"{photos}.json", *command[6:]) == 0
     assert f"--out runs/{photos.name}" in capsys.readouterr().out  # not among the photos
     assert json.loads(Path("my.json").read_text())["size"] == 8
     assert run(*command) == 2
     assert "--out must be a new file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("count", "family"), [(50, "VAE"), (50, "GAN"), (400, "VAE")])
+def test_a_vae_of_few_images_is_warned_of(count, family, tmp_path, fast, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    images = data.arrays("digits", "train")[0][:count]
+    np.savez("few.npz", x_train=images, x_val=images, x_test=images)
+    arguments = ["--data", "few.npz", "--out", "few.json", "--family", family]
+    monkeypatch.setattr("sys.argv", ["tfgen", "recipe", "new", *arguments])
+    with pytest.raises(SystemExit):
+        tfgen_command.main()
+    few = count < 200 and family == "VAE"
+    assert ("training images are few for a VAE" in capsys.readouterr().out) == few

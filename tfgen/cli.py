@@ -3,6 +3,7 @@
 The commands themselves stand in `tfgen_command`, which answers without TensorFlow where it can.
 """
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from tfgen.recipe import Recipe
 __all__ = [
     "check_labels",
     "check_metrics",
+    "ends_for",
     "generative",
     "images_for",
     "kept_half",
@@ -91,10 +93,9 @@ def rows_of_labels(
 
 def check_metrics(recipe: Recipe) -> None:
     """Raises ValueError if `tfgen evaluate` does not know a recipe's metrics or their arguments."""
-    from tfgen.evaluation.metrics import check_arguments
+    from tfgen.evaluation.metrics import check_results
 
-    for wanted in recipe.results:
-        check_arguments(wanted)
+    check_results(recipe.results)
 
 
 # Images ---------------------------------------------------------------------------------------
@@ -117,7 +118,7 @@ def images_for(
         model: Decides shape, levels and whether labels are returned.
         name: The entry, whose recipe names the data.
         files: The user's own images; None or empty for those of the validation split.
-        data_name: Another data set; None for the recipe's.
+        data_name: Another data set, read as `data.of_recipe` says; None for the recipe's.
         num: How many images of the validation split.
         labels: Classes of the images, in turn; those of the data if empty.
         invert: Swap dark and light.
@@ -126,16 +127,111 @@ def images_for(
 
     Raises:
         ValueError: Images or labels that do not fit the model, where the message names the
-            option; or a file that is no image.
+            option; a file that is no image; or neither files, data nor a recipe.
     """
     check_labels(model, labels)
     if files:
         images = np.stack([_read_own(path, model.image_shape) for path in files])
         found = None
     else:
-        images, found = _of_validation(
-            model, data_name or data.of_recipe(zoo.load_recipe(name)), num, option
+        images, found = _of_validation(model, _data_of(name, data_name))
+        if num > len(images):
+            raise ValueError(
+                f"{option} asks for {num} images, and the validation split has {len(images)}."
+            )
+        images, found = images[:num], None if found is None else found[:num]
+    images = _on_levels(model, name, images, invert, binarize)
+    if model.num_classes is None:
+        return images, None
+    if labels:
+        return images, np.resize(np.array(labels), len(images))
+    if found is None:
+        raise ValueError(
+            f"{name!r} is class-conditional, and the images have no labels. Pass --label."
         )
+    return images, found
+
+
+def ends_for(
+    model: GenerativeModel,
+    name: str,
+    files: Sequence[Path] | None,
+    data_name: str | None,
+    rows: int,
+    labels: Sequence[int] = (),
+    invert: bool = False,
+    binarize: bool = False,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Returns the images where walks start, those where they end, and the class of each walk.
+
+    A walk of a conditional model stays within one class: without files, both ends are images of
+    that class, and the rows take `labels` in turn, or all classes of the data.
+
+    Args:
+        model: As for `images_for`.
+        name: As for `images_for`.
+        files: The user's own images, an even number; the first half are starts.
+        data_name: As for `images_for`.
+        rows: How many pairs of images of the validation split.
+        labels: Classes of the files, in turn, or of the walks.
+        invert: As for `images_for`.
+        binarize: As for `images_for`.
+
+    Raises:
+        ValueError: As for `images_for`; or the files of a pair are of two classes.
+    """
+    if model.num_classes is not None and not files:
+        check_labels(model, labels)
+        images, found = _of_validation(model, _data_of(name, data_name))
+        if found is not None:
+            names, counts = np.unique(found, return_counts=True)
+            pairs = names[counts > 1] if (counts > 1).any() else names
+            walks = np.resize(np.array(labels or pairs), rows)
+            starts, ends = images[_pairs_within(found, walks)]
+            images = _on_levels(model, name, np.concatenate([starts, ends]), invert, binarize)
+            return images[:rows], images[rows:], walks
+        labels = [*np.resize(labels, rows).tolist()] * 2 if labels else ()
+    images, found = images_for(
+        model, name, files, data_name, 2 * rows, labels, invert, binarize, "--rows"
+    )
+    half = len(images) // 2
+    if found is None:
+        return images[:half], images[half:], None
+    if (found[:half] != found[half:]).any():
+        raise ValueError(
+            "--label must give both files of a pair the same class, since a walk stays within one "
+            f"class; received {','.join(map(str, labels))} for {len(images)} files, of which file "
+            f"i walks to file i + {half}. Pass one class."
+        )
+    return images[:half], images[half:], found[:half]
+
+
+def _pairs_within(found: np.ndarray, walks: np.ndarray) -> np.ndarray:
+    """Returns indices of the images where walks within classes start and end, int (2, walks).
+
+    Args:
+        found: The class of each image.
+        walks: The class of each walk.
+
+    Raises:
+        ValueError: A class has too few images.
+    """
+    pairs = np.empty((2, len(walks)), int)
+    for label in np.unique(walks):
+        here, there = np.flatnonzero(walks == label), np.flatnonzero(found == label)
+        if 2 * len(here) > len(there):
+            raise ValueError(
+                f"--rows asks for {2 * len(here)} images of class {label}, and the validation "
+                f"split has {len(there)}. Ask for fewer rows, or for other classes with --label."
+            )
+        pairs[:, here] = there[: 2 * len(here)].reshape(-1, 2).T
+    return pairs
+
+
+def _on_levels(
+    model: GenerativeModel, name: str, images: np.ndarray, invert: bool, binarize: bool
+) -> np.ndarray:
+    """Returns images inverted and rounded as was asked for; raises ValueError for other levels."""
     images = 255 - images if invert else images
     nearest = model.nearest_level(tf.constant(images)).numpy()
     if not binarize and (nearest != images).any():
@@ -143,19 +239,19 @@ def images_for(
             f"{name!r} takes images of {model.num_levels} grey levels, and these have others. "
             "Pass --binarize to round each pixel to the nearest level."
         )
-    if model.num_classes is None:
-        return nearest, None
-    if labels:
-        return nearest, np.resize(np.array(labels), len(images))
-    if found is None:
-        raise ValueError(
-            f"{name!r} is class-conditional, and the images have no labels. Pass --label."
-        )
-    return nearest, found
+    return nearest
+
+
+def _data_of(name: str, data_name: str | None) -> data.Data:
+    """Returns the data that an entry's recipe names, or another set, read as the recipe says."""
+    has_recipe = (zoo.folder(name) / "recipe.json").is_file()
+    if not has_recipe and not data_name:
+        raise ValueError(f"{name!r} has no recipe that names its data. Pass FILES or --data.")
+    return data.of_recipe(zoo.load_recipe(name), data_name) if has_recipe else data_name
 
 
 def _of_validation(
-    model: GenerativeModel, data_name: data.Data, num: int, option: str
+    model: GenerativeModel, data_name: data.Data
 ) -> tuple[np.ndarray, np.ndarray | None]:
     images, labels = data.arrays(data_name, "validation")
     if images.shape[1:] != tuple(model.image_shape):
@@ -163,11 +259,7 @@ def _of_validation(
             f"--data must have images of shape {tuple(model.image_shape)} for this model; "
             f"{data_name!r} has {images.shape[1:]}."
         )
-    if num > len(images):
-        raise ValueError(
-            f"{option} asks for {num} images, and the validation split has {len(images)}."
-        )
-    return images[:num], None if labels is None else labels[:num]
+    return images, labels
 
 
 def _read_own(path: Path, image_shape: tuple[int, int, int]) -> np.ndarray:
@@ -214,16 +306,23 @@ def _written(picture: np.ndarray, out: Path, scale: int) -> Path:
     try:
         return plots.save(picture, out, scale=scale)
     except OSError as error:
+        cause = error.__cause__ or error  # of the system, which `plots.save` has wrapped
         raise OSError(
             f"--out must lie in a folder that can be written; {out} failed with "
-            f"{type(error).__name__}. Choose another folder."
+            f"{type(cause).__name__}: {getattr(cause, 'strerror', None) or cause}. "
+            "Choose another folder."
         ) from error
+
+
+def _scale_of(images: np.ndarray) -> int:
+    """Returns how many times to enlarge each pixel: twice, or until an image has 32 across."""
+    return max(2, math.ceil(32 / images.shape[-2]))
 
 
 def save_rows(
     batches: Sequence[np.ndarray],
     out: Path,
-    scale: int,
+    scale: int | None,
     rows: Sequence[str] = (),
     columns: Sequence[str] = (),
 ) -> str:
@@ -243,14 +342,20 @@ def save_rows(
             for part in parts
         ]
     )
+    scale = scale or _scale_of(batches[0])
     picture = picture.repeat(scale, 0).repeat(scale, 1)
     return save(plots.captioned(picture, list(rows) * len(parts), columns), out)
 
 
 def save_samples(
-    images: np.ndarray, labels: np.ndarray | None, out: Path, columns: int | None, scale: int
+    images: np.ndarray,
+    labels: np.ndarray | None,
+    out: Path,
+    columns: int | None,
+    scale: int | None,
 ) -> str:
     """Writes samples as one picture, a folder of pictures or arrays; returns the line to print."""
+    scale = scale or _scale_of(images)
     if out.suffix.lower() == ".png":
         one = len(images) == 1
         return save(images[0] if one else plots.grid(images, columns, PADDING), out, scale)

@@ -247,5 +247,10 @@ DataName = Annotated[
         help="Data set; by default the one that the model was trained on.",
     ),
 ]
-Scale = Annotated[int, typer.Option(min=1, help="Enlarge each pixel this many times.")]
+Scale = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Enlarge each pixel this many times; by default 2, or more for small images."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]

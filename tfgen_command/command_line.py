@@ -23,6 +23,8 @@ from tfgen_command.app import app
 
 __all__ = ["app", "run"]
 
+NO_HOME = "Could not determine home directory."  # what pathlib says of ~NAME
+
 
 def run() -> NoReturn:
     """Runs the command line: one line on stderr and exit code 2 for bad input.
@@ -43,6 +45,10 @@ def run() -> NoReturn:
         _fail(error, os.EX_TEMPFAIL)
     except (ValueError, NotImplementedError, OSError, ImportError, FloatingPointError) as error:
         _fail(error)
+    except RuntimeError as error:
+        if str(error) != NO_HOME:
+            raise
+        _fail("~NAME must be a user of this machine; write ./~NAME for a file.")
     sys.exit(code or 0)
 
 

@@ -31,9 +31,10 @@ SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out files that 
 def check(
     data_name: DataArgument, size: Size = None, skip_bad: SkipBad = False, as_json: Json = False
 ) -> None:
-    """Reports what a data set holds: sizes, modes, classes, splits, files that cannot be read.
+    """Reports sizes, modes, classes and splits of a data set.
 
-    Exit code 1 if training would refuse the images as they are.
+    Also lists files that cannot be read. Exit code 1 if training would refuse the images as they
+    are.
     """
     import_tensorflow()
     from tfgen import data
@@ -54,7 +55,7 @@ def prepare(
     skip_bad: SkipBad = False,
     verbose: Annotated[bool, typer.Option(help="Show progress.")] = True,
 ) -> None:
-    """Writes TFRecord shards, for training on a data set larger than memory."""
+    """Writes TFRecord shards, for data larger than memory."""
     import_tensorflow()
     from tfgen import data
 

@@ -36,7 +36,12 @@ def sample(
         typer.Option(min=1, help="How many images; by default 64, or 8 of each class."),
     ] = None,
     seed: Seed = 0,
-    label: Label = None,
+    label: Annotated[
+        str | None,
+        typer.Option(
+            help="Class, for a conditional model; several, such as 3,7, follow in equal shares."
+        ),
+    ] = None,
     temperature: Annotated[float, typer.Option(min=0.0, help="Scale of the noise.")] = 1.0,
     out: Annotated[
         Path | None,
@@ -44,7 +49,7 @@ def sample(
             help="FILE.png for one picture, a folder for a PNG file per image, FILE.npz for arrays."
         ),
     ] = None,
-    scale: Scale = 2,
+    scale: Scale = None,
     force: Force = False,
 ) -> None:
     """Draws images. A conditional model draws one row per class, or per --label."""
@@ -71,7 +76,7 @@ def reconstruct(
     invert: Invert = False,
     binarize: Binarize = False,
     out: Out = None,
-    scale: Scale = 2,
+    scale: Scale = None,
     force: Force = False,
 ) -> None:
     """Draws images above their reconstructions."""
@@ -102,13 +107,13 @@ def interpolate(
     invert: Invert = False,
     binarize: Binarize = False,
     out: Out = None,
-    scale: Scale = 2,
+    scale: Scale = None,
     force: Force = False,
 ) -> None:
     """Draws walks between images, or between seeds for a GAN.
 
-    A walk is a straight line in latent space. Of your own files, the first half are where walks
-    start and the second half where they end.
+    A walk is a straight line in latent space, within one class of a conditional model. Of your own
+    files, the first half are where walks start and the second half where they end.
     """
     out, labels = output(out, "interpolation.png", force), parse_labels(label)
     if files and len(files) % 2:
@@ -128,14 +133,10 @@ def interpolate(
         say(cli.save_rows(pictures.latent_walks(model, rows, steps, seed, labels), out, scale))
         return
     refuse(context, f"is for a model without an encoder; {name!r} walks between images.", "seed")
-    wanted = 2 * rows
-    images, labels = cli.images_for(
-        model, name, files, data_name, wanted, labels, invert, binarize, "--rows"
+    starts, ends, labels = cli.ends_for(
+        model, name, files, data_name, rows, labels, invert, binarize
     )
-    half = len(images) // 2
-    labels = None if labels is None else labels[:half]
-    walks = model.interpolate(images[:half], images[half:], steps, labels=labels)
-    say(cli.save_rows(walks, out, scale))
+    say(cli.save_rows(model.interpolate(starts, ends, steps, labels=labels), out, scale))
 
 
 @command()
@@ -156,12 +157,14 @@ def complete(
         ),
     ] = None,
     data_name: DataName = None,
-    seed: Seed = 0,
+    seed: Annotated[
+        int, typer.Option(help="Completion j of image i is drawn from seed + i * ways + j.")
+    ] = 0,
     label: Label = None,
     invert: Invert = False,
     binarize: Binarize = False,
     out: Out = None,
-    scale: Scale = 2,
+    scale: Scale = None,
     force: Force = False,
 ) -> None:
     """Inpaints a part of images several times, given the rest.
@@ -196,7 +199,7 @@ def manifold(
     side: Annotated[int, typer.Option(min=2, help="Images along each axis.")] = 20,
     label: Label = None,
     out: Out = None,
-    scale: Scale = 1,
+    scale: Annotated[int, typer.Option(min=1, help="Enlarge each pixel this many times.")] = 1,
     force: Force = False,
 ) -> None:
     """Draws the latent plane of a model with two latents.

@@ -64,7 +64,7 @@ def list_entries(
         say_json(found)
         return
     columns = list(found[0])
-    if sys.stdout.isatty():
+    if sys.stdout and sys.stdout.isatty():  # None after >&-
         _print_table(columns, found)
         return
     for row in (dict(zip(columns, columns, strict=True)), *found):

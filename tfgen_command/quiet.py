@@ -17,6 +17,9 @@ __all__ = ["import_tensorflow"]
 @contextlib.contextmanager
 def _native_stderr_closed() -> Iterator[None]:
     """Drops what is written to file descriptor 2 inside the block."""
+    if sys.stderr is None:  # the shell has closed it, as 2>&- does
+        yield
+        return
     sys.stderr.flush()
     kept = os.dup(2)
     try:

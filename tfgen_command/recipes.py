@@ -13,6 +13,8 @@ from tfgen_command.quiet import import_tensorflow
 
 __all__ = ["new"]
 
+FEW = 200  # training images, below which a VAE is warned of
+
 
 @recipe_command()
 def new(
@@ -37,7 +39,10 @@ def new(
     size: Size = None,
     skip_bad: SkipBad = False,
 ) -> None:
-    """Writes a recipe for your images and minutes; the speed is measured on a few steps."""
+    """Writes a recipe for your images and minutes.
+
+    How fast this machine trains is measured on a few steps.
+    """
     out = out.expanduser()
     if out.suffix != ".json":
         raise ValueError(f"--out must end in .json; received {out}.")
@@ -62,8 +67,12 @@ def new(
             "also shows each of them mirrored, unless something is written in them or a class "
             "means a side."
         )
-    run = out.with_suffix("")
-    run = Path("runs") / out.stem if run.exists() else run  # it may be the folder of the images
+    if family == "VAE" and drafted.num_images < FEW:
+        say(
+            f"{drafted.num_images} training images are few for a VAE, which may learn little more "
+            "than their mean. Try --family GAN, or fine-tune gan_emoji (docs/own-images.md)."
+        )
+    run = Path("runs") / out.stem
     say(f"Train it: tfgen train {shlex.quote(str(out))} --out {shlex.quote(str(run))}")
 
 

@@ -68,8 +68,11 @@ MaxBatchSize = Annotated[
 ]
 BatchWindowMs = Annotated[float, _real(0, 10_000, "Maximum wait for requests to batch with.")]
 Threads = Annotated[int, typer.Option(min=1, max=256, help="Calls that run at the same time.")]
-MaxBodyMb = Annotated[float, _real(0.001, 2047, "Maximum request size in MB.")]
-Timeout = Annotated[float, _real(0.001, DAY, "Maximum seconds per request.")]
+MaxBodyMb = Annotated[float, _real(0.001, 2047, "Maximum request size in MiB.")]
+Timeout = Annotated[
+    float,
+    _real(0.001, DAY, "Maximum seconds per request; the local server cancels no call before 30."),
+]
 PollSeconds = Annotated[float, _real(0.01, DAY, "Seconds between checks for new versions.")]
 GraceSeconds = Annotated[
     float, _real(0, DAY, "Seconds for running requests to finish after SIGTERM.")

@@ -18,7 +18,7 @@ class Settings:
         max_batch_size: Maximum rows per batch and per request.
         batch_window_ms: Maximum wait for other requests to batch with, while another call runs.
         threads: Calls that run at the same time.
-        max_body_mb: Maximum request size in MB.
+        max_body_mb: Maximum request size in MiB.
         timeout: Maximum seconds per request.
         poll_seconds: Seconds between checks of the repository for changes.
         grace_seconds: Seconds for running requests to finish after the server is stopped.
