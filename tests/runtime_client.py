@@ -91,7 +91,7 @@ def main() -> None:
                     if found[key].shape != wanted.shape or found[key].dtype != wanted.dtype:
                         raise ValueError(f"{key} is {found[key].dtype} {found[key].shape}")
                     error = np.abs(found[key].astype(np.float64) - wanted)
-                    row["difference"] = max(row["difference"], float(error.max()))
+                    row["difference"] = float(np.maximum(row["difference"], error.max()))  # or NaN
                     row["scale"] = max(row["scale"], float(np.abs(wanted).max()))
                     row["equal"] = min(row["equal"], float(np.mean(error == 0)))
             except Exception as error:

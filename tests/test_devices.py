@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import runs
+import tensorflow as tf
 from conftest import CONFIGURATIONS, FAMILIES, image_shape
 
 import tfgen_command
@@ -26,7 +27,7 @@ HERE = Path(__file__).parent
 
 # Trains recipes on 1 and on 2 logical CPU devices, and reports what the replicas saw.
 MIRRORED = """
-    import json, sys
+    import dataclasses, json, sys
     import tensorflow as tf
 
     cpu = tf.config.list_physical_devices("CPU")[0]
@@ -59,6 +60,9 @@ MIRRORED = """
                 for values in (images, seeds)
             ]
 
+    with strategy.scope():
+        compiled = training.build(dataclasses.replace(recipe, jit_compile=True), 1)
+    assert not compiled.jit_compile
     both = [seen(each) for each in (tf.distribute.get_strategy(), strategy)]
     json.dump(both, open(f"{folder}/seen", "w"))
 """
@@ -197,6 +201,14 @@ def run_mirrored(recipes: dict[str, Recipe], folder: Path) -> None:
     command = [sys.executable, "-c", textwrap.dedent(MIRRORED), folder, text]
     run = subprocess.run(command, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 1)])
+def test_each_value_counts_by_its_weight(shape):
+    values, weight = tf.constant([1.0, 5.0, 3.0]), np.reshape([1, 0, 3], shape)
+    assert float(devices.weighted_mean(values, tf.constant(weight))) == pytest.approx(2.5)
+    assert float(devices.weighted_mean(values, None)) == pytest.approx(3.0)
+    assert float(devices.weighted_mean(values, tf.zeros(shape))) == 0.0
 
 
 # Seeds of the images of two batches, of four and of three, on one device and on two; and the mean

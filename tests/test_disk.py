@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 import runs
 
-from tfgen import presets, training, zoo
+from tfgen import AutoEncoder, cli, presets, training, zoo
 from tfgen.files import only_writer, replacing, write_json
 from tfgen.recipe import Recipe
 
+IMAGES = np.zeros((1, 8, 8, 1), np.uint8)
 RECIPE = Recipe(
     family="AutoEncoder",
     model={
@@ -51,6 +52,29 @@ def tmpfs(folder, size: str):
 def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("disk") / "whole"
     return training.train(RECIPE, folder, verbose=0), folder
+
+
+WRITERS = {
+    "log.csv": lambda path: training.CSVLog(path).on_epoch_end(0, {"loss": 1.0}),
+    "a.npz": lambda path: cli.save_samples(IMAGES, None, path, None, 1),
+    "a.keras": lambda path: AutoEncoder(**runs.TINY).save(path),
+    "a.weights.h5": lambda path: AutoEncoder(**runs.TINY).save_weights(path),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_writer_that_is_cut_off_leaves_what_was_there(name, tmp_path, monkeypatch):
+    before = "epoch,loss\n"
+    (tmp_path / name).write_text(before)
+
+    def fail(*_):
+        raise OSError("cut off")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="cut off"):
+        WRITERS[name](tmp_path / name)
+    assert (tmp_path / name).read_text() == before
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 @pytest.mark.slow

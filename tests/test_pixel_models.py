@@ -429,8 +429,8 @@ def test_dropped_share(rate):
 
 @pytest.mark.slow
 def test_the_colour_recipe_trains_samples_and_exports(tmp_path):
-    """zoo/pixelcnn_cifar10 with fewer filters, on made-up images of its size."""
-    recipe = zoo.load_recipe("pixelcnn_cifar10")
+    """zoo/pixelcnn_cifar10_jpeg with fewer filters, on made-up images of its size."""
+    recipe = zoo.load_recipe("pixelcnn_cifar10_jpeg")
     images = np.random.default_rng(0).integers(0, 256, (24, 32, 32, 3), np.uint8)
     np.savez(tmp_path / "colour.npz", **dict.fromkeys(("train", "validation", "test"), images))
     small = {**recipe.model, "filters": 4, "num_blocks": 1, "head_units": 4, "num_mixtures": 2}

@@ -142,3 +142,11 @@ def test_resume_on_other_data_is_refused(tmp_path, change):
     with pytest.raises(ValueError, match=message):
         training.train(recipe, tmp_path / "run", resume=True, verbose=0)
     assert (tmp_path / "run" / "log.csv").read_bytes() == log
+
+
+def test_a_staged_run_is_not_extended(tmp_path):
+    """Its later stages began after as many epochs of the first as the recipe said."""
+    (tmp_path / "recipe.json").write_text(STAGED.to_json())
+    longer = dataclasses.replace(STAGED, epochs=STAGED.epochs + 1)
+    with pytest.raises(ValueError, match=rf"differs in epochs \(there {STAGED.epochs}, given"):
+        training.train(longer, tmp_path, resume=True, verbose=0)
