@@ -1,5 +1,6 @@
 """Results: each against a plain computation of the same thing."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -29,6 +30,20 @@ from tfgen.models.classifier import Classifier
 from tfgen.recipe import Recipe
 
 SMALL = {**runs.TINY, "dense_units": 8}
+
+
+@dataclasses.dataclass(eq=False)
+class Copying:
+    """A model whose samples are these images, in their order."""
+
+    images: np.ndarray
+    num_classes: int | None = None
+
+    def nearest_level(self, images):
+        return images
+
+    def sample(self, count, **options):
+        return self.images[:count]
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +117,7 @@ def test_the_nearest_neighbour_is_that_of_scikit_learn():
 def test_label_agreement_of_real_images_is_the_ceilings_rule():
     images, labels = data.arrays("digits", "test")
 
-    class Copying:
+    class CopyingByClass:
         num_classes = 10
 
         def __init__(self, further):
@@ -115,10 +130,10 @@ def test_label_agreement_of_real_images_is_the_ceilings_rule():
             return np.stack([images[by_class[(k + self.further) % 10][0]] for k in labels])
 
     by_class = [np.flatnonzero(labels == k) for k in range(10)]
-    (agreement,) = latents.label_agreement(Copying(0), "digits", 20).values()
+    (agreement,) = latents.label_agreement(CopyingByClass(0), "digits", 20).values()
     assert agreement.value >= 80.0
     assert agreement.real >= 90.0
-    (agreement,) = latents.label_agreement(Copying(1), "digits", 20).values()
+    (agreement,) = latents.label_agreement(CopyingByClass(1), "digits", 20).values()
     assert agreement.value <= 20.0
 
 
@@ -195,19 +210,10 @@ def test_the_nearest_training_images_are_looked_for_all_over_a_split(monkeypatch
     """A split may be in the order of its classes."""
     images, _ = data.arrays("digits", "test")
 
-    class Copying:
-        num_classes = None
-
-        def nearest_level(self, images):
-            return images
-
-        def sample(self, count, **options):
-            return images[::-1][:count]
-
     asked = []
     monkeypatch.setattr(samples, "MAX_QUERIES", 10)
     monkeypatch.setattr(samples, "_diversity", lambda *sets: asked.extend(sets) or {})
-    samples.sample_quality(Copying(), "digits", num_samples=40, verbose=0)
+    samples.sample_quality(Copying(images[::-1]), "digits", num_samples=40, verbose=0)
     np.testing.assert_array_equal(asked[0], images[::-1][:40:4])
     np.testing.assert_array_equal(asked[1], latents.evenly(images, 40)[::4])
 
@@ -331,15 +337,6 @@ def test_the_order_of_a_split_does_not_decide_what_it_is_judged_by(tmp_path):
     images, labels = data.arrays("digits", "train")
     images, labels = images[:1000], labels[:1000]
 
-    class Copying:
-        num_classes = 10
-
-        def nearest_level(self, images):
-            return images
-
-        def sample(self, count, **options):
-            return images[:count]
-
     found = {}
     for name, order in {"shuffled": np.arange(1000), "sorted": np.argsort(labels)}.items():
         own, classes = images[order], labels[order]
@@ -347,9 +344,9 @@ def test_the_order_of_a_split_does_not_decide_what_it_is_judged_by(tmp_path):
         arrays = {"x_train": own[::2], "y_train": classes[::2]}
         np.savez(path, **arrays, x_test=own[1::2], y_test=classes[1::2])
         measure = evaluation.METRICS["sample_quality"]
-        found[name] = measure(Copying(), str(path), num_samples=100, verbose=0)
+        found[name] = measure(Copying(images, 10), str(path), num_samples=100, verbose=0)
         found[name] |= evaluation.METRICS["conditional_accuracy"](
-            Copying(), str(path), num_samples=100, verbose=0
+            Copying(images, 10), str(path), num_samples=100, verbose=0
         )
     for name, result in found["shuffled"].items():
         other = found["sorted"][name]
@@ -362,16 +359,7 @@ def test_the_order_of_a_split_does_not_decide_what_it_is_judged_by(tmp_path):
 def test_data_without_an_evaluator_is_judged_by_plain_features():
     images, _ = data.arrays("digits", "test")
 
-    class Copying:
-        num_classes = None
-
-        def nearest_level(self, images):
-            return images
-
-        def sample(self, count, **options):
-            return images[:count]
-
-    results = evaluation.METRICS["sample_quality"](Copying(), "digits", verbose=0)
+    results = evaluation.METRICS["sample_quality"](Copying(images), "digits", verbose=0)
     ratio = results["Frechet distance, samples / real images"]
     assert ratio.value == pytest.approx(0.0, abs=1e-3)
     assert ratio.judge == judges.PLAIN

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tfgen.data.images import READABLE, Header, read_header, read_image
+from tfgen.data.images import READABLE, Header, is_dangling, read_header, read_image
 from tfgen.data.notes import listed, tell
 from tfgen.data.pairs import SPLITS, Pair, check_classes, with_every_split
 
@@ -193,7 +193,9 @@ def _images(root: Path, folder: Path, skipped: list[str]) -> list[Path]:
 
     Links whose files are gone are among them, as images that cannot be read.
     """
-    files = sorted(path for path in folder.iterdir() if _is_file(path) and _seen(path))
+    files = sorted(
+        path for path in folder.iterdir() if _seen(path) and (path.is_file() or is_dangling(path))
+    )
     images, others = _parted(files, lambda path: path.suffix.lower() in READABLE)
     skipped.extend(str(path.relative_to(root)) for path in others)
     return images
@@ -228,18 +230,9 @@ def _holds_images(folder: Path) -> bool:
     return False
 
 
-def _is_file(path: Path) -> bool:
-    return path.is_file() or _is_dangling(path)
-
-
-def _is_dangling(path: Path) -> bool:
-    """Whether a path is a link to what does not exist."""
-    return path.is_symlink() and not path.exists()
-
-
 def _stamp(path: Path) -> tuple[str, int, int]:
     """Returns name, time and size of a file, or of a link whose file is gone."""
-    stat = path.lstat() if _is_dangling(path) else path.stat()
+    stat = path.lstat() if is_dangling(path) else path.stat()
     return str(path), stat.st_mtime_ns, stat.st_size
 
 

@@ -25,7 +25,7 @@ import numpy as np
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["READABLE", "Header", "fitted", "read_header", "read_image"]
+__all__ = ["READABLE", "Header", "fitted", "is_dangling", "read_header", "read_image"]
 
 READABLE = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 GREY = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L")
@@ -152,13 +152,18 @@ def _eight_bits(image: "Image.Image") -> "Image.Image":
     return image.convert("L" if grey else "RGB")
 
 
+def is_dangling(path: Path) -> bool:
+    """Whether a path is a link to what does not exist."""
+    return path.is_symlink() and not path.exists()
+
+
 @contextlib.contextmanager
 def _opened(path: str | Path) -> "Iterator[Image.Image]":
     """Opens an image file; whatever Pillow raises becomes one ValueError that names the file."""
     from PIL import Image
 
     try:
-        if Path(path).is_symlink() and not Path(path).exists():
+        if is_dangling(Path(path)):
             raise FileNotFoundError("it is a link to a file that is gone")
         with Image.open(path) as image:
             if image.mode == "F":
