@@ -66,6 +66,13 @@ class Source:
             raise unknown("")
         return Path(self.data).expanduser()
 
+    def holds(self, folder: Path) -> bool:
+        """Whether a folder is that of these images, or lies in it; False for shards."""
+        images = self.path
+        if images is None or not images.is_dir() or is_shards(images):
+            return False
+        return folder.resolve().is_relative_to(images.resolve())
+
 
 Data = str | os.PathLike[str] | Source
 

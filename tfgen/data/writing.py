@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfgen.data.pairs import SPLITS
-from tfgen.data.shards import FORMAT, INDEX, Shards, is_shards
+from tfgen.data.shards import FORMAT, INDEX, Shards
 from tfgen.data.sources import Data, Source, open_split
 from tfgen.data.splits import Split
 from tfgen.files import only_writer, replacing, system_errors, write_json
@@ -89,9 +89,7 @@ def _check_new(folder: Path) -> None:
 
 
 def _check_outside(folder: Path, source: Source) -> None:
-    images = source.path
-    among = images is not None and images.is_dir() and not is_shards(images)
-    if among and folder.resolve().is_relative_to(images.resolve()):
+    if source.holds(folder):
         raise ValueError(
             f"folder (--out) must lie outside the images, {str(source.data)!r}, or shards and "
             f"images would be mixed up; received {folder}. Name another folder."

@@ -9,7 +9,6 @@ from typing import Any
 import tensorflow as tf
 
 from tfgen import data, presets
-from tfgen.data.shards import is_shards
 from tfgen.files import replacing
 from tfgen.recipe import Recipe
 
@@ -28,9 +27,7 @@ def check_folder(folder: Path, recipe: Recipe, resume: bool) -> None:
             f"folder (--out) must differ from the recipe's init_from, {start!r}, or a resumed run "
             "would start from itself. Name another folder."
         )
-    images = data.Source(recipe.data).path
-    among = images is not None and images.is_dir() and not is_shards(images)
-    if among and folder.resolve().is_relative_to(images.resolve()):
+    if data.Source(recipe.data).holds(folder):
         raise ValueError(
             f"folder (--out) must lie outside the images, {recipe.data!r}, or the run's pictures "
             f"would be taken for some of them; received {folder}. Name another folder."
