@@ -21,6 +21,7 @@ import sys
 from typing import Any
 
 import common
+from peers.contract import peak_megabytes
 
 TARGET = 0.95  # mallopt / defaults in images/s, at least, whatever jit_compile is
 ALLOCATORS = ("defaults", "mallopt", "environment")
@@ -106,8 +107,8 @@ def work(arguments: argparse.Namespace) -> int:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         rate = training.fit(asked)
         faults = (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / asked
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        answer = {"steps": asked, "images_per_second": rate, "faults": faults, "peak_kib": peak}
+        answer = {"steps": asked, "images_per_second": rate, "faults": faults}
+        answer["peak_megabytes"] = peak_megabytes()
         print(json.dumps(answer), flush=True)
     return 0
 
@@ -129,7 +130,7 @@ def measure(arguments: argparse.Namespace, settings: list[bool]):
         }
         rounds = common.interleaved(sides, arguments.repeats)
         for key, worker in workers.items():
-            peaks[key] = worker.ask({"steps": 1})["peak_kib"] / 1024.0
+            peaks[key] = worker.ask({"steps": 1})["peak_megabytes"]
     finally:
         for worker in workers.values():
             worker.close()
@@ -174,12 +175,12 @@ def main() -> int:
                 "images_per_second": speed,
                 "over_defaults": over,
                 "page_faults_per_step": fault,
-                "peak_mib": peaks[allocator, jit_compile],
+                "peak_megabytes": peaks[allocator, jit_compile],
             }
         )
     header = (
         *("images/s", "median", "min..max", "/ defaults", "min..max"),
-        *("faults per step", "peak MiB"),
+        *("faults per step", "peak MB"),
     )
     shown = ", ".join(f"{r:.3f} with jit {'on' if jit else 'off'}" for jit, r in ratios.items())
     return common.finish(

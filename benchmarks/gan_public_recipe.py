@@ -155,6 +155,7 @@ def main() -> int:
 
     from tfgen import data, zoo
     from tfgen.allocator import tune_allocator
+    from tfgen.evaluation.latents import evenly
 
     tune_allocator()
     num_samples = arguments.num_samples
@@ -192,7 +193,7 @@ def main() -> int:
             # What a rival's last step took too long is taken off its next slice.
             rival.train(seconds=ours.seconds - rival.seconds)
 
-    real = judge.features(test[:num_samples])
+    real = judge.features(evenly(test, num_samples))
     sides = {"ours": ours} | rivals
     samples = {
         "ours": ours.model.sample(num_samples, seed=0, batch_size=500),
@@ -201,7 +202,7 @@ def main() -> int:
             for name, rival in rivals.items()
         },
     }
-    figures = {"train images": against(real, judge.features(train[:num_samples]))}
+    figures = {"train images": against(real, judge.features(evenly(train, num_samples)))}
     for name, side in sides.items():
         figures[name] = against(real, judge.features(samples[name])) | side.figures()
 

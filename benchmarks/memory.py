@@ -8,7 +8,6 @@ from an .npz file, which is held in memory.
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import common
 import numpy as np
+from peers.contract import peak_megabytes
 
 LIMIT = 0.2  # growth of the peak / size of the added images
 SHAPE = (64, 64, 3)
@@ -49,7 +49,7 @@ def make(folder: Path, source: str, count: int) -> Path:
 
 
 def work(path: str) -> int:
-    """The trainer's side: one epoch, then the peak in MiB."""
+    """The trainer's side: one epoch, then the peak in MB."""
     from tfgen import training
     from tfgen.data import sources
     from tfgen.recipe import Recipe
@@ -72,7 +72,7 @@ def work(path: str) -> int:
     )
     with tempfile.TemporaryDirectory() as folder:
         training.train(recipe, Path(folder) / "run", verbose=0)
-    print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.0))
+    print(json.dumps(peak_megabytes()))
     return 0
 
 
@@ -84,7 +84,7 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.work:
         return work(arguments.work)
-    added = (arguments.large - arguments.small) * np.prod(SHAPE) / 2**20
+    added = (arguments.large - arguments.small) * np.prod(SHAPE) / 1e6
     rows, measured = [], {}
     for source in SOURCES:
         peaks = []
@@ -95,7 +95,7 @@ def main() -> int:
                 run = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
             peaks.append(json.loads(run.stdout.splitlines()[-1]))
         growth = peaks[1] - peaks[0]
-        measured[source] = {"peaks_mib": peaks, "growth_mib": growth, "share": growth / added}
+        measured[source] = {"peaks_mb": peaks, "growth_mb": growth, "share": growth / added}
         rows.append(
             [
                 source,
@@ -111,7 +111,7 @@ def main() -> int:
         *("growth", "images added", "share"),
     )
     return common.finish(
-        f"peak resident memory in MiB, one epoch\n\n{common.format_table(header, rows)}",
+        f"peak resident memory in MB, one epoch\n\n{common.format_table(header, rows)}",
         {"small": arguments.small, "large": arguments.large, "measured": measured, "limit": LIMIT},
         bool(measured[worst]["share"] <= LIMIT),
         f"growth / added images = {measured[worst]['share']:.3f} at worst ({worst}), "

@@ -87,7 +87,7 @@ MUTANTS: dict[tuple[str, str], list[tuple[str, str]]] = {
         ("tf.nn.log_softmax(logits) + each", "logits + each"),
         ("-0.5 * tf.square((levels - mean) / scale)", "-tf.square((levels - mean) / scale)"),
         ("            - tf.math.log(scale)\n", ""),
-        ("tf.clip_by_value(raw_scale - 2.0, MIN_LOG_SCALE, MAX_LOG_SCALE)", "raw_scale - 2.0"),
+        ("_clipped(raw_scale - 2.0, MIN_LOG_SCALE, MAX_LOG_SCALE)", "raw_scale - 2.0"),
         (
             "scale = tf.maximum(tf.exp(log_scale) * half_range, MIN_GAUSSIAN_SCALE)",
             "scale = tf.exp(log_scale) * half_range",

@@ -19,13 +19,13 @@ of predict at least 1000 times slower at batches 1 and 64 (for single-pixel toke
 slower at every batch; and the likelihood of images at most 1.1 times their forward passes.
 """
 
-import resource
 import sys
 import time
 
 import common
 import numpy as np
 import tensorflow as tf
+from peers.contract import peak_megabytes
 
 LIMITS = {"cached": 1.5, "batch 1": 0.020, "predict": 1000.0, "likelihood": 1.1}
 LEAST_ROUNDS = 25  # of the small batches, which take little time and vary more
@@ -256,11 +256,11 @@ def main() -> int:
         *("seconds: model, batch", "forward", "cached", "no XLA", "cached / forward"),
         *("/ taps in use", "whole loop", "predict", "predict / cached", "first", "log p / forward"),
     )
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = peak_megabytes()
     return common.finish(
-        f"{common.format_table(header, lines)}\n\npeak memory {peak:,.0f} MiB; malloc keeps freed "
+        f"{common.format_table(header, lines)}\n\npeak memory {peak:,.0f} MB; malloc keeps freed "
         "memory (tune_allocator)",
-        {"measured": measured, "peak_mib": peak, "limits": LIMITS},
+        {"measured": measured, "peak_mb": peak, "limits": LIMITS},
         passed,
         "; ".join(f"{name} {limit}" for name, limit in LIMITS.items()),
         arguments.json,

@@ -345,6 +345,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--jit", action="store_true", help="train with XLA")
     parser.add_argument("--write", type=Path, help="the page whose table is replaced")
     given = parser.parse_args(arguments)
+    least = min(point.side for point in points_of(given.only[0], given.vary))
+    if given.largest < least:
+        parser.error(f"--largest must be at least {least}; received {given.largest}")
     if given.write is not None:
         common.around_section(given.write, "scaling")
     given.out.mkdir(parents=True, exist_ok=True)

@@ -331,7 +331,7 @@ def load(models: Path, known: dict[str, Known], seconds: float):
             return once
 
         def resident() -> float:
-            return server.metric("process_resident_memory_bytes") / 2**20
+            return server.metric("process_resident_memory_bytes") / 1e6
 
         memory.append(resident())
         many(seconds / 3, work)

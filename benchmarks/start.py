@@ -6,19 +6,20 @@
 import    `import tfgen` in a new process: seconds and peak memory
 entries   for each entry a new process: seconds from its start until `zoo.load` has returned, until
           the first image is there (the autoencoder decodes one) and for the second; peak memory
-server    with --server: `tfgen serve` with the whole zoo, exported before unless --models holds
-          it: seconds until it answers, its memory then and after one image from every model, and
-          the peak
+server    with --server, once: `tfgen serve` with the whole zoo, exported before unless --models
+          holds it: seconds until it answers, its memory then and after one image from every model,
+          and the peak
 
-Memory is resident, in MB, and includes Python, TensorFlow and Keras. `import_time.py` compares the
-import with that of Keras alone; `memory.py` looks at training.
+The import and all entries take turns, and the results are medians over the rounds. Memory is
+resident, in MB, and includes Python, TensorFlow and Keras. `import_time.py` compares the import
+with that of Keras alone; `memory.py` looks at training.
 """
 
 import argparse
 import contextlib
 import datetime
+import functools
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -28,13 +29,9 @@ from pathlib import Path
 from typing import Any
 
 import common
+from peers.contract import peak_megabytes
 
-UNIT = 1.0 if sys.platform == "darwin" else 1024.0  # of ru_maxrss, in bytes
 HEADER = ("entry", "loaded, s", "first image, s", "second, s", "peak MB")
-
-
-def peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * UNIT / 1e6
 
 
 def work(name: str, started: float) -> None:
@@ -43,7 +40,6 @@ def work(name: str, started: float) -> None:
     import tfgen
 
     found["imported"] = time.time() - started
-    found["import_megabytes"] = peak()
     if name != "import":
         import numpy as np
 
@@ -51,13 +47,19 @@ def work(name: str, started: float) -> None:
         found["loaded"] = time.time() - started
         labels = None if model.num_classes is None else 0
         latents = np.zeros((1, getattr(model, "latent_dim", 1)), np.float32)
-        for image in ("first", "second"):
+
+        def draw() -> None:
             if "sample" in model.endpoints():
                 model.sample(1, seed=0, labels=labels)
             else:
                 model.decode(latents)
-            found[image] = time.time() - started
-    found["megabytes"] = peak()
+
+        draw()
+        found["first"] = time.time() - started
+        start = time.perf_counter()
+        draw()
+        found["second"] = time.perf_counter() - start
+    found["megabytes"] = peak_megabytes()
     print(json.dumps(found))
 
 
@@ -69,10 +71,13 @@ def fresh(name: str) -> dict[str, float]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def entry(name: str, repeats: int) -> dict[str, float]:
-    """Returns the medians over some processes."""
-    each = [fresh(name) for _ in range(repeats)]
-    return {key: statistics.median(one[key] for one in each) for key in each[0]}
+def medians(names: list[str], repeats: int) -> dict[str, dict[str, float]]:
+    """Returns what processes measured for the import and each entry, which take turns."""
+    turns = {name: functools.partial(fresh, name) for name in ("import", *names)}
+    return {
+        name: {key: statistics.median(one[key] for one in each) for key in each[0]}
+        for name, each in common.interleaved(turns, repeats).items()
+    }
 
 
 def resident(pid: int) -> dict[str, float]:
@@ -124,7 +129,7 @@ def server(models: Path | None, names: list[str]) -> dict[str, Any]:
 
 
 def main() -> int:
-    parser = common.parser(__doc__, repeats=3)
+    parser = common.parser(__doc__, repeats=5)
     parser.add_argument("names", nargs="*", help="entries (default: all trained models)")
     parser.add_argument("--server", action="store_true", help="measure the server as well")
     parser.add_argument("--models", type=Path, help="a repository with the entries, exported")
@@ -142,22 +147,23 @@ def main() -> int:
 
     names = given.names or zoo.list_models()
     fresh("import")  # byte code and disk cache
-    figures: dict[str, Any] = {"import": entry("import", given.repeats)}
+    figures: dict[str, Any] = dict(medians(names, given.repeats))
     alone = figures["import"]
     rows = [["import tfgen", f"{alone['imported']:.2f}", "", "", f"{alone['megabytes']:,.0f}"]]
     for name in names:
-        one = figures[name] = entry(name, given.repeats)
+        one = figures[name]
         cells = [f"{one[key]:.2f}" for key in ("loaded", "first")]
-        cells += [f"{one['second'] - one['first']:.3f}", f"{one['megabytes']:,.0f}"]
+        cells += [f"{one['second']:.3f}", f"{one['megabytes']:,.0f}"]
         rows.append([name, *cells])
     caption = (
         f"{common.host()}, load average {common.STARTED_ON['load']} before; "
-        f"medians of {given.repeats}; {datetime.date.today()}."
+        f"medians of {given.repeats} rounds; {datetime.date.today()}."
     )
     if given.server:
         found = figures["server"] = server(given.models, names)
         caption += (
-            f" The server with {found['models']} models ({found['stored_megabytes']:,.0f} MB): "
+            f" The server, started once with {found['models']} models "
+            f"({found['stored_megabytes']:,.0f} MB): "
             f"ready after {found['seconds']:.1f} s with {found['ready']['now']:,.0f} MB, "
             f"{found['asked']['now']:,.0f} MB after one image from each, "
             f"peak {found['asked']['peak']:,.0f} MB."

@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import os
+import subprocess
 import sys
 import threading
 import types
@@ -20,8 +21,22 @@ from tfgen.evaluation.latents import evenly
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 FOLDER = BENCHMARKS / "peers"
-SHARED = {"__init__", "by_hand", "contract", "keras_fit", "pace", "report", "run", "speed"}
+SHARED = {
+    "__init__",
+    "by_hand",
+    "chart",
+    "contract",
+    "keras_fit",
+    "lines",
+    "pace",
+    "report",
+    "run",
+    "speed",
+}
 FIGURES = {
+    "side": "peer",
+    "data": "mnist",
+    "minutes": 3.0,
     "frechet": 2.0,
     "frechet_plain": 4.0,
     "num_samples": 2000,
@@ -33,6 +48,7 @@ FIGURES = {
     "seconds_1000": 1.0,
     "seconds_1": 0.5,
     "estimated": True,
+    "training_megabytes": 8.0,
     "peak_megabytes": 9.0,
     "parameters": 7,
     "lines": 60,
@@ -59,7 +75,8 @@ def run(monkeypatch):
     from peers import run
 
     yield run
-    for name in [n for n in sys.modules if n == "common" or n.split(".")[0] == "peers"]:
+    imported = ("common", "peers", "scaling")
+    for name in [name for name in sys.modules if name.split(".")[0] in imported]:
         sys.modules.pop(name)
 
 
@@ -73,7 +90,7 @@ def test_every_script_keeps_the_contract(run):
         tree = ast.parse(text)
         assert ast.get_docstring(tree), name
         functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
-        added = text[: text.index(run.report.ADDED)].count("\n") + 1
+        added = text[: text.index(run.lines.ADDED)].count("\n") + 1
         assert functions["build"].lineno > added, name
         assert functions.get("serve", functions.get("train_and_serve")).lineno < added, name
     for peer in run.PEERS.values():
@@ -94,21 +111,35 @@ def test_ours_comes_once_after_the_first_peer_that_is_held_against_it(run):
 
 @pytest.mark.slow
 def test_networks_of_equal_size_are_as_large_as_those_of_the_peers(run):
-    """The peers' counts are those of their scripts, as the page shows them."""
+    """The peers' counts are those of their scripts, as results.json has them."""
     from peers import ours, speed
 
     from tfgen import training
 
-    text = (BENCHMARKS.parent / "docs" / "benchmarks.md").read_text()
-    page = text.split("<!-- peers: begin -->")[1].split("<!-- peers: end -->")[0]
+    counts = {row["side"]: row["parameters"] for row in json.loads(run.RESULTS.read_text())}
     for name, equal in speed.EQUAL.items():
         recipe = ours.recipe_of(run.PEERS[name].recipes[0])
         model = training.build(ours.changed(recipe, equal | {"stages": []}), 10)
         count = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
-        row = next(line for line in page.splitlines() if line.startswith(f"| {name} | "))
-        cells = dict(zip(run.report.HEADER, row.strip("| ").split(" | "), strict=True))
-        peers = int(cells["parameters"].replace(",", ""))
-        assert peers <= count <= 2 * peers, (name, peers, count)
+        assert counts[name] <= count <= 2 * counts[name], (name, counts[name], count)
+
+
+@pytest.mark.slow
+def test_the_pixel_model_of_equal_size_does_as_much_arithmetic_as_the_peer_s(run):
+    """Of our parameters, a map of positions is only added and multiplies nothing."""
+    import scaling
+    from peers import ours, speed
+
+    from tfgen import training
+
+    recipe = ours.recipe_of("pixelcnn_binarized_mnist")
+    equal = speed.EQUAL["torch_pixelcnn"] | {"stages": []}
+    model = training.build(ours.changed(recipe, equal), 10)
+    function, spec = scaling.drawing(model, 1)
+    first = (4 * 7 + 3) * 64 + 64 * 64 + 32 * 32  # above, left, between, output
+    other = (2 * 3 + 2) * 32 * 64 + 64 * 64 + 32 * 32
+    peer = 28 * 28 * (first + 6 * other + 32 * 32 + 32)
+    assert peer <= scaling.counted(function, 1, spec) <= 1.5 * peer
 
 
 def test_a_recipe_s_schedule_ends_with_the_minutes(run):
@@ -178,7 +209,7 @@ def test_speed_is_the_ratio_of_the_medians(run, monkeypatch, tmp_path):
     from peers import speed
 
     class Side:
-        def __init__(self, python, script, data, options):
+        def __init__(self, python, script, data, options, log):
             self.ours = script == "ours"
             self.speeds = iter([30.0, 10.0, 20.0] if self.ours else [5.0, 20.0, 10.0])
             self.parameters = 8 if self.ours else 7
@@ -195,6 +226,7 @@ def test_speed_is_the_ratio_of_the_medians(run, monkeypatch, tmp_path):
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- speed: begin -->\nold\n<!-- speed: end -->\nafter\n")
     monkeypatch.setattr(speed, "Side", Side)
+    monkeypatch.setattr(speed, "RESULTS", tmp_path / "speed.json")
     monkeypatch.setattr(run, "images_of", lambda name, out: tmp_path)
     monkeypatch.setattr(run, "interpreter", lambda folder, name: Path("python"))
     command = ["speed", "--out", str(tmp_path), "--environments", str(tmp_path)]
@@ -205,9 +237,16 @@ def test_speed_is_the_ratio_of_the_medians(run, monkeypatch, tmp_path):
     assert text.startswith("before")
     assert text.endswith("after\n")
     assert "old" not in text
-    assert "| 7 | 8 | images/s of training | 10 | 20 | 2.00 (0.50 to 6.00) |" in text
+    assert "| 7 : 8 | images/s of training | 10 | 20 | 2.00 (0.50 to 6.00) |" in text
     assert "| seconds for 1,000 samples | about 0.1 | 0.05 | 2.00 (0.50 to 6.00) |" in text
-    assert "| seconds for one sample | about 7 | 7 | 1.00 (1.00 to 1.00) |" in text
+    assert "| milliseconds for one sample | about 7,000 | 7,000 | 1.00 (1.00 to 1.00) |" in text
+    assert "medians of 3 rounds. The limit is 1: none missed it." in text
+    monkeypatch.setattr(speed, "LEAST", 1.5)
+    sys.argv[sys.argv.index("keras_vae")] = "keras_dcgan"
+    assert speed.main() == 1
+    text = page.read_text()
+    assert text.count("| keras_vae | ") == text.count("| keras_dcgan | ") == 3
+    assert "missed by keras_vae in milliseconds for one sample (1.00), keras_dcgan in " in text
 
 
 @pytest.mark.slow
@@ -229,16 +268,16 @@ def test_lines_are_those_that_hold_code(run, tmp_path):
     script.write_text(
         '"""Two\nlines."""\n\nimport a\nimport b\nfrom peers import contract\n\n# remark\n'
         'def f():\n    """One."""\n    return (\n        a\n    )\n\n'
-        f"{run.report.ADDED}\n\ndef build():\n    return b, contract\n"
+        f"{run.lines.ADDED}\n\ndef build():\n    return b, contract\n"
     )
-    assert run.report.code_lines(script) == 5
-    by_hand = run.report.code_lines(FOLDER / "by_hand.py")
+    assert run.lines.code_lines(script) == 5
+    by_hand = run.lines.code_lines(FOLDER / "by_hand.py")
     assert by_hand > 10
-    assert run.report.user_lines("tfd_pixelcnn") > 20 + by_hand
-    own = run.report.code_lines(FOLDER / "ours.py")
-    assert run.report.user_lines("ours", "gan_mnist") == own
+    assert run.lines.user_lines("tfd_pixelcnn") > 20 + by_hand
+    own = run.lines.code_lines(FOLDER / "ours.py")
+    assert run.lines.user_lines("ours", "gan_mnist") == own
     recipe = (FOLDER / "recipes" / "vae_vamp.json").read_text().count("\n")
-    assert run.report.user_lines("ours", "vae_vamp") == own + recipe
+    assert run.lines.user_lines("ours", "vae_vamp") == own + recipe
 
 
 def test_the_server_by_hand_answers(run):
@@ -332,55 +371,114 @@ def test_a_side_is_measured_and_its_saved_model_draws(run, tmp_path):
         contract.kept(side, draw=True)
 
 
-def test_the_table_stands_between_its_markers(run, tmp_path):
-    report, page = run.report, tmp_path / "page.md"
+def test_a_section_stands_between_its_markers(run, tmp_path):
+    page = tmp_path / "page.md"
     page.write_text("before\n<!-- peers: begin -->\nold\n<!-- peers: end -->\nafter\n")
     for _ in range(2):
-        table = run.common.markdown(report.HEADER, [report.row("peer", FIGURES)])
-        run.common.write_section(page, "peers", ["caption", table, "after the table"])
+        run.common.write_section(page, "peers", ["caption", "after the table"])
     text = page.read_text()
     assert text.startswith("before\n")
     assert text.endswith("\nafter\n")
     assert "old" not in text
-    assert text.count("| peer | 2.0 | 4.0 | 80.0 | 2.5 | 5 | 3 | about 1 | about 0.5 | 9 |") == 1
     assert text.count("after the table") == 1
     page.write_text("no markers")
     with pytest.raises(SystemExit, match="once each"):
         run.common.write_section(page, "peers", ["caption"])
 
 
+def test_the_page_is_that_of_the_results(run):
+    """So that no figure stands there that results.json, reasons.json and speed.json do not give."""
+    from peers import speed
+
+    text = (BENCHMARKS.parent / "docs" / "benchmarks.md").read_text()
+    recipes = {name: peer.recipes for name, peer in run.PEERS.items()}
+    results, reasons = (
+        json.loads((FOLDER / f"{name}.json").read_text()) for name in ("results", "reasons")
+    )
+    assert run.in_order(results) == results
+    assert not run.report.unexplained(run.report.every_pair(results, recipes), reasons)
+    sections = {
+        "peers": run.report.section(results, recipes, reasons),
+        "speed": speed.section(speed.known()) if speed.RESULTS.is_file() else [],
+    }
+    for name, parts in sections.items():
+        _, rest = text.split(f"<!-- {name}: begin -->\n\n")
+        assert rest.split(f"\n\n<!-- {name}: end -->")[0] == "\n\n".join(parts)
+
+
+def test_rows_show_what_was_learned_and_what_it_took(run):
+    report = run.report
+    learned = ["peer", "2.0", "4.0", "80.0", "2.5", "7"]
+    assert report.quality(FIGURES) == learned
+    cut = FIGURES | {"planned_images": 36}  # the clock ended it before its schedule
+    assert report.quality(cut) == [*learned[:4], "2.5 of 3", "7"]
+    done = FIGURES | {"planned_images": 30}
+    assert report.quality(done) == learned
+    assert report.cost(FIGURES) == ["peer", "5", "3", "about 1", "about 500", "8", "9", "60"]
+    assert report.conditions(FIGURES) == "2026-11-28; not noted; 0.1 to 0.2"
+    assert report.conditions(FIGURES | {"rate": 1.24e11}) == "2026-11-28; 124; 0.1 to 0.2"
+    assert report.conditions(None) == "not measured"
+
+
 def test_a_side_without_a_frechet_ratio_says_why(run):
     undrawn = FIGURES | {"frechet": None, "num_samples": 0}
-    assert run.report.row("pixel by pixel", undrawn)[1] == "too slow to draw"
+    assert run.report.quality(undrawn)[1] == "too slow to draw"
     too_few = FIGURES | {"frechet": None, "estimated": False, "num_samples": 350}
-    assert run.report.row("slow", too_few)[1] == "only 350 drawn"
+    assert run.report.quality(too_few)[1] == "only 350 drawn"
     fewer = FIGURES | {"num_samples": 650}  # which flatters a ratio
-    assert run.report.row("slow", fewer)[1:3] == ["2.0 (650 drawn)", "4.0 (650 drawn)"]
+    assert run.report.quality(fewer)[1:3] == ["2.0 (650 drawn)", "4.0 (650 drawn)"]
 
 
-def test_a_comparison_says_who_is_ahead_in_what_and_why(run):
+def pair_of(report, **changes):
+    """A peer and ours that are the same but for what the peer has otherwise."""
+    return report.Pair(FIGURES | changes, FIGURES | {"side": "ours: recipe"})
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "leader"),
+    [
+        *(("frechet", value, who) for value, who in ((1.5, "peer"), (1.7, None), (2.6, "ours"))),
+        *(("nats", value, who) for value, who in ((78.9, "peer"), (80.9, None), (81.1, "ours"))),
+        ("images_per_second", 9.0, "peer"),
+        ("images_per_second", 3.0, "ours"),
+        ("images_per_second", None, None),
+    ],
+)
+def test_who_is_ahead_by_more_than_a_tie(run, key, value, leader):
+    pair = pair_of(run.report, **{key: value})
+    expected = {"peer": pair.peer, "ours": pair.ours, None: None}[leader]
+    assert pair.leader(key) is expected
+
+
+def test_a_pair_of_other_days_or_machines_is_marked(run):
+    assert not pair_of(run.report).is_crossed
+    assert pair_of(run.report, day="2026-11-29").is_crossed
+    assert pair_of(run.report, rate=1e11).is_crossed  # ours has none
+    ours = FIGURES | {"rate": 1e11}
+    assert run.report.Pair(FIGURES | {"rate": 1.2e11}, ours).is_crossed
+    assert not run.report.Pair(FIGURES | {"rate": 1.05e11}, ours).is_crossed
+
+
+def test_factors_say_how_many_times_better_ours_is_and_why_a_peer_is_ahead(run):
     report = run.report
-    faster = FIGURES | {"images_per_second": 9.0, "frechet": 3.0, "nats": 80.1, "parameters": 14}
-    given = ("peer", faster, "ours: recipe", FIGURES)
-    (row,) = report.wins(*given, {})
-    assert row == ["peer", "recipe", "images/s", "9", "5", "2x", report.UNEXPLAINED]
-    reasons = {"peer": {"images_per_second": "It has no prior."}, "other": {"nats": "It does."}}
-    (row,) = report.wins(*given, reasons)
-    assert row[-1] == "It has no prior."
-    reasons["peer, recipe"] = {"images_per_second": "It is small."}
-    assert report.wins(*given, reasons)[0][-1] == "It is small."
-    assert report.wins("peer", faster, "ours: another", FIGURES, reasons)[0][-1] == row[-1]
-    # 80.1 nats are level with 80.
-    assert report.losses(*given) == "- `recipe` against `peer`: Frechet ratio (2 against 3)."
-    quick = FIGURES | {"seconds_1": 0.2, "estimated": False}
-    assert report.losses("peer", FIGURES, "ours: recipe", quick).endswith(
-        "seconds for one sample (0.2 against about 0.5)."
+    pair = pair_of(
+        report, images_per_second=9.0, frechet=3.0, nats=80.2, parameters=14, seconds_1=0.55
     )
-    lacking = {"frechet": None, "images_per_second": 5.0, "parameters": 1}
-    assert report.wins("peer", lacking, "ours", lacking, {}) == []
-    assert report.losses("peer", lacking, "ours", lacking).endswith("in nothing.")
-    assert "peer is ahead" in "".join(report.page("3 minutes", [], [row], []))
-    assert "peer is ahead" not in "".join(report.page("3 minutes", [], [], []))
+    assert report.unexplained([pair], {}) == ["peer in images/s after 3 minutes"]
+    reasons = {"peer": {"images_per_second": "It has no prior."}, "other": {"nats": "It does."}}
+    assert report.unexplained([pair], reasons) == []
+    assert pair.reason("images_per_second", reasons) == "It has no prior."
+    reasons["peer, recipe"] = {"images_per_second": "It is small."}
+    why = {"A reason of before.": 1}
+    *_, row = report.factors([pair], reasons, why).splitlines()
+    cells = ["**1.5**", "1", "+0.2", "0.556²", "about 1", "about 1.1", "1", "0.5"]
+    assert row == f"| {' | '.join(['peer : recipe', *cells])} |"
+    assert why == {"A reason of before.": 1, "It is small.": 2}
+    report.factors([pair], reasons, why)
+    assert len(why) == 2  # a reason is told once
+    lacking = pair_of(report, frechet=None, nats=None)
+    *_, row = report.factors([lacking], {}, {}).splitlines()
+    assert row.startswith("| peer : recipe |  | 1 |  | 1 |")
 
 
 def test_reasons_are_of_peers_and_measures_that_exist(run):
@@ -394,25 +492,35 @@ def test_reasons_are_of_peers_and_measures_that_exist(run):
 
 def test_sides_of_the_chart_look_different_and_pairs_alike(run):
     recipes = {name: peer.recipes for name, peer in run.PEERS.items()}
-    styles = run.report.styles(recipes)
+    styles = run.chart.styles(recipes)
     assert set(styles) == {one.label for one in run.runs_of(list(run.PEERS))}
     assert len({tuple(sorted(style.items())) for style in styles.values()}) == len(styles)
     for peer, (first, *_) in recipes.items():
         assert styles[peer]["color"] == styles[f"{run.report.OURS}{first}"]["color"]
 
 
-def test_the_summary_marks_the_better_of_a_pair(run):
-    def sides(peer, ours):
+def test_the_summary_marks_the_better_of_a_pair_and_counts_who_is_ahead(run):
+    def pair(peer, ours, **changes):
         one, other = (FIGURES | {"frechet": value, "nats": None} for value in (peer, ours))
-        return {"a": one, "ours: b": other | {"num_samples": 600}}
+        return run.report.Pair(
+            one | {"side": "a"}, other | {"side": "ours: b", "num_samples": 600} | changes
+        )
 
-    found = {"one": sides(9.0, 3.0), "two": sides(2.0, 3.0), "three": sides(3.0, 3.1)}
-    found["four"] = {"a": FIGURES}
-    *_, row = run.report.summary({"a": ("b",)}, found).splitlines()
+    every = {
+        "one": {"a : b": pair(9.0, 3.0)},
+        "two": {"a : b": pair(2.0, 3.0)},
+        "three": {"a : b": pair(3.0, 3.1, day="2026-11-29")},
+        "four": {},
+    }
+    *_, row = run.report.summary(every).splitlines()
     few = "(600 drawn)"
-    cells = [f"9.0 : **3.0 {few}**", f"**2.0** : 3.0 {few}", f"3.0 : 3.1 {few}"]
-    cells = ["a : b", "Frechet ratio", *cells]
+    cells = [f"9.0 : **3.0 {few}**", f"**2.0** : 3.0 {few}", f"3.0 : 3.1 {few} †"]
+    cells = ["a : b", "Fréchet ratio", *cells]
     assert row == f"| {' | '.join([*cells, 'not measured'])} |"
+    told = run.report.verdict({name: every[name] for name in ("one", "two", "three")})
+    assert told.startswith("After one ours is ahead in 1 of 1 comparisons of quality, level in 0 ")
+    assert "After two ours is ahead in 0 of 1 comparisons of quality, level in 0 and beh" in told
+    assert "After three ours is ahead in 0 of 1 comparisons of quality, level in 1 and" in told
 
 
 def test_finished_sides_become_a_page_without_any_training(run, tmp_path, monkeypatch):
@@ -422,7 +530,8 @@ def test_finished_sides_become_a_page_without_any_training(run, tmp_path, monkey
         for one in run.runs_of(["keras_vae", "pythae_vae"]):
             folder = tmp_path / "out" / f"{minutes}_minutes" / one.folder
             folder.mkdir(parents=True)
-            found = FIGURES | {"frechet": 10.0 / minutes, "images_per_second": len(one.label)}
+            found = FIGURES | {"frechet": 10.0 / minutes, "minutes": float(minutes)}
+            del found["side"], found["data"]  # which the folder says
             (folder / "figures.json").write_text(json.dumps(found))
     page = tmp_path / "page.md"
     page.write_text("<!-- peers: begin -->\n<!-- peers: end -->\n")
@@ -431,11 +540,11 @@ def test_finished_sides_become_a_page_without_any_training(run, tmp_path, monkey
     monkeypatch.setattr(run, "RESULTS", tmp_path / "results.json")
     command = ["run.py", "--minutes", "1", "3", "--only", "keras_vae", "pythae_vae"]
     command += ["--out", str(tmp_path / "out"), "--environments", str(tmp_path)]
-    monkeypatch.setattr(sys, "argv", [*command, "--write", str(page)])
+    monkeypatch.setattr(sys, "argv", [*command, "--finished", "--write", str(page)])
     assert run.main() == 0
     text = page.read_text()
-    first, last = text.split("### 3 minutes of training each")
-    assert first.index("### 1 minutes of training each") < first.index("| keras_vae | 10.0 |")
+    first, last = text.split("### After 3 minutes")
+    assert first.index("### After 1 minute\n") < first.index("| keras_vae | 10.0 |")
     assert last.count("| keras_vae | 3.3 |") == 1
     assert last.count("| ours: vae_plain | 3.3 |") == 1
     sides = json.loads((tmp_path / "results.json").read_text())
@@ -444,12 +553,16 @@ def test_finished_sides_become_a_page_without_any_training(run, tmp_path, monkey
         for minutes in (1, 3)
         for one in run.runs_of(["keras_vae", "pythae_vae"])
     }
-    assert "- `vae_2d_mnist` against `keras_vae`: images/s (18 against 9)" in text
+    assert "| keras_vae : vae_2d_mnist | 1 | 1 | +0.0 | 1 | about 1 |" in text
     with Image.open(tmp_path / "drawings" / "peers.png") as chart:
         assert chart.size[0] > 800
         followed = np.asarray(chart)
+    (tmp_path / "out").rename(tmp_path / "elsewhere")
+    assert run.main() == 0  # of what results.json holds
+    assert page.read_text() == text
+    (tmp_path / "elsewhere").rename(tmp_path / "out")
     (tmp_path / "out" / "1_minutes").rename(tmp_path / "1_minutes")
-    monkeypatch.setattr(sys, "argv", [part for part in sys.argv if part != "1"])
+    (tmp_path / "results.json").unlink()
     assert run.main() == 0  # one number of minutes: ranked
     with Image.open(tmp_path / "drawings" / "peers.png") as chart:
         assert chart.size == followed.shape[1::-1]
@@ -482,6 +595,25 @@ def test_what_would_not_be_finished_in_time_is_left_for_the_next_command(
     assert started == ["keras_vae", "keras_vae", "ours: vae_2d_mnist"]
 
 
+def test_an_environment_is_found_from_any_folder(run, monkeypatch, tmp_path):
+    made = tmp_path / "environments" / "torch"
+    made.mkdir(parents=True)
+    (made / run.FINISHED).touch()
+    monkeypatch.chdir(tmp_path)
+    assert run.interpreter(Path("environments"), "torch") == made / "bin" / "python"
+
+
+def test_a_process_does_not_inherit_the_peak_of_the_one_that_starts_it(run):
+    """As `ru_maxrss` does."""
+    held = np.ones(40_000_000)
+    code = "from peers import contract; print(contract.peak_megabytes())"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=BENCHMARKS, check=True, capture_output=True, text=True
+    )
+    if Path("/proc/self/status").is_file():
+        assert float(done.stdout) < held.nbytes / 1e6 < run.contract.peak_megabytes()
+
+
 @pytest.mark.nightly
 @pytest.mark.parametrize(
     "name", ["ours: vae_2d_mnist", "ours: cgan_mnist", *peers_of((FOLDER / "run.py").read_text())]
@@ -509,8 +641,12 @@ def test_every_side_runs_and_gives_a_whole_row(run, tmp_path, name):
         "frechet_plain": run.Judge(lambda train: by_train.append(train) or first_pixels, tmp_path),
     }
     figures = run.judged(side, tmp_path / name, judges)
-    row = dict(zip(run.report.HEADER, run.report.row(name, figures), strict=True))
-    assert len(row) == len(run.report.HEADER)
+    report = run.report
+    for header, row in (
+        (report.QUALITY_HEADER, report.quality(figures)),
+        (report.COST_HEADER, report.cost(figures)),
+    ):
+        assert len(row) == len(header)
     assert figures["images"] > 0
     assert figures["frechet"] == figures["frechet_plain"]
     assert all(len(train) == 1000 for train in by_train)

@@ -1,6 +1,6 @@
 """What every side does: train for some minutes, draw, and write down what it took.
 
-A side is a script with a function `build(data, seed) -> Side`. It is run in its own environment,
+A side is a script with a function `build(data, given) -> Side`. It is run in its own environment,
 from benchmarks/, as
 
     python -m peers.NAME DATA.npz FOLDER --minutes 3
@@ -16,9 +16,9 @@ What stands above the line `# What the comparison adds` is what a user would wri
 counts its lines. This file needs numpy only, since each environment has it.
 
 How it measures:
-- One training step comes before the clock, so building and compiling do not count. Training ends
-  with the step in which the time is over; images/s are those up to then, also where Keras' `fit`
-  returns later.
+- One training step comes before the clock, so building and compiling do not count, nor does what
+  Keras' `fit` does before its first step and after its last one. Training ends with the step in
+  which the time is over.
 - The machine's rate, multiply-adds a second in NumPy's products of matrices, is measured right
   before, since not every machine that is called the same is as fast.
 - `seconds for 1,000`: the median of at least five batches after the first, in which functions are
@@ -26,7 +26,8 @@ How it measures:
   its network at this batch size, again the median of five, times the number of passes.
 - `seconds for one`: the median of five; of one if it takes more than SHORT seconds.
 - The model is saved and loaded again after all of that, which is not in the peak.
-- Peak memory is that of the process and includes the packages and the data.
+- Peak memory is that of the process and includes the packages, the data, and the samples drawn in
+  batches of `Side.batch`; that up to the end of training is noted as well.
 """
 
 import argparse
@@ -85,6 +86,7 @@ class Side:
         one_pass: For a side that is drawn pixel by pixel: a number of images -> one pass of them
             through the network.
         passes: How many passes a batch of samples takes.
+        planned_images: The images that its schedule was made for, if it knows the minutes.
     """
 
     train: Callable[[float], int | tuple[int, float]]
@@ -98,6 +100,7 @@ class Side:
     nats_kind: str = ""
     one_pass: Callable[[int], object] | None = None
     passes: int = 1
+    planned_images: int | None = None
 
 
 def read(path: Path) -> Data:
@@ -112,9 +115,22 @@ def cpu_seconds() -> float:
 
 
 def peak_megabytes() -> float:
-    # Linux counts in KiB, macOS in bytes.
-    unit = 1 if sys.platform == "darwin" else 1024
+    """Returns the most memory that this process has held, in MB."""
+    # Linux hands ru_maxrss down to the processes that one starts: they would show its peak.
+    status = Path("/proc/self/status")
+    if status.is_file():
+        (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
+        return int(line.split()[1]) * 1024 / 1e6
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts in bytes
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def processor() -> str:
+    """Returns the processor's name, as far as Linux tells it."""
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text().splitlines() if information.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
 
 
 def machine_rate() -> float:
@@ -231,7 +247,10 @@ def measure(side: Side, data: Data, given: argparse.Namespace) -> tuple[np.ndarr
     """Trains and draws, and returns the samples and all figures."""
     figures: dict = {"minutes": given.minutes, "parameters": int(side.parameters)}
     figures["train_images"] = len(data.x_train)
+    if side.planned_images is not None:
+        figures["planned_images"] = side.planned_images
     figures["day"] = f"{datetime.date.today()}"
+    figures |= {"processor": processor(), "commit": os.environ.get("PEERS_COMMIT", "unknown")}
     figures["rate"] = machine_rate()
     figures["load_before"] = round(os.getloadavg()[0], 2)
     figures |= trained(side, 60.0 * given.minutes)
@@ -242,7 +261,8 @@ def measure(side: Side, data: Data, given: argparse.Namespace) -> tuple[np.ndarr
         held_out = data.x_test[: given.num_test]
         figures["nats"] = float(side.nats(held_out))
         figures |= {"nats_kind": side.nats_kind, "nats_images": len(held_out)}
-    figures["peak_megabytes"] = peak_megabytes()
+    # The system's counters are approximate: a later peak may read a little lower.
+    figures["peak_megabytes"] = max(peak_megabytes(), figures["training_megabytes"])
     figures |= kept(side, draw=cost["seconds_1"] < SHORT)
     names = ("numpy", *side.packages)
     figures["versions"] = {"python": platform.python_version(), **{n: version(n) for n in names}}

@@ -14,8 +14,12 @@ class Clock(keras.callbacks.Callback):
 
     def __init__(self, seconds: float):
         super().__init__()
-        self.start = self.now = time.perf_counter()
         self.seconds, self.steps = seconds, 0
+        self.start = self.now = 0.0
+
+    def on_train_begin(self, logs=None):
+        """Starts the clock, now that `fit` has its data set."""
+        self.start = self.now = time.perf_counter()
 
     def on_train_batch_end(self, batch, logs=None):
         self.steps += 1
@@ -81,9 +85,10 @@ class Timed:
             batches = batches.take(steps).apply(tf.data.experimental.assert_cardinality(steps))
         clock = Clock(seconds)
         self.model.fit(batches, shuffle=False, callbacks=[*callbacks, clock], verbose=0)
-        self.seconds += time.perf_counter() - clock.start
+        taken = clock.now - clock.start
+        self.seconds += taken
         self.steps += clock.steps
-        return clock.now - clock.start
+        return taken
 
     def figures(self) -> dict[str, float]:
         """Returns the images seen and the speed."""

@@ -125,6 +125,7 @@ def build(data: contract.Data, given) -> contract.Side:
         packages=("keras", "tensorflow"),
         nats=nats if has_nats else None,
         nats_kind=kind,
+        planned_images=total * recipe.batch_size,
     )
 
 

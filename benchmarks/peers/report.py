@@ -1,83 +1,98 @@
-"""What run.py makes of finished sides: rows, comparisons, a chart, and their place in a page.
+"""What run.py makes of results: tables, comparisons, and their place in a page.
+
+A result is what a side measured (contract.py), with its name as `side`, its data set as `data`, and
+its Fréchet ratios. All of a page comes from results.json and reasons.json, so it can be written
+again without any training.
 
 Why a peer is ahead is known to whoever looked into it, not to this script: reasons.json holds it,
 as {peer: {measure: sentence}} with the keys of PEERS and COMPARED, and for a single recipe under
 "peer, recipe".
 """
 
-import ast
-import io
-import math
-import tokenize
-from collections.abc import Iterable
+import json
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import common
 
 from peers import contract
 
-HERE = Path(__file__).resolve().parent
-ADDED = "# What the comparison adds"  # below it stands what no user writes
-HEADER = (
-    *("side", "Frechet / real images", "plain features", "nats", "epochs", "images/s", "CPU s"),
-    "1,000 samples, s",
-    *("one sample, s", "peak MB", "parameters", "lines", "machine", "load", "day"),
-)
 OURS = "ours: "
-NO_CODE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}
-NO_CODE |= {tokenize.ENDMARKER}
-DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef)
-# What is compared: key -> its name, whether more is better, and the share that counts as level,
-# which is what two runs of one side on one day may differ by.
+QUALITY_HEADER = ("side", "Fréchet ratio", "plain features", "nats", "epochs", "parameters")
+COST_HEADER = (
+    *("side", "images/s", "CPU s", "1,000 samples, s", "one sample, ms"),
+    *("MB in training", "peak MB", "lines"),
+)
+UNEXPLAINED = "not looked into yet"
+CROSSED = "†"  # marks a pair that was not measured under the same conditions
+SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+CHART = "drawings/peers.png"  # next to the page
+
+Result = dict[str, Any]
+
+
+class Measure(NamedTuple):
+    """What is compared.
+
+    Args:
+        name: In tables.
+        more_is_better: Or less.
+        tie: The difference that counts as one, as a share of the larger value.
+        absolute: Whether `tie` is the difference itself, and so is what a table shows.
+    """
+
+    name: str
+    more_is_better: bool
+    tie: float
+    absolute: bool = False
+
+    def gain(self, one: float, other: float) -> float:
+        """Returns by how much one value is better than another, positive or negative."""
+        return one - other if self.more_is_better else other - one
+
+    def is_ahead(self, one: float, other: float) -> bool:
+        """Returns whether one value is better than another by more than a tie."""
+        tie = self.tie if self.absolute else self.tie * max(one, other)
+        return self.gain(one, other) > tie
+
+    def factor(self, one: float, other: float) -> str:
+        """Returns how many times better one value is than another, or by how many units."""
+        if self.absolute:
+            return f"{self.gain(one, other):+.1f}"
+        return number(one / other if self.more_is_better else other / one)
+
+
+# A tie is what two trainings of one side have differed by, on machines of different speed (LOG.md).
 COMPARED = {
-    "frechet": ("Frechet ratio", False, 0.1),
-    "frechet_plain": ("Frechet ratio of plain features", False, 0.1),
-    "nats": ("nats", False, 0.01),
-    "images_per_second": ("images/s", True, 0.25),
-    "seconds_1000": ("seconds for 1,000 samples", False, 0.25),
-    "seconds_1": ("seconds for one sample", False, 0.25),
-    "peak_megabytes": ("peak MB", False, 0.05),
+    "frechet": Measure("Fréchet ratio", False, 0.2),
+    "frechet_plain": Measure("plain features", False, 0.2),
+    "nats": Measure("nats", False, 1.0, absolute=True),
+    "images_per_second": Measure("images/s", True, 0.25),
+    "seconds_1000": Measure("1,000 samples", False, 0.25),
+    "seconds_1": Measure("one sample", False, 0.25),
+    "peak_megabytes": Measure("peak MB", False, 0.05),
 }
 QUALITY = ("frechet", "nats")  # what the chart and the summary show
-AHEAD = ("peer", "ours", "measure", "peer's", "ours", "parameters", "why")
-FILLED = ("none", "full")  # peers, ours
-MARKS = "osD^"  # of the peers of one recipe
-UNEXPLAINED = "not looked into yet"
 
 
-def code_lines(path: Path) -> int:
-    """Returns how many lines of a file's user code hold code.
-
-    Docstrings, imports from this folder, and imports that only the rest of the file uses do not
-    count.
-    """
-    text = path.read_text()
-    end = text.find(f"\n{ADDED}\n")
-    tree = ast.parse(text[:end] if end >= 0 else text)
-    lines: set[int] = set()
-    for token in tokenize.generate_tokens(io.StringIO(text[:end] if end >= 0 else text).readline):
-        if token.type not in NO_CODE:
-            lines |= set(range(token.start[0], token.end[0] + 1))
-    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    for node in ast.walk(tree):
-        if isinstance(node, DOCUMENTED) and ast.get_docstring(node):
-            lines -= set(range(node.body[0].lineno, node.body[0].end_lineno + 1))
-        if isinstance(node, (ast.Import, ast.ImportFrom)):
-            names = {(name.asname or name.name).split(".")[0] for name in node.names}
-            if getattr(node, "module", None) == "peers" or not names & used:
-                lines -= set(range(node.lineno, node.end_lineno + 1))
-    return len(lines)
+# Files ---------------------------------------------------------------------------------------
 
 
-def user_lines(script: str, variant: str = "") -> int:
-    """Returns the lines that a user writes to train, save, load, draw and serve.
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Returns what `write_rows` has written; nothing if there is no such file."""
+    return json.loads(path.read_text()) if path.is_file() else []
 
-    A recipe that the zoo lacks counts, too.
-    """
-    path, recipe = HERE / f"{script}.py", HERE / "recipes" / f"{variant}.json"
-    served = "by_hand.serve(" in path.read_text()
-    lines = code_lines(path) + (code_lines(HERE / "by_hand.py") if served else 0)
-    return lines + (len(recipe.read_text().splitlines()) if recipe.is_file() else 0)
+
+def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Writes a JSON list with a line for each row."""
+    from tfgen.files import replacing
+
+    with replacing(path) as temporary:
+        temporary.write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")
+
+
+# Cells ---------------------------------------------------------------------------------------
 
 
 def number(value: float) -> str:
@@ -85,223 +100,283 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def shown(key: str, figures: dict) -> str:
-    """Returns a figure that is compared, and whether it is an estimate."""
-    estimated = key.startswith("seconds_") and figures["estimated"]
-    return ("about " if estimated else "") + number(figures[key])
+def shown(key: str, result: Result) -> str:
+    """Returns what samples take, one in milliseconds, and whether it is an estimate."""
+    value = 1e3 * result[key] if key == "seconds_1" else result[key]
+    return ("about " if result["estimated"] else "") + number(value)
 
 
-def ratio(figures: dict, key: str) -> str:
-    """Returns a Frechet ratio, or why there is none."""
-    drawn = figures["num_samples"]
-    if figures[key] is None:
-        return "too slow to draw" if figures["estimated"] else f"only {drawn} drawn"
-    return f"{figures[key]:.1f}" + (f" ({drawn} drawn)" if drawn < contract.NUM_SAMPLES else "")
+def ratio(result: Result, key: str) -> str:
+    """Returns a Fréchet ratio, or why there is none."""
+    drawn = result["num_samples"]
+    if result[key] is None:
+        return "too slow to draw" if result["estimated"] else f"only {drawn} drawn"
+    return f"{result[key]:.1f}" + (f" ({drawn} drawn)" if drawn < contract.NUM_SAMPLES else "")
 
 
-def row(name: str, figures: dict) -> list[str]:
+def quality(result: Result) -> list[str]:
+    """Returns a row of what a side learned, for QUALITY_HEADER."""
+    epochs = number(result["images"] / result["train_images"])
+    if result.get("planned_images", 0) > result["images"]:
+        epochs += f" of {number(result['planned_images'] / result['train_images'])}"
     return [
-        name,
-        ratio(figures, "frechet"),
-        ratio(figures, "frechet_plain"),
-        f"{figures['nats']:.1f}" if "nats" in figures else "none",
-        number(figures["images"] / figures["train_images"]),
-        f"{figures['images_per_second']:,.0f}",
-        f"{figures['cpu_seconds']:.0f}",
-        shown("seconds_1000", figures),
-        shown("seconds_1", figures),
-        f"{figures['peak_megabytes']:,.0f}",
-        f"{figures['parameters']:,}",
-        f"{figures['lines']}",
-        f"{figures['rate'] / 1e9:.0f}" if "rate" in figures else "not noted",
-        f"{figures['load_before']} to {figures['load_after']}",
-        figures["day"],
+        result["side"],
+        ratio(result, "frechet"),
+        ratio(result, "frechet_plain"),
+        f"{result['nats']:.1f}" if "nats" in result else "none",
+        epochs,
+        f"{result['parameters']:,}",
     ]
 
 
-def ahead(one: dict, other: dict) -> list[str]:
-    """Returns the measures in which a side is ahead of another by more than counts as level."""
-    found = []
-    for key, (_, more, level) in COMPARED.items():
-        first, second = one.get(key), other.get(key)
-        if first is not None and second is not None:
-            gain = first - second if more else second - first
-            if gain > level * max(first, second):
-                found.append(key)
-    return found
-
-
-def wins(name: str, peer: dict, recipe: str, ours: dict, reasons: dict) -> list[list[str]]:
-    """Returns a row for each measure in which the peer is ahead, with what is known of why."""
-    recipe = recipe.removeprefix(OURS)
-    known = reasons.get(name, {}) | reasons.get(f"{name}, {recipe}", {})
-    size = peer["parameters"] / ours["parameters"]
+def cost(result: Result) -> list[str]:
+    """Returns a row of what a side took, for COST_HEADER."""
     return [
-        [
-            *(name, recipe, COMPARED[key][0]),
-            *(shown(key, peer), shown(key, ours)),
-            *(f"{size:.2g}x", known.get(key, UNEXPLAINED)),
-        ]
-        for key in ahead(peer, ours)
+        result["side"],
+        f"{result['images_per_second']:,.0f}",
+        f"{result['cpu_seconds']:,.0f}",
+        shown("seconds_1000", result),
+        shown("seconds_1", result),
+        f"{result['training_megabytes']:,.0f}",
+        f"{result['peak_megabytes']:,.0f}",
+        f"{result['lines']}",
     ]
 
 
-def losses(name: str, peer: dict, recipe: str, ours: dict) -> str:
-    """Returns one line: in what ours is ahead of the peer."""
+def conditions(result: Result | None) -> str:
+    """Returns when and where a side was measured."""
+    if result is None:
+        return "not measured"
+    rate = f"{result['rate'] / 1e9:.0f}" if "rate" in result else "not noted"
+    return f"{result['day']}; {rate}; {result['load_before']} to {result['load_after']}"
+
+
+# Pairs ---------------------------------------------------------------------------------------
+
+
+class Pair(NamedTuple):
+    """A peer and a recipe of ours that is held against it, trained for the same minutes."""
+
+    peer: Result
+    ours: Result
+
+    @property
+    def recipe(self) -> str:
+        return self.ours["side"].removeprefix(OURS)
+
+    @property
+    def name(self) -> str:
+        return f"{self.peer['side']} : {self.recipe}"
+
+    @property
+    def is_crossed(self) -> bool:
+        """Whether the two were measured on different days, or on machines of different speed."""
+        rates = [result.get("rate") for result in self]
+        if self.peer["day"] != self.ours["day"] or rates.count(None) == 1:
+            return True
+        return None not in rates and max(rates) > 1.1 * min(rates)
+
+    def values(self, key: str) -> tuple[float, float] | None:
+        """Returns the peer's value and ours, or None where one is missing."""
+        peer, ours = (result.get(key) for result in self)
+        return None if peer is None or ours is None else (peer, ours)
+
+    def leader(self, key: str) -> Result | None:
+        """Returns the side that is ahead in a measure, or None where both are level."""
+        values = self.values(key)
+        if values is None:
+            return None
+        for result, one, other in zip(self, values, reversed(values), strict=True):
+            if COMPARED[key].is_ahead(one, other):
+                return result
+        return None
+
+    def reason(self, key: str, reasons: dict[str, dict[str, str]]) -> str:
+        """Returns why the peer is ahead in a measure, as far as that is known."""
+        peer = self.peer["side"]
+        known = reasons.get(peer, {}) | reasons.get(f"{peer}, {self.recipe}", {})
+        return known.get(key, UNEXPLAINED)
+
+
+def pairs_of(
+    results: Iterable[Result], recipes: dict[str, tuple[str, ...]], minutes: float
+) -> Iterator[Pair]:
+    """Yields the pairs that were trained for so long, in the order of the peers."""
+    found = {result["side"]: result for result in results if result["minutes"] == minutes}
+    for peer, names in recipes.items():
+        for recipe in (f"{OURS}{name}" for name in names):
+            if peer in found and recipe in found:
+                yield Pair(found[peer], found[recipe])
+
+
+def every_pair(results: list[Result], recipes: dict[str, tuple[str, ...]]) -> list[Pair]:
+    """Returns the pairs of all minutes, the shortest first."""
+    times = sorted({result["minutes"] for result in results})
+    return [pair for minutes in times for pair in pairs_of(results, recipes, minutes)]
+
+
+def unexplained(pairs: Iterable[Pair], reasons: dict[str, dict[str, str]]) -> list[str]:
+    """Returns what a peer is ahead in without a reason in reasons.json."""
+    return [
+        f"{pair.peer['side']} in {measure.name} after {pair.peer['minutes']:g} minutes"
+        for pair in pairs
+        for key, measure in COMPARED.items()
+        if pair.leader(key) is pair.peer and pair.reason(key, reasons) == UNEXPLAINED
+    ]
+
+
+# A page --------------------------------------------------------------------------------------
+
+
+def section(
+    results: list[Result],
+    recipes: dict[str, tuple[str, ...]],
+    reasons: dict[str, dict[str, str]],
+) -> list[str]:
+    """Returns the paragraphs and tables of a page.
+
+    Args:
+        results: All of them.
+        recipes: Peer -> the recipes that it is held against.
+        reasons: What reasons.json holds.
+    """
+    times = {
+        f"{minutes:g} minute{'' if minutes == 1 else 's'}": minutes
+        for minutes in sorted({result["minutes"] for result in results})
+    }
+    pairs_after = {
+        name: {pair.name: pair for pair in pairs_of(results, recipes, minutes)}
+        for name, minutes in times.items()
+    }
+    alt = "Quality against minutes of training, ours and the peers"
+    alt = "Quality against minutes of training, ours and the peers"
+    parts = [verdict(pairs_after), summary(pairs_after), f"![{alt}]({CHART})"]
+    why: dict[str, int] = {}  # reason -> its number
+    for name, minutes in times.items():
+        rows = [result for result in results if result["minutes"] == minutes]
+        parts += [f"### After {name}", *tables(rows, pairs_after[name].values(), reasons, why)]
+    if why:
+        listed = [f"{place}. {reason}" for reason, place in why.items()]
+        parts += ["### Why a peer is ahead", "\n".join(listed)]
+    caption = "Day; billions of multiply-adds a second; load average before and after training."
+    parts += ["### When and where", caption, machines(results, times)]
+    return [*parts, f"Versions: {versions(results)}."]
+
+
+def tables(
+    rows: list[Result],
+    pairs: Collection[Pair],
+    reasons: dict[str, dict[str, str]],
+    why: dict[str, int],
+) -> list[str]:
+    """Returns what sides learned and took in one time, and how many times better ours is."""
     parts = [
-        f"{COMPARED[key][0]} ({shown(key, ours)} against {shown(key, peer)})"
-        for key in ahead(ours, peer)
+        common.markdown(QUALITY_HEADER, map(quality, rows)),
+        common.markdown(COST_HEADER, map(cost, rows)),
     ]
-    return f"- `{recipe.removeprefix(OURS)}` against `{name}`: {', '.join(parts) or 'in nothing'}."
+    if pairs:
+        parts += ["How many times better ours is, and by how many nats:"]
+        parts += [factors(pairs, reasons, why)]
+    return parts
 
 
-def summary(recipes: dict[str, tuple[str, ...]], found: dict[str, dict[str, dict]]) -> str:
+def machines(results: list[Result], times: dict[str, float]) -> str:
+    """Returns a table of when and where each side was measured."""
+    sides = dict.fromkeys(result["side"] for result in results)
+    found = {(result["side"], result["minutes"]): result for result in results}
+    rows = [
+        [side, *(conditions(found.get((side, minutes))) for minutes in times.values())]
+        for side in sides
+    ]
+    return common.markdown(("side", *times), rows)
+
+
+def verdict(pairs_after: dict[str, dict[str, Pair]]) -> str:
+    """Returns who is ahead in how many comparisons of quality, a sentence for each time."""
+    sentences = []
+    for name, pairs in pairs_after.items():
+        leaders = [
+            (pair, pair.leader(key))
+            for pair in pairs.values()
+            for key in QUALITY
+            if pair.values(key) is not None
+        ]
+        ours = sum(leader is pair.ours for pair, leader in leaders)
+        level = sum(leader is None for _, leader in leaders)
+        sentences.append(
+            f"After {name} ours is ahead in {ours} of {len(leaders)} comparisons of quality, level "
+            f"in {level} and behind in {len(leaders) - ours - level}."
+        )
+    return " ".join(sentences)
+
+
+def summary(pairs_after: dict[str, dict[str, Pair]]) -> str:
     """Returns a table of the quality of each pair after each time, the better one in bold.
 
     Args:
-        recipes: Peer -> the recipes it is held against.
-        found: Name of a time -> side -> figures.
+        pairs_after: Name of a time -> name of a pair -> the pair.
     """
 
-    def both(key: str, *pair: dict | None) -> str:
-        if any(figures is None or figures.get(key) is None for figures in pair):
+    def both(pair: Pair | None, key: str) -> str:
+        if pair is None or pair.values(key) is None:
             return "not measured"
-        order = [ahead(*pair), ahead(*reversed(pair))]
-        texts = [
-            ratio(figures, key) if key == "frechet" else f"{figures[key]:.1f}" for figures in pair
-        ]
+        leader = pair.leader(key)
+        texts = [ratio(one, key) if key == "frechet" else f"{one[key]:.1f}" for one in pair]
         marked = [
-            f"**{text}**" if key in won else text for text, won in zip(texts, order, strict=True)
+            f"**{text}**" if one is leader else text for one, text in zip(pair, texts, strict=True)
         ]
-        return " : ".join(marked)
+        return " : ".join(marked) + (f" {CROSSED}" if pair.is_crossed else "")
 
-    rows = []
-    for peer, names in recipes.items():
-        for recipe in names:
-            for key in QUALITY:
-                pairs = [
-                    (sides.get(peer), sides.get(f"{OURS}{recipe}")) for sides in found.values()
-                ]
-                cells = [both(key, *pair) for pair in pairs]
-                if set(cells) != {"not measured"}:
-                    rows.append([f"{peer} : {recipe}", COMPARED[key][0], *cells])
-    return common.markdown(("peer : ours", "less is better", *found), rows)
+    names = dict.fromkeys(name for pairs in pairs_after.values() for name in pairs)
+    rows = [
+        [name, COMPARED[key].name, *(both(pairs.get(name), key) for pairs in pairs_after.values())]
+        for name in names
+        for key in QUALITY
+    ]
+    rows = [row for row in rows if set(row[2:]) != {"not measured"}]
+    return common.markdown(("peer : ours", "less is better", *pairs_after), rows)
 
 
-def page(name: str, rows: list[list[str]], wins: list[list[str]], losses: list[str]) -> list[str]:
-    """Returns the paragraphs of a page: everything measured, who is ahead in what, and why."""
-    parts = [f"### {name} of training each", common.markdown(HEADER, rows)]
-    if wins:
-        parts += ["Where a peer is ahead (`parameters`: the peer's over ours):"]
-        parts += [common.markdown(AHEAD, wins)]
-    return [*parts, "Where ours is ahead:", "\n".join(losses)]
+def factors(pairs: Iterable[Pair], reasons: dict[str, dict[str, str]], why: dict[str, int]) -> str:
+    """Returns a table of how many times better ours is in each measure.
+
+    Args:
+        pairs: Of one time.
+        reasons: What reasons.json holds.
+        why: Reason -> its number; those that are new are added.
+    """
+
+    def cell(pair: Pair, key: str) -> str:
+        values = pair.values(key)
+        if values is None:
+            return ""
+        estimated = key.startswith("seconds_") and any(result["estimated"] for result in pair)
+        text = ("about " if estimated else "") + COMPARED[key].factor(*reversed(values))
+        leader = pair.leader(key)
+        if leader is pair.ours:
+            return f"**{text}**"
+        if leader is None:
+            return text
+        place = why.setdefault(pair.reason(key, reasons), len(why) + 1)
+        return text + f"{place}".translate(SUPERSCRIPTS)
+
+    rows = [
+        [
+            f"{pair.name} {CROSSED}" if pair.is_crossed else pair.name,
+            *(cell(pair, key) for key in COMPARED),
+            number(pair.ours["parameters"] / pair.peer["parameters"]),
+        ]
+        for pair in pairs
+    ]
+    header = [measure.name for measure in COMPARED.values()]
+    return common.markdown(("peer : ours", *header, "our parameters / its"), rows)
 
 
-def versions(found: Iterable[dict[str, dict]]) -> str:
+def versions(results: Iterable[Result]) -> str:
     """Returns the versions of all sides' packages, each once."""
     every = {
         f"{package} {number}"
-        for sides in found
-        for figures in sides.values()
-        for package, number in figures["versions"].items()
+        for result in results
+        for package, number in result["versions"].items()
     }
     return ", ".join(sorted(every, key=str.lower))
-
-
-def draw(
-    points: dict[str, list[tuple[str, float, dict]]],
-    recipes: dict[str, tuple[str, ...]],
-    path: Path,
-) -> None:
-    """Draws quality against minutes, a panel for each data set and measure.
-
-    A panel whose sides were trained for one number of minutes ranks them instead.
-
-    Args:
-        points: Side -> (data, minutes, figures) of each of its trainings.
-        recipes: Peer -> the recipes it is held against.
-        path: The PNG file.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    panels: dict[tuple[str, str], dict[str, list]] = {}
-    for side, trainings in points.items():
-        for data, minutes, figures in sorted(trainings, key=lambda training: training[1]):
-            for key in QUALITY:
-                if figures.get(key) is not None:
-                    lines = panels.setdefault((data, key), {})
-                    lines.setdefault(side, []).append((minutes, figures[key]))
-    if not panels:
-        return
-    figure = Figure(figsize=(15, 4.5 * math.ceil(len(panels) / 2)), layout="constrained")
-    FigureCanvasAgg(figure)
-    all_axes = figure.subplots(math.ceil(len(panels) / 2), 2, squeeze=False).flat
-    for axes, ((data, key), lines) in zip(all_axes, sorted(panels.items()), strict=False):
-        times = sorted({minutes for line in lines.values() for minutes, _ in line})
-        measure = f"{COMPARED[key][0]} (less is better)"
-        if len(times) == 1:
-            rank(axes, {side: line[0][1] for side, line in lines.items()})
-            axes.set(title=f"{data}, after {times[0]:g} minutes", xlabel=measure)
-        else:
-            follow(axes, lines, times, styles(recipes))
-            axes.set(title=data, xlabel="minutes of training", ylabel=measure)
-        axes.grid(alpha=0.3, which="both")
-    for axes in list(figure.axes)[len(panels) :]:
-        axes.remove()
-    common.save_chart(figure, path)
-
-
-def rank(axes, values: dict[str, float]) -> None:
-    """Draws a dot for each side, the best at the top; ours are blue and filled."""
-    order = sorted(values, key=lambda side: -values[side])
-    for place, side in enumerate(order):
-        ours = side.startswith(OURS)
-        axes.plot(values[side], place, "o", color="C0" if ours else "C1", fillstyle=FILLED[ours])
-        text = {"xytext": (7, 0), "textcoords": "offset points", "va": "center", "fontsize": 9}
-        axes.annotate(f"{values[side]:.1f}", (values[side], place), **text)
-    axes.set_yticks(range(len(order)), order)
-    axes.margins(x=0.15)
-    plain(axes, "x", max(values.values()) > 5 * min(values.values()))
-
-
-def styles(recipes: dict[str, tuple[str, ...]]) -> dict[str, dict]:
-    """Returns how the line of each side is drawn.
-
-    Each recipe has a colour, as far as there are ten, and so has each peer: that of the first
-    recipe it is held against. Ours are whole and filled; peers of one recipe differ by their marks.
-    """
-    every = list(dict.fromkeys(recipe for names in recipes.values() for recipe in names))
-    colours = {recipe: f"C{place % 10}" for place, recipe in enumerate(every)}
-    made = {
-        f"{OURS}{recipe}": {"color": colour, "linestyle": "-", "marker": "o"}
-        for recipe, colour in colours.items()
-    }
-    against: dict[str, int] = {}
-    for peer, (first, *_) in recipes.items():
-        place = against[first] = against.get(first, -1) + 1
-        marks = {"marker": MARKS[place % len(MARKS)], "fillstyle": "none"}
-        made[peer] = {"color": colours[first], "linestyle": "--", **marks}
-    return made
-
-
-def follow(
-    axes, lines: dict[str, list[tuple[float, float]]], times: list[float], styles: dict[str, dict]
-) -> None:
-    """Draws a line for each side and names them in the order of their ends."""
-    for side, line in sorted(lines.items(), key=lambda item: -item[1][-1][1]):
-        axes.plot(*zip(*line, strict=True), label=side, **styles[side])
-    axes.set_xscale("log")
-    axes.set_xticks(times, [f"{minutes:g}" for minutes in times])
-    axes.set_xticks([], minor=True)
-    values = [value for line in lines.values() for _, value in line]
-    plain(axes, "y", max(values) > 5 * min(values))
-    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-
-
-def plain(axes, which: str, logarithmic: bool) -> None:
-    """Sets a scale whose numbers are written out."""
-    if logarithmic:
-        getattr(axes, f"set_{which}scale")("log", subs=(2, 5))
-        getattr(axes, f"{which}axis").set_major_formatter("{x:g}")
-        getattr(axes, f"{which}axis").set_minor_formatter("{x:g}")

@@ -21,13 +21,13 @@ command ends in time and says what is left for the next one. A side that fails i
 and makes the exit code 1; what it printed is in log.txt of its folder. --finished trains nothing
 and reports what is there.
 
-Several --minutes train each side once for each of them. There is a table for each number, of the
-sides that --out holds, and the chart shows all of them, so they may also come one after the other.
---write puts all of it into a page; the chart goes next to it, into drawings/peers.png, and all
-figures go into results.json of this folder.
+Several --minutes train each side once for each of them; they may also come one after the other,
+since all that --out holds is reported. --write adds it to results.json of this folder, in place of
+older results of the same sides and minutes, and makes the page of all results there; the chart goes
+next to the page, into drawings/peers.png. --finished with an empty --out makes the page again.
 
 A side takes its minutes, half a minute to start and compile, at most --sampling-seconds for its
-samples, and up to two minutes for nats; with all sides that is about 22 times (minutes + 1.5).
+samples, and up to two minutes for nats; with all 21 sides that is about 21 times (minutes + 1.5).
 """
 
 import argparse
@@ -38,7 +38,7 @@ import subprocess
 import sys
 import time
 import venv
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,7 +50,7 @@ sys.path.insert(0, str(HERE.parent))
 
 import common  # noqa: E402
 
-from peers import contract, report  # noqa: E402
+from peers import chart, contract, lines, report  # noqa: E402
 
 ENVIRONMENTS = {
     "keras": (
@@ -132,9 +132,10 @@ def interpreter(folder: Path, name: str | None) -> Path:
     """Returns the Python of an environment, which is made if it is not there."""
     if name is None:
         return Path(sys.executable)
-    python, finished = folder / name / "bin" / "python", folder / name / FINISHED
+    made = folder.absolute() / name  # not resolved: the link to Python is what finds the packages
+    python, finished = made / "bin" / "python", made / FINISHED
     if not finished.exists():  # nor is one whose packages were not all installed
-        venv.create(folder / name, with_pip=True)
+        venv.create(made, with_pip=True)
         command = [python, "-m", "pip", "install", "--quiet", *ENVIRONMENTS[name]]
         subprocess.run(list(map(str, command)), check=True)
         finished.touch()
@@ -150,7 +151,21 @@ def settings() -> dict[str, str]:
         "MALLOC_MMAP_MAX_": "0",
         "MALLOC_TRIM_THRESHOLD_": "2147483647",
         "MALLOC_TOP_PAD_": "268435456",
+        "PEERS_COMMIT": commit(),
     }
+
+
+def commit() -> str:
+    """Returns the commit of this repository, with a plus if code has changed since."""
+    git = ["git", "-C", str(HERE.parents[1])]
+    try:
+        named = subprocess.run(
+            [*git, "rev-parse", "--short", "HEAD"], check=True, capture_output=True, text=True
+        )
+        code = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "*.py"])
+    except (OSError, subprocess.CalledProcessError):  # no git, or no clone
+        return "unknown"
+    return named.stdout.strip() + "+" * bool(code.returncode)
 
 
 def images_of(name: str, out: Path) -> Path:
@@ -192,14 +207,14 @@ def carry_out(run: Run, folder: Path, minutes: float, given: argparse.Namespace)
             )
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
         last = "".join((folder / "log.txt").read_text().splitlines(keepends=True)[-5:])
-        told(f"{run.label}, {minutes:g} minutes: FAILED, {error}\n{last}")
+        say(f"{run.label}, {minutes:g} minutes: FAILED, {error}\n{last}")
         return False
     taken, used = time.perf_counter() - start, contract.cpu_seconds() - used
-    told(f"{run.label}, {minutes:g} minutes: took {taken:.0f} s, {used:.0f} s of CPU time")
+    say(f"{run.label}, {minutes:g} minutes: took {taken:.0f} s, {used:.0f} s of CPU time")
     return True
 
 
-def told(what: str) -> None:
+def say(what: str) -> None:
     print(what, file=sys.stderr, flush=True)
 
 
@@ -239,8 +254,8 @@ def in_batches(features: Features, images: np.ndarray) -> np.ndarray:
     return np.concatenate([features(images[at : at + BATCH]) for at in starts])
 
 
-def judged(run: Run, folder: Path, judges: dict[str, Judge]) -> dict:
-    """Returns a finished side's figures with its Frechet ratios, None if it drew too little."""
+def judged(run: Run, folder: Path, judges: dict[str, Judge]) -> report.Result:
+    """Returns a finished side's result: with its Fréchet ratios, None if it drew too little."""
     figures = json.loads((folder / "figures.json").read_text())
     if not figures.keys() >= judges.keys():
         with np.load(folder / "samples.npz") as arrays:
@@ -249,7 +264,8 @@ def judged(run: Run, folder: Path, judges: dict[str, Judge]) -> dict:
         for name, judge in judges.items():
             figures[name] = judge.ratio(samples, run.data) if enough else None
         contract.write(folder, figures)
-    return figures | {"lines": report.user_lines(run.script, run.variant)}
+    named = figures | {"side": run.label, "data": run.data}
+    return named | {"lines": lines.user_lines(run.script, run.variant)}
 
 
 def arguments() -> argparse.Namespace:
@@ -260,7 +276,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=PEERS, default=list(PEERS))
     parser.add_argument("--out", type=Path, required=True, help="results of finished sides")
     parser.add_argument("--environments", type=Path, required=True, help="made once, kept")
-    parser.add_argument("--write", type=Path, help="the page whose table is replaced")
+    parser.add_argument("--write", type=Path, help="the page whose section is replaced")
     parser.add_argument(
         "--finished", action="store_true", help="train nothing, report what --out holds"
     )
@@ -292,36 +308,29 @@ def folder_of(out: Path, minutes: float, run: Run) -> Path:
     return out / f"{minutes:g}_minutes" / run.folder
 
 
-def finished(
-    runs: list[Run], out: Path, judges: dict[str, Judge]
-) -> dict[str, list[tuple[str, float, dict]]]:
-    """Returns each side's (data, minutes, figures) of all numbers of minutes that are there."""
-    every = [float(path.name.removesuffix("_minutes")) for path in out.glob("*_minutes")]
-    points: dict[str, list[tuple[str, float, dict]]] = {}
-    for run in runs:
-        for minutes in sorted(every):
-            folder = folder_of(out, minutes, run)
-            if (folder / "figures.json").exists():
-                figures = judged(run, folder, judges)
-                points.setdefault(run.label, []).append((run.data, minutes, figures))
-    return points
-
-
-def compared(
-    names: list[str], found: dict[str, dict], reasons: dict
-) -> tuple[list[list[str]], list[list[str]], list[str]]:
-    """Returns the table of sides trained equally long, where peers are ahead, and where ours is."""
-    pairs = [
-        (name, found[name], recipe, found[recipe])
-        for name in names
-        for recipe in map(report.OURS.__add__, PEERS[name].recipes)
-        if name in found and recipe in found
+def finished(runs: list[Run], out: Path, judges: dict[str, Judge]) -> list[report.Result]:
+    """Returns the results of all sides that are there, for each number of minutes."""
+    results = [
+        judged(run, path.parent, judges)
+        for run in runs
+        for path in out.glob(f"*_minutes/{run.folder}/figures.json")
     ]
-    return (
-        [report.row(label, figures) for label, figures in found.items()],
-        [row for pair in pairs for row in report.wins(*pair, reasons)],
-        [report.losses(*pair) for pair in pairs],
-    )
+    return in_order(results)
+
+
+def in_order(results: Iterable[report.Result]) -> list[report.Result]:
+    """Sorts results as the sides of all peers come, and by their minutes."""
+    places = {run.label: place for place, run in enumerate(runs_of(list(PEERS)))}
+    return sorted(results, key=lambda result: (places[result["side"]], result["minutes"]))
+
+
+def store(results: list[report.Result]) -> list[report.Result]:
+    """Writes new results among those of results.json, and returns all of them."""
+    known = report.read_rows(RESULTS)
+    every = {(result["side"], result["minutes"]): result for result in [*known, *results]}
+    ordered = in_order(every.values())
+    report.write_rows(RESULTS, ordered)
+    return ordered
 
 
 def main() -> int:
@@ -345,51 +354,22 @@ def main() -> int:
     features = zoo.load_evaluator("classifier_mnist").features
     by_classifier = Judge(lambda train: features, given.out)
     by_pixels = Judge(judges.plain_features, given.out)
-    points = finished(runs, given.out, {"frechet": by_classifier, "frechet_plain": by_pixels})
-    reasons = json.loads((HERE / "reasons.json").read_text())
-    found = {
-        f"{minutes:g} minutes": {
-            label: figures
-            for label, trainings in points.items()
-            for _, taken, figures in trainings
-            if taken == minutes
-        }
-        for minutes in given.minutes
-    }
-    every = {name: compared(given.only, sides, reasons) for name, sides in found.items()}
-    drawing = Path("drawings") / "peers.png"
-    page = given.out if given.write is None else given.write.parent
+    results = finished(runs, given.out, {"frechet": by_classifier, "frechet_plain": by_pixels})
     recipes = {name: peer.recipes for name, peer in PEERS.items()}
-    report.draw(points, recipes, page / drawing)
+    reasons = json.loads((HERE / "reasons.json").read_text())
     if given.write is not None:
-        caption = f"{common.host()}; {report.versions(found.values())}."
-        chart = f"![Quality against minutes of training, ours and the peers]({drawing})"
-        chosen = {name: recipes[name] for name in given.only}
-        sections = [report.summary(chosen, found), chart, caption]
-        sections += [part for name, tables in every.items() for part in report.page(name, *tables)]
-        common.write_section(given.write, "peers", sections)
-        rows = [
-            json.dumps({"side": side, "data": data, **figures})
-            for side, trainings in points.items()
-            for data, _, figures in trainings
-        ]
-        RESULTS.write_text("[\n" + ",\n".join(rows) + "\n]\n")
-    tables = []
-    for name, (rows, wins, losses) in every.items():
-        tables += [f"{name} of training each:", common.format_table(report.HEADER, rows)]
-        if wins:
-            tables += ["Where a peer is ahead:", common.format_table(report.AHEAD, wins)]
-        tables += ["Where ours is ahead:", "\n".join(losses)]
-    open_ = [
-        f"{row[0]} in {row[2]} after {name}"
-        for name, (_, wins, _) in every.items()
-        for row in wins
-        if row[-1] == report.UNEXPLAINED
-    ]
-    verdict = f"{', '.join(every)} each" + (f"; FAILED: {', '.join(failed)}" if failed else "")
+        results = store(results)
+    section = report.section(results, recipes, reasons)
+    if given.write is not None:
+        common.write_section(given.write, "peers", section)
+    page = given.out if given.write is None else given.write.parent
+    chart.draw(results, recipes, page / report.CHART)
+    verdict = f"{len(results)} trainings" + (f"; FAILED: {', '.join(failed)}" if failed else "")
     verdict += f"; not started: {', '.join(waiting)}" if waiting else ""
-    verdict += f"; reasons.json lacks: {', '.join(open_)}" if open_ else ""
-    return common.finish("\n\n".join(tables), found, not failed, verdict, given.json)
+    lacking = report.unexplained(report.every_pair(results, recipes), reasons)
+    verdict += f"; reasons.json lacks: {', '.join(lacking)}" if lacking else ""
+    figures = {"results": results}
+    return common.finish("\n\n".join(section), figures, not failed, verdict, given.json)
 
 
 if __name__ == "__main__":

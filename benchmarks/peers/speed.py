@@ -8,16 +8,21 @@ speed says little about the code. Here ours gets the peer's layers and filters a
 can, its batch, and none of what the peer does without (R1, candidates, averaged weights, shifts of
 images; a GAN's average of its generator stays). Where a layer differs, ours has at least as many
 parameters and multiply-adds. Against pythae ours keeps the XLA of its recipes and draws with it,
-too; the peers run as they come. Both sides are built and compiled first, each in a process of
-its own; then they take turns, with the other one idle: a turn is some seconds of training, then
-`contract.drawing`, which estimates what takes one pass a pixel. The ratio is that of the medians,
-above 1 where ours is faster.
+too; the peers run as they come, both with the allocator's settings of run.py. Both sides are built
+and compiled first, each in a process of its own; then they take turns, with the other one idle: a
+turn is some seconds of training, then `contract.drawing`, which estimates what takes one pass a
+pixel. The ratio is that of the medians, above 1 where ours is faster; the limit is LEAST.
+
+With --write the turns go into speed.json of this folder, in place of older ones of the same peers,
+and the page shows all that are there. What a side prints goes to --out.
 
 diffusers' network is a U-Net and tfd.PixelCNN has other blocks: no family of ours is built like
 them. Keras.io's PixelCNN counts the weights that its masks hide, so its size cannot be compared.
 """
 
+import contextlib
 import datetime
+import functools
 import json
 import os
 import statistics
@@ -27,6 +32,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "speed.json"
 sys.path.insert(0, str(HERE.parent))
 
 import common  # noqa: E402
@@ -34,13 +40,13 @@ import common  # noqa: E402
 from peers import contract, pace, report, run  # noqa: E402
 
 HEADER = (
-    *("peer", "its parameters", "our parameters", "measure", "its", "ours"),
+    *("peer", "parameters, its : ours", "measure", "its", "ours"),
     "ours is faster by a factor of",
 )
 MEASURES = {  # what is measured in a turn -> its name; `report.COMPARED` knows if more is better
     "images_per_second": "images/s of training",
     "seconds_1000": "seconds for 1,000 samples",
-    "seconds_1": "seconds for one sample",
+    "seconds_1": "milliseconds for one sample",
 }
 LEAST = 1.0  # what the ratio must be
 
@@ -84,7 +90,7 @@ EQUAL: dict[str, dict[str, Any]] = {
     "pythae_vamp": {"batch_size": 200, "model": DENSE | {"prior_components": 51}},
     "torch_pixelcnn": {
         "batch_size": 64,
-        "model": {**BINARY_PIXELS, "filters": 32, "num_blocks": 6, "head_units": 32},
+        "model": {**BINARY_PIXELS, "filters": 32, "num_blocks": 7, "head_units": 32},
     },
 }
 
@@ -97,26 +103,30 @@ class Side:
         script: A module of this folder.
         data: The images.
         options: More of the command line.
+        log: The file for what it prints to stderr.
     """
 
-    def __init__(self, python: Path, script: str, data: Path, options: list[str]):
+    def __init__(self, python: Path, script: str, data: Path, options: list[str], log: Path):
         command = [python, "-m", "peers.pace", script, data.resolve(), *options]
-        self.process = subprocess.Popen(
-            list(map(str, command)),
-            env=os.environ | run.settings(),
-            cwd=HERE.parent,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
+        self.log = log
+        with log.open("w") as errors:
+            self.process = subprocess.Popen(
+                list(map(str, command)),
+                env=os.environ | run.settings(),
+                cwd=HERE.parent,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
         self.parameters = int(self._answer()["parameters"])
 
     def _answer(self) -> dict[str, float]:
         for line in self.process.stdout:
             if line.startswith(pace.MARK):
                 return json.loads(line.removeprefix(pace.MARK))
-        raise SystemExit(f"{' '.join(self.process.args)} ended: run it to see why.")
+        last = "".join(self.log.read_text().splitlines(keepends=True)[-5:])
+        raise SystemExit(f"{' '.join(self.process.args)} ended; {self.log} says why:\n{last}")
 
     def turn(self, seconds: float) -> dict[str, float]:
         """Returns what MEASURES names, after some seconds of training."""
@@ -130,30 +140,45 @@ class Side:
 
 
 class Pair(NamedTuple):
-    """What a peer and ours measured."""
+    """What a peer and ours measured.
+
+    Args:
+        peer: Its name in PEERS.
+        parameters: The peer's and ours.
+        turns: "peer" and "ours" -> what each of its turns gave.
+        day: When.
+        rate: Multiply-adds a second of the machine right before.
+        commit: What of this repository was measured.
+    """
 
     peer: str
     parameters: tuple[int, int]
     turns: dict[str, list[dict[str, float]]]
+    day: str
+    rate: float
+    commit: str
 
     def values(self, measure: str) -> dict[str, list[float]]:
         return {side: [turn[measure] for turn in turns] for side, turns in self.turns.items()}
 
     def ratio(self, measure: str) -> dict[str, float]:
-        values = self.values(measure)
-        sides = values["ours"], values["peer"]
-        _, more, _ = report.COMPARED[measure]
-        return common.ratio(*(sides if more else reversed(sides)))
+        values, more = self.values(measure), report.COMPARED[measure].more_is_better
+        sides = (values["ours"], values["peer"]) if more else (values["peer"], values["ours"])
+        return common.ratio(*sides)
 
     def rows(self) -> list[list[str]]:
-        counts = [f"{count:,}" for count in self.parameters]
-        return [[self.peer, *counts, *self._row(measure)] for measure in MEASURES]
+        counts = " : ".join(f"{count:,}" for count in self.parameters)
+        return [[self.peer, counts, *self._row(measure)] for measure in MEASURES]
+
+    def _shown(self, measure: str, side: str, value: float) -> str:
+        if measure == "images_per_second":
+            return report.number(value)
+        return report.shown(measure, self.turns[side][0] | {measure: value})
 
     def _row(self, measure: str) -> list[str]:
         values, ratio = self.values(measure), self.ratio(measure)
         medians = [
-            report.shown(measure, self.turns[side][0] | {measure: statistics.median(values[side])})
-            for side in ("peer", "ours")
+            self._shown(measure, side, statistics.median(values[side])) for side in ("peer", "ours")
         ]
         spread = f"{ratio['ratio']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})"
         return [MEASURES[measure], *medians, spread]
@@ -166,18 +191,59 @@ def measured(name: str, given) -> Pair:
     equal = json.dumps({"max_shift": 0, "ema_momentum": 0.0} | EQUAL[name])
     options = ["--variant", peer.recipes[0], "--recipe", equal]
     options += ["--jit-sampling"] * (peer.environment == "pythae")
-    sides = {
-        "peer": Side(python, peer.script, data, ["--variant", peer.variant]),
-        "ours": Side(run.interpreter(given.environments, None), "ours", data, options),
-    }
-    turns = {key: lambda side=side: side.turn(given.seconds) for key, side in sides.items()}
-    taken = common.interleaved(turns, given.repeats)
-    for side in sides.values():
-        side.close()
-    pair = Pair(name, (sides["peer"].parameters, sides["ours"].parameters), taken)
+    rate, day = contract.machine_rate(), f"{datetime.date.today()}"
+    theirs = (python, peer.script, data, ["--variant", peer.variant])
+    ours = (Path(sys.executable), "ours", data, options)
+    with (
+        contextlib.closing(Side(*theirs, given.out / f"{name}_peer.log")) as their_side,
+        contextlib.closing(Side(*ours, given.out / f"{name}_ours.log")) as our_side,
+    ):
+        sides = {"peer": their_side, "ours": our_side}
+        turns = {key: functools.partial(side.turn, given.seconds) for key, side in sides.items()}
+        taken = common.interleaved(turns, given.repeats)
+    counts = their_side.parameters, our_side.parameters
+    pair = Pair(name, counts, taken, day, rate, run.commit())
     for row in pair.rows():
-        run.told(" ".join(row))
+        run.say(" ".join(row))
     return pair
+
+
+def known() -> list[Pair]:
+    """Returns what speed.json holds."""
+    return [Pair(**row) for row in report.read_rows(RESULTS)]
+
+
+def store(pairs: list[Pair]) -> list[Pair]:
+    """Writes what was measured among what speed.json holds, and returns all of it."""
+    every = {pair.peer: pair for pair in [*known(), *pairs]}
+    ordered = [every[name] for name in EQUAL if name in every]
+    report.write_rows(RESULTS, [pair._asdict() for pair in ordered])
+    return ordered
+
+
+def section(pairs: list[Pair]) -> list[str]:
+    """Returns the caption and the table of a page."""
+    days = sorted({pair.day for pair in pairs})
+    rates = [pair.rate / 1e9 for pair in pairs]
+    rounds = sorted({len(turns) for pair in pairs for turns in pair.turns.values()})
+    caption = (
+        f"Measured on {' and '.join(days)}, on machines of {min(rates):.0f} to {max(rates):.0f} "
+        f"billion multiply-adds a second; medians of {' or '.join(map(str, rounds))} rounds. The "
+        f"limit is {LEAST:g}: {missed(pairs) or 'none missed it'}."
+    )
+    rows = [row for pair in pairs for row in pair.rows()]
+    return [caption, common.markdown(HEADER, rows)]
+
+
+def missed(pairs: list[Pair]) -> str:
+    """Returns the ratios below the limit, in words; none makes it empty."""
+    slow = [
+        f"{pair.peer} in {MEASURES[measure]} ({pair.ratio(measure)['ratio']:.2f})"
+        for pair in pairs
+        for measure in MEASURES
+        if pair.ratio(measure)["ratio"] < LEAST
+    ]
+    return f"missed by {', '.join(slow)}" if slow else ""
 
 
 def main() -> int:
@@ -191,28 +257,17 @@ def main() -> int:
     if given.write is not None:
         common.around_section(given.write, "speed")
     given.out.mkdir(parents=True, exist_ok=True)
-    rate = contract.machine_rate()
     pairs = [measured(name, given) for name in given.only]
-    rows = [row for pair in pairs for row in pair.rows()]
     if given.write is not None:
-        caption = (
-            f"{common.host()}, {rate / 1e9:.0f} billion multiply-adds a second; "
-            f"{datetime.date.today()}."
-        )
-        common.write_section(given.write, "speed", [caption, common.markdown(HEADER, rows)])
+        common.write_section(given.write, "speed", section(store(pairs)))
     ratios = {pair.peer: {measure: pair.ratio(measure) for measure in MEASURES} for pair in pairs}
-    slow = [
-        f"{peer}, {MEASURES[measure]} ({ratio['ratio']:.2f})"
-        for peer, each in ratios.items()
-        for measure, ratio in each.items()
-        if ratio["ratio"] < LEAST
-    ]
     verdict = f"ours trains and draws at least {LEAST:g}x as fast as each peer of its size"
+    slow = missed(pairs)
     return common.finish(
-        common.format_table(HEADER, rows),
+        common.format_table(HEADER, [row for pair in pairs for row in pair.rows()]),
         {pair.peer: pair._asdict() | {"ratios": ratios[pair.peer]} for pair in pairs},
         not slow,
-        verdict + (f"; not: {', '.join(slow)}" if slow else ""),
+        f"{verdict}; {slow}" if slow else verdict,
         given.json,
     )
 

@@ -61,8 +61,11 @@ def serve(folder: Path) -> None:
 class Clock(tf_keras.callbacks.Callback):
     def __init__(self, seconds: float):
         super().__init__()
-        self.start = self.now = time.perf_counter()
         self.seconds, self.steps = seconds, 0
+        self.start = self.now = 0.0
+
+    def on_train_begin(self, logs=None):
+        self.start = self.now = time.perf_counter()
 
     def on_train_batch_end(self, batch, logs=None):
         self.steps += 1
