@@ -463,6 +463,39 @@ def test_sample_weights(first_case):
     np.testing.assert_allclose(weighted, alone, rtol=1e-5)
 
 
+def first_steps(model, count: int, weight: np.ndarray | None) -> list[np.ndarray]:
+    """How far the first step moves each weight, in one network after the other, at rate 1."""
+    images, labels, moves = laws.images_for(model, count), laws.labels_for(model, count), []
+    if "discriminator_steps" in model.settable:
+        model.discriminator_steps = 1  # a second one begins where the first one ended
+    start = model.get_weights()
+    for name in model.updates_per_step:
+        rates = {other: float(other == name) for other in model.updates_per_step}
+        model.compile(
+            **{other: keras.optimizers.SGD(rate) for other, rate in rates.items()}, run_eagerly=True
+        )
+        model.steps_before = 0
+        _, variables = model.optimizers[name]
+        before = [variable.numpy() for variable in variables]
+        model.train_on_batch(images, labels, sample_weight=weight)
+        moves += [v.numpy() - old for v, old in zip(variables, before, strict=True)]
+        model.set_weights(start)
+    return moves
+
+
+@pytest.mark.slow_except("AutoEncoder", "GAN")
+def test_weights_of_images_scale_the_step(first_case):
+    """Half the weight moves half as far, as in Keras; also where an image is alone in its batch."""
+    model = laws.randomised(first_case())
+    for count, weight in ((4, 0.5), (1, 0.1)):
+        whole = first_steps(model, count, None)
+        part = first_steps(model, count, np.full(count, weight, np.float32))
+        assert max(np.abs(move).max() for move in whole) > 1e-3
+        for own, full in zip(part, whole, strict=True):
+            atol = 1e-4 * np.abs(full).max() + 1e-6  # a weight is stored to seven digits
+            np.testing.assert_allclose(own, weight * full, rtol=1e-3, atol=atol)
+
+
 @pytest.mark.slow_except("VAE")
 def test_mixed_precision(first_case):
     model = first_case(dtype="mixed_bfloat16")

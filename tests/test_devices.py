@@ -204,15 +204,25 @@ def run_mirrored(recipes: dict[str, Recipe], folder: Path) -> None:
 
 
 @pytest.mark.parametrize("shape", [(3,), (3, 1)])
-def test_each_value_counts_by_its_weight(shape):
-    values, weight = tf.constant([1.0, 5.0, 3.0]), np.reshape([1, 0, 3], shape)
-    assert float(devices.weighted_mean(values, tf.constant(weight))) == pytest.approx(2.5)
-    assert float(devices.weighted_mean(values, None)) == pytest.approx(3.0)
-    assert float(devices.weighted_mean(values, tf.zeros(shape))) == 0.0
+def test_each_loss_counts_by_its_weight(shape):
+    """Of the number of images, as in Keras, and not of the sum of the weights."""
+    losses, weight = tf.constant([1.0, 5.0, 3.0]), np.reshape([1, 0, 3], shape)
+    assert float(devices.objective(losses, tf.constant(weight))) == pytest.approx(10 / 3)
+    assert float(devices.objective(losses, tf.constant(0.1 * weight))) == pytest.approx(1 / 3)
+    assert float(devices.objective(losses, None)) == pytest.approx(3.0)
+    assert float(devices.objective(losses, tf.zeros(shape))) == 0.0
+
+
+def test_added_losses_of_every_dtype_and_shape():
+    added = [tf.constant(0.5, tf.float16), tf.constant([1.0, 2.0], tf.float64), tf.constant(4.0)]
+    loss = devices.objective(tf.constant([1.0, 5.0]), tf.constant([0.5, 0.5]), added)
+    assert loss.dtype == tf.float32
+    assert float(loss) == pytest.approx(1.5 + 7.5)
 
 
 # Seeds of the images of two batches, of four and of three, on one device and on two; and the mean
-# over each batch of values 0, 1, 2, ..., to which the devices give their shares.
+# over each batch of values 0, 1, 2, ..., to which the devices give their shares, with weights of a
+# half too.
 UNEVEN = """
     import json
     import tensorflow as tf
@@ -231,16 +241,18 @@ UNEVEN = """
             local = strategy.experimental_local_results
             return [[s.numpy().tolist() for s in local(strategy.run(step, (b,)))] for b in batches]
 
-    def means(strategy):
+    def means(strategy, weight):
         batches = tf.data.Dataset.range(7).map(lambda i: tf.cast(i, tf.float32)).batch(4)
         batches = strategy.experimental_distribute_dataset(batches)
-        share = tf.function(lambda values: devices.weighted_mean(values, None))
+        weights = lambda values: None if weight is None else weight * tf.ones_like(values)
+        share = tf.function(lambda values: devices.objective(values, weights(values), [values[0]]))
         shares = [strategy.run(share, (batch,)) for batch in batches]
         return [float(strategy.reduce("SUM", found, axis=None)) for found in shares]
 
     mirrored = devices.make_strategy("mirrored")
     single = tf.distribute.get_strategy()
-    print(json.dumps([seeds(single), seeds(mirrored), means(single), means(mirrored)]))
+    found = [means(strategy, weight) for weight in (None, 0.5) for strategy in (single, mirrored)]
+    print(json.dumps([seeds(single), seeds(mirrored), *found]))
 """
 
 
@@ -249,8 +261,10 @@ def test_an_uneven_batch_has_one_seed_for_each_image():
     command = [sys.executable, "-c", textwrap.dedent(UNEVEN)]
     run = subprocess.run(command, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    one, two, mean, of_two = json.loads(run.stdout)
-    assert mean == of_two == [1.5, 5.0]
+    one, two, mean, of_two, half, half_of_two = json.loads(run.stdout)
+    # The loss that a device adds counts by its share of the devices: (0 + 2) / 2, (4 + 6) / 2.
+    assert (mean, of_two) == ([1.5 + 0.0, 5.0 + 4.0], [1.5 + 1.0, 5.0 + 5.0])
+    assert (half, half_of_two) == ([0.75 + 0.0, 2.5 + 4.0], [0.75 + 1.0, 2.5 + 5.0])
     assert [[len(part) for part in batch] for batch in two] == [[2, 2], [2, 1]]
     assert [[s for part in batch for s in part] for batch in two] == [batch[0] for batch in one]
     assert all(len(set(batch[0])) == len(batch[0]) for batch in one)

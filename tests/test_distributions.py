@@ -5,7 +5,8 @@ import pytest
 import tensorflow as tf
 from scipy import special, stats
 
-from tfgen import distributions
+from tfgen import VAE, distributions, portable
+from tfgen.distributions import levels as formulas
 from tfgen.distributions import tfp
 
 SHAPE = (2, 3, 2)  # height, width, channels
@@ -281,6 +282,109 @@ def test_gaussian_never_exceeds_probability_one():
     values = distribution.log_prob(tf.reshape(tf.range(3.0), (3, 1, 1, 1)))
     assert np.isfinite(values).all()
     assert values.numpy().max() <= 1e-6
+
+
+def plain_log_prob(name, parameters, level, log_scale):
+    return distributions.log_prob(name, parameters, level, 256, log_scale)
+
+
+def tfp_log_prob(name, parameters, level, log_scale):
+    return tfp.pixel_distribution(name, parameters, 256, 1, log_scale).log_prob(level)
+
+
+def loss_and_gradient(log_prob, name, log_scale, distance):
+    """-log P of a level so far from the centre, and its gradient in the log scale."""
+    centre = 128.0 / 127.5 - 1.0
+    with tf.GradientTape() as tape:
+        tape.watch(log_scale)
+        if name == "gaussian":
+            parameters, learned = tf.fill((1, 1, 1, 1), centre), log_scale
+        else:  # of one component, which begins at -1
+            parameters = tf.reshape(tf.stack([0.0, centre + 1.0, log_scale + 2.0]), (1, 1, 1, 3))
+            learned = None
+        level = tf.reshape(128.0 + distance, (1, 1, 1, 1))
+        loss = -tf.reduce_sum(log_prob(name, parameters, level, learned))
+    return loss, tape.gradient(loss, log_scale)
+
+
+@pytest.mark.slow_except(
+    "*-gaussian--200.0-10.0--1",
+    "plain_log_prob-gaussian--6.0-0.0-0",
+    "*_mixture--60.0-10.0--1",
+    "plain_log_prob-*_mixture-9.0-0.0-1",
+)
+@pytest.mark.parametrize(
+    ("name", "log_scale", "distance", "sign"),
+    [
+        # Below the floor, and far below it: a level far off asks for more, one at the centre not.
+        ("gaussian", -6.0, 10.0, -1),
+        ("gaussian", -50.0, 10.0, -1),
+        ("gaussian", -200.0, 10.0, -1),
+        ("gaussian", -6.0, 0.0, 0),
+        ("discretized_logistic_mixture", -7.5, 10.0, -1),
+        ("discretized_logistic_mixture", -60.0, 10.0, -1),
+        ("discretized_logistic_mixture", -60.0, 0.0, 0),
+        # Above the ceiling, the other way round.
+        ("discretized_logistic_mixture", -1.0, 0.0, 1),
+        ("discretized_logistic_mixture", 9.0, 0.0, 1),
+        ("discretized_logistic_mixture", 9.0, 100.0, 0),
+    ],
+)
+@pytest.mark.parametrize("log_prob", [plain_log_prob, tfp_log_prob])
+def test_a_scale_beyond_its_limits_is_led_back(name, log_scale, distance, sign, log_prob):
+    """By descent; what asks for more of the same moves nothing. The value is that of the clip."""
+    given = log_prob, name, tf.constant(log_scale), tf.constant(distance)
+    loss, gradient = loss_and_gradient(*given)
+    with portable.without_gradients():
+        clipped, none = loss_and_gradient(*given)
+    assert loss == clipped
+    assert none == 0.0
+    assert np.sign(gradient) == sign
+    if name == "gaussian" and sign:  # however far below, as steep as where the limit begins
+        _, near = loss_and_gradient(log_prob, name, tf.constant(-5.76), tf.constant(distance))
+        assert float(gradient) == pytest.approx(float(near), rel=0.1)
+    graph = tf.function(loss_and_gradient, jit_compile=log_prob is plain_log_prob)
+    np.testing.assert_allclose(graph(*given), (loss, gradient), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["gaussian", "discretized_logistic_mixture"])
+def test_gradients_within_the_limits_are_those_of_the_formula(name):
+    for log_scale in (-5.5, -3.0, -1.6):
+        given = plain_log_prob, name, tf.constant(log_scale), tf.constant(3.0)
+        with portable.without_gradients():
+            expected = loss_and_gradient(*given)
+        np.testing.assert_array_equal(loss_and_gradient(*given), expected)
+
+
+@pytest.mark.slow_except("gaussian")
+@pytest.mark.parametrize("name", ["gaussian", "discretized_logistic_mixture"])
+def test_endpoints_hold_no_operation_for_gradients_alone(name, monkeypatch):
+    """No other runtime needs to know one."""
+    model = VAE((8, 8, 1), 2, filters=(4,), dense_units=4, pixel_distribution=name)
+    monkeypatch.delattr(formulas, "_led_back")
+    for endpoint in ("decode", "log_likelihood"):
+        assert model._graph(endpoint).traced is not None
+    with pytest.raises(NameError):
+        model.losses_per_image(tf.zeros((1, 8, 8, 1), tf.uint8), None, tf.zeros(1, tf.int64), True)
+
+
+def test_a_saved_function_keeps_value_and_gradient(tmp_path):
+    module = tf.Module()
+    module.log_scale = tf.Variable(-6.0)
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 1, 1, 1))], autograph=False)
+    def log_prob(level):
+        return plain_log_prob("gaussian", tf.zeros_like(level), level, module.log_scale)
+
+    module.log_prob = log_prob
+    tf.saved_model.save(module, str(tmp_path))
+    loaded, level, found = tf.saved_model.load(str(tmp_path)), tf.fill((2, 1, 1, 1), 200.0), []
+    for each in (module, loaded):
+        with tf.GradientTape() as tape:
+            loss = -tf.reduce_sum(each.log_prob(level))
+        found.append((loss, tape.gradient(loss, each.log_scale)))
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-6)
+    assert found[0][1] < 0.0
 
 
 def test_gaussian_is_the_mean_square_error():

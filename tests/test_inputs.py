@@ -48,6 +48,13 @@ def conditional(request):
     return model
 
 
+@pytest.fixture(scope="module", params=[None, 3], ids=["unconditional", "conditional"])
+def eager(request):
+    model = VAE(**SMALL, num_classes=request.param)
+    model.compile(keras.optimizers.SGD(1e-6), run_eagerly=True)
+    return model
+
+
 # Labels
 
 
@@ -141,7 +148,48 @@ def test_labels_in_one_tuple_with_the_images_are_told(conditional):
 
 def test_a_step_before_compile_is_told():
     with pytest.raises(ValueError, match=r"compile\(\)"):
-        VAE(**SMALL).train_on_batch(IMAGES)
+        AutoEncoder(**SMALL).train_on_batch(IMAGES)
+
+
+def assert_takes_no_images_for_what_they_are(model):
+    """Nothing to train on or to measure is an error; what nothing gives has no rows."""
+    images, labels = laws.images_for(model, 2), laws.labels_for(model, 2)
+    rows = (images,) if labels is None else (images, labels)
+    nothing, before = [part[:0] for part in rows], model.get_weights()
+    none = batches(*rows).take(0)
+    on_batch = (model.train_on_batch, model.test_on_batch)
+    for call in (model.fit, model.evaluate, *on_batch):
+        with pytest.raises(ValueError, match="x must hold at least one image; received none"):
+            call(*nothing)
+    for call in (model.fit, model.evaluate):
+        with pytest.raises(ValueError, match="x must hold at least one image; received none"):
+            call(none)
+    for data in (tuple(nothing), none):
+        with pytest.raises(ValueError, match="validation_data must hold at least one image"):
+            model.fit(*rows, validation_data=data, verbose=0)
+    for own, old in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(own, old)
+
+    given, empty = (part[0] if labels is None else list(part) for part in (rows, nothing))
+    expected = model.predict(given, verbose=0)
+    found = [model.predict(empty, verbose=0), model.predict_on_batch(empty)]
+    for each in (*found, model.predict(none, verbose=0)):
+        keras.tree.assert_same_structure(each, expected)
+        for own, other in zip(*map(keras.tree.flatten, (each, expected)), strict=True):
+            assert own.shape == (0, *other.shape[1:])
+            assert own.dtype == other.dtype
+
+
+@pytest.mark.slow_except("conditional")
+def test_no_images(eager):
+    assert_takes_no_images_for_what_they_are(eager)
+
+
+@pytest.mark.slow_except("GAN")
+def test_no_images_for_any_family(first_case):
+    model = first_case()
+    model.compile(run_eagerly=True)
+    assert_takes_no_images_for_what_they_are(model)
 
 
 PIXELS = {"image_shape": (8, 8, 1), "filters": 4, "num_blocks": 1, "head_units": 4}
@@ -247,6 +295,43 @@ def test_weights_need_no_labels():
     assert model.evaluate(IMAGES, verbose=0, return_dict=True)["loss"] > 0.0
     for own, old in zip(model.get_weights(), before, strict=True):
         np.testing.assert_allclose(own, old, atol=1e-6)
+
+
+@pytest.mark.slow_except("unconditional-class_weight-array", "conditional-class_weight-PyDataset")
+@pytest.mark.parametrize("source", [None, batches, Batches], ids=["array", "data set", "PyDataset"])
+@pytest.mark.parametrize("weights", ["sample_weight", "class_weight"])
+def test_weights_go_with_every_validation(eager, weights, source):
+    """Weights of classes need labels; a validation may have labels too, and they weigh nothing."""
+
+    def data(*rows):
+        return rows if source is None else (source(*rows),)
+
+    def validation(*rows):
+        return (rows if len(rows) > 1 else rows[0]) if source is None else source(*rows)
+
+    rows, options = (IMAGES, LABELS), {"batch_size": 2} if source is None else {}
+    if weights == "class_weight":
+        options["class_weight"] = {0: 0.5, 1: 1.0, 2: 2.0}
+    elif source is None:
+        options["sample_weight"] = np.ones(6)
+    else:
+        rows = (IMAGES, LABELS, np.ones(6))
+    kinds = [({"validation_data": validation(*rows)}, 0)]
+    if source is None:
+        kinds.append(({"validation_split": 0.5}, 3))
+    if eager.num_classes is None:
+        kinds.append(({"validation_data": validation(IMAGES)}, 0))
+    for given, first in kinds:
+        found = eager.fit(*data(*rows), **options, **given, verbose=0).history["val_loss"]
+        labels = None if eager.num_classes is None else LABELS[first:]
+        expected = eager.evaluate(IMAGES[first:], labels, verbose=0, return_dict=True)["loss"]
+        assert found == [pytest.approx(expected, rel=1e-4)], given
+
+
+def test_labels_that_stand_for_no_weights_are_refused_in_a_validation(plain):
+    for data in ((IMAGES, LABELS), batches(IMAGES, LABELS)):
+        with pytest.raises(ValueError, match="labels must be left out"):
+            plain.fit(IMAGES, validation_data=data, verbose=0)
 
 
 # A refused call leaves the model as it was

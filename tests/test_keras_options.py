@@ -10,6 +10,8 @@ import pytest
 import tensorflow as tf
 from conftest import FIRST_AND_CONDITIONAL
 
+from tfgen import training
+
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "keras-options.md"
 
 
@@ -59,7 +61,8 @@ def compiled(subject, **options):
     """Compiles, and looks whether `freeze` and a saved file keep the options."""
     model = subject.model
     model.compile(**options)
-    model.freeze()
+    model.freeze("*")
+    model.unfreeze()
     for name, value in options.items():
         assert model.get_compile_config()[name] == value, name
     subject.fit()
@@ -111,7 +114,9 @@ def checkpoint(subject, folder):
     path = str(folder / "best.weights.h5")
     with_callback(
         subject,
-        keras.callbacks.ModelCheckpoint(path, watched(subject), save_weights_only=True, mode="min"),
+        keras.callbacks.ModelCheckpoint(
+            path, watched(subject), save_weights_only=True, save_best_only=True
+        ),
     )
     subject.model.load_weights(path)
 
@@ -125,6 +130,7 @@ def ema(subject, folder):
     if subject.two:
         refused(lambda: with_callback(subject, callback), "swaps the weights of one optimizer")
         return
+    refused(lambda: with_callback(subject, callback), "needs an optimizer that averages weights")
     subject.model.compile(keras.optimizers.Adam(use_ema=True), run_eagerly=True)
     with_callback(subject, callback)
     subject.model.compile(run_eagerly=True)
@@ -136,6 +142,21 @@ def on_nan(subject, folder):
         with_callback(subject, callback)
     else:
         refused(lambda: with_callback(subject, callback), "TerminateOnNaN watches 'loss'")
+
+
+def orbax(subject, folder):
+    kind = keras.callbacks.OrbaxCheckpoint
+    callback = kind.__new__(kind)  # its constructor asks for a package
+    refused(lambda: with_callback(subject, callback), "keeps the state of one optimizer")
+
+
+def averaged(subject, folder):
+    averages = training.AveragedWeights(0.5)
+    stop = keras.callbacks.EarlyStopping(watched(subject), restore_best_weights=True)
+    options = {"validation_data": subject.rows if len(subject.rows) > 1 else subject.images}
+    subject.fit(callbacks=[averages, stop], epochs=2, **options)
+    keeping = [averages, keras.callbacks.BackupAndRestore(folder / "backup")]
+    refused(lambda: subject.fit(callbacks=keeping), "BackupAndRestore keeps no average")
 
 
 def weighted(name, value):
@@ -249,16 +270,16 @@ OPTIONS = {
     "train_on_batch, test_on_batch, predict_on_batch": on_batch,
     "CSVLogger, History, LambdaCallback, ProgbarLogger": logged,
     "ModelCheckpoint": checkpoint,
-    "EarlyStopping": lambda s, f: with_callback(
-        s, CALLBACKS.EarlyStopping(watched(s), patience=1, mode="min")
-    ),
+    "EarlyStopping": lambda s, f: with_callback(s, CALLBACKS.EarlyStopping(watched(s), patience=1)),
     "BackupAndRestore": backup,
     "SwapEMAWeights": ema,
     "TerminateOnNaN": on_nan,
     "LearningRateScheduler": one_rate(
         lambda s: CALLBACKS.LearningRateScheduler(lambda epoch: 1e-3)
     ),
-    "ReduceLROnPlateau": one_rate(lambda s: CALLBACKS.ReduceLROnPlateau(watched(s), mode="min")),
+    "ReduceLROnPlateau": one_rate(lambda s: CALLBACKS.ReduceLROnPlateau(watched(s))),
+    "OrbaxCheckpoint": orbax,
+    "tfgen.training.AveragedWeights": averaged,
     "quantize": lambda s, f: refused(
         lambda: s.model.quantize("int8"), "quantize is not supported", NotImplementedError
     ),

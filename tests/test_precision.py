@@ -10,6 +10,9 @@ import runs
 import tensorflow as tf
 
 from tfgen import training
+from tfgen.models import gan_networks
+from tfgen.models.attention import CausalAttention
+from tfgen.models.trunk import Conditions
 from tfgen.recipe import Recipe
 
 
@@ -61,6 +64,75 @@ def test_every_endpoint_in_sixteen_bits(case, precision):
             assert np.isfinite(output).all(), name
         else:
             assert len(output) == 3, name
+
+
+@pytest.mark.slow_except("AutoEncoder-float64", "GAN-mixed_float16")
+@pytest.mark.parametrize("precision", ["float32", "mixed_float16", "float64"])
+def test_regularisers_in_every_precision(first_case, precision):
+    """What they add comes in the dtype of a layer or of a weight; two graphs, one after another."""
+    if precision == "float64" and first_case.family == "GAN":
+        pytest.skip("a GAN refuses it")
+    model, regularised = first_case(dtype=precision), 0
+    for layer in model._flatten_layers():
+        if isinstance(layer, (keras.layers.Dense, keras.layers.Conv2D)):
+            layer.activity_regularizer = keras.regularizers.L1(1e-4)
+            layer.kernel.regularizer = keras.regularizers.L2(1e-4)
+            regularised += 1
+    assert regularised
+    for _ in range(2):
+        model.compile(jit_compile=False)
+        assert np.isfinite(list(fit(model, steps=2).values())).all()
+
+
+def relative_errors(found, expected) -> np.ndarray:
+    """The norm of the difference by that of what is expected, at each position."""
+    difference = np.linalg.norm(np.float32(found) - np.float32(expected), axis=-1)
+    return difference / np.linalg.norm(np.float32(expected), axis=-1)
+
+
+def large(*shape: int) -> tf.Tensor:
+    """Features of which squares and products leave the range of float16."""
+    return tf.constant(300.0 * np.random.default_rng(len(shape)).standard_normal(shape), tf.float32)
+
+
+def test_large_features_are_normalised_in_float16():
+    x, w = large(2, 4, 4, 8), large(2, 5) / 300.0
+    exact, short = (gan_networks.Modulation(dtype=d) for d in ("float32", "mixed_float16"))
+    expected = exact([x, w])
+    short([x, w])
+    short.set_weights(exact.get_weights())
+    found = short([x, w])
+    assert found.dtype == tf.float16
+    assert relative_errors(found, expected).max() < 0.01
+
+
+def test_large_features_attend_in_float16():
+    """In one pass and, as in sampling, position by position."""
+    x, tokens = large(3, 2, 4, 8), large(3, 2, 4, 8)[..., :3]
+    conditions = Conditions(tf.zeros(3, tf.int32), None, None)
+    found, weights = {}, None
+    for dtype in ("float32", "mixed_float16"):
+        keras.config.set_dtype_policy(dtype)
+        try:
+            layer = CausalAttention(8, heads=2)
+        finally:
+            keras.config.set_dtype_policy("float32")
+        layer(x, tokens, conditions)
+        weights = weights or layer.get_weights()
+        layer.set_weights(weights)
+        whole = layer(x, tokens, conditions)
+        # (rows, columns, batch, channels): the keys and values of each row, then one look around.
+        own, others = (
+            tf.cast(tf.transpose(y, (1, 2, 0, 3)), layer.compute_dtype) for y in (x, tokens)
+        )
+        above, in_row = (layer.keys_and_values(own[r], others[r], 4) for r in (0, 1))
+        place = layer.look(own[1, 2], above, in_row, tf.constant(1), tf.constant(2))
+        found[dtype] = whole, place
+    for short, exact in zip(found["mixed_float16"], found["float32"], strict=True):
+        assert short.dtype == tf.float16
+        assert np.isfinite(short).all()
+        # The median: where two keys are equally near, rounding decides which of them is found.
+        assert np.median(relative_errors(short, exact)) < 0.01
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ from tfgen.optimizers import GroupedAdam
 
 SMALL = {"image_shape": (8, 8, 1), "latent_dim": 2, "filters": (4,), "dense_units": 8}
 IMAGES = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 1), np.uint8)
+COPY_NOTHING = ("SGD", "Adam", "Nadam", "Lion")  # optimizers whose slots begin at 0
 
 
 @pytest.fixture(scope="session", params=FIRST_AND_CONDITIONAL)
@@ -276,7 +277,7 @@ class OwnSchedule(keras.optimizers.schedules.LearningRateSchedule):
 )
 def test_weights_freeze_under_optimizers_that_keras_could_not_load(make):
     model = VAE(**SMALL)
-    model.compile(make(), jit_compile=False)
+    model.compile(make(), run_eagerly=True)
     given = model.optimizer
     model.freeze("encoder")
     assert type(model.optimizer) is type(given)
@@ -290,6 +291,7 @@ def test_weights_freeze_under_optimizers_that_keras_could_not_load(make):
     assert model.steps_trained == 3
 
 
+@pytest.mark.slow_except("mixed_float16")
 @pytest.mark.parametrize("dtype", ["float32", "mixed_float16"])
 def test_what_an_optimizer_keeps_once_goes_on_where_fewer_weights_train(dtype):
     """Nadam's product, and the scale of the loss in 16 bits."""
@@ -312,15 +314,17 @@ def test_what_an_optimizer_keeps_once_goes_on_where_fewer_weights_train(dtype):
     assert kept() == before
 
 
+@pytest.mark.slow_except("flow-encoder-*", "standard_normal-decoder-attribute")
+@pytest.mark.parametrize("how", ["attribute", "freeze"])
 @pytest.mark.parametrize("part", ["encoder", "decoder"])
 @pytest.mark.parametrize("prior", ["standard_normal", "flow"])
-def test_fewer_weights_that_train_go_on_with_their_optimizer(part, prior):
-    """Frozen by Keras' attribute: each other weight keeps its moments, and counts and rates stay.
+def test_fewer_weights_that_train_go_on_with_their_optimizer(how, part, prior):
+    """Each weight that is not frozen keeps its moments, and counts and rates stay.
 
     Several networks have layers of one name.
     """
     model = VAE(**SMALL, prior=prior, prior_components=2)
-    model.compile(keras.optimizers.Adam(1e-2), jit_compile=False)
+    model.compile(keras.optimizers.Adam(1e-2), run_eagerly=True)
     fit(model)
     model.optimizer.learning_rate = 3e-3
 
@@ -332,8 +336,11 @@ def test_fewer_weights_that_train_go_on_with_their_optimizer(part, prior):
         return dict(zip(weights, values, strict=True))
 
     before = moments()
-    getattr(model, part).trainable = False
-    model.build_optimizers()
+    if how == "freeze":
+        model.freeze(part)
+    else:
+        getattr(model, part).trainable = False
+        model.build_optimizers()
     after = moments()
     assert 0 < len(after) < len(before)
     for weight, values in after.items():
@@ -345,6 +352,148 @@ def test_fewer_weights_that_train_go_on_with_their_optimizer(part, prior):
     getattr(model, part).trainable = True  # now there are slots to be made
     fit(model)
     assert model.steps_trained == 3
+
+
+@pytest.mark.slow_except("AutoEncoder", "GAN")
+def test_a_call_that_changes_nothing_leaves_the_optimizers_alone(first_case):
+    model = first_case()
+    model.compile(run_eagerly=True)
+    part = next(n for n, v in tuning.weights(model).items() if v.trainable and "/" in n)
+    images, labels = laws.images_for(model, 2), laws.labels_for(model, 2)
+
+    def state():
+        held = [optimizer for optimizer, _ in model.optimizers.values()]
+        values = [v.numpy() for optimizer in held for v in optimizer.variables]
+        return [id(optimizer) for optimizer in held], model.steps_trained, values
+
+    for change, nothing in (
+        (lambda: None, lambda: model.unfreeze()),
+        (lambda: None, lambda: model.unfreeze(part)),
+        (lambda: model.freeze(part), lambda: model.freeze(part)),
+        (lambda: model.unfreeze(), lambda: model.freeze()),
+    ):
+        change()
+        model.train_on_batch(images, labels)
+        *before, slots = state()
+        assert nothing() == []
+        *after, own = state()
+        assert after == before
+        for value, old in zip(own, slots, strict=True):
+            np.testing.assert_array_equal(value, old)
+
+
+@pytest.mark.slow_except("one-ScheduleFreeAdamW", "two-Adam")
+@pytest.mark.parametrize(
+    ("family", "part", "name"),
+    [
+        *[(AutoEncoder, "encoder", name) for name in (*COPY_NOTHING, "ScheduleFreeAdamW")],
+        *[(GAN, "generator/to_grid", name) for name in COPY_NOTHING],
+    ],
+    ids=[
+        *[f"one-{name}" for name in (*COPY_NOTHING, "ScheduleFreeAdamW")],
+        *[f"two-{name}" for name in COPY_NOTHING],
+    ],
+)
+def test_weights_that_are_set_before_the_first_step_are_trained(family, part, name):
+    """Also under an optimizer that copies them, which is not built before the first step."""
+    model, make = family(**SMALL), getattr(keras.optimizers, name)
+    optimizers = [make(1e-6, clipnorm=1.0) for _ in model.updates_per_step]
+    model.compile(*optimizers, run_eagerly=True)
+    model.freeze(part)
+    chosen = [weight + 0.1 for weight in model.get_weights()]
+    model.set_weights(chosen)
+    model.train_on_batch(IMAGES)
+    for own, value in zip(model.get_weights(), chosen, strict=True):
+        np.testing.assert_allclose(own, value, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["generator_optimizer", "discriminator_optimizer"])
+def test_an_optimizer_that_copies_weights_is_refused_for_two_networks(name):
+    model = GAN(**SMALL)
+    for given in ("ScheduleFreeAdamW", keras.optimizers.ScheduleFreeAdamW()):
+        with pytest.raises(ValueError, match=rf"^{name} must not be a ScheduleFreeAdamW, .*AdamW"):
+            model.compile(**{name: given})
+    assert not model.compiled
+
+
+def test_an_untrained_gan_has_slots_to_load():
+    model = GAN(**SMALL)
+    model.compile(run_eagerly=True)
+    for change in (lambda: None, lambda: model.freeze("generator/to_grid"), model.unfreeze):
+        change()
+        assert all(optimizer.built for optimizer, _ in model.optimizers.values())
+
+
+@pytest.mark.parametrize("family", [AutoEncoder, GAN])
+def test_rates_by_variable_outlive_a_layer_that_stops_training(family):
+    """Also one that is frozen by hand between `compile` and `fit`."""
+    model = family(**SMALL)
+    model.compile()
+    factors = {
+        id(variable): 0.5 + index
+        for _, variables in model.optimizers.values()
+        for index, variable in enumerate(variables)
+    }
+    grouped = [GroupedAdam([factors[id(v)] for v in vs]) for _, vs in model.optimizers.values()]
+    model.compile(*grouped, run_eagerly=True)
+    part = model.encoder if family is AutoEncoder else model.generator
+    next(layer for layer in part.layers if layer.trainable_variables).trainable = False
+    model.train_on_batch(IMAGES)
+    for optimizer, variables in model.optimizers.values():
+        assert optimizer.factors == [factors[id(v)] for v in variables]
+
+
+def several_optimizers():
+    return keras.optimizers.MultiOptimizer(lambda weight: keras.optimizers.Adam())
+
+
+@pytest.mark.slow_except("AutoEncoder", "GAN")
+def test_a_refused_compile_changes_nothing(first_case):
+    model = first_case()
+    names, foreign = list(model.updates_per_step), keras.optimizers.Adam()
+    foreign.build([keras.Variable(1.0)])
+    scaled = keras.optimizers.LossScaleOptimizer(several_optimizers())
+    wrong = ["no such optimizer", 3, several_optimizers(), scaled]
+    refused = [{name: given} for name in names for given in wrong]
+    refused += [{"loss": "mse"}, {"metrics": ["mae"]}, {"no_such_option": 1}]
+    if len(names) == 1:
+        refused.append({"optimizer": None})
+    else:
+        refused += [{name: foreign} for name in names]
+        refused.append(dict.fromkeys(names, keras.optimizers.Adam()))
+        refused.append({names[1]: keras.optimizers.Adam(use_ema=True)})
+
+    def state():
+        held = model.optimizers.values() if model.compiled else ()
+        return model.compiled, model.steps_trained, [id(optimizer) for optimizer, _ in held]
+
+    def assert_nothing_changes():
+        before = state()
+        for given in refused:
+            with pytest.raises((ValueError, TypeError), match=next(iter(given))):
+                model.compile(**given)
+            assert state() == before, given
+
+    assert_nothing_changes()
+    model.compile(run_eagerly=True)
+    model.train_on_batch(laws.images_for(model, 2), laws.labels_for(model, 2))
+    assert_nothing_changes()
+    before = state()
+    for given in (None, several_optimizers()):
+        with pytest.raises(ValueError, match=r"^optimizer must"):
+            model.optimizer = given
+        assert state() == before
+
+
+@pytest.mark.parametrize("name", ["optimizer", "generator_optimizer", "discriminator_optimizer"])
+def test_what_is_no_single_optimizer_is_refused_by_name(name):
+    model = AutoEncoder(**SMALL) if name == "optimizer" else GAN(**SMALL)
+    with pytest.raises(ValueError, match=rf"^{name} must not be a MultiOptimizer, .*Pass one"):
+        model.compile(**{name: several_optimizers()})
+    for wrong in ("no such optimizer", 3):
+        message = f"^{name} must be a Keras optimizer or its name; received {wrong!r}. Pass"
+        with pytest.raises(ValueError, match=message):
+            model.compile(**{name: wrong})
 
 
 def test_xla_that_is_set_stays_when_the_optimizers_are_made_again():
@@ -440,7 +589,7 @@ def test_an_argument_that_is_set_acts_as_one_that_was_given(family):
             assert any(np.any(own != old) for own, old in zip(found, before, strict=True)), name
 
 
-@pytest.mark.slow_except("AutoEncoder", "GAN")
+@pytest.mark.slow_except("AutoEncoder")
 def test_trainable_of_a_layer_between_two_fits(first_case):
     """Keras' own way to freeze; without another `compile` too."""
     model = laws.randomised(first_case())
@@ -482,6 +631,78 @@ def test_attributes_of_keras_between_two_fits(monkeypatch):
     fit(model)
     for own, old in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(own, old)
+
+
+class ReportsStep(AutoEncoder):
+    """Its loss is the step that a graph runs at."""
+
+    def losses_per_image(self, images, labels, seeds, training):
+        losses = super().losses_per_image(images, labels, seeds, training)
+        return losses | {"loss": 0.0 * losses["loss"] + tf.cast(self.step, tf.float32)}
+
+
+def test_a_graph_runs_at_the_step_that_is_told():
+    """However it came about; only where the steps are set themselves may they change."""
+    model, counted = ReportsStep(**SMALL), keras.optimizers.SGD(0.0)
+    counted.iterations.assign(7)
+    model.compile(keras.optimizers.SGD(0.0), jit_compile=False)
+    fit(model, epochs=2)
+    for name, value in (
+        ("steps_before", 40),
+        ("optimizer", counted),
+        ("optimizer", "sgd"),
+        ("steps_before", 0),
+        ("run_eagerly", True),
+        ("run_eagerly", False),
+    ):
+        steps = model.steps_trained
+        setattr(model, name, value)
+        assert name == "steps_before" or model.steps_trained == steps
+        steps = model.steps_trained
+        assert fit(model).history["loss"] == [steps]
+        assert model.steps_trained == steps + 1
+        assert model.evaluate(IMAGES, batch_size=8, verbose=0)[0] == steps + 1
+    for change in (
+        lambda: model.freeze("encoder"),
+        lambda: model.compile(keras.optimizers.SGD(0.0), jit_compile=False),
+    ):
+        steps = model.steps_trained
+        change()
+        assert model.steps_trained == steps
+        assert fit(model).history["loss"] == [steps]
+
+
+class AddsLoss(AutoEncoder):
+    """Adds its loss once more, by Keras' own way."""
+
+    def losses_per_image(self, images, labels, seeds, training):
+        losses = super().losses_per_image(images, labels, seeds, training)
+        self.add_loss(tf.reduce_mean(losses["loss"]))
+        return losses
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_losses_that_a_subclass_adds_are_those_of_the_step(eager):
+    """Not of an earlier step, nor of another graph."""
+    model = AddsLoss(**SMALL)
+    for _ in range(2):
+        model.compile(keras.optimizers.SGD(0.0), run_eagerly=eager, jit_compile=False)
+        fit(model, epochs=2)
+        model.evaluate(IMAGES, batch_size=8, verbose=0)
+        assert len(model.losses) == 1
+
+
+def test_losses_that_a_subclass_adds_move_weights():
+    moves = []
+    for family in (AutoEncoder, AddsLoss):
+        keras.utils.set_random_seed(0)
+        model = family(**SMALL)
+        model.compile(keras.optimizers.SGD(1e-3), run_eagerly=True)
+        before = model.get_weights()
+        fit(model)
+        moves.append([a - b for a, b in zip(model.get_weights(), before, strict=True)])
+    for once, twice in zip(*moves, strict=True):
+        np.testing.assert_allclose(twice, 2.0 * once, rtol=1e-3, atol=1e-5)
 
 
 def test_an_unchanged_model_keeps_its_graphs():

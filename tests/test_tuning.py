@@ -1,6 +1,7 @@
 """Fine-tuning: weights by name, freezing, adapters, rates by part, weights that do not fit."""
 
 import dataclasses
+import inspect
 import warnings
 
 import keras
@@ -272,6 +273,58 @@ def test_rates_by_variable():
         )
     with pytest.raises(ValueError, match="one number for each of the 2 variables"):
         optimizers.GroupedAdam([1.0]).build(variables[:2])
+
+
+# Every keyword of Adam's but the rate and the name.
+ADAM_OPTIONS = [
+    {"beta_1": 0.5},
+    {"beta_2": 0.9},
+    {"epsilon": 0.01},
+    {"amsgrad": True},
+    {"weight_decay": 0.5},
+    {"weight_decay": 0.5, "gradient_accumulation_steps": 2},
+    {"clipnorm": 0.5},
+    {"clipvalue": 0.3},
+    {"global_clipnorm": 0.5},
+    {"use_ema": True, "ema_momentum": 0.5, "ema_overwrite_frequency": 2},
+    {"loss_scale_factor": 8.0},
+]
+
+
+def test_every_option_of_adam_is_tried():
+    known = inspect.signature(keras.optimizers.Adam.__init__).parameters
+    tried = {name for options in ADAM_OPTIONS for name in options}
+    assert tried == set(known) - {"self", "learning_rate", "name", "kwargs"}
+
+
+@pytest.mark.slow_except("amsgrad", "clipnorm", "weight_decay-*", "use_ema-*")
+@pytest.mark.parametrize("options", ADAM_OPTIONS, ids=lambda options: "-".join(options))
+def test_a_scale_of_a_rate_is_another_rate(options):
+    """Scale s moves as Adam at s times the rate does, whatever else is asked for; 0 not at all."""
+    rng = np.random.default_rng(0)
+    start = rng.standard_normal(3).astype(np.float32)
+    gradients = rng.standard_normal((4, 2, 3)).astype(np.float32)
+    for scale in (0.0, 0.1, 3.0):
+        grouped = optimizers.GroupedAdam([scale] * 2, learning_rate=0.01, **options)
+        adam = keras.optimizers.Adam(scale * 0.01, **options)
+        moved = []
+        for optimizer in (grouped, adam):
+            variables = [keras.Variable(start) for _ in range(2)]
+            for step in gradients:
+                optimizer.apply([tf.constant(gradient) for gradient in step], variables)
+            moved.append([variable.numpy() for variable in variables])
+        np.testing.assert_allclose(moved[0], moved[1], rtol=1e-5, atol=1e-7)
+        assert np.array_equal(moved[0], [start, start]) == (scale == 0.0)
+
+
+def test_weights_decay_at_their_own_rate():
+    """One that is excluded from weight decay stays so."""
+    grouped = optimizers.GroupedAdam([0.0, 0.5, 0.5], learning_rate=0.1, weight_decay=0.2)
+    variables = [keras.Variable(np.ones(2, np.float32)) for _ in range(3)]
+    grouped.exclude_from_weight_decay(var_list=variables[2:])
+    grouped.apply([tf.zeros(2)] * 3, variables)
+    found = [float(variable[0]) for variable in variables]
+    assert found == pytest.approx([1.0, 1.0 - 0.5 * 0.1 * 0.2, 1.0])
 
 
 # Weights that start anew

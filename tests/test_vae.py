@@ -357,6 +357,17 @@ def test_gaussian_pixels_in_float64(family):
     assert np.isfinite(model.log_likelihood(images, num_samples=2, seed=0)).all()
 
 
+def test_activity_losses_are_those_of_the_images_and_not_of_pseudo_inputs():
+    """The posterior's network runs on both, and Keras keeps the losses of its last call."""
+    model = laws.randomised(VAE(image_shape=(8, 8, 1), prior="vamp", prior_components=3, **SMALL))
+    model.posterior_network.get_layer("mean").activity_regularizer = keras.regularizers.L1(1.0)
+    images, seeds = tf.constant(laws.images_for(model, 4)), tf.range(4, dtype=tf.int64)
+    model.losses_per_image(images, None, seeds, training=True)
+    found = [float(loss) for loss in model.losses]
+    mean, _ = model.posterior_network(images)
+    assert found == pytest.approx([np.abs(mean).sum() / 4], rel=1e-5)
+
+
 def test_free_bits_hold_up_each_group_in_training_alone():
     model = laws.randomised(HierarchicalVAE(**LADDER), 0.15)
     images, seeds = tf.constant(laws.images_for(model, 6)), tf.range(6, dtype=tf.int64)

@@ -27,8 +27,8 @@ __all__ = [
     "move_averages",
     "num_replicas",
     "num_workers",
+    "objective",
     "unscaled",
-    "weighted_mean",
     "worker_index",
 ]
 
@@ -155,22 +155,33 @@ def images_before(batch: tf.Tensor) -> tf.Tensor:
     return tf.cumsum(counts, exclusive=True)[replica.replica_id_in_sync_group]
 
 
-def weighted_mean(values: tf.Tensor, weight: tf.Tensor | None) -> tf.Tensor:
-    """Returns this replica's share of the mean over the global batch.
+def objective(
+    values: tf.Tensor, weight: tf.Tensor | None, added: Sequence[tf.Tensor] = ()
+) -> tf.Tensor:
+    """Returns this replica's share of what a training step lowers.
 
-    The shares of all replicas add up to the mean of `values` (batch,), each counted by its weight
-    if there are any. On one device that is the mean itself.
+        1/n sum_i weight_i value_i + sum_j added_j,   n images in the global batch
+
+    The shares of all replicas add up to that. n counts images and not weights, as in Keras: half
+    the weights are half the gradient.
+
+    Args:
+        values: Losses of the images, (batch,).
+        weight: Of the images, or None for 1 each.
+        added: Losses of regularisers and of `add_loss`, of any float dtype.
     """
     replicas = num_replicas()
-    if weight is None and replicas == 1:
-        return tf.reduce_mean(values)
-    if weight is None:  # replicas may hold batches of several sizes
-        weight = tf.ones_like(values)
-    weight = tf.cast(tf.reshape(weight, (-1,)), values.dtype)
-    total = tf.reduce_sum(weight)
-    if replicas > 1:
-        total = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, total)
-    return tf.math.divide_no_nan(tf.reduce_sum(values * weight), total)  # 0 if nothing weighs
+    if weight is not None:
+        values *= tf.cast(tf.reshape(weight, (-1,)), values.dtype)
+    if replicas == 1:
+        loss = tf.reduce_mean(values)
+    else:  # which may hold batches of several sizes
+        count = tf.reduce_sum(tf.ones_like(values))
+        count = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, count)
+        loss = tf.math.divide_no_nan(tf.reduce_sum(values), count)
+    if added:
+        loss += tf.add_n([tf.reduce_sum(tf.cast(x, loss.dtype)) for x in added]) / replicas
+    return loss
 
 
 def unscaled(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
@@ -209,8 +220,10 @@ def move_averages(
     weights: Sequence[tf.Variable | tf.Tensor],
     step: tf.Tensor,
     momentum: float,
+    last_step: tf.Tensor | tf.Variable | None = None,
+    max_steps: int = 1,
 ) -> None:
-    """Moves averaged weights by one step.
+    """Moves averaged weights by one step, or by all steps since the last call.
 
         average <- m average + (1 - m) weight,   m = min(momentum, (1 + n) / (10 + n)) at step n
 
@@ -222,20 +235,26 @@ def move_averages(
         weights: Variables or tensors of the same shapes.
         step: n, an integer.
         momentum: In [0, 1).
+        last_step: The step of the last call; None if that was the step before. Several steps keep
+            the product of what each of them keeps.
+        max_steps: How many steps that may be.
     """
-    n = tf.cast(step, tf.float32)
+    steps = step if last_step is None else step - tf.range(max_steps, dtype=step.dtype)
+    n = tf.cast(steps, tf.float32)
     keep = tf.minimum(momentum, (1.0 + n) / (10.0 + n))
+    if last_step is not None:
+        keep = tf.reduce_prod(tf.where(steps > last_step, keep, 1.0))
     replica = tf.distribute.get_replica_context()
     if num_replicas() > 1 and replica is not None:
         replica.merge_call(_move_on_each_device, (averages, weights, keep))
         return
     for average, weight in zip(averages, weights, strict=True):
-        average.assign_sub((1.0 - keep) * (average - weight))
+        average.assign_sub(tf.cast(1.0 - keep, average.dtype) * (average - weight))
 
 
 def _move_on_each_device(strategy, averages, weights, keep) -> None:
     def move(average, weight, keep):
-        average.assign_sub((1.0 - keep) * (average - weight))
+        average.assign_sub(tf.cast(1.0 - keep, average.dtype) * (average - weight))
 
     for average, weight in zip(averages, weights, strict=True):
         strategy.extended.update(average, move, args=(weight, keep), group=False)

@@ -72,7 +72,12 @@ class GroupedAdam(keras.optimizers.Adam):
             (self._var_key(weights[n]), s) for n, s in scales.items() if n in weights
         )
 
-    def build(self, variables: list[keras.Variable]) -> None:
+    def note(self, variables: list[keras.Variable]) -> None:
+        """Takes `factors` as those of `variables`, unless scales by name are known already.
+
+        Raises:
+            ValueError: There is not one factor for each variable.
+        """
         if self._scales:
             self.factors = [
                 self._scales.get(self._var_key(variable), 1.0) for variable in variables
@@ -82,8 +87,11 @@ class GroupedAdam(keras.optimizers.Adam):
                 f"factors must hold one number for each of the {len(variables)} variables; "
                 f"received {len(self.factors)}."
             )
-        super().build(variables)
         self._scales.update(zip(map(self._var_key, variables), self.factors, strict=True))
+
+    def build(self, variables: list[keras.Variable]) -> None:
+        self.note(variables)
+        super().build(variables)
 
     def scales_by_name(self, weights: Mapping[str, keras.Variable]) -> dict[str, float]:
         """Returns the scale of each weight that trains or has trained, by name."""
@@ -91,8 +99,14 @@ class GroupedAdam(keras.optimizers.Adam):
         return {name: self._scales[key] for name, key in keys.items() if key in self._scales}
 
     def update_step(self, gradient, variable, learning_rate):
-        scale = self._scales[self._var_key(variable)]
-        super().update_step(gradient, variable, learning_rate * scale)
+        rate = learning_rate * self._scales[self._var_key(variable)]
+        if self.weight_decay is not None and self._use_weight_decay(variable):
+            share = tf.cast(self.weight_decay * rate, variable.dtype)
+            self.assign_sub(variable, variable * share)
+        super().update_step(gradient, variable, rate)
+
+    def _apply_weight_decay(self, variables: list[keras.Variable]) -> None:
+        """Left to `update_step`, so that each variable decays at its own rate."""
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "factors": list(self.factors)}

@@ -1,4 +1,7 @@
-"""Which formulas a graph is traced with: TensorFlow's own, or those of all other runtimes too."""
+"""Which formulas a graph is traced with: TensorFlow's own, or those of all other runtimes too.
+
+And whether anything may ask it for gradients.
+"""
 
 import contextlib
 import contextvars
@@ -6,9 +9,10 @@ from collections.abc import Iterator
 
 import tensorflow as tf
 
-__all__ = ["active", "softplus", "tracing"]
+__all__ = ["active", "has_gradients", "softplus", "tracing", "without_gradients"]
 
 _ACTIVE = contextvars.ContextVar("portable", default=False)
+_WITHOUT_GRADIENTS = contextvars.ContextVar("without_gradients", default=False)
 
 
 @contextlib.contextmanager
@@ -24,6 +28,24 @@ def tracing() -> Iterator[None]:
 def active() -> bool:
     """Returns whether this is inside `tracing`."""
     return _ACTIVE.get()
+
+
+@contextlib.contextmanager
+def without_gradients() -> Iterator[None]:
+    """Graphs traced inside are never differentiated.
+
+    So they leave out what only changes gradients.
+    """
+    token = _WITHOUT_GRADIENTS.set(True)
+    try:
+        yield
+    finally:
+        _WITHOUT_GRADIENTS.reset(token)
+
+
+def has_gradients() -> bool:
+    """Returns whether what is computed here may be differentiated."""
+    return not _WITHOUT_GRADIENTS.get()
 
 
 def softplus(x: tf.Tensor) -> tf.Tensor:

@@ -87,7 +87,7 @@ def mixture_parameters(
     logits, loc, raw_scale = (split_channels(x, num_mixtures) for x in (logits, loc, raw_scale))
     # Spread the components over the range at the start, so that they take different roles.
     loc = loc + tf.constant(np.linspace(-1.0, 1.0, num_mixtures), loc.dtype)
-    scale = tf.exp(tf.clip_by_value(raw_scale - 2.0, MIN_LOG_SCALE, MAX_LOG_SCALE))
+    scale = tf.exp(_clipped(raw_scale - 2.0, MIN_LOG_SCALE, MAX_LOG_SCALE))
     return logits, pixels.pixels_to_levels(loc, num_levels), scale * half_range
 
 
@@ -98,7 +98,38 @@ def gaussian_parameters(
     half_range = (num_levels - 1) / 2.0
     log_scale = tf.cast(log_scale, parameters.dtype)  # of a float64 model, whose means are float32
     scale = tf.maximum(tf.exp(log_scale) * half_range, MIN_GAUSSIAN_SCALE)
+    if portable.has_gradients():
+        # Far below its floor exp has no slope left; it gets that of right below the floor.
+        low = math.log(MIN_GAUSSIAN_SCALE / half_range) - 1e-3
+        near = _led_back(log_scale, tf.maximum(log_scale, low), low, math.inf)
+        scale = _led_back(tf.exp(near) * half_range, scale, MIN_GAUSSIAN_SCALE, math.inf)
     return pixels.pixels_to_levels(parameters, num_levels), scale
+
+
+def _clipped(x: tf.Tensor, lowest: float, highest: float) -> tf.Tensor:
+    """Returns x clipped to a range, and leads it back from outside."""
+    clipped = tf.clip_by_value(x, lowest, highest)
+    return _led_back(x, clipped, lowest, highest) if portable.has_gradients() else clipped
+
+
+def _led_back(x: tf.Tensor, value: tf.Tensor, lowest: float, highest: float) -> tf.Tensor:
+    """Returns `value`.
+
+    The gradient goes to x, but below `lowest` and above `highest` only the part that moves x back
+    into the range. A clip has no gradient at all outside its range: a parameter that has left it
+    would stay there.
+    """
+
+    @tf.custom_gradient
+    def led(x, value):
+        def gradient(upstream):
+            # Descent moves against the gradient.
+            back = tf.where(x < lowest, tf.minimum(upstream, 0.0), upstream)
+            return tf.where(x > highest, tf.maximum(back, 0.0), back), None
+
+        return tf.identity(value), gradient
+
+    return led(tf.convert_to_tensor(x), value)
 
 
 # Log probabilities ---------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from tfgen import devices, noise, tuning
+from tfgen.models.compiled import checked_optimizer
 from tfgen.models.generative import GenerativeModel
 
 __all__ = ["DISCRIMINATOR_FOLD", "GENERATOR_FOLD", "AdversarialModel"]
@@ -36,6 +37,7 @@ class AdversarialModel(GenerativeModel):
     discriminator: keras.Model
     discriminator_steps: int
     ema_momentum: float
+    discriminator_optimizer: keras.optimizers.Optimizer | None = None  # until `compile`
 
     def discriminator_losses(
         self, images: tf.Tensor, labels: tf.Tensor | None, seeds: tf.Tensor, training: bool
@@ -65,8 +67,8 @@ class AdversarialModel(GenerativeModel):
 
         Raises:
             ValueError: `loss` or `optimizer` was given, one object for both networks, an optimizer
-                that was built for other variables, `use_ema` for the discriminator, or a
-                `keras.optimizers.MultiOptimizer`.
+                that was built for other variables, `ScheduleFreeAdamW`, `use_ema` for the
+                discriminator, or what the `compile` of every model refuses.
         """
         if "optimizer" in kwargs:
             raise ValueError(
@@ -75,9 +77,12 @@ class AdversarialModel(GenerativeModel):
             )
         generator_optimizer, discriminator_optimizer = (
             keras.optimizers.Adam(2e-4, beta_1=0.5)
-            if optimizer is None
-            else keras.optimizers.get(optimizer)
-            for optimizer in (generator_optimizer, discriminator_optimizer)
+            if given is None
+            else checked_optimizer(name, given)
+            for name, given in (
+                ("generator_optimizer", generator_optimizer),
+                ("discriminator_optimizer", discriminator_optimizer),
+            )
         )
         if generator_optimizer is discriminator_optimizer:
             raise ValueError(
@@ -89,22 +94,13 @@ class AdversarialModel(GenerativeModel):
                 "discriminator_optimizer: use_ema must be False, since samples come from the "
                 "average of the generator alone, averaged_generator."
             )
-        for name, given in (
-            ("generator_optimizer", generator_optimizer),
-            ("discriminator_optimizer", discriminator_optimizer),
-        ):
-            if isinstance(devices.unscaled(given), keras.optimizers.MultiOptimizer):
-                raise ValueError(
-                    f"{name} must not be a MultiOptimizer, which Keras asks for the weights of "
-                    "both networks at the end of `fit`. Pass one optimizer."
-                )
+        _check_fit("generator_optimizer", generator_optimizer, self.generator)
+        _check_fit("discriminator_optimizer", discriminator_optimizer, self.discriminator)
         super().compile(optimizer=generator_optimizer, **kwargs)
         scaled = isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer)
         if scaled and not isinstance(discriminator_optimizer, keras.optimizers.LossScaleOptimizer):
             discriminator_optimizer = keras.optimizers.LossScaleOptimizer(discriminator_optimizer)
         self.discriminator_optimizer = discriminator_optimizer
-        for name, (optimizer, variables) in self.optimizers.items():
-            _check_variables(name, optimizer, variables)
         self.build_optimizers()
 
     def enable_lora(self, rank: int, *patterns: str) -> list[str]:
@@ -168,13 +164,14 @@ class AdversarialModel(GenerativeModel):
     def _update(self, name: str, losses_of: Callable, weight) -> dict[str, tf.Tensor]:
         """Lowers the first of the losses in the variables of one optimizer, and no others."""
         optimizer, variables = self.optimizers[name]
+        network = getattr(self, name.removesuffix("_optimizer"))
+        self._begin_step()
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([v.value for v in variables])
             losses = losses_of()
-            loss = devices.weighted_mean(next(iter(losses.values())), weight)
-            added = getattr(self, name.removesuffix("_optimizer")).losses
-            if added:  # by regularisers, and by layers with `add_loss`
-                loss += tf.add_n(added) / devices.num_replicas()
+            # By regularisers, and with `add_loss` of this model or of a layer of that network.
+            added = [*self._get_own_losses(), *network.losses]
+            loss = devices.objective(next(iter(losses.values())), weight, added)
             scaled = optimizer.scale_loss(loss)
         gradients = tape.gradient(scaled, [v.value for v in variables])
         if variables:
@@ -184,10 +181,16 @@ class AdversarialModel(GenerativeModel):
         return losses
 
 
-def _check_variables(name: str, optimizer, variables) -> None:
-    """Raises ValueError if the optimizer was built for other variables."""
-    inner = devices.unscaled(optimizer)
-    if inner.built and {id(v) for v in inner._trainable_variables} != {id(v) for v in variables}:
+def _check_fit(name: str, optimizer, network: keras.Model) -> None:
+    """Raises ValueError for an optimizer that cannot train the network."""
+    inner, own = devices.unscaled(optimizer), {id(v) for v in network.trainable_variables}
+    if isinstance(inner, keras.optimizers.ScheduleFreeAdamW):
+        raise ValueError(
+            f"{name} must not be a ScheduleFreeAdamW, which keeps a copy of the weights from when "
+            "it is built: weights that are loaded after `compile` would be lost. Use "
+            "keras.optimizers.Adam or AdamW."
+        )
+    if inner.built and {id(v) for v in inner._trainable_variables} != own:
         raise ValueError(
             f"{name} must be new, or built for the variables of that network; received one that "
             f"holds slots of {len(inner._trainable_variables)} other variables. Make a new one: "

@@ -50,7 +50,7 @@ class CausalAttention(keras.layers.Layer):
         # The empty position comes first and the last token drops out: place t looks at t places.
         k, v = (tf.pad(self._by_heads(y, places)[:, :-1], [[0, 0], [1, 0], [0, 0]]) for y in both)
         seen = tf.linalg.band_part(tf.ones((places, places), tf.bool), -1, 0)
-        weights = self._softmax(tf.matmul(q, k, transpose_b=True), seen)
+        weights = self._softmax(tf.matmul(_wide(q), _wide(k), transpose_b=True), seen)
         found = tf.reshape(tf.matmul(weights, v), (-1, self.heads, places, self.size))
         found = tf.reshape(tf.transpose(found, (0, 2, 1, 3)), (-1, rows, columns, self.channels))
         found = layers.seeded_dropout(found, self.dropout, conditions.seeds, self.stream)
@@ -74,8 +74,8 @@ class CausalAttention(keras.layers.Layer):
             row: Index of the position, int32.
             column: Index of the position, int32.
         """
-        q = tf.reshape(self.query(x), (-1, self.size, 1))
-        logits = [tf.matmul(keys, q)[..., 0] for keys, _ in (above, in_row)]
+        q = _wide(tf.reshape(self.query(x), (-1, self.size, 1)))
+        logits = [tf.matmul(_wide(keys), q)[..., 0] for keys, _ in (above, in_row)]
         columns, places = in_row[0].shape[1], above[0].shape[1]
         seen = [tf.range(places) >= places - row * columns, tf.range(columns) < column]
         empty = tf.zeros_like(logits[0][:, :1])
@@ -110,6 +110,11 @@ class CausalAttention(keras.layers.Layer):
     def _gate(self, found):
         a, b = tf.split(self.project(found), 2, -1)
         return a * tf.sigmoid(b)
+
+
+def _wide(x: tf.Tensor) -> tf.Tensor:
+    """Casts float16 to float32: 256 times 256 is beyond float16's 65504."""
+    return tf.cast(x, tf.float32) if x.dtype == tf.float16 else x
 
 
 class AttentiveTrunk(Trunk):

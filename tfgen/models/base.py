@@ -5,10 +5,11 @@ import math
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tfgen import devices, noise, pixels
-from tfgen.models import inputs
+from tfgen.models import callback_checks, inputs
 from tfgen.models.compiled import CompiledModel
 
 __all__ = ["ImageModel"]
@@ -66,15 +67,17 @@ class ImageModel(CompiledModel):
             **kwargs: As for `keras.Model.fit`.
 
         Raises:
-            ValueError: Images that are not uint8 of the model's shape; labels that are missing,
-                out of range, or given to an unconditional model; a callback that cannot work. The
-                model is left as it was.
+            ValueError: Images that are not uint8 of the model's shape, or none; labels that are
+                missing, out of range, or given to an unconditional model; a callback that cannot
+                work. The model is left as it was.
         """
         given = SIGNATURES["fit"].bind(self, x, y, *args, **kwargs).arguments
         del given["self"]
-        inputs.check_callbacks(self, given.get("callbacks"))
+        callback_checks.check_callbacks(self, given.get("callbacks"))
         given["x"], given["y"] = self._checked_pair("fit", x, y, args, kwargs)
-        given["validation_data"] = inputs.checked_validation(self, given.get("validation_data"))
+        given["validation_data"] = inputs.checked_validation(
+            self, given.get("validation_data"), _weighted(given)
+        )
         if self.compiled:
             self.build_optimizers()
         try:
@@ -104,25 +107,38 @@ class ImageModel(CompiledModel):
             **kwargs: As for `keras.Model.predict`.
 
         Raises:
-            ValueError: As `fit`.
+            ValueError: As `fit`; no images have no outputs.
         """
         x = self._checked_inputs(x)
+        if inputs.is_empty(x):
+            return self._no_rows()
         with inputs.explained():
             return super().predict(x, *args, **kwargs)
 
     def _checked_pair(self, method: str, x: Any, y: Any, args: tuple, kwargs: dict) -> tuple:
         """Returns images and labels that a method of Keras' takes, checked."""
         given = SIGNATURES[method].bind(self, x, y, *args, **kwargs).arguments
-        if given.get("class_weight") is not None:
+        by_class = given.get("class_weight") is not None
+        if by_class:
             inputs.check_class_weight(x, y)
-        weighted = any(given.get(name) is not None for name in WEIGHTS)
-        return inputs.checked(self, x, y, weighted)
+        x, y = inputs.checked(self, x, y, _weighted(given), by_class=by_class)
+        inputs.refuse_empty("x", x)
+        return x, y
 
     def _checked_inputs(self, x: Any) -> Any:
         """Returns what `predict` takes, checked."""
         if self._call_takes_labels and isinstance(x, (list, tuple)) and len(x) == 2:
             return inputs.checked(self, *x)
         return inputs.checked(self, x, with_labels=self._call_takes_labels)[0]
+
+    def _no_rows(self) -> Any:
+        """What `predict` returns for no images.
+
+        Some kernels fail on 0 rows, so one image is predicted and cut off.
+        """
+        one = np.zeros((1, *self.image_shape), np.uint8)
+        given = (one, np.zeros(1, np.int64)) if self._call_takes_labels else one
+        return keras.tree.map_structure(lambda rows: rows[:0], super().predict_on_batch(given))
 
     def train_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Runs one training step as `keras.Model.train_on_batch` does; raises as `fit` does."""
@@ -138,15 +154,20 @@ class ImageModel(CompiledModel):
 
     def predict_on_batch(self, x: Any) -> Any:
         """Returns what `predict` does for one batch, and takes what it takes."""
-        return super().predict_on_batch(self._checked_inputs(x))
+        x = self._checked_inputs(x)
+        if inputs.is_empty(x):
+            return self._no_rows()
+        return super().predict_on_batch(x)
 
     def make_train_function(self, force: bool = False) -> Any:
         optimizers = [optimizer for optimizer, _ in self.optimizers.values()]
-        changed = self.changed_since("train", *self._graph_options(), *optimizers)
+        changed = self.changed_since(
+            "train", self.steps_before, *self._graph_options(), *optimizers
+        )
         return super().make_train_function(changed or force)
 
     def make_test_function(self, force: bool = False) -> Any:
-        changed = self.changed_since("test", *self._graph_options())
+        changed = self.changed_since("test", self.steps_before, *self._graph_options())
         return super().make_test_function(changed or force)
 
     def make_predict_function(self, force: bool = False) -> Any:
@@ -154,7 +175,7 @@ class ImageModel(CompiledModel):
         return super().make_predict_function(changed or force)
 
     def _graph_options(self) -> tuple:
-        """Attributes of Keras' that its graphs are made from, and that a user may set."""
+        """What a user may set and Keras' graphs are made from, beside the model's arguments."""
         return self.run_eagerly, self.jit_compile, self.steps_per_execution
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
@@ -169,15 +190,18 @@ class ImageModel(CompiledModel):
         """The running means of the last `losses_per_image`, reset at each epoch by Keras."""
         return list(self._means.values())
 
+    def _begin_step(self) -> None:
+        """Drops the losses that layers added in another step or graph, as `__call__` would."""
+        self._clear_losses()
+
     def train_step(self, data) -> dict[str, tf.Tensor]:
         """One step of gradient descent on the mean of `losses_per_image`."""
         images, labels, weight = self._unpack(data)
         seeds = self.step_seeds(tf.shape(images)[0])
+        self._begin_step()
         with tf.GradientTape() as tape:
             losses = self.losses_per_image(images, labels, seeds, training=True)
-            loss = devices.weighted_mean(losses["loss"], weight)
-            if self.losses:
-                loss += tf.add_n(self.losses) / devices.num_replicas()
+            loss = devices.objective(losses["loss"], weight, self.losses)
             scaled = self.optimizer.scale_loss(loss)
         gradients = tape.gradient(scaled, self.trainable_variables)
         devices.apply_gradients(self.optimizer, gradients, self.trainable_variables)
@@ -192,6 +216,7 @@ class ImageModel(CompiledModel):
         flat = tf.cast(tf.reshape(images, (-1, math.prod(self.image_shape))), tf.int64)
         weights = tf.range(1, flat.shape[1] + 1, dtype=tf.int64) * HASH_FACTOR
         seeds = noise.fold(noise.fold(self.seed, EVALUATION_FOLD), tf.reduce_sum(flat * weights, 1))
+        self._begin_step()
         return self._report(self.losses_per_image(images, labels, seeds, training=False), weight)
 
     def predict_step(self, data) -> Any:
@@ -219,9 +244,7 @@ class ImageModel(CompiledModel):
         images, labels, weight = keras.utils.unpack_x_y_sample_weight(data)
         images = self._images(images)
         if self.num_classes is None:
-            if weight is None:  # Keras takes weights only behind targets, so those may stand
-                pixels.check_labels(labels, None, 0)
-            labels = None
+            labels = None  # which `inputs` lets through where they stand for weights alone
         elif labels is None:
             pixels.check_labels(None, self.num_classes, 0)
         else:
@@ -245,3 +268,8 @@ class ImageModel(CompiledModel):
             # Keras averages what the workers return over an axis, which a scalar has not.
             return {name: tf.reshape(value, (1,)) for name, value in logs.items()}
         return logs
+
+
+def _weighted(given: dict[str, Any]) -> bool:
+    """Whether weights, of images or of classes, are among the arguments of a method of Keras'."""
+    return any(given.get(name) is not None for name in WEIGHTS)

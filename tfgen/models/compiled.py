@@ -11,7 +11,7 @@ from tfgen import devices, tuning
 from tfgen.models.configured import ConfiguredModel
 from tfgen.optimizers import GroupedAdam
 
-__all__ = ["CompiledModel"]
+__all__ = ["CompiledModel", "checked_optimizer"]
 
 # Arguments of Keras' `compile` that a model with its own objective has no use for.
 REFUSED = ("loss", "loss_weights", "metrics", "weighted_metrics")
@@ -35,6 +35,14 @@ class CompiledModel(ConfiguredModel):
     def _lock_state(self) -> None:
         """Keras' lock of a model that is built; here a subclass may add layers of its own."""
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name != "optimizer" or not self.compiled:
+            super().__setattr__(name, value)
+            return
+        optimizer, steps = checked_optimizer(name, value), self.steps_trained
+        super().__setattr__(name, optimizer)
+        self.steps_before = steps - _counted(optimizer)  # it may have counted steps already
+
     def compile(
         self,
         optimizer: str | keras.optimizers.Optimizer = "adam",
@@ -51,7 +59,8 @@ class CompiledModel(ConfiguredModel):
 
         Raises:
             ValueError: A loss or metrics were given: the model has its own. Or XLA was asked for
-                under a distribution strategy.
+                under a distribution strategy; or `optimizer` is not a Keras optimizer, or is a
+                `keras.optimizers.MultiOptimizer`. The model is left as it was.
         """
         if kwargs.get("jit_compile") is True and self.distribute_strategy.num_replicas_in_sync > 1:
             raise ValueError(
@@ -65,19 +74,21 @@ class CompiledModel(ConfiguredModel):
                     f"objective and reports {', '.join(self.loss_names)}; received "
                     f"{name}={value!r}."
                 )
+        optimizer = checked_optimizer("optimizer", optimizer)
         self.build()  # a subclass may have added layers
         steps = self.steps_trained
         super().compile(optimizer=optimizer, **kwargs)
-        # Another optimizer, the same weights; it may have counted steps already.
-        counted = devices.unscaled(self.optimizer)._iterations.value
-        self.steps_before = steps - int(counted.numpy())  # mirrored variables know no int()
+        # Another optimizer, the same weights.
+        self.steps_before = steps - _counted(self.optimizer)
         self.__dict__["_auto_scale_loss"] = kwargs.get("auto_scale_loss", True)
         self.__dict__["_jit"] = kwargs.get("jit_compile", "auto"), self.jit_compile
+        self._note_scales()
 
     def get_compile_config(self) -> dict[str, Any]:
         """Returns what `compile_from_config` needs to compile the same way."""
         if not self.compiled:
             return {}
+        self._note_scales()
         # As it was given: "auto" is another thing on another machine. Or as it was set since.
         given, resolved = self._jit
         held, optimizers, scales = tuning.weights(self), {}, {}
@@ -120,7 +131,7 @@ class CompiledModel(ConfiguredModel):
 
     def save_assets(self, folder: str) -> None:
         """Keeps the steps in a `.keras` file apart from the optimizers', for Keras to call."""
-        Path(folder, STEPS).write_text(json.dumps(self.steps_trained))
+        Path(folder, STEPS).write_text(json.dumps(self.steps_trained), encoding="utf-8")
 
     def load_assets(self, folder: str | None) -> None:
         """Puts the steps back into a model that is loaded with `compile=False`."""
@@ -129,12 +140,15 @@ class CompiledModel(ConfiguredModel):
             self.steps_before = int(json.loads(path.read_text(encoding="utf-8-sig")))
 
     def _recompile(self) -> None:
-        """Makes optimizers of the same settings for the variables that train now."""
+        """Makes optimizers of the same settings for the variables that train now.
+
+        They go on where those before them were, unless one of those lacks slots for a variable.
+        """
         if not self.compiled:
             return
-        before = {
-            name: devices.unscaled(optimizer) for name, (optimizer, _) in self.optimizers.items()
-        }
+        given = {name: optimizer for name, (optimizer, _) in self.optimizers.items()}
+        goes_on = any(each.built for each in given.values()) and not self._changes()[0]
+        before = {name: devices.unscaled(optimizer) for name, optimizer in given.items()}
         # Keras would look classes up by the names that they are registered under, and it cannot
         # store a rate that is a function.
         classes, rates = {}, {}
@@ -154,6 +168,9 @@ class CompiledModel(ConfiguredModel):
             for excluded in NOT_IN_CONFIG:
                 if hasattr(before[name], excluded):
                     setattr(own, excluded, getattr(before[name], excluded))
+        if goes_on:
+            self.build_optimizers()
+            self._carry_over(given)
 
     @property
     def optimizers(self) -> dict[str, tuple[keras.optimizers.Optimizer, list]]:
@@ -171,18 +188,8 @@ class CompiledModel(ConfiguredModel):
         Where other weights train than when an optimizer was built, the optimizers are made again,
         as `freeze` and `unfreeze` do. Where only fewer do, they go on where they were.
         """
-        before, grown, shrunk = {}, False, False
-        for name, (optimizer, variables) in self.optimizers.items():
-            before[name] = optimizer
-            if optimizer.built:
-                known = {id(v) for v in devices.unscaled(optimizer)._trainable_variables}
-                own = {id(v) for v in variables}
-                grown, shrunk = grown or not own <= known, shrunk or not known <= own
-        if grown or shrunk:
+        if any(self._changes()):
             self._recompile()
-            if not grown:
-                self._carry_over(before)
-            return
         with self.distribute_strategy.scope():
             for optimizer, variables in self.optimizers.values():
                 steps = devices.unscaled(optimizer).gradient_accumulation_steps
@@ -193,6 +200,28 @@ class CompiledModel(ConfiguredModel):
                     )
                 if not optimizer.built:
                     optimizer.build(variables)
+
+    def _changes(self) -> tuple[bool, bool]:
+        """Whether a weight trains that an optimizer has no slots for; whether one no longer does.
+
+        Optimizers that are not built have slots for nothing yet, and are left out.
+        """
+        grown = shrunk = False
+        for optimizer, variables in self.optimizers.values():
+            if optimizer.built:
+                known = {id(v) for v in devices.unscaled(optimizer)._trainable_variables}
+                own = {id(v) for v in variables}
+                grown, shrunk = grown or not own <= known, shrunk or not known <= own
+        return grown, shrunk
+
+    def _note_scales(self) -> None:
+        """Settles which variable each scale of a rate is for, while they all still train."""
+        if not self.compiled:
+            return
+        for optimizer, variables in self.optimizers.values():
+            own = devices.unscaled(optimizer)
+            if isinstance(own, GroupedAdam) and not own.built:
+                own.note(variables)
 
     def _carry_over(self, before: dict[str, keras.optimizers.Optimizer]) -> None:
         """Gives the optimizers the counts, rates and slots of those before, as far as they fit.
@@ -212,7 +241,7 @@ class CompiledModel(ConfiguredModel):
                     for slot, variable in zip(slots, own._trainable_variables, strict=True):
                         if isinstance(slot, keras.Variable):
                             slot.assign(held[places[id(variable)]])
-        self.steps_before -= int(devices.unscaled(self.optimizer)._iterations.value.numpy())
+        self.steps_before -= _counted(self.optimizer)
 
     @property
     def step(self) -> tf.Tensor:
@@ -231,6 +260,40 @@ class CompiledModel(ConfiguredModel):
     def steps_trained(self) -> int:
         """The same outside of a training step; also for a model that is not compiled."""
         return int(self.step) if self.compiled else self.steps_before
+
+
+def checked_optimizer(name: str, given: Any) -> keras.optimizers.Optimizer:
+    """Returns the optimizer that an argument of `compile` stands for.
+
+    Args:
+        name: The argument's.
+        given: An optimizer or its name.
+
+    Raises:
+        ValueError: It is neither, or a `keras.optimizers.MultiOptimizer`.
+    """
+    wrong = ValueError(
+        f"{name} must be a Keras optimizer or its name; received {given!r}. Pass e.g. 'adam'."
+    )
+    try:
+        optimizer = keras.optimizers.get(given)
+    except (TypeError, ValueError) as error:
+        raise wrong from error
+    if optimizer is None:
+        raise wrong
+    if isinstance(devices.unscaled(optimizer), keras.optimizers.MultiOptimizer):
+        raise ValueError(
+            f"{name} must not be a MultiOptimizer, whose parts would start afresh whenever weights "
+            "are frozen. Pass one optimizer; tfgen.optimizers.GroupedAdam has a rate for each "
+            "variable."
+        )
+    return optimizer
+
+
+def _counted(optimizer: keras.optimizers.Optimizer) -> int:
+    """Returns how many steps an optimizer has counted, with those that accumulate gradients."""
+    counted = devices.unscaled(optimizer)._iterations.value
+    return int(counted.numpy())  # mirrored variables know no int()
 
 
 def _carry_scalars(optimizer: keras.optimizers.Optimizer, old: keras.optimizers.Optimizer) -> None:

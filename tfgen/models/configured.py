@@ -176,8 +176,8 @@ class ConfiguredModel(keras.Model):
     def freeze(self, *patterns: str) -> list[str]:
         """Keeps weights as they are in training, and returns their names.
 
-        A compiled model is compiled again with new optimizers of the same settings. What is frozen
-        is saved with the model.
+        A compiled model gets new optimizers, which go on where the old ones were. What is frozen is
+        saved with the model.
 
         Args:
             *patterns: Parts or weights as in `tfgen.tuning`, e.g. "encoder" or "*/stage_0_*".
@@ -188,15 +188,15 @@ class ConfiguredModel(keras.Model):
         return self._set_trainable(patterns, False)
 
     def unfreeze(self, *patterns: str) -> list[str]:
-        """Lets weights that `freeze` froze train again; without patterns all of them."""
+        """Lets frozen weights train again, without patterns all; the optimizers start afresh."""
         return self._set_trainable(patterns or self.frozen, True)
 
     def _set_trainable(self, patterns, trainable: bool) -> list[str]:
-        if self.compiled:
-            self.build_optimizers()  # while they still see every variable
+        self._note_scales()
         names = tuning.set_trainable(self, patterns, trainable)
         (self._frozen.difference_update if trainable else self._frozen.update)(names)
-        self._recompile()
+        if names:
+            self._recompile()
         return names
 
     def enable_lora(self, rank: int, *patterns: str) -> list[str]:
@@ -217,14 +217,13 @@ class ConfiguredModel(keras.Model):
             ValueError: A rank below 1, a pattern that matches nothing, or no layer under the
                 patterns offers it.
         """
-        if self.compiled:
-            self.build_optimizers()
+        self._note_scales()
         names = tuning.enable_lora(self, rank, patterns)
         self._recompile()
         return names
 
-    def build_optimizers(self) -> None:
-        """Makes the slots that the optimizers of a compiled model lack."""
+    def _note_scales(self) -> None:
+        """Settles which variable each scale of a rate is for, while they all still train."""
 
     def _recompile(self) -> None:
         """Makes optimizers of the same settings for the variables that train now."""

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfgen import checks, export, formats
+from tfgen import checks, export, formats, portable
 from tfgen.models.base import ImageModel
 
 __all__ = ["EndpointModel", "Endpoints"]
@@ -199,7 +199,8 @@ class EndpointModel(ImageModel):
             given = dict(zip(specs, tensors, strict=True))
             if "labels" in given:
                 given["labels"] = self.labels_in_range(given["labels"])
-            return function(**given)
+            with portable.without_gradients():
+                return function(**given)
 
         graph = tf.function(
             by_name,

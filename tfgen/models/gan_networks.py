@@ -48,9 +48,11 @@ class Modulation(keras.layers.Layer):
 
     def call(self, inputs):
         x, w = inputs
-        rms = keras.ops.rsqrt(keras.ops.mean(keras.ops.square(x), -1, keepdims=True) + 1e-6)
+        # In float32: in float16 the square of 256 is infinite.
+        wide = keras.ops.cast(x, "float32")
+        rms = keras.ops.rsqrt(keras.ops.mean(keras.ops.square(wide), -1, keepdims=True) + 1e-6)
         scale, shift = keras.ops.split(self.affine(w)[:, None, None], 2, axis=-1)
-        return x * rms * (1.0 + scale) + shift
+        return keras.ops.cast(wide * rms, x.dtype) * (1.0 + scale) + shift
 
     def compute_output_shape(self, input_shape):
         return input_shape[0]

@@ -6,8 +6,9 @@ declare, and value by value in their own pipeline, which XLA does not compile.
 """
 
 import contextlib
+import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -17,11 +18,14 @@ import tensorflow as tf
 from tfgen import devices, pixels
 from tfgen.models.configured import ConfiguredModel
 
-__all__ = ["check_callbacks", "check_class_weight", "checked", "checked_validation", "explained"]
-
-# Callbacks that know `model.optimizer` and no second one.
-MOVES_ONE_RATE = (keras.callbacks.LearningRateScheduler, keras.callbacks.ReduceLROnPlateau)
-SWAPS_ONE = keras.callbacks.SwapEMAWeights
+__all__ = [
+    "check_class_weight",
+    "checked",
+    "checked_validation",
+    "explained",
+    "is_empty",
+    "refuse_empty",
+]
 
 
 def checked(
@@ -31,29 +35,37 @@ def checked(
     weighted: bool = False,
     with_labels: bool = True,
     is_whole: bool = True,
+    by_class: bool = False,
 ) -> tuple[Any, Any]:
     """Returns images and labels as `keras.Model.fit` takes them, or raises ValueError.
 
     Args:
         model: An `ImageModel`.
-        x: Images; or a `tf.data.Dataset`, a `keras.utils.PyDataset` or a generator of batches of
-            images, (images, labels) or (images, labels, weights).
+        x: Images; or a `tf.data.Dataset`, a `keras.utils.PyDataset`, a generator, or a loader that
+            Keras can read, of batches of images, (images, labels) or (images, labels, weights).
         y: Labels for images in an array.
         weighted: Whether weights come with them, of images or of classes. Keras takes weights only
             behind labels, which are then allowed for an unconditional model, and decide on nothing
             but the weights of classes; where there are none, zeros take their place.
         with_labels: False to look at images alone, e.g. to predict classes.
         is_whole: Whether an array is all that there is, so that it cannot be dark throughout.
+        by_class: Whether there are weights of classes, which need labels.
     """
+    check_data = functools.partial(_dataset, model, weighted=weighted, with_labels=with_labels)
+    check_batch = functools.partial(_batch, model, weighted, with_labels, by_class)
     if isinstance(x, tf.data.Dataset):
-        return _dataset(model, x, weighted, with_labels), y
+        return check_data(x), y
     if isinstance(x, keras.utils.PyDataset):
-        return _Checked(model, x, weighted, with_labels), y
+        return _Checked(x, check_batch), y
     if isinstance(x, Iterator):
-        batches = enumerate(x)
-        return (_batch(model, b, weighted, with_labels, not n) for n, b in batches), y
-    if x is None or not (hasattr(x, "dtype") or isinstance(x, (list, tuple))):
-        return x, y  # distributed data sets and loaders, which Keras knows how to read
+        return (check_batch(not number, batch) for number, batch in enumerate(x)), y
+    if isinstance(x, tf.distribute.DistributedDataset):  # its labels are checked in the step
+        _refuse_labels(model, x.element_spec, weighted)
+        return x, y
+    if x is None:
+        return x, y
+    if not (hasattr(x, "dtype") or isinstance(x, (list, tuple))):
+        return _loaded(x, check_data), y
     if isinstance(x, tuple) and x and np.ndim(x[0]) == 4:
         raise ValueError(
             f"x must be images alone; received a tuple of {len(x)}. Labels and weights are "
@@ -66,13 +78,53 @@ def checked(
     return x, _labels(model, y, len(x), weighted) if with_labels else y
 
 
-def checked_validation(model: ConfiguredModel, data: Any) -> Any:
-    """Returns the `validation_data` of `fit`, checked as `checked` does."""
+def checked_validation(model: ConfiguredModel, data: Any, weighted: bool = False) -> Any:
+    """Returns the `validation_data` of `fit`, checked as `checked` does.
+
+    Args:
+        model: An `ImageModel`.
+        data: As Keras takes it, or None.
+        weighted: Whether `fit` has weights. Then there may be labels here as there are to train on,
+            as Keras itself splits off with `validation_split`.
+    """
+    if data is None:
+        return None
     if not isinstance(data, (list, tuple)):
-        return None if data is None else checked(model, data)[0]
+        images = checked(model, data, weighted=weighted)[0]
+        refuse_empty("validation_data", images)
+        return images
     images, labels, weight = keras.utils.unpack_x_y_sample_weight(data)
-    images, labels = checked(model, images, labels, weight is not None)
+    images, labels = checked(model, images, labels, weighted or weight is not None)
+    refuse_empty("validation_data", images)
     return tuple(part for part in (images, labels, weight) if part is not None)
+
+
+def is_empty(x: Any) -> bool:
+    """Whether what `checked` returned has no images, as far as that shows before it is read.
+
+    Args:
+        x: Images, or (images, labels).
+    """
+    x = x[0] if isinstance(x, tuple) else x
+    if isinstance(x, tf.data.Dataset):
+        return int(x.cardinality()) == 0
+    if isinstance(x, keras.utils.PyDataset):
+        return x.num_batches == 0
+    return hasattr(x, "dtype") and not len(x)
+
+
+def refuse_empty(name: str, x: Any) -> None:
+    """Raises ValueError where there is nothing to train on or to measure.
+
+    Args:
+        name: The argument's, for the message.
+        x: What `checked` returned.
+    """
+    if is_empty(x):
+        raise ValueError(
+            f"{name} must hold at least one image; received none. Look whether a filter or a slice "
+            "has left any."
+        )
 
 
 def check_class_weight(x: Any, y: Any) -> None:
@@ -88,30 +140,6 @@ def _no_classes() -> ValueError:
         "class_weight needs labels, one per image; received none. Pass them as y, or as the "
         "second part of what a data set yields."
     )
-
-
-def check_callbacks(model: ConfiguredModel, callbacks: Any) -> None:
-    """Raises ValueError for a callback of Keras that would do nothing, or half of it."""
-    found = getattr(callbacks, "callbacks", callbacks) or []
-    for callback in found if isinstance(found, (list, tuple)) else [found]:
-        name, count = type(callback).__name__, len(model.updates_per_step)
-        if isinstance(callback, MOVES_ONE_RATE) and count > 1:
-            raise ValueError(
-                f"callbacks: {name} moves one learning rate, and {type(model).__name__} has "
-                f"{count}. Give each optimizer a schedule of keras.optimizers.schedules."
-            )
-        if isinstance(callback, SWAPS_ONE) and count > 1:
-            raise ValueError(
-                f"callbacks: {name} swaps the weights of one optimizer, and {type(model).__name__} "
-                f"has {count}. It keeps an average of its own, averaged_generator."
-            )
-        if isinstance(callback, keras.callbacks.TerminateOnNaN) and (
-            "loss" not in model.loss_names
-        ):
-            raise ValueError(
-                f"callbacks: {name} watches 'loss'; {type(model).__name__} reports "
-                f"{', '.join(model.loss_names)} instead. Use a keras.callbacks.LambdaCallback."
-            )
 
 
 @contextlib.contextmanager
@@ -139,10 +167,12 @@ def _labels(model, labels: Any, count: int, weighted: bool) -> Any:
     return labels
 
 
-def _batch(model, batch: Any, weighted: bool, with_labels: bool, is_first: bool) -> tuple:
+def _batch(
+    model, weighted: bool, with_labels: bool, by_class: bool, is_first: bool, batch: Any
+) -> tuple:
     """A batch of a generator, checked as arrays are; a later one may hold dark images alone."""
     images, labels, weight = keras.utils.unpack_x_y_sample_weight(batch)
-    if weighted and labels is None:  # by classes: weights of images would have come with it
+    if by_class and labels is None:
         raise _no_classes()
     weighted = weighted or weight is not None
     images, labels = checked(model, images, labels, weighted, with_labels, is_first)
@@ -152,18 +182,16 @@ def _batch(model, batch: Any, weighted: bool, with_labels: bool, is_first: bool)
 class _Checked(keras.utils.PyDataset):
     """A `PyDataset` whose batches are checked."""
 
-    def __init__(self, model, inner: keras.utils.PyDataset, weighted: bool, with_labels: bool):
+    def __init__(self, inner: keras.utils.PyDataset, check: Callable[[bool, Any], tuple]):
         super().__init__(inner.workers, inner.use_multiprocessing, inner.max_queue_size)
-        self.model, self.inner = model, inner
-        self.weighted, self.with_labels = weighted, with_labels
+        self.inner, self.check = inner, check
 
     @property
     def num_batches(self):
         return self.inner.num_batches
 
     def __getitem__(self, index):
-        batch = self.inner[index]
-        return _batch(self.model, batch, self.weighted, self.with_labels, not index)
+        return self.check(not index, self.inner[index])
 
     def on_epoch_begin(self):
         self.inner.on_epoch_begin()
@@ -172,7 +200,27 @@ class _Checked(keras.utils.PyDataset):
         self.inner.on_epoch_end()
 
 
+def _loaded(x: Any, check: Callable[[tf.data.Dataset], tf.data.Dataset]) -> Any:
+    """What a loader of PyTorch or Grain yields, checked; else `x`, which Keras reads or refuses."""
+    from keras.src.trainers import data_adapters
+
+    if not (data_adapters.is_torch_dataloader(x) or data_adapters.is_grain_dataset(x)):
+        return x
+    adapter = data_adapters.get_data_adapter(x)
+    checked_data = check(adapter.get_tf_dataset())
+    if adapter.num_batches is None:
+        return checked_data
+    return checked_data.apply(tf.data.experimental.assert_cardinality(adapter.num_batches))
+
+
 # tf.data -------------------------------------------------------------------------------------
+
+
+def _refuse_labels(model, spec: Any, weighted: bool) -> None:
+    """Raises ValueError for labels without weights if the model is unconditional."""
+    labelled = isinstance(spec, tuple) and len(spec) == 2
+    if model.num_classes is None and labelled and not weighted:
+        pixels.check_labels((), None, 0)
 
 
 def _dataset(model, data: tf.data.Dataset, weighted: bool, with_labels: bool) -> tf.data.Dataset:
@@ -190,8 +238,7 @@ def _dataset(model, data: tf.data.Dataset, weighted: bool, with_labels: bool) ->
         pixels.check_labels(None, model.num_classes, 0)
     if conditional:
         _check_labels(model, specs[1])
-    if model.num_classes is None and len(specs) == 2 and not weighted:
-        pixels.check_labels((), None, 0)
+    _refuse_labels(model, specs, weighted)
 
     def check(number, row):
         images, *rest = row if isinstance(row, tuple) else (row,)

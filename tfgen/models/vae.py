@@ -247,19 +247,19 @@ class VAE(PixelDecoder):
         k = self.num_importance_samples
         matching = training and self.prior == "continuous_flow"
         plain = matching or self.prior == "standard_normal"
-        posterior = self._posterior(images, labels)
         prior = (
             priors.standard_normal(self.latent_dim) if plain else self.prior_distribution(labels)
         )
+        # After the prior: a vamp prior calls the same network, and each outer call of a network
+        # clears the losses that it added before.
+        posterior = self._posterior(images, labels)
         # z_k = mean(x) + scale(x) eps_k ~ q(z | x)
         eps = noise.normal(seeds, (k, self.latent_dim))
         latents = _at(posterior, eps)  # (batch, k, latent_dim)
         reconstruction = -self._log_pixels(images, latents, labels)  # -log p(x | z_k), (batch, k)
-        if plain and k == 1:
-            # KL(q(z | x) || p(z)), exactly
+        if plain and k == 1:  # KL(q(z | x) || p(z)), exactly
             kl = tfp.distributions.kl_divergence(posterior, prior)[:, None]
-        else:
-            # log q(z_k | x) - log p(z_k), whose mean over z_k is the KL
+        else:  # log q(z_k | x) - log p(z_k), whose mean over z_k is the KL
             kl = _log_normal(posterior, eps) - prior.log_prob(latents)
         # log w_j = log p(x | z_j) + log p(z_j) - log q(z_j | x);   loss = -log(1/k sum_j w_j)
         log_weights = -reconstruction - self._kl_weight(training) * kl

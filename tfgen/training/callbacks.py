@@ -20,9 +20,10 @@ __all__ = ["AveragedWeights", "CSVLog", "DrawSamples", "KeepWeights"]
 class AveragedWeights(keras.callbacks.Callback):
     """Keeps an exponential moving average of the weights (`devices.move_averages`).
 
-    The average stands in for the weights during every evaluation and after training. Unlike
-    Keras' `use_ema`, its momentum is warmed up: a constant one would still hold the initial
-    weights after a short run.
+    The average stands in for the weights during every evaluation, from an epoch's end to the next
+    epoch, and after training: callbacks behind it in the list store at an epoch's end what its
+    validation measured. Unlike Keras' `use_ema`, its momentum is warmed up: a constant one would
+    still hold the initial weights after a short run.
 
     Args:
         momentum: In [0, 1).
@@ -42,73 +43,127 @@ class AveragedWeights(keras.callbacks.Callback):
         self.averages = [tf.Variable(v.numpy()) for v in model.trainable_variables]
         self._swapped = False
 
+    def check_with_others(self, model: keras.Model, callbacks: list) -> None:
+        """Raises ValueError next to what would mix the weights up; `fit` calls it first.
+
+        Args:
+            model: The model that trains.
+            callbacks: All that `fit` was given.
+        """
+        for other in callbacks:
+            name = type(other).__name__
+            if isinstance(other, keras.callbacks.BackupAndRestore):
+                raise ValueError(
+                    f"callbacks: {name} keeps no average, so that a run which goes on would begin "
+                    "it again. Use tfgen.training.Checkpoint(folder, averages), which keeps both."
+                )
+            averages = isinstance(other, (keras.callbacks.SwapEMAWeights, AveragedWeights))
+            if averages and other is not self:
+                raise ValueError(
+                    f"callbacks: AveragedWeights and {name} would each put another average into "
+                    "the model. Leave one of them out."
+                )
+        for other in callbacks[: callbacks.index(self)]:
+            if isinstance(other, (keras.callbacks.EarlyStopping, keras.callbacks.ModelCheckpoint)):
+                raise ValueError(
+                    f"callbacks: {type(other).__name__} in front of AveragedWeights stores other "
+                    "weights than the average that was validated. Put AveragedWeights first."
+                )
+        if model.compiled and any(unscaled(each).use_ema for each, _ in model.optimizers.values()):
+            raise ValueError(
+                "callbacks: AveragedWeights must be left out for an optimizer with use_ema=True, "
+                "whose own average replaces the weights. Compile with use_ema=False."
+            )
+
     def on_train_begin(self, logs=None):
         """Makes the average, unless a checkpoint or an earlier `fit` has filled it."""
         if not self.averages:
             self.start(self.model)
         if self._swapped and self._left_alone():
-            self.swap()  # an earlier `fit` left the average in the model
+            self._hold(average=False)  # an earlier `fit` left the average in the model
         elif self._swapped:
             self.start(self.model)
         weights = [v.value for v in self.model.trainable_variables]
         # Keras' own `iterations` is no variable while it accumulates gradients.
         iterations = unscaled(self.model.optimizer)._iterations.value
         averages, momentum = self.averages, self.momentum
+        # Keras calls `on_train_batch_end` once for so many steps, or fewer at an epoch's end.
+        max_steps = self.model.steps_per_execution
+        last_step = tf.Variable(iterations.numpy()) if max_steps > 1 else None
 
         @tf.function(autograph=False)
         def update():
-            move_averages(averages, weights, iterations, momentum)
+            step = tf.identity(iterations)
+            move_averages(averages, weights, step, momentum, last_step, max_steps)
+            if last_step is not None:
+                last_step.assign(step)
 
         self._update = update.get_concrete_function()
 
+    def on_epoch_begin(self, epoch, logs=None):
+        """Goes on from the weights."""
+        self._hold(average=False)
+
+    def on_train_batch_begin(self, batch, logs=None):
+        """Goes on from the weights."""
+        self._hold(average=False)
+
     def on_train_batch_end(self, batch, logs=None):
-        """Moves the average by one step."""
+        """Moves the average by the steps since the last call."""
         self._update()
 
-    def swap(self) -> None:
-        """Exchanges weights and average."""
-        for average, weight in zip(self.averages, self.model.trainable_variables, strict=True):
-            held = average.numpy()
-            average.assign(weight.numpy())
+    def on_epoch_end(self, epoch, logs=None):
+        """Leaves the average in the model for the callbacks that follow."""
+        self._hold(average=True)
+
+    def _hold(self, *, average: bool) -> None:
+        """Has the average in the model; if False, the weights."""
+        if not self.averages or average == self._swapped:
+            return
+        for own, weight in zip(self.averages, self.model.trainable_variables, strict=True):
+            held = own.numpy()
+            own.assign(weight.numpy())
             weight.assign(held)
-        self._swapped = not self._swapped
+        self._swapped = average
+        if average:
+            self._left = [weight.numpy() for weight in self.model.trainable_variables]
 
     @contextlib.contextmanager
-    def swapped(self) -> Iterator[None]:
-        """Puts the average in the place of the weights for a while."""
-        self.swap()
+    def holding(self, *, average: bool) -> Iterator[None]:
+        """Has the average in the model for a while; if False, the weights."""
+        before = self._swapped
+        self._hold(average=average)
         try:
             yield
         finally:
-            self.swap()
+            self._hold(average=before)
 
     def on_test_begin(self, logs: dict[str, float] | None = None) -> None:
         """Evaluates with the average, which is in the model already once `fit` has ended."""
-        self._for_test = bool(self.averages) and not self._swapped
-        if self._for_test:
-            self.swap()
+        self._for_test = not self._swapped
+        self._hold(average=True)
 
     def on_test_end(self, logs: dict[str, float] | None = None) -> None:
-        """Goes back to the weights."""
+        """Takes out what `on_test_begin` has put in."""
         if self._for_test:
-            self.swap()
+            self._hold(average=False)
         self._for_test = False
 
     def on_train_end(self, logs=None):
         """Leaves the average in the model."""
-        if self.averages and not self._swapped:
-            self.swap()
-        self._left = [v.numpy() for v in self.model.trainable_variables]
+        self._hold(average=True)
 
     def _left_alone(self) -> bool:
-        """Whether the model still has the average that an earlier `fit` left in it."""
+        """Whether the model still has the average that this callback left in it."""
         weights = [v.numpy() for v in self.model.trainable_variables]
         return len(weights) == len(self._left) and all(map(np.array_equal, weights, self._left))
 
 
-def with_averages(averages: AveragedWeights | None) -> contextlib.AbstractContextManager[None]:
-    """Returns `averages.swapped()`, or does nothing where a run has no averages."""
-    return contextlib.nullcontext() if averages is None else averages.swapped()
+def with_averages(
+    averages: AveragedWeights | None, *, average: bool = True
+) -> contextlib.AbstractContextManager[None]:
+    """Returns `averages.holding(average=average)`, or does nothing where a run has no averages."""
+    return contextlib.nullcontext() if averages is None else averages.holding(average=average)
 
 
 class CSVLog(keras.callbacks.Callback):

@@ -210,11 +210,12 @@ class Checkpoint(keras.callbacks.Callback):
                 self.files.write(arrays, self.state)
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        return {
-            f"{group}/{index:04d}": variable.numpy()
-            for group, variables in self._variables().items()
-            for index, variable in enumerate(variables)
-        }
+        with with_averages(self.averages, average=False):
+            return {
+                f"{group}/{index:04d}": variable.numpy()
+                for group, variables in self._variables().items()
+                for index, variable in enumerate(variables)
+            }
 
     def _check(self) -> None:
         """Raises FloatingPointError if a loss is not finite or larger than LARGEST_LOSS."""
@@ -238,6 +239,7 @@ class Checkpoint(keras.callbacks.Callback):
         if not devices.any_process(stored is not None):
             return False
         self.set_model(model)
+        model.build_optimizers()  # whose slots are part of the state
         if self.averages is not None:
             self.averages.start(model)
         if stored is not None:

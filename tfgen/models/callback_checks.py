@@ -1,0 +1,108 @@
+"""Which callbacks a model trains with, looked at before it does.
+
+A callback that does not fit would otherwise fail after an epoch, or do nothing without a word.
+"""
+
+from typing import Any
+
+import keras
+
+from tfgen import devices
+from tfgen.models.configured import ConfiguredModel
+
+__all__ = ["check_callbacks"]
+
+# Callbacks that know `model.optimizer` and no second one.
+MOVES_ONE_RATE = (keras.callbacks.LearningRateScheduler, keras.callbacks.ReduceLROnPlateau)
+SWAPS_ONE = keras.callbacks.SwapEMAWeights
+# Callbacks that compare one of the losses with what it was in the epochs before.
+MONITORS = (
+    keras.callbacks.EarlyStopping,
+    keras.callbacks.ModelCheckpoint,
+    keras.callbacks.ReduceLROnPlateau,
+)
+
+
+def check_callbacks(model: ConfiguredModel, callbacks: Any) -> None:
+    """Raises ValueError for a callback that would do nothing, half of it, or fail after an epoch.
+
+    Keras knows no direction of losses that a model brings along. Callbacks that ask for it get it
+    here: accuracies rise, and all else falls.
+    """
+    found = keras.tree.flatten(getattr(callbacks, "callbacks", callbacks) or [])
+    for index, callback in enumerate(found):
+        _check_optimizers(model, callback)
+        _check_losses(model, callback, found[:index])
+        if hasattr(callback, "check_with_others"):
+            # tfgen's own callbacks check which others they can run next to.
+            callback.check_with_others(model, found)
+
+
+def _check_optimizers(model: ConfiguredModel, callback: keras.callbacks.Callback) -> None:
+    """Raises ValueError for a callback that does not fit the model's optimizers."""
+    name, count = type(callback).__name__, len(model.updates_per_step)
+    if isinstance(callback, keras.callbacks.OrbaxCheckpoint):
+        raise ValueError(
+            f"callbacks: {name} keeps the state of one optimizer, and only under paths that no two "
+            "weights share. Use keras.callbacks.BackupAndRestore or ModelCheckpoint."
+        )
+    if isinstance(callback, MOVES_ONE_RATE) and count > 1:
+        raise ValueError(
+            f"callbacks: {name} moves one learning rate, and {type(model).__name__} has "
+            f"{count}. Give each optimizer a schedule of keras.optimizers.schedules."
+        )
+    if isinstance(callback, SWAPS_ONE) and count > 1:
+        raise ValueError(
+            f"callbacks: {name} swaps the weights of one optimizer, and {type(model).__name__} "
+            f"has {count}. It keeps an average of its own, averaged_generator."
+        )
+    if not model.compiled:
+        return
+    optimizer = devices.unscaled(model.optimizer)
+    moves = not isinstance(optimizer.learning_rate, keras.Variable)
+    if isinstance(callback, MOVES_ONE_RATE) and moves:
+        raise ValueError(
+            f"callbacks: {name} needs a learning rate that is a number; the optimizer's moves by "
+            "itself. Compile with a number, e.g. keras.optimizers.Adam(1e-3), or leave the "
+            "callback out."
+        )
+    if isinstance(callback, SWAPS_ONE) and not optimizer.use_ema:
+        raise ValueError(
+            f"callbacks: {name} needs an optimizer that averages weights; use_ema of this one is "
+            "False. Compile with use_ema=True, e.g. keras.optimizers.Adam(use_ema=True)."
+        )
+
+
+def _check_losses(model: ConfiguredModel, callback: keras.callbacks.Callback, before: list) -> None:
+    """Tells a callback the direction of its loss, or raises ValueError if nothing reports it."""
+    name, reported = type(callback).__name__, ", ".join(model.loss_names)
+    if isinstance(callback, keras.callbacks.TerminateOnNaN) and "loss" not in model.loss_names:
+        raise ValueError(
+            f"callbacks: {name} watches 'loss'; {type(model).__name__} reports {reported} instead. "
+            "Use a keras.callbacks.LambdaCallback."
+        )
+    if not isinstance(callback, MONITORS):
+        return
+    loss, told = callback.monitor.removeprefix("val_"), callback.mode != "auto"
+    if loss in model.loss_names:
+        if not told:
+            callback.mode = "max" if loss.endswith("accuracy") else "min"
+        return
+    stores_all = (
+        isinstance(callback, keras.callbacks.ModelCheckpoint) and not callback.save_best_only
+    )
+    if stores_all and (told or loss == "loss"):  # without a look at it
+        return
+    if not (told and any(map(_may_report, [model, *before]))):
+        raise ValueError(
+            f"callbacks: {name} monitors {callback.monitor!r}; {type(model).__name__} reports "
+            f"{reported}, for validation data with val_ in front. Monitor one of them. If a "
+            f"callback before this one adds {callback.monitor!r} to the logs, pass mode='min' or "
+            "'max'."
+        )
+
+
+def _may_report(thing: Any) -> bool:
+    """Whether a model or a callback runs somebody else's code, which may add to what is logged."""
+    others = not type(thing).__module__.startswith(("keras.", "tfgen."))
+    return others or isinstance(thing, keras.callbacks.LambdaCallback)
