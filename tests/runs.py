@@ -11,6 +11,17 @@ from tfgen import training, tuning
 from tfgen.models.base import ImageModel
 from tfgen.recipe import Recipe
 
+# How many images the splits of each named set have: train, validation, test.
+PUBLISHED_SIZES = {
+    "digits": (1151, 287, 359),
+    "mnist": (50_000, 10_000, 10_000),
+    "fashion_mnist": (50_000, 10_000, 10_000),
+    "cifar10": (40_000, 10_000, 10_000),
+    "binarized_mnist": (50_000, 10_000, 10_000),
+    "cifar10_jpeg": (40_000, 10_000, 10_000),
+    "clothing64": (2_728, 681, 372),
+    "noto_emoji64": (2_628, 657, 356),
+}
 # What the smallest models with latents share.
 TINY = {"image_shape": [8, 8, 1], "latent_dim": 2, "filters": [4], "num_blocks": 0}
 # Everything random is on: noise, shifts, mirroring, the data's order; and everything with a state.

@@ -1,7 +1,9 @@
 """Results: each against a plain computation of the same thing."""
 
+import ast
 import dataclasses
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -22,10 +24,11 @@ from tfgen import (
     data,
     evaluation,
     starting,
+    training,
     zoo,
 )
 from tfgen.evaluation import Result, cards, judges, latents, likelihood, metrics, samples
-from tfgen.evaluation.evaluate import card_of
+from tfgen.evaluation.evaluate import _check_digest, card_of, write_card
 from tfgen.models.classifier import Classifier
 from tfgen.recipe import Recipe
 
@@ -148,7 +151,7 @@ def test_a_conditional_vae_is_measured_by_every_metric(metric):
 
 
 def test_samples_have_the_classes_of_unbalanced_images():
-    """Otherwise classes alone would tell perfect samples from real images."""
+    """Otherwise classes alone would tell samples from real images."""
 
     class Model:
         num_classes = 3
@@ -286,6 +289,38 @@ def test_a_card_of_a_users_own_model_names_its_path_and_no_licence(tmp_path):
     assert "progress.png" not in text
 
 
+def loaded_by(text: str) -> str:
+    """What the code on a card hands to `tfgen.load`."""
+    code = ast.parse(text.split("```python\n")[1].split("```")[0])
+    return ast.literal_eval(code.body[-1].value.args[0])
+
+
+@pytest.mark.parametrize(
+    "name",
+    ['a "b"', "a'b", r"c:\new", "two\nlines", "\N{SNOWMAN} \N{GRINNING FACE}", "{x}"],
+)
+def test_the_code_of_a_card_is_python_for_any_path(name):
+    text = cards.card(zoo.info("cgan_mnist") | {"name": "mine"}, [], f"/home/{name}")
+    assert loaded_by(text) == f"/home/{name}"
+
+
+def test_a_card_is_written_into_a_folder_of_any_name(tmp_path):
+    """Names of files are bytes, and need not be UTF-8."""
+    recipe = Recipe("AutoEncoder", SMALL, "digits")
+    for name in (b"caf\xe9", "caf\N{LATIN SMALL LETTER E WITH ACUTE}".encode()):
+        path = zoo.save(AutoEncoder(**SMALL), tmp_path / os.fsdecode(name), recipe)
+        write_card(path)
+        assert loaded_by((path / "card.md").read_text(encoding="utf-8")) == str(path.resolve())
+
+
+def test_a_card_tells_of_all_splits_that_were_trained_on():
+    details = zoo.info("cgan_mnist")
+    assert "Trained on the train split of `mnist` (sha256 `" in cards.card(details, [], "mine")
+    more = details | {"data": details["data"] | {"also_trained_on": ["validation"]}}
+    told = "Trained on the train and validation splits of `mnist` (sha256 of train `"
+    assert told in cards.card(more, [], "mine")
+
+
 def test_an_exact_family_without_pixel_orders_is_measured():
     class Flat:
         """Uniform over the levels of each pixel."""
@@ -330,6 +365,28 @@ def test_a_pixel_that_is_black_in_training_does_not_decide_a_plain_feature():
     moved = np.linalg.norm(features(bright) - features(train), axis=1)
     apart = np.linalg.norm(features(train[1:]) - features(train[:-1]), axis=1)
     assert moved.max() < 3.0 * apart.mean()
+
+
+@pytest.mark.parametrize("shape", [(20, 8, 8, 1), (20, 6, 5, 3), (7, 8, 8, 1)])
+def test_plain_features_of_few_images_hold_no_rounding_errors(shape):
+    """Another order of the training images rounds otherwise; distances stay what they are."""
+    rng = np.random.default_rng(0)
+    train, others = rng.integers(0, 256, (2, *shape)).astype(np.uint8)
+    found = [
+        judges.plain_features(images)(others)
+        for images in (train, train[rng.permutation(shape[0])])
+    ]
+    distances = [np.linalg.norm(rows[:, None] - rows[None], axis=-1) for rows in found]
+    np.testing.assert_allclose(distances[0], distances[1], rtol=1e-2, atol=1e-3)
+
+
+def test_data_without_an_evaluator_has_no_second_classifier(monkeypatch):
+    """Plain features, which take a while, are not made for nothing."""
+    monkeypatch.setattr(judges, "plain_features", lambda train: pytest.fail("made"))
+    images, _ = data.arrays("digits", "test")
+    found = samples.conditional_accuracy(Copying(images, 10), "digits", 50, verbose=0)
+    assert len(found) == 2
+    assert all("support vector machine" in name for name in found)
 
 
 def test_the_order_of_a_split_does_not_decide_what_it_is_judged_by(tmp_path):
@@ -395,6 +452,55 @@ def test_the_data_of_the_training_is_known_again_and_other_data_is_not(tmp_path,
     store(kind, tmp_path, seed=1)
     with pytest.raises(ValueError, match="is not what the entry was trained on: the train split"):
         evaluation.evaluate(path, metrics=["squared_error"], verbose=0)
+
+
+def store_labelled(kind: str, folder: Path, swapped: bool) -> str:
+    """Writes the same images of two classes, numbered in one way or the other; returns the path."""
+    images = np.random.default_rng(0).integers(0, 256, (34, 8, 8, 1), np.uint8)
+    if kind == "npz":
+        labels = np.arange(34) % 2
+        np.savez(folder / "two.npz", images=images, labels=1 - labels if swapped else labels)
+        return str(folder / "two.npz")
+    shutil.rmtree(folder / kind, ignore_errors=True)  # with 14 and 20, no two are at one place
+    for index, image in enumerate(images[..., 0]):
+        name = "middle" if index < 14 else ("first" if swapped else "second")
+        (folder / kind / name).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / kind / name / f"{index:02d}.png")
+    return str(folder / kind)
+
+
+@pytest.mark.slow_except("folder")
+@pytest.mark.parametrize("kind", ["npz", "folder"])
+def test_the_labels_of_the_training_are_known_again_and_others_are_not(tmp_path, kind):
+    source = store_labelled(kind, tmp_path, swapped=False)
+    opened = data.open_split(source, "train")
+    images, labels = opened.digest(), opened.label_digest()
+    unlabelled = {"name": source, "split": "train", "digest": images}
+    recorded = {**unlabelled, "labels": labels}
+    _check_digest(recorded, source)
+    store_labelled(kind, tmp_path, swapped=True)
+    assert data.open_split(source, "train").digest() == images
+    with pytest.raises(ValueError, match=r"not what .* trained on: the sha256 .* train .* labels"):
+        _check_digest(recorded, source)
+    _check_digest(unlabelled, source)
+
+
+def test_labels_that_are_gone_are_told(tmp_path):
+    source = store("npz", tmp_path, seed=0)
+    digest = data.open_split(source, "train").digest()
+    recorded = {"name": source, "split": "train", "digest": digest, "labels": "0" * 64}
+    with pytest.raises(ValueError, match=r"trained on: it has no labels now\. Restore"):
+        _check_digest(recorded, source)
+
+
+@pytest.mark.parametrize("labels", [{}, {"train labels": "2" * 64, "validation labels": "3" * 64}])
+def test_what_a_run_was_trained_on_is_recorded_with_its_labels(tmp_path, labels):
+    digests = {"train": "0" * 64, "validation": "1" * 64, **labels}
+    (tmp_path / "training.json").write_text(json.dumps({"step": 1, "data": digests}))
+    recorded = training.provenance(Recipe("VAE", SMALL, "digits"), tmp_path)
+    assert recorded["data"]["digest"] == "0" * 64
+    assert recorded["data"].get("labels") == labels.get("train labels")
+    assert recorded["training"] == {"step": 1}
 
 
 def test_a_set_too_small_for_sample_quality_does_without(tmp_path):
@@ -517,3 +623,55 @@ def test_a_result_that_is_not_finite_is_returned_and_not_recorded(tmp_path, monk
     assert list(evaluation.evaluate(path, verbose=0)) == list(results)
     assert list(zoo.info(path)["results"]) == ["good"]
     assert "Infinity" not in json.dumps(zoo.info(path))
+
+
+# Where results go
+
+
+@pytest.fixture
+def measured(tmp_path):
+    """A model with results from before."""
+    recipe = Recipe("AutoEncoder", SMALL, "digits", results=[{"metric": "squared_error"}])
+    model = laws.randomised(AutoEncoder(**SMALL))
+    before = {"before": {"value": 1.0, "unit": "nats"}}
+    return zoo.save(model, tmp_path / "run", recipe, {"results": before})
+
+
+@pytest.mark.slow_except("weights")
+@pytest.mark.parametrize("what", ["weights", "a setting"])
+def test_what_was_not_measured_gets_no_results(measured, monkeypatch, what):
+    """A model that is saved into the folder while the one before is measured keeps its own."""
+    other = zoo.load(measured, noise_std=0.25) if what == "a setting" else AutoEncoder(**SMALL)
+    own = {"own": {"value": 2.0, "unit": "nats"}}
+
+    def metric(*_, **__):
+        zoo.save(other, measured, metadata={"results": own})
+        return {"found": Result(3.0, "nats")}
+
+    monkeypatch.setitem(evaluation.METRICS, "squared_error", metric)
+    with pytest.raises(ValueError, match=r"was saved again while it was .*Measure it again"):
+        evaluation.evaluate(measured, verbose=0)
+    assert zoo.info(measured)["results"] == own
+    assert not (measured / "card.md").exists()
+    assert list(evaluation.evaluate(measured, check=True, verbose=0)) == ["found"]
+
+
+def test_nothing_is_measured_that_cannot_be_written(measured, monkeypatch):
+    """As in an installation that belongs to another user."""
+    access, calls = os.access, []
+
+    def allowed(path, mode, **rest):
+        return path != measured and access(path, mode, **rest)
+
+    def metric(*_, **__):
+        calls.append("measured")
+        return {"found": Result(3.0, "nats")}
+
+    monkeypatch.setattr(os, "access", allowed)
+    monkeypatch.setitem(evaluation.METRICS, "squared_error", metric)
+    with pytest.raises(ValueError, match=r"folder can be written.*--check.*copy the folder"):
+        evaluation.evaluate(measured, verbose=0)
+    assert not calls
+    for quick in ({"check": True}, {"metrics": ["squared_error"]}, {"data_name": "digits"}):
+        assert list(evaluation.evaluate(measured, verbose=0, **quick)) == ["found"]
+    assert list(zoo.info(measured)["results"]) == ["before"]

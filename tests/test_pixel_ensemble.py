@@ -208,15 +208,22 @@ def test_members_that_do_not_fit(change, message):
 # Presets that name the weights of others
 
 
-@pytest.fixture
-def entries(tmp_path):
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
     """Two entries, and an ensemble of them that stores the weights of the first alone."""
-    members = members_of("pixels")[:2]
+    root, members = tmp_path_factory.mktemp("entries"), members_of("pixels")[:2]
     for name, member in zip("ab", members, strict=True):
-        member.save_to_preset(tmp_path / name)
+        member.save_to_preset(root / name)
     model = PixelEnsemble([members[1], members[0]])
-    presets.save(model, tmp_path / "both", members=["a"])
-    return tmp_path, model
+    presets.save(model, root / "both", members=["a"])
+    return root, model
+
+
+@pytest.fixture
+def entries(saved, tmp_path):
+    """A copy of them, which the test may spoil, and the ensemble, which it leaves as it is."""
+    root, model = saved
+    return shutil.copytree(root, tmp_path / "entries"), model
 
 
 def test_an_ensemble_is_loaded_from_the_weights_of_others(entries):
@@ -252,7 +259,7 @@ def test_a_member_that_is_not_the_one_is_refused(entries):
 def test_members_with_other_weights_are_not_stored(entries):
     folder, model = entries
     model.save_to_preset(folder / "whole")
-    for names in ("a", ["a", "a"], ["../a"]):
+    for names in ("a", ["a", "a"], ["../a"], [""], ["."], [".."]):
         with pytest.raises(ValueError, match="different names of presets beside more; received"):
             presets.save(model, folder / "more", members=names)
     for name in ("b", "whole"):
@@ -263,9 +270,19 @@ def test_members_with_other_weights_are_not_stored(entries):
     assert not (folder / "more").exists()
 
 
-@pytest.mark.parametrize("members", [["a"], {"a": "0"}, {"../a": "0" * 64}, {"a": None}])
-def test_members_that_are_none(entries, members):
-    folder, _ = entries
-    presets.update_metadata(folder / "both", members=members)
+@pytest.mark.parametrize(
+    "members",
+    [
+        ["a"],
+        {"a": "0"},
+        {"a": None},
+        *({name: "0" * 64} for name in ("../a", "", ".", "..")),
+    ],
+)
+def test_members_that_are_none(tmp_path, members):
+    path = tmp_path / "metadata.json"
+    path.write_text(json.dumps({"sha256": "0" * 64, "members": {"a": "0" * 64}}))
+    presets.read_metadata(tmp_path)
+    path.write_text(json.dumps({"sha256": "0" * 64, "members": members}))
     with pytest.raises(ValueError, match="entries with their sha256 in members"):
-        zoo.load(folder / "both")
+        presets.read_metadata(tmp_path)

@@ -71,16 +71,20 @@ def test_same_bytes_through_the_server(models, served, name, scheme):
 
 def test_models_are_ranked_by_ratios_of_many_images():
     """Few images flatter, so the page must not open on a model that was judged by a thousand."""
-    origins = {n: {"name": n, "sha256": zoo.info(n)["sha256"]} for n in zoo.list_models()}
-    ranked = {name: catalogue._quality({"zoo": origin}) for name, origin in origins.items()}
+    known = ("name", "sha256", "config_sha256")
+    origins = {n: {key: zoo.info(n)[key] for key in known} for n in zoo.list_models()}
+    ranked = {
+        name: catalogue._quality({"zoo": origin, "temperature": 1.0})
+        for name, origin in origins.items()
+    }
     for name, quality in ranked.items():
         results = zoo.info(name)["results"]
         many = any(label.startswith("Frechet distance, 10000 images") for label in results)
         assert (quality is not None) == many, name
     assert ranked["gan_emoji"] is None
     assert ranked["gan_mnist"] < ranked["vae_2d_mnist"]
-    own = {"name": "gan_mnist", "sha256": "0" * 64}  # of that name, with other weights
-    assert catalogue._quality({"zoo": own}) is None
+    own = origins["gan_mnist"] | {"sha256": "0" * 64}  # of that name, with other weights
+    assert catalogue._quality({"zoo": own, "temperature": 1.0}) is None
 
 
 def test_the_client_of_the_serving_page(served):

@@ -294,17 +294,102 @@ def test_save_where_nothing_can_be_written(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
-def test_save_that_is_cut_off_is_not_believed(root, monkeypatch):
-    """A second save that fails midway leaves an entry that fails its check."""
+def fail_for(monkeypatch, file):
+    """Lets a save end right before it writes that JSON file."""
+    write = presets.write_json
 
     def fail(path, values):
-        raise OSError("no space left on device")
+        if path.name == file:
+            raise OSError("no space left on device")
+        write(path, values)
 
     monkeypatch.setattr(presets, "write_json", fail)
+
+
+@pytest.mark.parametrize("file", ["config.json", "metadata.json"])
+def test_save_that_is_cut_off_is_not_believed(root, monkeypatch, file):
+    """A second save that fails midway leaves an entry that fails its check."""
+    fail_for(monkeypatch, file)
     with pytest.raises(OSError, match="no space"):
         zoo.save(VAE(**SMALL), root / "vae_tiny")
     with pytest.raises(ValueError, match="is damaged or was changed"):
         zoo.load("vae_tiny")
+
+
+def test_a_configuration_is_believed_with_its_own_metadata_alone(root, monkeypatch):
+    """The weights are the same, so their sha256 tells nothing."""
+    model = zoo.load("vae_tiny", beta=0.5)
+    with monkeypatch.context() as patch:
+        fail_for(patch, "metadata.json")
+        with pytest.raises(OSError, match="no space"):
+            zoo.save(model, root / "vae_tiny")
+    for given in ({}, {"beta": 1.0}, {"load_weights": "partial"}):
+        with pytest.raises(ValueError, match=r"config\.json is damaged or was changed: .*sha256"):
+            zoo.load("vae_tiny", **given)
+    assert zoo.load("vae_tiny", load_weights=False).beta == 0.5
+    zoo.save(model, root / "vae_tiny")
+    assert zoo.load("vae_tiny").beta == 0.5
+
+
+def test_a_configuration_with_numbers_for_names_is_known_again():
+    config = {"names": {10: "ten", 9: "nine"}, "sizes": (1, 2.0)}
+    read = json.loads(json.dumps(config))
+    assert presets.config_digest("VAE", config) == presets.config_digest("VAE", read)
+    for other in (("GAN", config), ("VAE", {**config, "sizes": (1, 2.5)})):
+        assert presets.config_digest(*other) != presets.config_digest("VAE", config)
+
+
+@pytest.fixture(scope="module")
+def other_save(built, tmp_path_factory):
+    """Saves of other weights under the name of vae_tiny, each made once, as a function of beta."""
+    name = zoo.info(built / "vae_tiny")["config"]["name"]
+
+    @functools.cache
+    def save(beta):
+        model = laws.randomised(VAE(**SMALL, beta=beta, name=name), seed=7)
+        return zoo.save(model, tmp_path_factory.mktemp("other"))
+
+    return save
+
+
+@pytest.mark.slow_except("read_config-weights", "read_metadata-settings")
+@pytest.mark.parametrize("changed", ["settings", "weights"])
+@pytest.mark.parametrize("after", ["read_config", "read_metadata"])
+def test_a_model_is_of_one_save(root, other_save, monkeypatch, after, changed):
+    """Another one ends while it is loaded: with other weights, and with other settings too."""
+    stored = zoo.info("vae_tiny")
+    settings = changed == "settings"
+    other = other_save(0.5 if settings else stored["config"]["beta"])
+    read = getattr(presets, after)
+
+    def reading(path):
+        content = read(path)
+        monkeypatch.setattr(presets, after, read)
+        shutil.copytree(other, path, dirs_exist_ok=True)
+        return content
+
+    monkeypatch.setattr(presets, after, reading)
+    if after == "read_metadata" or settings:
+        with pytest.raises(ValueError, match="is damaged or was changed"):
+            zoo.load("vae_tiny")
+    found = zoo.origin(zoo.load("vae_tiny"))["sha256"]  # also where both have the configuration
+    assert found == zoo.info("vae_tiny")["sha256"] != stored["sha256"]
+
+
+def test_a_model_is_told_to_be_of_the_save_that_it_is_of(root, other_save, monkeypatch):
+    """Also where another one ends right after its weights were read."""
+    load, before = weight_files.load, zoo.info("vae_tiny")
+    other = other_save(before["config"]["beta"])
+
+    def loading(model, files):
+        load(model, files)
+        shutil.copytree(other, root / "vae_tiny", dirs_exist_ok=True)
+        zoo.update_metadata(root / "vae_tiny", steps=77)
+
+    monkeypatch.setattr(weight_files, "load", loading)
+    model = zoo.load("vae_tiny")
+    assert zoo.origin(model)["sha256"] == before["sha256"] != zoo.info("vae_tiny")["sha256"]
+    assert model.steps_before == before["steps"] != 77
 
 
 @pytest.mark.parametrize("value", [np.int64(3), float("nan")])
@@ -351,7 +436,21 @@ def test_the_commit_is_that_of_tfgens_own_checkout(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_shipped_entry_loads(name):
-    zoo.load(name)
+    details = zoo.info(name)
+    known = {key: details[key] for key in ("name", "sha256", "config_sha256")}
+    assert zoo.origin(zoo.load(name)) == known
+
+
+@pytest.mark.parametrize("name", [name for name in SHIPPED if not zoo.load_recipe(name).stages])
+def test_an_entry_was_trained_on_the_images_that_it_names(name):
+    """Its steps make up its epochs of the train split, or of more where it says so."""
+    details, recipe = zoo.info(name), zoo.load_recipe(name)
+    train, validation, _ = runs.PUBLISHED_SIZES[details["data"]["name"]]
+    also = details["data"].get("also_trained_on", [])
+    assert also in ([], ["validation"])
+    seen = train + validation if also else train
+    state = details["training"]
+    assert state["step"] * recipe.batch_size / seen == pytest.approx(state["epoch"], abs=0.06)
 
 
 def test_halving_twice_keeps_every_weight(tmp_path):

@@ -10,7 +10,7 @@ import keras
 
 from tfgen import checks
 
-__all__ = ["find", "known", "name_of"]
+__all__ = ["find", "known", "name_of", "registered"]
 
 PACKAGE = "tfgen"
 
@@ -50,3 +50,20 @@ def name_of(cls: type) -> str:
     'VAE'
     """
     return keras.saving.get_registered_name(cls).removeprefix(f"{PACKAGE}>")
+
+
+def registered(cls: type) -> str:
+    """Returns the name of a class that `find` finds, or raises ValueError.
+
+    >>> registered(dict)
+    Traceback (most recent call last):
+    ValueError: model must be of a registered class, or nothing could load it; received a dict.
+    Decorate it with keras.saving.register_keras_serializable('mine').
+    """
+    family = name_of(cls)
+    if family not in known(None):
+        raise ValueError(
+            f"model must be of a registered class, or nothing could load it; received a "
+            f"{cls.__name__}. Decorate it with keras.saving.register_keras_serializable('mine')."
+        )
+    return family

@@ -3,21 +3,20 @@
     config.json        family and constructor arguments
     recipe.json        what it was trained with, if it was trained by a recipe
     model.weights.h5   the averaged weights, plain arrays; or else `urls` in metadata.json
-    metadata.json      kind, sha256, licence, data digest, seed, versions, results; and whether the
-                       weights are by recipe.json, or were saved without one
+    metadata.json      kind, sha256 of weights and config, licence, data digest, seed, versions,
+                       results; and whether the weights are by recipe.json, or were saved without
 
 Of an ensemble the file may hold the first network alone: then `members` in metadata.json says whose
 weights the other networks have, by the names of neighbouring entries, with their sha256.
 
-Each file is written whole or not at all, and metadata.json, with the sha256 of the weights, last:
-a folder that was cut off fails its check and is never half believed.
+Each file is written whole or not at all, and metadata.json, with the sha256 of weights and
+configuration, last: a folder that was cut off fails its check and is never half believed.
 """
 
 import hashlib
 import inspect
 import json
 import platform
-import re
 import shlex
 import subprocess
 import warnings
@@ -28,14 +27,14 @@ from typing import Any, Literal
 
 import keras
 
-from tfgen import checks, families, starting, tuning
-from tfgen.downloads import fetch, sha256
+from tfgen import checks, families, starting, tuning, weight_files
 from tfgen.files import NOT_JSON, replacing, write_json
 from tfgen.recipe import Recipe
-from tfgen.weight_files import serialized_weights
+from tfgen.weight_files import weights_digest
 from tfgen_command import places
 
 __all__ = [
+    "config_digest",
     "folder",
     "load",
     "origin",
@@ -44,8 +43,6 @@ __all__ = [
     "read_metadata",
     "save",
     "update_metadata",
-    "verify",
-    "weights_digest",
 ]
 
 WEIGHTS = "model.weights.h5"
@@ -100,18 +97,15 @@ def load(
     stored = read_config(path)
     cls = families.find(stored["family"])
     config = stored["config"] | overrides
-    # The stored ones alone would leave out an argument that is newer than the entry.
-    known = {*stored["config"], *inspect.signature(cls).parameters} - {"kwargs"}
-    if unknown := set(overrides) - known:
-        raise ValueError(
-            f"overrides must be constructor arguments of {stored['family']}; received "
-            f"{sorted(unknown)[0]!r}. It has {', '.join(sorted(known))}."
-        )
-    weights = verify(path) if load_weights else []
+    _check_overrides(overrides, stored, cls)
+    # Read once, so that all is checked against one save, whatever is saved meanwhile.
+    metadata = read_metadata(path) if load_weights else {}
+    digest = _verified_config(path, stored, metadata)
+    weights = _verified_weights(path, metadata) if load_weights else []
     model = _from_config(cls, config, path)
     if load_weights == "partial":
         stored_model = cls.from_config(stored["config"])
-        _load_weights(stored_model, weights)
+        weight_files.load(stored_model, weights)
         if initial := tuning.copy_weights(stored_model, model):
             warnings.warn(
                 f"{len(initial)} weights of {path.name!r} keep initial values: "
@@ -120,7 +114,7 @@ def load(
             )
     elif load_weights:
         try:
-            _load_weights(model, weights)
+            weight_files.load(model, weights)
         except ValueError as error:
             raise ValueError(
                 f"the weights of {path.name!r} do not fit the overrides {overrides}: they change "
@@ -130,13 +124,26 @@ def load(
         # Keras would wrap a plain attribute in a tracker.
         model.__dict__["_origin"] = {
             "name": path.resolve().name,
-            "sha256": read_metadata(path)["sha256"],
+            "sha256": metadata["sha256"],
+            "config_sha256": digest if config == stored["config"] else None,
             "weights": weights_digest(model),
+            "config": model.get_config(),
         }
     model.compile()
     if load_weights is True:
-        starting.continue_training(model, read_metadata(path), path / "recipe.json")
+        starting.continue_training(model, metadata, path / "recipe.json")
     return model
+
+
+def _check_overrides(overrides: dict[str, Any], stored: dict[str, Any], cls: type) -> None:
+    """Raises ValueError unless all are constructor arguments."""
+    # The stored ones alone would leave out an argument that is newer than the entry.
+    known = {*stored["config"], *inspect.signature(cls).parameters} - {"kwargs"}
+    if unknown := set(overrides) - known:
+        raise ValueError(
+            f"overrides must be constructor arguments of {stored['family']}; received "
+            f"{sorted(unknown)[0]!r}. It has {', '.join(sorted(known))}."
+        )
 
 
 def _from_config(cls: type, config: dict[str, Any], path: Path) -> keras.Model:
@@ -149,39 +156,46 @@ def _from_config(cls: type, config: dict[str, Any], path: Path) -> keras.Model:
         ) from error
 
 
-def origin(model: keras.Model) -> dict[str, str] | None:
-    """Returns name and sha256 of the entry whose weights the model has; None if it has others."""
+def origin(model: keras.Model) -> dict[str, str | None] | None:
+    """Returns name, sha256 and config_sha256 of the entry whose weights the model has.
+
+    None if it has other weights. config_sha256 is None if a setting is not the entry's.
+    """
     loaded = model.__dict__.get("_origin")
     if loaded is None or loaded["weights"] != weights_digest(model):
         return None
-    return {name: loaded[name] for name in ("name", "sha256")}
+    same = loaded["config"] == model.get_config()
+    found = {name: loaded[name] for name in ("name", "sha256")}
+    return {**found, "config_sha256": loaded["config_sha256"] if same else None}
 
 
-def weights_digest(model: keras.Model) -> str:
-    """Returns a sha256 over dtypes, shapes and values of all weights, 64 hex digits."""
-    digest = hashlib.sha256()
-    for variable in model.weights:
-        digest.update(f"{variable.dtype} {tuple(variable.shape)}\n".encode())
-        digest.update(variable.numpy().tobytes())
-    return digest.hexdigest()
+def config_digest(family: str, config: dict[str, Any]) -> str:
+    """Returns a sha256 over what config.json says, 64 hex digits."""
+    stored = json.loads(json.dumps({"family": family, "config": config}))  # all keys are strings
+    return hashlib.sha256(json.dumps(stored, sort_keys=True).encode()).hexdigest()
 
 
-def _load_weights(model: keras.Model, files: list[Path]) -> None:
-    """Fills a model from its file, or an ensemble from one file for each of its networks."""
-    parts = [model] if len(files) == 1 else getattr(model, "networks", [model])
-    for part, file in zip(parts, files, strict=True):
-        part.load_weights(file)
+def _verified_config(path: Path, stored: dict[str, Any], metadata: dict[str, Any]) -> str:
+    """Returns the digest of config.json, or raises ValueError unless it is the recorded one."""
+    found = config_digest(stored["family"], stored["config"])
+    expected = metadata.get("config_sha256", found)  # which older presets do not record
+    if found != expected:
+        raise ValueError(
+            f"{path / 'config.json'} is damaged or was changed: its content has sha256 "
+            f"{found[:16]}..., recorded is {expected[:16]}... Restore the file or save the model "
+            "again; settings can be changed as arguments of tfgen.load."
+        )
+    return found
 
 
-def verify(path: Path) -> list[Path]:
+def _verified_weights(path: Path, metadata: dict[str, Any]) -> list[Path]:
     """Returns an entry's weights file, downloaded if need be, and those of its members.
 
     Raises:
         ValueError: One has not the recorded sha256, or there is no such file.
         DownloadError: It cannot be downloaded.
     """
-    metadata = read_metadata(path)
-    files = [_verified(path / WEIGHTS, metadata["sha256"], metadata.get("urls"))]
+    files = [weight_files.verified(path / WEIGHTS, metadata["sha256"], metadata.get("urls"))]
     for name, expected in metadata.get("members", {}).items():
         member = path.resolve().parent / name
         if not (member / "metadata.json").is_file():
@@ -189,21 +203,9 @@ def verify(path: Path) -> list[Path]:
                 f"{path.name!r} takes weights from {name!r}, which must lie beside it. Copy that "
                 "folder too, or save a model that stands alone: model.save_to_preset(folder)."
             )
-        files.append(_verified(member / WEIGHTS, expected, read_metadata(member).get("urls")))
+        urls = read_metadata(member).get("urls")
+        files.append(weight_files.verified(member / WEIGHTS, expected, urls))
     return files
-
-
-def _verified(weights: Path, expected: str, urls: list[str] | None = None) -> Path:
-    if not weights.is_file() and urls:
-        return fetch(urls, expected, f".{WEIGHTS.partition('.')[2]}")
-    if not weights.is_file():
-        raise ValueError(f"{weights} is missing; install tfgen again or restore the file.")
-    if (found := sha256(weights)) != expected:
-        raise ValueError(
-            f"{weights} is damaged or was changed: its sha256 is {found[:16]}..., recorded is "
-            f"{expected[:16]}... Install tfgen again or restore the file."
-        )
-    return weights
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -223,22 +225,24 @@ def read_metadata(path: Path) -> dict[str, Any]:
     stored = read_json(path / "metadata.json")
     urls, members = stored.get("urls", []), stored.get("members", {})
     if not (
-        _is_digest(stored.get("sha256"))
+        weight_files.is_digest(stored.get("sha256"))
+        and weight_files.is_digest(stored.get("config_sha256", stored["sha256"]))
         and isinstance(urls, list)
         and all(isinstance(url, str) for url in urls)
         and isinstance(members, dict)
-        and all(Path(name).name == name and _is_digest(own) for name, own in members.items())
+        and all(_is_name(name) and weight_files.is_digest(own) for name, own in members.items())
     ):
         raise ValueError(
             f"{path / 'metadata.json'} must hold the sha256 of the weights, 64 hex digits, and, if "
-            "there are any, addresses as a list in urls, and entries with their sha256 in members. "
-            "Restore the file."
+            "there are any, that of the configuration in config_sha256, addresses as a list in "
+            "urls, and entries with their sha256 in members. Restore the file."
         )
     return stored
 
 
-def _is_digest(value: Any) -> bool:
-    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
+def _is_name(member: str) -> bool:
+    """Whether it names a folder beside another one: no path, not empty, not '..'."""
+    return Path(member).name == member and member not in ("", "..")
 
 
 # Saving ---------------------------------------------------------------------------------------
@@ -275,45 +279,45 @@ def save(
         OSError: The folder cannot be written.
     """
     path, config = Path(path).expanduser(), model.get_config()
-    family = _family_of(type(model))
-    beside = _beside(path, members)
+    family, beside = families.registered(type(model)), _beside(path, members)
+    _check_json("config", config)
     # A twin without an optimizer: Keras would store its slots, three times the size.
     twin, held = type(model).from_config(config), tuning.values(model)  # adapters folded in
     for name, variable in tuning.weights(twin).items():
         variable.assign(held[name])
-    content = serialized_weights(_without(twin, beside), half)
+    content = weight_files.serialized_weights(_without(twin, beside), half)
     digests = {member.name: read_metadata(member)["sha256"] for member in beside}
     details = {
         "kind": model.kind,
         "likelihood": getattr(model, "likelihood", None),  # a classifier has none
         "parameters": twin.count_params(),  # without the adapters of a model in training
         "sha256": hashlib.sha256(content).hexdigest(),
+        "config_sha256": config_digest(family, config),
         **({"members": digests} if digests else {}),
         **_circumstances(model, recipe),
         **(metadata or {}),
     }
     recipe_text = None if recipe is None else recipe.to_json()
-    _check_json(config=config, metadata=details)  # before anything is replaced
+    _check_json("metadata", details)  # before anything is replaced
     with replacing(path / WEIGHTS) as temporary:
         temporary.write_bytes(content)
     (path / "card.md").unlink(missing_ok=True)  # it shows results of other weights
     write_json(path / "config.json", {"family": family, "config": config})
     if recipe_text is not None:
         with replacing(path / "recipe.json") as temporary:
-            temporary.write_text(recipe_text)
+            temporary.write_text(recipe_text, encoding="utf-8")
     write_json(path / "metadata.json", details)
     return path
 
 
-def _check_json(**contents: dict[str, Any]) -> None:
-    for name, content in contents.items():
-        try:
-            json.dumps(content, allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"{name} must hold values that JSON has: {error}. Convert it, e.g. with int() or "
-                "float(); leave out NaN and infinity."
-            ) from error
+def _check_json(name: str, content: dict[str, Any]) -> None:
+    try:
+        json.dumps(content, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{name} must hold values that JSON has: {error}. Convert it, e.g. with int() or "
+            "float(); leave out NaN and infinity."
+        ) from error
 
 
 def _circumstances(model: keras.Model, recipe: Recipe | None) -> dict[str, Any]:
@@ -329,17 +333,6 @@ def _circumstances(model: keras.Model, recipe: Recipe | None) -> dict[str, Any]:
     }
 
 
-def _family_of(cls: type) -> str:
-    """Returns the name by which a model's class is found again, or raises ValueError."""
-    family = families.name_of(cls)
-    if family not in families.known(None):
-        raise ValueError(
-            f"model must be of a registered class, or nothing could load it; received a "
-            f"{cls.__name__}. Decorate it with keras.saving.register_keras_serializable('mine')."
-        )
-    return family
-
-
 def _versions() -> dict[str, str]:
     packages = {package: version(package) for package in ("tfgen", "keras", "tensorflow")}
     return {"python": platform.python_version(), **packages}
@@ -347,7 +340,7 @@ def _versions() -> dict[str, str]:
 
 def _beside(path: Path, names: Sequence[str]) -> list[Path]:
     single = isinstance(names, str) or len(set(names)) < len(names)
-    if single or any(Path(name).name != name for name in names):
+    if single or not all(_is_name(name) for name in names):
         raise ValueError(
             f"members must be a list of different names of presets beside {path.name}; received "
             f"{names!r}."

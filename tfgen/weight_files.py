@@ -1,13 +1,19 @@
-"""A model's weights as the content of a `.weights.h5` file, or in half the bytes."""
+"""A model's weights as a `.weights.h5` file, whole or in half the bytes, and their digests."""
 
+import hashlib
 import io
+import re
+from pathlib import Path
+from typing import Any
 
 import h5py
 import keras
 import numpy as np
 from keras.src.saving import saving_lib
 
-__all__ = ["serialized_weights"]
+from tfgen.downloads import fetch, sha256
+
+__all__ = ["is_digest", "load", "serialized_weights", "verified", "weights_digest"]
 
 LARGE = 1 << 14  # bytes from which a halved array is compressed: a table of its own costs 2 KB
 # Bytes of the exponents next to one another: 8 % smaller than a wheel or git make them.
@@ -32,6 +38,51 @@ def serialized_weights(model: keras.Model, half: bool = False) -> bytes:
     saving_lib._save_state(model, store, None, inner_path="", visited_saveables=set())
     store.close()
     return _halved(buffer) if half else buffer.getvalue()
+
+
+def load(model: keras.Model, files: list[Path]) -> None:
+    """Fills a model from its file, or an ensemble from one file for each of its networks."""
+    parts = [model] if len(files) == 1 else getattr(model, "networks", [model])
+    for part, file in zip(parts, files, strict=True):
+        part.load_weights(file)
+
+
+def weights_digest(model: keras.Model) -> str:
+    """Returns a sha256 over dtypes, shapes and values of all weights, 64 hex digits."""
+    digest = hashlib.sha256()
+    for variable in model.weights:
+        digest.update(f"{variable.dtype} {tuple(variable.shape)}\n".encode())
+        digest.update(variable.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def is_digest(value: Any) -> bool:
+    """Whether a value is a sha256 as 64 hex digits."""
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
+
+
+def verified(weights: Path, expected: str, urls: list[str] | None = None) -> Path:
+    """Returns the path of a file of weights, which is downloaded if it is missing.
+
+    Args:
+        weights: Where it is, or would be.
+        expected: Its sha256.
+        urls: Addresses of it, if there are any.
+
+    Raises:
+        ValueError: It has another sha256, or there is no such file and no address.
+        DownloadError: It cannot be downloaded.
+    """
+    if not weights.is_file() and urls:
+        return fetch(urls, expected, f".{weights.name.partition('.')[2]}")
+    if not weights.is_file():
+        raise ValueError(f"{weights} is missing; install tfgen again or restore the file.")
+    if (found := sha256(weights)) != expected:
+        raise ValueError(
+            f"{weights} is damaged or was changed: its sha256 is {found[:16]}..., recorded is "
+            f"{expected[:16]}... Install tfgen again or restore the file."
+        )
+    return weights
 
 
 def _halved(content: io.BytesIO) -> bytes:

@@ -17,8 +17,9 @@ import keras
 from tfgen import families, presets
 from tfgen.models.classifier import Classifier
 from tfgen.models.generative import GenerativeModel
-from tfgen.presets import folder, origin, save, update_metadata, weights_digest
+from tfgen.presets import folder, origin, save, update_metadata
 from tfgen.recipe import Recipe
+from tfgen.weight_files import weights_digest
 
 __all__ = [
     "folder",

@@ -1,5 +1,6 @@
 """The card of a model: what is known about it, as Markdown. Pure: details in, text out."""
 
+import json
 import shlex
 from collections.abc import Collection
 from typing import Any
@@ -17,8 +18,8 @@ PICTURES = {
     "progress.png": "the same seeds after as many epochs of training as the column says",
 }
 TWO_COLUMNS = """
-The column of real images shows what perfect samples would get: training images take the place of
-samples where a result compares with test images, and test images everywhere else.
+In the column of real images, training images take the place of samples where a result compares with
+test images, and test images everywhere else.
 """
 
 
@@ -39,15 +40,14 @@ def card(details: dict[str, Any], pictures: Collection[str], source: str) -> str
 {shown}```python
 import tfgen
 
-model = tfgen.load("{source}")
+model = tfgen.load({json.dumps(source, ensure_ascii=False)})
 ```
 
 ## Results
 
 {_table(details["results"])}
 All from `tfgen evaluate {typed}`; `tfgen evaluate {typed} --check` re-measures them and
-fails if one differs by more than its tolerance, for most 0.1 %. The test split was used only for
-this table.
+fails if one differs by more than its tolerance, for most 0.1 %.
 
 ## What it is
 
@@ -68,9 +68,17 @@ def _table(results: dict[str, dict[str, Any]]) -> str:
         for name, result in results.items()
     ]
     judges = dict.fromkeys(result["judge"] for result in results.values() if "judge" in result)
-    judged = f"Features and classes are those of {', '.join(judges)}.\n" if judges else ""
     head = ["| result | model | real images | unit |", "|---|---|---|---|"]
-    return "\n".join([*head, *rows, ""]) + TWO_COLUMNS + judged
+    return "\n".join([*head, *rows, ""]) + TWO_COLUMNS + _judged(judges)
+
+
+def _judged(judges: Collection[str]) -> str:
+    """Returns what a card says of the networks that results were judged by, a paragraph."""
+    if not judges:
+        return ""
+    return f"""Features and classes are those of {", ".join(judges)}, fitted to training
+images: a ratio near or below 1 says only that samples are as close to test images as those are.
+"""
 
 
 def _facts(details: dict[str, Any], recipe: Recipe, source: str) -> str:
@@ -121,8 +129,12 @@ def _history(details: dict[str, Any], recipe: Recipe) -> str:
     minutes = state.get("seconds", 0.0) / 60.0
     sizes = {stage.get("batch_size", recipe.batch_size) for stage in recipe.stages}
     images = f" of {recipe.batch_size} images" if sizes <= {recipe.batch_size} else ""
+    more = details["data"].get("also_trained_on")  # splits beside train that the model saw
+    splits, of = "train split", ""
+    if more:
+        splits, of = f"{', '.join(['train', *more[:-1]])} and {more[-1]} splits", " of train"
     return (
-        f"Trained on the train split of `{recipe.data}` (sha256 `{details['data']['digest']}`).\n"
+        f"Trained on the {splits} of `{recipe.data}` (sha256{of} `{details['data']['digest']}`).\n"
         f"  {kept} ({state.get('step', 0):,} steps{images}, "
         f"{minutes:.0f} minutes on {details['device']}).{note}"
     )

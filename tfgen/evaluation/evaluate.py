@@ -1,6 +1,7 @@
 """Measuring an entry of the zoo: its results, and the card and pictures that show them."""
 
 import dataclasses
+import os
 import shlex
 import time
 from collections.abc import Sequence
@@ -53,21 +54,64 @@ def evaluate(
 
     Raises:
         ValueError: No such entry or two; a metric that is unknown or does not fit the model;
-            `sample_quality` listed twice; or data of another digest than the card's.
+            `sample_quality` listed twice; data of another digest than the card's; or a folder
+            that cannot be written, or was saved again meanwhile.
         FileNotFoundError: The data set is not available.
     """
     if check and num_samples is not None:
         raise ValueError("num_samples must be None with check: recorded results have their own.")
     path = zoo.folder(name)
-    model, recipe = zoo.load(path), zoo.load_recipe(path)
     ended = (path / "metadata.json").is_file()
+    writes = ended and not check and data_name is None and num_samples is None and metrics is None
+    if writes:
+        _check_writable(path)
     details = zoo.info(path) if ended else {"results": {}}
+    model, recipe = zoo.load(path), zoo.load_recipe(path)
     measured_on = data.of_recipe(recipe, data_name)
     if data_name is None:
         _check_digest(details.get("data"), measured_on)
-    results, seconds = {}, {}
-    for wanted in _wanted(model, recipe, metrics, measured_on, skip_unfit):
-        arguments = dict(wanted)
+    wanted = _wanted(model, recipe, metrics, measured_on, skip_unfit)
+    results, seconds = _measured(model, measured_on, wanted, num_samples, verbose)
+    if writes:
+        _check_unchanged(path, details)
+        _write(model, recipe, path, results, seconds)
+    return {
+        label: _with_recorded(details["results"], label, result)
+        for label, result in results.items()
+    }
+
+
+def _check_writable(path: Path) -> None:
+    """Raises ValueError before minutes of measuring if their results could not be written."""
+    if not os.access(path, os.W_OK):
+        raise ValueError(
+            f"name must be a model whose folder can be written, for results and card; {path} "
+            "cannot. Pass check (--check) to write nothing, or copy the folder and name the copy."
+        )
+
+
+def _check_unchanged(path: Path, details: dict[str, Any]) -> None:
+    """Raises ValueError if another model was saved into the folder since `details` were read."""
+    now = presets.read_metadata(path)
+    if any(now.get(key) != details.get(key) for key in ("sha256", "config_sha256")):
+        raise ValueError(
+            f"{path} was saved again while it was measured, so nothing was recorded. Measure it "
+            "again."
+        )
+
+
+def _measured(
+    model: ImageModel,
+    measured_on: data.Data,
+    wanted: list[dict[str, Any]],
+    num_samples: int | None,
+    verbose: int,
+) -> tuple[Results, dict[str, float]]:
+    """Returns all results, and how many seconds the metric of each took, by the same names."""
+    results: Results = {}
+    seconds: dict[str, float] = {}
+    for listed in wanted:
+        arguments = dict(listed)
         metric = arguments.pop("metric")
         if num_samples is not None and metric in SAMPLING:
             arguments["num_samples"] = num_samples
@@ -75,12 +119,7 @@ def evaluate(
         measured = METRICS[metric](model, measured_on, **arguments, verbose=verbose)
         results |= measured
         seconds |= dict.fromkeys(measured, time.monotonic() - start)
-    if ended and not check and data_name is None and num_samples is None and metrics is None:
-        _write(model, recipe, path, results, seconds)
-    return {
-        label: _with_recorded(details["results"], label, result)
-        for label, result in results.items()
-    }
+    return results, seconds
 
 
 def _wanted(
@@ -168,20 +207,28 @@ def _check_digest(recorded: dict[str, str] | None, source: data.Data) -> None:
     """Raises ValueError if the data set is not the one that the entry was trained on."""
     if recorded is None:
         return
-    # As training notes it: of shards it is that of the files.
-    found = data.open_split(source, recorded["split"], memory_bytes=0).digest()
-    if found != recorded["digest"]:
-        raise ValueError(
-            f"data {recorded['name']!r} is not what the entry was trained on: the "
-            f"{recorded['split']} split's sha256 is {found[:16]}..., recorded is "
-            f"{recorded['digest'][:16]}... Restore the original, or name another set with --data."
-        )
+    # As training notes them: of shards they are those of the files.
+    split = recorded["split"]
+    opened = data.open_split(source, split, memory_bytes=0)
+    pairs = [(f"the {split} split's sha256", opened.digest(), recorded["digest"])]
+    if "labels" in recorded:  # of a model with classes
+        what = f"the sha256 of the {split} split's labels"
+        pairs.append((what, opened.label_digest(), recorded["labels"]))
+    for what, own, expected in pairs:
+        if own != expected:
+            differs = f"{what} is {own[:16]}..., recorded is {expected[:16]}..." if own else ""
+            raise ValueError(
+                f"data {recorded['name']!r} is not what the entry was trained on: "
+                f"{differs or 'it has no labels now.'} Restore the original, or name another set "
+                "with --data."
+            )
 
 
 def write_card(path: Path) -> None:
     """Writes card.md from the folder's own files."""
     with replacing(path / "card.md") as temporary:
-        temporary.write_text(card_of(path))
+        # A path that is not UTF-8 is shown as Python spells it.
+        temporary.write_text(card_of(path), encoding="utf-8", errors="backslashreplace")
 
 
 def card_of(path: Path) -> str:

@@ -72,7 +72,7 @@ def classifier(data_name: str) -> str | None:
 def plain_features(train: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     """Returns features of images of any size that need no classifier.
 
-    The projections of the pixels on the first 64 principal components see layout; the mean
+    The projections of the pixels on at most 64 principal components see layout; the mean
     activations of three random convolutions see texture:
 
         u = (x - mean) V,   V the eigenvectors of the pixels' covariance with the largest values
@@ -84,7 +84,7 @@ def plain_features(train: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
 
     >>> images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 1)).astype(np.uint8)
     >>> plain_features(images)(images[:3]).shape
-    (3, 84)
+    (3, 83)
 
     Args:
         train: uint8 (batch, height, width, channels); at least two images.
@@ -92,14 +92,14 @@ def plain_features(train: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     fitted = evenly(train, NUM_FITTED)
     rows_of_pixels = flat(fitted)
     mean = rows_of_pixels.mean(0)
-    count = min(NUM_COMPONENTS, *rows_of_pixels.shape)
+    rows, width = rows_of_pixels.shape
+    count = min(NUM_COMPONENTS, rows - 1, width)  # centred rows have one dimension less
     # The eigenvectors of the covariance, from the smaller of the two products.
     centred = rows_of_pixels - mean
-    if rows_of_pixels.shape[1] <= rows_of_pixels.shape[0]:
+    if width <= rows:
         vectors = np.linalg.eigh(centred.T @ centred)[1][:, ::-1][:, :count]
     else:
-        rows = np.linalg.eigh(centred @ centred.T)[1][:, ::-1][:, :count]
-        vectors = centred.T @ rows
+        vectors = centred.T @ np.linalg.eigh(centred @ centred.T)[1][:, ::-1][:, :count]
         vectors /= np.maximum(np.linalg.norm(vectors, axis=0), 1e-12)
     kernels = _random_kernels(train.shape[-1])
 

@@ -19,8 +19,7 @@ class Result:
     Args:
         value: What was measured of the model.
         unit: The unit of `value` and `real`.
-        real: The same measure of real images: what a perfect model would get. None if there is
-            no such measure.
+        real: The same measure of real images, to compare with. None if there is no such measure.
         tolerance: Absolute difference to accept, for values near 0.
         judge: What supplied the features or classes, e.g. "classifier_mnist"; None if nothing.
         recorded: The value on the card; None if there is none.

@@ -45,14 +45,16 @@ def sample_quality(
     evaluator: str | None = None,
     verbose: int = 1,
 ) -> Results:
-    """Samples against a held-out split; train images against it show what is attainable.
+    """Samples against a held-out split, next to train images against it.
 
     Fidelity and coverage are taken on the judge's features: Frechet distance, kernel distance,
     precision, recall, density, coverage. Where the judge is a classifier, its probabilities give
     the classifier score and the balance of classes. Copying would show in the pixels: the
     distances of samples to their nearest training images would be smaller than those of held-out
     images. Real images are taken on the model's grey levels, so a binary model is compared with
-    binary images. A ratio to real images is left out where their own value is 0.
+    binary images. A ratio to real images is left out where their own value is 0. The judge was
+    fitted to train images, so a ratio near or below 1 says only that samples are as close to the
+    held-out images as those are.
 
     Args:
         model: A model that can be sampled from; sample i has seed i and, if it is conditional, a
@@ -218,7 +220,7 @@ def conditional_accuracy(
 
     One is the evaluator of the data set. The other is of another kind, and no model was chosen by
     it: a support vector machine (RBF kernel, C = 5) on the raw pixels of 10,000 training images.
-    Next to each stands its accuracy on real test images: the rate that perfect samples would have.
+    Next to each stands its accuracy on real test images, to compare with.
 
     Args:
         model: A conditional one; sample i has seed i and a class as `classes_to_ask` says.
@@ -253,8 +255,8 @@ def conditional_accuracy(
             [svm.predict(kernel(part)) for part in _batches(flat(images))]
         )
     }
-    judge = judges.judge(data_name, train, evaluator)
-    if judge.probabilities is not None:
+    if evaluator or judges.classifier(data_name):  # plain features know no classes
+        judge = judges.judge(data_name, train, evaluator)
         classifiers = {
             judge.name: lambda images: judge.probabilities(images).argmax(1)
         } | classifiers

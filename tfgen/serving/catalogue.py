@@ -19,9 +19,9 @@ def catalogue(repository: Repository) -> list[dict[str, Any]]:
     """Returns name and versions of each model, and what more is known of it.
 
     `num_classes` is that of a conditional model, `score_border` the `score` between images that a
-    GAN takes for real and for drawn. `quality` is how far samples are from real images, as a
-    ratio: 1 for real ones. It is given where it was measured with so many images that models can
-    be ranked by it.
+    GAN takes for real and for drawn. `quality` is how far samples are from test images, as a
+    ratio: 1 for training images. It is given where it was measured with so many images that models
+    can be ranked by it.
     """
     models = []
     for name, versions in repository.models().items():
@@ -45,14 +45,17 @@ def catalogue(repository: Repository) -> list[dict[str, Any]]:
 def _quality(details: dict[str, Any]) -> float | None:
     """Returns the measured quality of the zoo's entry that a model was exported from.
 
-    None if it has other weights than the entry: a user's own model may have an entry's name.
+    None if it has other weights or settings than the entry, or another temperature, so that it
+    draws other samples; or if it does not tell. A user's own model may have an entry's name.
     """
     try:
         entry = str(details["zoo"]["name"])
         folder = next(zoo / entry for zoo in ZOOS if (zoo / entry).is_dir())
         measured = json.loads((folder / "metadata.json").read_text(encoding="utf-8-sig"))
         results = measured["results"]
-        if ENOUGH not in results or details["zoo"]["sha256"] != measured["sha256"]:
+        exported = {"config_sha256": measured["config_sha256"]} | details["zoo"]  # older lack it
+        same = all(exported[key] == measured[key] for key in ("sha256", "config_sha256"))
+        if ENOUGH not in results or not same or details["temperature"] != 1.0:
             return None
         return float(results[QUALITY]["value"])
     except (KeyError, TypeError, ValueError, OSError, StopIteration):

@@ -79,7 +79,7 @@ def start_folder(folder: Path, recipe: Recipe, resume: bool) -> None:
     path = folder / "recipe.json"
     if not path.exists() or Recipe.load(path) != recipe:  # new, or with more epochs
         with replacing(path) as temporary:
-            temporary.write_text(recipe.to_json())
+            temporary.write_text(recipe.to_json(), encoding="utf-8")
 
 
 def provenance(recipe: Recipe, folder: str | Path) -> dict[str, Any]:
@@ -87,11 +87,14 @@ def provenance(recipe: Recipe, folder: str | Path) -> dict[str, Any]:
     folder = Path(folder).expanduser()
     state = json.loads((folder / "training.json").read_text(encoding="utf-8-sig"))
     digests = state.pop("data")
+    trained_on = {"name": recipe.data, "split": "train", "digest": digests["train"]}
+    if "train labels" in digests:  # of a model with classes
+        trained_on["labels"] = digests["train labels"]
     # The zoo's weights have a licence; those of a user have the one that the user gives them.
     ours = folder.resolve().parent == presets.zoo_root().resolve()
     gpus = tf.config.list_physical_devices("GPU")
     return {
-        "data": {"name": recipe.data, "split": "train", "digest": digests["train"]},
+        "data": trained_on,
         "licence": {
             "weights": "Apache-2.0" if ours else presets.LICENCES["weights"],
             "data": data.licence(recipe.data),
