@@ -10,8 +10,10 @@
        run                                       run, write the outputs, forget inputs and outputs
 
    TYPE is a number of TF_DataType. FILE of a tensor of strings holds, for each of them, its size
-   in 8 bytes and then its bytes. Exit code 1 and one line on standard error if anything fails. */
+   in 8 bytes and then its bytes; only outputs may be such tensors. Exit code 1 and one line on
+   standard error if anything fails. */
 
+#include <inttypes.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -71,13 +73,25 @@ static TF_Output find(const char *name, int index) {
 
 static TF_Tensor *read_tensor(TF_DataType type, const char *path, const int64_t *shape, int rank) {
   size_t size = TF_DataTypeSize(type);
-  for (int i = 0; i < rank; i++) size *= (size_t)shape[i];
+  if (size == 0) fail(path, "is of a type without a fixed size, such as strings");
+  for (int i = 0; i < rank; i++) {
+    if (shape[i] < 0) fail(path, "has a negative dimension");
+    if (size > 0 && (uint64_t)shape[i] > INT64_MAX / size) fail(path, "has too large a shape");
+    size *= (size_t)shape[i];
+  }
   TF_Tensor *tensor = TF_AllocateTensor(type, shape, rank, size);
+  if (tensor == NULL || (size > 0 && TF_TensorData(tensor) == NULL))
+    fail(path, "does not fit into memory");
   FILE *file = fopen(path, "rb");
   if (file == NULL) fail(path, "cannot be read");
   if (fread(TF_TensorData(tensor), 1, size, file) != size) fail(path, "is too short");
+  if (fgetc(file) != EOF) fail(path, "is too long");
   fclose(file);
   return tensor;
+}
+
+static void put(const void *bytes, size_t size, FILE *file, const char *path) {
+  if (fwrite(bytes, 1, size, file) != size) fail(path, "cannot be written");
 }
 
 static void write_tensor(const TF_Tensor *tensor, const char *path) {
@@ -87,11 +101,11 @@ static void write_tensor(const TF_Tensor *tensor, const char *path) {
     const TF_TString *strings = TF_TensorData(tensor);
     for (int64_t i = 0; i < TF_TensorElementCount(tensor); i++) {
       uint64_t size = TF_StringGetSize(&strings[i]);
-      fwrite(&size, sizeof size, 1, file);
-      fwrite(TF_StringGetDataPointer(&strings[i]), 1, size, file);
+      put(&size, sizeof size, file, path);
+      put(TF_StringGetDataPointer(&strings[i]), size, file, path);
     }
   } else {
-    fwrite(TF_TensorData(tensor), 1, TF_TensorByteSize(tensor), file);
+    put(TF_TensorData(tensor), TF_TensorByteSize(tensor), file, path);
   }
   if (fclose(file) != 0) fail(path, "cannot be written");
 }
@@ -111,7 +125,7 @@ int main(void) {
                0 <= rank && rank <= MOST) {
       int64_t shape[MOST];
       for (int i = 0; i < rank; i++)
-        if (scanf("%ld", &shape[i]) != 1) fail(name, "lacks a dimension");
+        if (scanf("%" SCNd64, &shape[i]) != 1) fail(name, "lacks a dimension");
       inputs[num_inputs] = find(name, index);
       given[num_inputs++] = read_tensor((TF_DataType)type, path, shape, rank);
     } else if (strcmp(word, "output") == 0 && num_outputs < MOST &&

@@ -2,29 +2,23 @@
 
 import dataclasses
 import hashlib
+import inspect
 import io
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+import runs
 from PIL import Image
 
-from tfgen import data
-from tfgen.data import clones, named
+from tfgen import data, drafts
+from tfgen.data import clones, named, sources
+from tfgen.recipe import Recipe
 
-PUBLISHED_SIZES = {
-    "digits": (1151, 287, 359),
-    "mnist": (50_000, 10_000, 10_000),
-    "fashion_mnist": (50_000, 10_000, 10_000),
-    "cifar10": (40_000, 10_000, 10_000),
-    "binarized_mnist": (50_000, 10_000, 10_000),
-    "cifar10_jpeg": (40_000, 10_000, 10_000),
-    "clothing64": (2_728, 681, 372),
-    "noto_emoji64": (2_628, 657, 356),
-}
 NUM_CLASSES = {"noto_emoji64": 9}  # ten in the others
 
 
@@ -70,7 +64,7 @@ def write_folder(folder: Path, classes: dict[str, np.ndarray]) -> None:
 
 def test_sizes_dtypes_and_ranges(name):
     splits = {split: data.arrays(name, split) for split in data.SPLITS}
-    assert tuple(len(images) for images, _ in splits.values()) == PUBLISHED_SIZES[name]
+    assert tuple(len(images) for images, _ in splits.values()) == runs.PUBLISHED_SIZES[name]
     shapes = {images.shape[1:] for images, _ in splits.values()}
     assert len(shapes) == 1
     for images, labels in splits.values():
@@ -417,6 +411,60 @@ def test_mixed_grey_and_colour_become_colour(tmp_path):
     for label, expected in enumerate((np.repeat(grey, 3, axis=-1), colour)):
         known = {image.tobytes() for image in expected}
         assert {image.tobytes() for image in images[labels == label]} <= known
+
+
+# A path is no name
+
+RECIPE = Recipe(family="VAE", model={}, data="digits")
+
+
+def drafted(source: data.Data) -> int:
+    """Training images of what a draft would train on."""
+    recipe = drafts.draft(source).recipe
+    return data.open_split(data.of_recipe(recipe), "train").count
+
+
+def prepared(source: data.Data) -> int:
+    shards = data.prepare(source, tempfile.mkdtemp(dir="."), verbose=0)
+    return data.open_split(shards, "train").count
+
+
+# Every function that takes data, as a function to the number of training images.
+COUNTS = {
+    "arrays": lambda source: len(data.arrays(source)[0]),
+    "check": lambda source: data.check(source).splits["train"],
+    "draft": drafted,
+    "load": lambda source: len(data.load(source)),
+    "of_recipe": lambda source: len(data.arrays(data.of_recipe(RECIPE, source))[0]),
+    "open_split": lambda source: data.open_split(source, "train").count,
+    "prepare": prepared,
+}
+
+
+def test_every_function_that_takes_data_is_counted():
+    public = {name: getattr(data, name) for name in data.__all__}
+    functions = {name: value for name, value in public.items() if inspect.isfunction(value)}
+    taking = {n for n, f in functions.items() if "sources.Source" in str(inspect.signature(f))}
+    assert taking | {"draft"} == set(COUNTS)
+
+
+@pytest.mark.parametrize("there", [False, True])
+@pytest.mark.parametrize("function", COUNTS)
+def test_a_path_that_reads_like_a_name_is_a_path(function, there, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sources, "load_named", lambda name: pytest.fail(f"it loads {name}"))
+    monkeypatch.setattr(drafts, "_images_per_second", lambda *_: 100.0)
+    for name in data.names() if function == "arrays" else ("mnist", "digits"):
+        path = Path(name)
+        assert data.licence(path) == ""
+        if there:
+            write_folder(path, {".": made_up(10, (8, 8, 1))})
+        for source in (path, data.Source(path)):
+            if there:
+                assert COUNTS[function](source) == 7
+            else:
+                with pytest.raises(data.DataNotFoundError, match="must be a path that exists"):
+                    COUNTS[function](source)
 
 
 # Digest

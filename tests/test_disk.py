@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import importlib.util
 import json
 import os
 import signal
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import runs
 
-from tfgen import AutoEncoder, cli, presets, training, zoo
+from tfgen import AutoEncoder, cli, files, presets, training, zoo
 from tfgen.files import only_writer, replacing, write_json
 from tfgen.recipe import Recipe
 
@@ -283,6 +284,23 @@ def test_a_writer_that_interrupts_another_one_leaves_a_whole_file(tmp_path):
         interrupted(temporary)
     assert path.read_text() == "inner"
     assert [p.name for p in tmp_path.iterdir()] == ["file.txt"]
+
+
+def test_writers_in_two_containers_have_names_of_their_own(tmp_path, monkeypatch):
+    """Each is process 1 of its own, and both write one file of a volume that they share."""
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    temporaries = []
+    with contextlib.ExitStack() as stack:
+        for content in ("first", "second"):
+            spec = importlib.util.spec_from_file_location("container", files.__file__)
+            container = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(container)
+            temporary = stack.enter_context(container.replacing(tmp_path / "file.txt"))
+            temporary.write_text(content)
+            temporaries.append(temporary)
+        assert sorted(tmp_path.glob(".*.tmp.*")) == sorted(temporaries)
+        assert [path.read_text() for path in temporaries] == ["first", "second"]
+    assert [path.name for path in tmp_path.iterdir()] == ["file.txt"]
 
 
 # Checkpoints

@@ -1,12 +1,18 @@
 """Weights by download: checked, resumed, from mirrors, offline, from a read-only cache."""
 
 import contextlib
+import errno
+import gzip
+import hashlib
 import http.server
 import json
 import os
 import shutil
+import tempfile
 import threading
+from pathlib import Path
 
+import filelock
 import laws
 import numpy as np
 import pytest
@@ -17,14 +23,19 @@ SMALL = {"image_shape": (4, 4, 1), "latent_dim": 2, "filters": (2,), "num_blocks
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves one file at every path, with ranges; /cut ends halfway, /gone and /other fail."""
+    """Serves one file at every path, with ranges; /cut ends halfway, /gone and /other fail.
+
+    /gzip compresses the file, whatever was asked for, and serves ranges of what it has compressed.
+    """
 
     content = b""
     asked: list = []  # noqa: RUF012, filled anew by the fixture
+    encodings: list = []  # noqa: RUF012, the same
 
     def do_GET(self):
         start = int(self.headers.get("Range", "bytes=0-")[6:-1])
         self.asked.append((self.path, start))
+        self.encodings.append(self.headers.get("Accept-Encoding"))
         if self.path == "/gone":
             self.send_error(404)
             return
@@ -33,6 +44,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return
         body = self.content[start:] if self.path != "/other" else b"another file"
         self.send_response(206 if start else 200)
+        if self.path == "/gzip":
+            body = gzip.compress(self.content)[start:]
+            self.send_header("Content-Encoding", "gzip")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         half = len(self.content) // 2
@@ -46,9 +60,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 def server(monkeypatch, tmp_path):
     monkeypatch.setenv("TFGEN_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.delenv("TFGEN_OFFLINE", raising=False)
-    handler = type("Handler", (Handler,), {"asked": []})
+    handler = type("Handler", (Handler,), {"asked": [], "encodings": []})
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
-        thread = threading.Thread(target=running.serve_forever)
+        thread = threading.Thread(target=running.serve_forever, args=(0.01,))
         thread.start()
         handler.address = f"http://127.0.0.1:{running.server_port}"
         yield handler
@@ -69,6 +83,14 @@ def entry(server, tmp_path):
         return folder
 
     return model, with_urls
+
+
+@pytest.fixture
+def fetched(server):
+    """Fetches a file of random bytes from paths of the server."""
+    server.content = np.random.default_rng(0).bytes(100_000)
+    digest = hashlib.sha256(server.content).hexdigest()
+    return lambda *paths: downloads.fetch([server.address + p for p in paths], digest, ".bin")
 
 
 def assert_loads(folder, model) -> None:
@@ -152,6 +174,60 @@ def test_a_damaged_cache_is_fetched_again(entry, tmp_path):
     (path,) = (tmp_path / "cache").glob("*.h5")
     path.write_bytes(b"damaged")
     assert_loads(folder, model)
+
+
+def test_a_file_that_a_server_compresses_all_the_same(fetched, server, tmp_path):
+    """Its second half cannot be decoded, so it is fetched whole; nobody asks for that."""
+    for path in ("/cut", "/gzip"):
+        with pytest.raises(downloads.DownloadError):
+            fetched(path)
+    assert not list((tmp_path / "cache").glob(".*.part"))
+    assert fetched("/gzip").read_bytes() == server.content
+    (_, first), (_, second), (_, third) = server.asked
+    assert (first, third) == (0, 0)
+    assert second > 0
+    assert server.encodings == ["identity"] * 3
+
+
+def test_the_lock_is_for_other_users_too(fetched, tmp_path):
+    before = os.umask(0o022)
+    try:
+        fetched("/file")
+    finally:
+        os.umask(before)
+    (lock,) = (tmp_path / "cache").glob(".*.lock")
+    assert lock.stat().st_mode & 0o777 == 0o666
+
+
+# What `fetch` calls on its way, in turn.
+PLACES = {
+    "folder": (Path, "mkdir"),
+    "lock": (filelock, "FileLock"),
+    "temporary file": (tempfile, "NamedTemporaryFile"),
+    "file": (os, "replace"),
+}
+CODES = (errno.EACCES, errno.EDQUOT, errno.ENOSPC, errno.EPERM, errno.EROFS)
+
+
+@pytest.mark.parametrize("code", CODES, ids=map(errno.errorcode.get, CODES))
+@pytest.mark.parametrize("place", PLACES)
+def test_a_cache_that_cannot_be_written_is_no_lack_of_internet(
+    fetched, server, tmp_path, monkeypatch, place, code
+):
+    def fail(*_, **__):
+        raise OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(*PLACES[place], fail)
+        with pytest.raises(OSError, match="set TFGEN_CACHE_DIR to another folder") as info:
+            fetched("/file", "/file")
+    assert not isinstance(info.value, downloads.DownloadError)
+    assert info.value.errno == code
+    assert f"{tmp_path / 'cache'} must be a folder that can be written" in str(info.value)
+    assert os.strerror(code) in str(info.value)
+    assert "internet" not in str(info.value)
+    assert len(server.asked) <= 1, "another address has the same disk"
+    assert fetched("/file").read_bytes() == server.content
 
 
 @pytest.mark.parametrize("change", [{"sha256": "0"}, {"sha256": None}, {"urls": "http://"}])

@@ -1,5 +1,6 @@
 """Figures: what they show is what the model gives, and each can be drawn during a training."""
 
+import itertools
 import os
 
 import keras
@@ -107,8 +108,49 @@ def test_figures_come_every_whole_number_of_epochs(every):
 
 
 def test_nothing_cannot_be_shown():
-    with pytest.raises(ValueError, match="at least one image; received uint8 of shape"):
+    with pytest.raises(ValueError, match=r"images must have .*no empty axis; received \(0, 8, 8"):
         plots.show(np.zeros((0, 8, 8, 1), np.uint8))
+
+
+def test_show_gives_a_figure_or_names_the_argument():
+    counts = {(3, 2, 2, 1): (3, 2), (2, 2, 3): (1, 1)}  # images, and rows of the default
+    shapes = [*counts, (0, 2, 2, 1), (2, 0, 2, 1), (2, 2, 2, 2), (2, 2, 2), (4,)]
+    columns, texts = (None, -1, 0, 1.5, True), (0, 1, 2, 3)
+    for shape, number, captions, rows in itertools.product(shapes, columns, texts, texts):
+        arguments = (np.zeros(shape, np.uint8), number, ["a"] * captions, ["b"] * rows)
+        count, num_rows = counts.get(shape, (-1, -1))
+        fits = count > 0 and captions in (0, count) and rows in (0, num_rows)
+        if fits and number is None:
+            axes = plots.show(*arguments).axes
+            assert [bool(ax.get_title()) for ax in axes].count(True) == captions
+            assert [bool(ax.get_ylabel()) for ax in axes].count(True) == rows
+        else:
+            with pytest.raises(ValueError, match=r"^(images|columns|captions|rows) must "):
+                plots.show(*arguments)
+
+
+@pytest.mark.parametrize(
+    "log",
+    [
+        {},
+        {"loss": []},
+        {"epoch": [], "loss": []},
+        {"epoch": [0, 1], "loss": []},
+        {"epoch": [0, 1]},
+        {"epoch": [0, 1], "stage": [1, 1], "seconds": [2.0, 4.0]},
+        {"seconds": [2.0, 4.0]},
+    ],
+)
+@pytest.mark.parametrize("as_history", [False, True])
+def test_curves_of_nothing(log, as_history):
+    given = log
+    if as_history:
+        given = keras.callbacks.History()
+        given.history, given.epoch = log, [0, 1]
+    with pytest.raises(
+        ValueError, match=r"^log must hold at least one epoch of a .*received none\."
+    ):
+        plots.curves(given)
 
 
 @pytest.mark.parametrize("as_history", [False, True])

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import struct
+import unicodedata
 import zlib
 from pathlib import Path
 
@@ -182,6 +183,45 @@ def test_a_class_may_be_called_train(tmp_path):
     assert data.open_split(tmp_path, "train").num_classes == 3
 
 
+# In an order that depends on how accents are spelled, unless they are spelled in one way.
+ACCENTED = ("ete", "et\u00e9", "ezz", "f", "\u00fcber", "\u1ec7", "uz")
+
+
+@pytest.mark.parametrize("split", ["", "train"])
+def test_classes_do_not_depend_on_how_a_system_spells_accents(tmp_path, opened, split):
+    found = []
+    for form in ("NFC", "NFD"):
+        for index, name in enumerate(ACCENTED):
+            fill(tmp_path / form / split / unicodedata.normalize(form, name), 5, 5 * index)
+        images, labels = opened(tmp_path / form, "train")
+        found.append((data.check(tmp_path / form).classes, images, labels))
+    (classes, images, labels), (others, same, numbers) = found
+    assert list(classes) == sorted(ACCENTED)
+    assert list(classes.items()) == list(others.items())
+    np.testing.assert_array_equal(images, same)
+    np.testing.assert_array_equal(labels, numbers)
+
+
+def test_splits_may_spell_accents_in_two_ways(tmp_path, opened):
+    for form, split, start in (("NFC", "train", 0), ("NFD", "test", 50)):
+        for index, name in enumerate(ACCENTED):
+            fill(tmp_path / split / unicodedata.normalize(form, name), 5, start + 5 * index)
+    images, labels = opened(tmp_path, "test")
+    assert sorted(labels) == sorted(list(range(len(ACCENTED))) * 5)
+    first = 50 + 5 * ACCENTED.index("\u00fcber")
+    expected = {noise((4, 6, 3), first + index).tobytes() for index in range(5)}
+    label = sorted(ACCENTED).index("\u00fcber")
+    assert {image.tobytes() for image in images[labels == label]} == expected
+
+
+@pytest.mark.parametrize("split", ["", "train"])
+def test_two_folders_of_one_name_are_not_one_class(tmp_path, split):
+    for index, form in enumerate(("NFC", "NFD")):
+        fill(tmp_path / split / unicodedata.normalize(form, "et\u00e9"), 5, 5 * index)
+    with pytest.raises(ValueError, match=r"two of them have the name et\u00e9, .* Move the images"):
+        data.arrays(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("folders", "match"),
     [
@@ -257,19 +297,18 @@ def one(tmp_path: Path, image: Image.Image, **options) -> np.ndarray:
 def test_sixteen_bits_keep_their_shades(tmp_path, capsys):
     deep = Image.fromarray(SHADES.astype(np.uint16) * 257)
     np.testing.assert_array_equal(one(tmp_path, deep)[..., 0], SHADES)
-    assert "3 have 16 bits and are reduced to 8." in capsys.readouterr().err
+    assert "3 images reduced from 16 bits to 8." in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("channels", [2, 3, 4])
-def test_sixteen_bits_of_colours_give_their_high_byte(tmp_path, channels):
-    """Grey with transparency is colour, too. Pillow writes no such files."""
-    levels = np.random.default_rng(0).integers(0, 65536, (4, 6, channels), np.uint16)
-    if channels != 3:
-        levels[..., -1] = 65535
-    colour_type = {2: 4, 3: 2, 4: 6}[channels]
+def save_deep(
+    path: Path, levels: np.ndarray, colour_type: int, transparent: int | None = None
+) -> None:
+    """Writes a PNG file of 16 bits a channel, which Pillow does for plain grey alone."""
+    height, width = levels.shape[:2]
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in levels)
     chunks = {
-        b"IHDR": struct.pack(">IIBBBBB", 6, 4, 16, colour_type, 0, 0, 0),
+        b"IHDR": struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0),
+        **({} if transparent is None else {b"tRNS": struct.pack(">H", transparent)}),
         b"IDAT": zlib.compress(rows),
         b"IEND": b"",
     }
@@ -277,14 +316,38 @@ def test_sixteen_bits_of_colours_give_their_high_byte(tmp_path, channels):
         struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
         for kind, body in chunks.items()
     ]
-    path = tmp_path / "deep.png"
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4])
+def test_sixteen_bits_of_colours_give_their_high_byte(tmp_path, channels):
+    """Grey with an alpha channel is colour, too."""
+    levels = np.random.default_rng(0).integers(0, 65536, (4, 6, channels), np.uint16)
+    if channels != 3:
+        levels[..., -1] = 65535
+    path = tmp_path / "deep.png"
+    save_deep(path, levels, {2: 4, 3: 2, 4: 6}[channels])
     header = read_header(path)
     assert header.colour
     assert not header.deep
     high = (levels >> 8).astype(np.uint8)
     expected = high[..., :3] if channels > 2 else high[..., :1].repeat(3, -1)
     np.testing.assert_array_equal(read_image(path, (4, 6, 3)), expected)
+
+
+def test_a_transparent_level_of_sixteen_bits_is_white(tmp_path, opened, capsys):
+    """That level alone, and not another one that becomes the same shade."""
+    levels = SHADES.astype(np.uint16) * 257
+    clear = int(levels[2, 3])
+    levels[0, 0] = clear + 1
+    expected = SHADES.copy()
+    expected[0, 0], expected[2, 3] = SHADES[2, 3], 255
+    for index in range(3):
+        save_deep(tmp_path / f"{index}.png", levels, 0, clear)
+    np.testing.assert_array_equal(opened(tmp_path, "train")[0][0, ..., 0], expected)
+    told = capsys.readouterr().err
+    assert "3 images drawn over white where transparent." in told
+    assert "3 images reduced from 16 bits to 8." in told
 
 
 @pytest.mark.parametrize("mode", ["LA", "RGBA", "P"])
@@ -302,7 +365,7 @@ def test_transparent_pixels_are_white(tmp_path, mode, capsys):
     assert found.shape[2] == (1 if mode == "LA" else 3)
     assert (found[clear] == 255).all()
     np.testing.assert_array_equal(found[~clear][:, 0], SHADES[~clear])
-    assert "3 are transparent and are drawn over white." in capsys.readouterr().err
+    assert "3 images drawn over white where transparent." in capsys.readouterr().err
 
 
 def test_half_transparent_pixels_are_mixed_with_white(tmp_path):
@@ -368,7 +431,7 @@ def test_a_size_scales_and_crops(tmp_path, opened, capsys):
         assert images.shape[1:] == (16, 16, 1)
         for image in images[..., 0]:
             assert np.mean((image > 127) == expected) > 0.9
-    assert "4 are scaled and cropped, 1 of them enlarged." in capsys.readouterr().err
+    assert "4 images scaled and cropped (1 of them enlarged)." in capsys.readouterr().err
 
 
 def test_a_size_for_arrays(tmp_path):
@@ -421,7 +484,7 @@ def test_a_file_that_cannot_be_read_is_named(damaged, opened):
 def test_files_that_cannot_be_read_are_skipped_when_asked(damaged, opened, capsys):
     source = data.Source(damaged, skip_bad=True)
     assert [len(opened(source, split)[0]) for split in data.SPLITS] == [7, 1, 2]
-    assert "2 files cannot be read and are left out: " in capsys.readouterr().err
+    assert "2 unreadable files left out: " in capsys.readouterr().err
 
 
 def test_a_folder_without_one_image_that_can_be_read(tmp_path):
@@ -530,10 +593,13 @@ def test_listing_takes_a_few_looks_at_each_name(tmp_path, name):
 # Checking
 
 
-def test_a_report_of_a_good_folder(tmp_path):
+def test_a_report_of_a_good_folder(tmp_path, capsys):
     fill(tmp_path / "cat", 6)
     fill(tmp_path / "dog", 4, 10)
     report = data.check(tmp_path)
+    assert not capsys.readouterr().err  # it says everything itself
+    data.arrays(tmp_path)
+    assert "10 images of 2 classes" in capsys.readouterr().err  # and no note is lost by it
     assert report.count == 10
     assert report.sizes == {(4, 6): 10}
     assert report.classes == {"cat": 6, "dog": 4}
@@ -561,6 +627,8 @@ def test_a_report_of_a_bad_folder(damaged):
     fine = data.check(data.Source(damaged, size=32, skip_bad=True))
     assert fine.problems == ()
     assert sum(fine.splits.values()) == fine.count == 12
+    assert fine.changes == ("12 images scaled and cropped.",)
+    assert fine.changes[0] in str(fine)
 
 
 @pytest.mark.slow_except("npz*")

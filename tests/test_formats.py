@@ -1,7 +1,9 @@
 """Exports to ONNX, LiteRT and StableHLO: what is written, what is refused, and who can run it."""
 
+import errno
 import json
 import sys
+import types
 
 import laws
 import numpy as np
@@ -10,7 +12,7 @@ import runtimes
 import tensorflow as tf
 from conftest import CASES
 
-from tfgen import AutoEncoder
+from tfgen import AutoEncoder, formats
 
 
 @pytest.fixture(scope="module")
@@ -67,13 +69,80 @@ def test_a_missing_package_is_told_in_one_line(small, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_no_lack_of_the_format(small, tmp_path, monkeypatch):
+    """Where TensorFlow writes what the converter of LiteRT reads."""
+
     def full(*_, **__):
         raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
 
     monkeypatch.setattr(tf.saved_model, "save", full)
     with pytest.raises(OSError, match="No space left on device"):
         small.export(tmp_path / "small", format="litert")
+    assert not list(tmp_path.iterdir())
+
+
+def failing_converter(format: str, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets the converter of a format raise an error."""
+
+    def fail(*_, **__):
+        raise error
+
+    if format == "onnx":
+        converter = pytest.importorskip("tf2onnx").convert
+        monkeypatch.setattr(converter, "from_function", fail)
+    elif format == "litert":
+        converter = types.SimpleNamespace(convert=fail)
+        monkeypatch.setattr(tf.saved_model, "save", lambda *_, **__: None)
+        monkeypatch.setattr(tf.lite.TFLiteConverter, "from_saved_model", lambda *_: converter)
+    else:
+        pytest.importorskip("jaxlib")
+        function = type(tf.function(lambda: None))
+        monkeypatch.setattr(function, "experimental_get_compiler_ir", fail)
+
+
+FULL, NO_MEMORY = "No space left on device", "when allocating a tensor of 9 bytes"
+# What a converter raises: an error, what it becomes, and the message of both.
+EXHAUSTED = {
+    "disk": (OSError(errno.ENOSPC, FULL), OSError, FULL),
+    "memory": (MemoryError(NO_MEMORY), MemoryError, NO_MEMORY),
+    "TensorFlow's disk": (tf.errors.ResourceExhaustedError(None, None, FULL), OSError, FULL),
+    "TensorFlow's memory": (
+        *(tf.errors.ResourceExhaustedError(None, None, NO_MEMORY), MemoryError, NO_MEMORY),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", EXHAUSTED)
+def test_what_runs_out_is_no_lack_of_the_format(what):
+    error, raised, message = EXHAUSTED[what]
+    with pytest.raises(raised, match=message), formats._unsupported():
+        raise error
+
+
+def test_what_else_is_raised_is_a_lack_of_the_format():
+    with pytest.raises(formats.Unsupported, match="no such operation"), formats._unsupported():
+        raise KeyError("no such operation")
+
+
+@pytest.mark.slow_except("litert")
+@pytest.mark.parametrize("format", ["onnx", "litert", "stablehlo"])
+def test_a_disk_that_is_full_in_a_converter_is_no_lack_of_the_format(
+    small, tmp_path, monkeypatch, format
+):
+    error, raised, message = EXHAUSTED["disk"]
+    failing_converter(format, error, monkeypatch)
+    with pytest.raises(raised, match=message):
+        small.export(tmp_path / "small", format=format)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow_except("litert")
+@pytest.mark.parametrize("format", ["onnx", "litert", "stablehlo"])
+def test_what_else_a_converter_raises_is(small, tmp_path, monkeypatch, format):
+    failing_converter(format, KeyError("no such operation"), monkeypatch)
+    with pytest.raises(ValueError, match=r"can hold no endpoint of this .*no such operation"):
+        small.export(tmp_path / "small", format=format)
     assert not list(tmp_path.iterdir())
 
 

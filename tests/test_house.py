@@ -184,3 +184,22 @@ def test_no_room_is_too_large():
         for what, kind, lines in rooms()
     ]
     assert not too_large, "\n".join(too_large)
+
+
+def without_encoding(tree: ast.AST) -> Iterator[int]:
+    """The lines that read or write a whole text file in whatever encoding the system has."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            named = any(keyword.arg == "encoding" for keyword in node.keywords)
+            if node.func.attr in ("read_text", "write_text") and not named:
+                yield node.lineno
+
+
+def test_text_files_are_utf_8_everywhere():
+    assert list(without_encoding(ast.parse("path.write_text(text)\npath.read_text()"))) == [1, 2]
+    bare = {
+        f"{path.relative_to(ROOT)}:{line}"
+        for path in SOURCES.values()
+        for line in without_encoding(ast.parse(path.read_text()))
+    }
+    assert not bare, "name an encoding there"

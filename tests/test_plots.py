@@ -109,6 +109,25 @@ def test_progress_is_the_left_strips_in_time_order(tmp_path):
         plots.progress(tmp_path / "nothing", tmp_path / "progress.png", 3)
 
 
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_progress_shows_the_first_epoch_and_the_last(tmp_path, count):
+    for epoch in range(1, count + 1):
+        picture = np.full((6, 10, 1), epoch, np.uint8)
+        plots.save(picture, tmp_path / f"epoch_{epoch:04d}.png")
+    for columns in (2, 3, 12):
+        path = plots.progress(tmp_path, tmp_path / "progress.png", 3, columns=columns)
+        epochs = np.asarray(Image.open(path))[0, ::3]
+        assert (epochs[0], epochs[-1]) == (1, count)
+        assert len(epochs) <= columns
+        path.unlink()
+    for columns in (-1, 0, 1, 2.5):
+        with pytest.raises(ValueError, match="columns must be an integer of at least 2; received"):
+            plots.progress(tmp_path, path, 3, columns=columns)
+    with pytest.raises(ValueError, match="width must be an integer of at least 1; received 0"):
+        plots.progress(tmp_path, path, 0)
+    assert not path.exists()
+
+
 def test_progress_goes_by_the_numbers_of_the_epochs(tmp_path, monkeypatch):
     """Those of pictures of every tenth epoch, and of more than four digits."""
     told = []

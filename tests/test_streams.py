@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -202,6 +203,44 @@ def test_missing_and_damaged_shards(shards, tmp_path):
         (tmp_path / path.name).write_bytes(content)
     with pytest.raises(tf.errors.DataLossError):
         data.arrays(tmp_path, "test")
+
+
+@pytest.mark.parametrize("damage", ["cut off", "longer", "swapped", "empty"])
+def test_a_shard_of_another_size_is_refused(shards, tmp_path, damage):
+    copy = shutil.copytree(shards, tmp_path / "copy")
+    first, *others = sorted(copy.glob("train-*"))
+    content = first.read_bytes()
+    if damage == "swapped":
+        other = next(path for path in others if path.stat().st_size != len(content))
+        first.write_bytes(other.read_bytes())
+        other.write_bytes(content)
+    else:
+        parts = {"cut off": content[:-1], "longer": content + b"0", "empty": b""}
+        first.write_bytes(parts[damage])
+    wanted = rf"{first.name} must have {len(content):,} bytes, as dataset.json says; .*Copy it"
+    for opening in (lambda: data.open_split(copy, "train"), lambda: data.check(copy)):
+        with pytest.raises(ValueError, match=wanted):
+            opening()
+
+
+def test_an_index_that_does_not_list_sizes_is_read(shards, tmp_path):
+    """As older versions wrote them."""
+    copy = shutil.copytree(shards, tmp_path / "copy")
+    index = json.loads((copy / "dataset.json").read_text())
+    for own in index["splits"].values():
+        assert own.pop("bytes")
+    (copy / "dataset.json").write_text(json.dumps(index))
+    for own, other in zip(data.arrays(copy), data.arrays(shards), strict=True):
+        np.testing.assert_array_equal(own, other)
+
+
+@pytest.mark.parametrize("sizes", [None, [], "1", [1], 5, ["1"] * 4])
+def test_sizes_that_are_none(shards, tmp_path, sizes):
+    index = json.loads((shards / "dataset.json").read_text())
+    index["splits"]["train"]["bytes"] = sizes
+    (tmp_path / "dataset.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match="not an index that tfgen data prepare writes"):
+        data.Shards(tmp_path, "train")
 
 
 # Opening

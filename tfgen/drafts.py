@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfgen import checks, data, training
+from tfgen.data.named import as_text
 from tfgen.recipe import Recipe
 
 __all__ = ["FAMILIES", "Draft", "draft", "mirror_accuracy"]
@@ -163,7 +164,7 @@ class _Choice:
         return Recipe(
             family=self.family,
             model=model,
-            data=str(self.source.data),
+            data=as_text(self.source.data),
             size=size[0] if size and size[0] == size[1] else size,
             skip_bad=self.source.skip_bad,
             description=f"{self.family} of {self.source.data}.",

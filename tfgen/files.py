@@ -1,9 +1,9 @@
 """Writing files whole or not at all, and one writer at a time."""
 
 import contextlib
-import itertools
 import json
 import os
+import secrets
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,8 +22,6 @@ __all__ = [
 LOCK = "writer.lock"
 NOT_JSON = (ValueError, RecursionError)  # what reading a damaged JSON file can raise
 COLUMNS = 100  # the longest line of a JSON file that people read
-
-_NUMBERS = itertools.count()  # of this process' temporary files
 
 
 def json_text(values: dict[str, Any]) -> str:
@@ -65,14 +63,14 @@ def replacing(path: str | Path) -> Iterator[Path]:
     A reader, or a run that was killed, sees the old file or the new one and nothing between; nor
     does a power cut, since the content is on the disk before the name is. The temporary name keeps
     the suffix, since writers choose their format by it. No other writer has the same name, not even
-    one that begins in the middle of this one, as a signal's does.
+    one that begins in the middle of this one, as a signal's does, or one in another container.
 
     A link stays a link.
     """
     path = Path(path)
     path = path.resolve() if path.is_symlink() else path
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}-{next(_NUMBERS)}.tmp.{path.name}")
+    temporary = path.with_name(f".{os.getpid()}-{secrets.token_hex(4)}.tmp.{path.name}")
     try:
         yield temporary
         with temporary.open("rb+") as file:
@@ -91,7 +89,7 @@ def write_json(path: str | Path, values: dict[str, Any]) -> None:
     """
     text = json.dumps(values, indent=2, allow_nan=False)
     with replacing(path) as temporary:
-        temporary.write_text(text + "\n")
+        temporary.write_text(text + "\n", encoding="utf-8")
 
 
 @contextlib.contextmanager

@@ -25,6 +25,7 @@ import tensorflow as tf
 
 from tfgen import checks, portable, presets
 from tfgen.files import scratch, system_errors, write_json
+from tfgen.weight_files import weights_digest
 from tfgen_command.wording import how_to_install
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def save(
         ValueError: An argument out of range, or an endpoint asked for that cannot be exported.
         ImportError: The format's packages are not installed.
         OSError: The folder cannot be written.
+        MemoryError: The conversion needs more memory than there is.
     """
     folder = Path(folder).expanduser().absolute()
     _check(folder, format, temperature, num_samples, batch, opset)
@@ -89,7 +91,7 @@ def save(
         "family": type(model).__name__,
         "num_classes": model.num_classes,
         "zoo": presets.origin(model),
-        "weights_sha256": presets.weights_digest(model),
+        "weights_sha256": weights_digest(model),
         "temperature": float(temperature),  # of NumPy, too; for JSON
         "num_samples": int(num_samples),
         "batch": batch,
@@ -183,7 +185,8 @@ class _Writer:
         fixed = [tf.TensorSpec((self.batch, *s.shape[1:]), s.dtype, s.name) for s in specs.values()]
 
         def by_name(*tensors):
-            outputs = function(**dict(zip(specs, tensors, strict=True)))
+            with portable.without_gradients():
+                outputs = function(**dict(zip(specs, tensors, strict=True)))
             # No two tensors of a file may share a name: `reconstruct` takes and returns images.
             return {f"output_{k}" if k in specs else k: v for k, v in outputs.items()}
 
@@ -332,9 +335,18 @@ _WRITERS = {"onnx": _Onnx, "litert": _LiteRT, "stablehlo": _StableHLO}
 
 @contextlib.contextmanager
 def _unsupported() -> Iterator[None]:
-    """Turns whatever a converter stumbles over into the reason of an `Unsupported`."""
+    """Turns whatever a converter stumbles over into the reason of an `Unsupported`.
+
+    Raises:
+        OSError, MemoryError: A full disk or memory, which says nothing about the format.
+    """
     try:
         yield
+    except (OSError, MemoryError):
+        raise
+    except tf.errors.ResourceExhaustedError as error:
+        of_memory = "allocat" in error.message  # "OOM when allocating", "Cannot allocate"
+        raise (MemoryError if of_memory else OSError)(error.message) from error
     except Exception as error:
         raise Unsupported(_first_line(error)) from error
 

@@ -23,6 +23,7 @@ import numpy as np
 from tfgen.data.images import READABLE, Header, is_dangling, read_header, read_image
 from tfgen.data.notes import listed, tell
 from tfgen.data.pairs import SPLITS, Pair, check_classes, with_every_split
+from tfgen_command.wording import counted
 
 __all__ = ["ImageFolder", "Listing", "list_folder", "open_folder"]
 
@@ -71,12 +72,16 @@ class ImageFolder:
         image_shape: Height, width, channels.
         num_classes: Classes, or None.
         fit: Whether files are scaled and cropped to that shape.
+        contents: What the folder holds, how it is split and what is left out, a sentence for each.
+        changes: How images differ from their files, a sentence for each way.
     """
 
     splits: dict[str, Pair]
     image_shape: tuple[int, int, int]
     num_classes: int | None
     fit: bool
+    contents: tuple[str, ...]
+    changes: tuple[str, ...]
 
     def read(self, split: str) -> Pair:
         """Reads a split into memory."""
@@ -85,9 +90,12 @@ class ImageFolder:
 
 
 def open_folder(
-    path: Path, size: tuple[int, int] | None = None, skip_bad: bool = False
+    path: Path,
+    size: tuple[int, int] | None = None,
+    skip_bad: bool = False,
+    quiet: bool = False,
 ) -> ImageFolder:
-    """Lists a folder, reads the header of each file, and says what was skipped and held out.
+    """Lists a folder, reads the header of each file, and says what it holds and what is changed.
 
     The last folder is kept, so opening its other splits reads nothing again.
 
@@ -95,11 +103,15 @@ def open_folder(
         path: The folder.
         size: Height and width to scale and crop to; None: all files have one size.
         skip_bad: Leave files out that cannot be read, instead of raising. It reads each file.
+        quiet: Say nothing; what there is to say is in the folder's `contents` and `changes`.
 
     Raises:
         ValueError: No images, images of several sizes, or files that cannot be read.
     """
-    return _open(path, size, skip_bad, tuple(map(_stamp, list_folder(path).files)))
+    folder = _open(path, size, skip_bad, tuple(map(_stamp, list_folder(path).files)))
+    for note in () if quiet else (*folder.contents, *folder.changes):
+        tell(f"{path}: {note}")
+    return folder
 
 
 def list_folder(path: Path) -> Listing:
@@ -132,16 +144,12 @@ def list_folder(path: Path) -> Listing:
         split: _spread([(label_of[name], files) for name, files in classes.items()])
         for split, classes in found.items()
     }
-    labelled = "" not in names
-    return Listing(
-        path,
-        {split: [file for _, file in pairs] for split, pairs in ordered.items()},
-        {split: [label for label, _ in pairs] for split, pairs in ordered.items()}
-        if labelled
-        else None,
-        list(names) if labelled else None,
-        sorted(set(skipped)),
-    )
+    files = {split: [file for _, file in pairs] for split, pairs in ordered.items()}
+    labels = {split: [label for label, _ in pairs] for split, pairs in ordered.items()}
+    left_out = sorted(set(skipped))
+    if "" in names:
+        return Listing(path, files, None, None, left_out)
+    return Listing(path, files, labels, list(names), left_out)
 
 
 def _split_folders(path: Path, folders: list[Path]) -> dict[str, Path]:
@@ -184,7 +192,13 @@ def _classes(root: Path, folder: Path, skipped: list[str]) -> dict[str, list[Pat
                 f"{folder} must hold one folder of images for each class; {part.name}/ has "
                 f"images in a folder of its own, {deeper[0].name}/. {fix}."
             )
-        found[part.name] = _images(root, part, skipped)
+        name = _composed(part)
+        if name in found:
+            raise ValueError(
+                f"{folder} must hold one folder for each class; two of them have the name {name}, "
+                "with its accents spelled in two ways. Move the images into one of them."
+            )
+        found[name] = _images(root, part, skipped)
     return found
 
 
@@ -203,8 +217,8 @@ def _images(root: Path, folder: Path, skipped: list[str]) -> list[Path]:
 
 def _image_folders(root: Path, folder: Path, skipped: list[str]) -> list[Path]:
     """Returns the subfolders that hold images at any depth; adds the others to `skipped`."""
-    folders = sorted(path for path in folder.iterdir() if path.is_dir() and _seen(path))
-    full, others = _parted(folders, _holds_images)
+    found = (path for path in folder.iterdir() if path.is_dir() and _seen(path))
+    full, others = _parted(sorted(found, key=_composed), _holds_images)
     skipped.extend(f"{path.relative_to(root)}/" for path in others)
     return full
 
@@ -257,9 +271,13 @@ def _spread(classes: list[tuple[int, list[Path]]]) -> list[tuple[int, Path]]:
 
 
 def _hashed(path: Path) -> bytes:
-    # Systems spell accents in two ways, and names need not be UTF-8.
-    name = unicodedata.normalize("NFC", path.name)
-    return hashlib.sha256(name.encode(errors="surrogateescape")).digest()
+    # Names need not be UTF-8.
+    return hashlib.sha256(_composed(path).encode(errors="surrogateescape")).digest()
+
+
+def _composed(path: Path) -> str:
+    """Returns a name in one spelling: systems write accents in two ways."""
+    return unicodedata.normalize("NFC", path.name)
 
 
 @functools.lru_cache(maxsize=1)
@@ -273,17 +291,18 @@ def _open(
     listing = list_folder(path)
     headers, bad = _headers(listing, skip_bad)
     height, width = size or _common_size(path, headers)
-    colour = any(header.colour for header in headers.values())
+    image_shape = (height, width, 3 if any(h.colour for h in headers.values()) else 1)
     splits = _readable(listing, headers)
     check_classes(str(path), splits)
-    folder = ImageFolder(
-        with_every_split(str(path), splits),
-        (height, width, 3 if colour else 1),
+    splits = with_every_split(str(path), splits)
+    return ImageFolder(
+        splits,
+        image_shape,
         None if listing.classes is None else len(listing.classes),
         size is not None,
+        _contents(listing, splits, image_shape, bad),
+        _changes(list(headers.values()), size),
     )
-    _tell(listing, list(headers.values()), bad, folder)
-    return folder
 
 
 def _headers(listing: Listing, skip_bad: bool) -> tuple[dict[Path, Header], list[str]]:
@@ -348,27 +367,33 @@ def _check_every_class(listing: Listing, labels: np.ndarray) -> None:
         )
 
 
-def _tell(listing: Listing, headers: list[Header], bad: list[str], folder: ImageFolder) -> None:
-    """Says what a folder holds, how it is split, and what is skipped or converted."""
-    height, width, channels = folder.image_shape
-    classes = f" of {folder.num_classes} classes" if folder.num_classes else ""
-    counts = ", ".join(f"{len(folder.splits[split][0])} {split}" for split in SPLITS)
+def _contents(
+    listing: Listing, splits: dict[str, Pair], image_shape: tuple[int, int, int], bad: list[str]
+) -> tuple[str, ...]:
+    """Returns what a folder holds, how it is split and what is left out, a sentence for each."""
+    height, width, channels = image_shape
+    classes = f" of {counted(len(listing.classes), 'class', 'classes')}" if listing.classes else ""
+    counts = {split: len(splits[split][0]) for split in SPLITS}
     held_out = " and ".join(split for split in SPLITS if split not in listing.splits)
     how = f" ({held_out} held out by a hash of the file names)" if held_out else ""
-    lines = [
-        f"{len(headers)} images{classes}, {height} x {width} x {channels}: {counts}{how}.",
-        bad and f"{len(bad)} files cannot be read and are left out: {listed(bad)}.",
-        listing.skipped and f"Not images, so not read: {listed(listing.skipped)}.",
-    ]
-    scaled = [header.size for header in headers if folder.fit and header.size != (height, width)]
+    found = counted(sum(counts.values()), "image")
+    listed_counts = ", ".join(f"{count:,} {split}" for split, count in counts.items())
+    lines = [f"{found}{classes}, {height} x {width} x {channels}: {listed_counts}{how}."]
+    if bad:
+        lines.append(f"{counted(len(bad), 'unreadable file')} left out: {listed(bad)}.")
+    if listing.skipped:
+        lines.append(f"Not images, so not read: {listed(listing.skipped)}.")
+    return tuple(lines)
+
+
+def _changes(headers: list[Header], size: tuple[int, int] | None) -> tuple[str, ...]:
+    """Returns how images will differ from their files, a sentence for each way."""
+    height, width = size or (0, 0)
+    scaled = [header.size for header in headers if size is not None and header.size != size]
     small = sum(h < height or w < width for h, w in scaled)
-    enlarged = f", {small} of them enlarged" if small else ""
-    clear, deep = (sum(getattr(h, name) for h in headers) for name in ("transparent", "deep"))
-    lines += [
-        scaled and f"{len(scaled)} are scaled and cropped{enlarged}.",
-        clear and f"{clear} are transparent and are drawn over white.",
-        deep and f"{deep} have 16 bits and are reduced to 8.",
-    ]
-    for line in lines:
-        if line:
-            tell(f"{listing.path}: {line}")
+    ways = {
+        "scaled and cropped" + (f" ({small:,} of them enlarged)" if small else ""): len(scaled),
+        "drawn over white where transparent": sum(header.transparent for header in headers),
+        "reduced from 16 bits to 8": sum(header.deep for header in headers),
+    }
+    return tuple(f"{counted(count, 'image')} {way}." for way, count in ways.items() if count)

@@ -6,8 +6,8 @@ What is converted, and into what:
     palette, CMYK        RGB
     transparency         drawn over white
     16 bits, grey        level v becomes round(v / 257)
-    16 bits, colour      level v becomes v // 256, as Pillow reads it; grey with transparency is
-                         read as colour, too
+    16 bits, colour      level v becomes v // 256, as Pillow reads it; grey with an alpha channel
+                         is read as colour, too
     size (h, w)          scaled until it covers h x w, then cropped around the centre (Lanczos)
 """
 
@@ -47,7 +47,7 @@ class Header:
         mode: Pillow's mode, such as "L", "RGB" or "P".
         colour: Whether its pixels have three channels.
         transparent: Whether it has transparent pixels, as far as the header tells.
-        deep: Whether it is grey with 16 bits, and without transparency.
+        deep: Whether it is grey with 16 bits, and without an alpha channel.
     """
 
     size: tuple[int, int]
@@ -144,7 +144,11 @@ def _eight_bits(image: "Image.Image") -> "Image.Image":
         levels = np.asarray(image).astype(np.int64)
         if levels.min() < 0 or levels.max() > 65535:
             raise ValueError("it holds levels outside [0, 65535]")
-        return Image.fromarray(((levels + 128) // 257).astype(np.uint8))
+        shades = ((levels + 128) // 257).astype(np.uint8)
+        shades[levels == image.info.get("transparency", -1)] = (
+            255  # tRNS names one transparent level
+        )
+        return Image.fromarray(shades)
     grey = image.mode in GREY
     if image.has_transparency_data:
         image = image.convert("RGBA")

@@ -22,7 +22,7 @@ from tfgen.data.npz import read_npz
 from tfgen.data.pairs import DataNotFoundError, Pair, validated, with_every_split
 from tfgen_command.wording import how_to_install
 
-__all__ = ["is_named", "licence", "load_named", "named_file", "names", "unknown"]
+__all__ = ["as_text", "is_named", "licence", "load_named", "named_file", "names", "unknown"]
 
 
 def names() -> list[str]:
@@ -38,6 +38,16 @@ def names() -> list[str]:
 def is_named(data: str | os.PathLike[str]) -> TypeGuard[str]:
     """Whether `data` is one of `names()`, not a path."""
     return isinstance(data, str) and data in NAMED
+
+
+def as_text(data: str | os.PathLike[str]) -> str:
+    """Returns a name or a path as text; of a path that reads like a name, the absolute path.
+
+    >>> as_text("mnist"), as_text(Path("photos")), as_text(Path("mnist")) == "mnist"
+    ('mnist', 'photos', False)
+    """
+    text = os.fspath(data)
+    return str(Path(text).absolute()) if is_named(text) and not is_named(data) else text
 
 
 def licence(data: str | os.PathLike[str]) -> str:

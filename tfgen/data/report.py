@@ -38,6 +38,7 @@ class Report:
         unreadable: Files that cannot be read, relative to the folder, and why.
         duplicates: Names of files with the same bytes as one before.
         skipped: Files and folders that are not images.
+        changes: How images differ from their files when they are read, e.g. scaled.
         problems: What a training would refuse, and how to mend it.
         size: A size to read all images with, or None where they are fine as they are.
     """
@@ -52,6 +53,7 @@ class Report:
     unreadable: tuple[tuple[str, str], ...] = ()
     duplicates: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
+    changes: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
     size: tuple[int, int] | None = None
 
@@ -74,6 +76,7 @@ class Report:
             "unreadable": listed([f"{name} ({why})" for name, why in self.unreadable]),
             "duplicates": listed(list(self.duplicates)),
             "not images": listed(list(self.skipped)),
+            "changes": " ".join(self.changes),
         }
         lines = [self.data, *(f"  {name:<16}{text}" for name, text in facts.items() if text)]
         lines += [f"  to mend         {problem}" for problem in self.problems]
@@ -150,7 +153,7 @@ def _check_folder(source: Source, listing: Listing) -> Report:
     folder = None
     if sizes:
         try:
-            folder = open_folder(listing.path, size, skip_bad=bool(unreadable))
+            folder = open_folder(listing.path, size, skip_bad=bool(unreadable), quiet=True)
         except ValueError as error:  # a class, or a split, without one that can be read
             problems.append(str(error))
     return Report(
@@ -164,6 +167,7 @@ def _check_folder(source: Source, listing: Listing) -> Report:
         tuple(unreadable),
         tuple(duplicates),
         tuple(listing.skipped),
+        () if folder is None else folder.changes,
         tuple(problems),
         size,
     )

@@ -33,7 +33,8 @@ class Shards:
         split: "train", "validation" or "test".
 
     Raises:
-        ValueError: dataset.json is not what `prepare` writes, or a shard is missing.
+        ValueError: dataset.json is not what `prepare` writes, or a shard is missing or has
+            another size.
     """
 
     parallel = READ_AHEAD
@@ -128,7 +129,7 @@ def read_index(folder: Path) -> dict[str, Any]:
     """Returns the content of a folder's dataset.json.
 
     Raises:
-        ValueError: It is not what `prepare` writes, or a shard is missing.
+        ValueError: It is not what `prepare` writes, or a shard is missing or has another size.
     """
     path = folder / INDEX
     try:
@@ -142,10 +143,17 @@ def read_index(folder: Path) -> dict[str, Any]:
             "data again."
         )
     for own in index["splits"].values():
-        for shard in own["shards"]:
+        sizes = own.get("bytes") or [None] * len(own["shards"])
+        for shard, size in zip(own["shards"], sizes, strict=True):
             if not (folder / shard).is_file():
                 raise ValueError(
                     f"{folder} lacks the shard {shard}. Copy it, or prepare the data again."
+                )
+            found = (folder / shard).stat().st_size
+            if size not in (None, found):
+                raise ValueError(
+                    f"{folder / shard} must have {size:,} bytes, as {INDEX} says; it has "
+                    f"{found:,}. Copy it again, or prepare the data again."
                 )
     return index
 
@@ -171,4 +179,9 @@ def _rules(index: dict[str, Any]) -> Iterator[tuple[str, bool]]:
         yield (
             f"{split} must list plain file names",
             all(isinstance(shard, str) and shard == Path(shard).name for shard in own["shards"]),
+        )
+        sizes = own.get("bytes", [0] * len(own["shards"]))  # older indexes do not list them
+        yield (
+            f"{split} must list the bytes of each shard",
+            len(sizes) == len(own["shards"]) and all(isinstance(size, int) for size in sizes),
         )

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tfgen.data.folders import open_folder
 from tfgen.data.images import fitted
-from tfgen.data.named import is_named, load_named, named_file, names, unknown
+from tfgen.data.named import as_text, is_named, load_named, named_file, names, unknown
 from tfgen.data.npz import read_npz
 from tfgen.data.pairs import DataNotFoundError, Pair, check_split, validated, with_every_split
 from tfgen.data.shards import Shards, is_shards, read_shards
@@ -198,7 +198,7 @@ def open_split(data: Data, split: str, memory_bytes: int | None = None) -> Split
             return Files(folder, split)
         return Arrays(*_read_folder(source, split), folder.num_classes)
     path = source.path and source.path.resolve()
-    source = dataclasses.replace(source, data=os.fspath(source.data))  # as one key of the cache
+    source = dataclasses.replace(source, data=as_text(source.data))  # as one key of the cache
     splits = _load_once(source, path, _stamp(path))
     # A rare class may be held out whole.
     labels = [labels.max() for _, labels in splits.values() if labels is not None]

@@ -75,8 +75,8 @@ def prepare(
                 paths.append(f"{part}-{shard:05d}-of-{shards:05d}.tfrecord")
                 with replacing(folder / paths[-1]) as path:
                     _write_shard(path, split, keys, bar)
-            digest = _digest_of_files([folder / path for path in paths])
-            index["splits"][part] = {"count": split.count, "shards": paths, "digest": digest}
+            files = [folder / path for path in paths]
+            index["splits"][part] = {"count": split.count, "shards": paths, **_contents(files)}
         write_json(folder / INDEX, index)
     return folder
 
@@ -119,6 +119,14 @@ def _record(split: Split, key: Any) -> bytes:
         label = tf.train.Int64List(value=[int(labels[0])])
         feature["label"] = tf.train.Feature(int64_list=label)
     return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
+
+
+def _contents(paths: list[Path]) -> dict[str, Any]:
+    """Returns what the index says about the content of the shards of a split."""
+    return {
+        "bytes": [path.stat().st_size for path in paths],
+        "digest": _digest_of_files(paths),
+    }
 
 
 def _digest_of_files(paths: list[Path]) -> str:

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from tfgen import checks
-from tfgen.plots.raster import points, read_log, save_figure
+from tfgen.plots.raster import checked, points, read_log, save_figure
 
 if TYPE_CHECKING:
     from tfgen.models.autoregressive import AutoregressiveModel
@@ -77,22 +77,20 @@ def show(
         rows: One left of each row; none if empty.
 
     Raises:
-        ValueError: Another dtype or shape, or another number of captions than images.
+        ValueError: Another dtype or shape, no column, or captions that are not as many.
     """
     images = np.asarray(images)
-    images = images[None] if images.ndim == 3 else images
-    of_images = images.ndim == 4 and len(images) and images.shape[-1] in (1, 3)
-    if images.dtype != np.uint8 or not of_images:
-        raise ValueError(
-            "images must be uint8 of shape (batch, height, width, channels) with 1 or 3 channels, "
-            f"at least one image; received {images.dtype} of shape {images.shape}."
-        )
-    if captions and len(captions) != len(images):
-        raise ValueError(
-            f"captions must be one per image, {len(images)}; received {len(captions)}."
-        )
-    columns = columns or int(np.ceil(np.sqrt(len(images))))
+    images = checked(images[None] if images.ndim == 3 else images, "images", 4)
+    columns = int(np.ceil(np.sqrt(len(images)))) if columns is None else columns
+    checks.at_least(1, columns=columns)
     num_rows = -(-len(images) // columns)
+    wanted = ("captions", captions, "image", len(images)), ("rows", rows, "row", num_rows)
+    for name, texts, noun, count in wanted:
+        if texts and len(texts) != count:
+            raise ValueError(
+                f"{name} must be one per {noun}, {count}; received {len(texts)}. Pass as many, or "
+                "none."
+            )
     extra = 0.3 * bool(captions)  # inches of a caption
     figure = NotebookFigure(INCHES * columns + 0.8 * bool(rows), (INCHES + extra) * num_rows)
     axes = figure.subplots(num_rows, columns, squeeze=False)
@@ -322,16 +320,19 @@ def curves(log: str | Path | Mapping[str, Sequence[float]] | keras.callbacks.His
             taken for that of a `validation_freq` that fits its length.
 
     Raises:
-        ValueError: There is no epoch in it.
+        ValueError: There is no epoch in it, or no quantity.
     """
     own = getattr(log, "epoch", None)  # of a `History`; only of its last `fit`
     found = log.history if isinstance(log, keras.callbacks.History) else log
     values = dict(read_log(Path(found).expanduser()) if isinstance(found, (str, Path)) else found)
     for name in ("stage", "seconds"):  # of `tfgen.training.CSVLog`, not losses
         values.pop(name, None)
-    count = max(map(len, values.values()), default=0)
-    if not count:
-        raise ValueError("log must hold at least one epoch; received an empty one.")
+    if not any(len(series) for name, series in values.items() if name != "epoch"):
+        raise ValueError(
+            "log must hold at least one epoch of a quantity such as loss; received none. Train "
+            "first."
+        )
+    count = max(map(len, values.values()))
     epochs = values.pop("epoch", own if own and len(own) == count else range(count))
     panels = [name for name in values if name.removeprefix("val_") not in values.keys() - {name}]
     columns = min(3, len(panels))

@@ -17,7 +17,17 @@ from matplotlib.figure import Figure
 from tfgen import checks
 from tfgen.files import replacing
 
-__all__ = ["captioned", "grid", "points", "progress", "read_log", "rows", "save", "save_figure"]
+__all__ = [
+    "captioned",
+    "checked",
+    "grid",
+    "points",
+    "progress",
+    "read_log",
+    "rows",
+    "save",
+    "save_figure",
+]
 
 CAPTION_HEIGHT = 18  # pixels
 
@@ -46,7 +56,7 @@ def grid(
     Raises:
         ValueError: Another dtype or shape, no image, or a number outside its range.
     """
-    images = _checked(images, "images", 4)
+    images = checked(images, "images", 4)
     count, height, width, channels = images.shape
     columns = math.ceil(math.sqrt(count)) if columns is None else columns
     checks.at_least(1, columns=columns)
@@ -88,14 +98,14 @@ def rows(*batches: np.ndarray, padding: int = 2, background: int = 128) -> np.nd
     Raises:
         ValueError: No batch, batches of different shapes, or as for `grid`.
     """
-    checked = [_checked(batch, f"batches[{i}]", 4) for i, batch in enumerate(batches)]
-    shapes = [batch.shape for batch in checked]
+    arrays = [checked(batch, f"batches[{i}]", 4) for i, batch in enumerate(batches)]
+    shapes = [batch.shape for batch in arrays]
     if len(set(shapes)) != 1:
         raise ValueError(
             f"batches must be one or more of one shape; received the shapes {shapes}. "
             "Cut them to the same number of images."
         )
-    return grid(np.concatenate(checked), len(checked[0]), padding, background)
+    return grid(np.concatenate(arrays), len(arrays[0]), padding, background)
 
 
 def captioned(
@@ -117,7 +127,7 @@ def captioned(
     """
     from PIL import Image, ImageDraw, ImageFont
 
-    picture = _checked(picture, "picture", 3)
+    picture = checked(picture, "picture", 3)
     font = ImageFont.load_default(12)
     height, width, channels = picture.shape
     left = max((math.ceil(font.getlength(text)) + 8 for text in rows), default=0)
@@ -158,7 +168,7 @@ def save(
     from PIL import Image
 
     shape = np.shape(images)
-    picture = _checked(images, "images", 3) if len(shape) == 3 else grid(images, columns)
+    picture = checked(images, "images", 3) if len(shape) == 3 else grid(images, columns)
     checks.at_least(1, scale=scale)
     picture = picture.repeat(scale, axis=0).repeat(scale, axis=1)
     picture = picture[..., 0] if picture.shape[-1] == 1 else picture  # Pillow: grey is (H, W)
@@ -176,13 +186,14 @@ def progress(
         folder: Holds pictures of one size, epoch_0001.png, epoch_0002.png, ...
         out_path: The picture to write. Its name must end in `.png`.
         width: Width of the strip, in the pictures' own pixels.
-        columns: Epochs to show, at most; the first, the last, and others at growing distances.
+        columns: Epochs to show, at most, and at least 2: the first, the last, and others at growing
+            distances.
 
     Returns:
         The path of the picture.
 
     Raises:
-        ValueError: No picture in the folder, or as for `save`.
+        ValueError: No picture in the folder, a number out of its range, or as for `save`.
         OSError: A picture cannot be read, or the result cannot be written.
     """
     from PIL import Image
@@ -194,7 +205,8 @@ def progress(
     paths = sorted((path for path in found if path.stem[6:].isdecimal()), key=epoch)
     if not paths:
         raise ValueError(f"folder must hold pictures epoch_0001.png, ...; {folder} holds none.")
-    checks.at_least(1, columns=columns, width=width)
+    checks.at_least(2, columns=columns)
+    checks.at_least(1, width=width)
     shown = np.geomspace(1, len(paths), min(columns, len(paths)))
     strips = []
     indices = sorted({round(number) - 1 for number in shown})
@@ -280,7 +292,7 @@ def _written(path: str | os.PathLike[str]) -> Iterator[tuple[Path, Path]]:
         ) from error
 
 
-def _checked(images: np.ndarray, name: str, rank: int) -> np.ndarray:
+def checked(images: np.ndarray, name: str, rank: int) -> np.ndarray:
     """Returns uint8 images of the given rank as a numpy array; raises ValueError for others."""
     images = np.asarray(images)
     if images.dtype != np.uint8:
