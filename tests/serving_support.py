@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 SERVER = Path(__file__).resolve().parents[1] / "tfgen" / "serving"
-READY = re.compile(r"(\d+) models at http://(\S+):(\d+) .* (\S+):(\d+) \(gRPC\)")
+READY = re.compile(r"(\d+) models? at http://(\S+):(\d+) .* (\S+):(\d+) \(gRPC\)")
 SIDE = 4  # height and width of the small models' images
 
 

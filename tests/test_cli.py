@@ -88,6 +88,13 @@ def test_a_run_is_extended_and_read_before_it_ends(tmp_path, monkeypatch, capsys
     assert [path.name for path in (out / "epochs").iterdir()] == ["epoch_0001.npz"]
     assert run(monkeypatch, *arguments, "--resume", "--epochs", 2) == 0
     assert zoo.load_recipe(out).epochs == 2
+    assert "Trained model in" in capsys.readouterr().out
+    presets.update_metadata(out, results={"loss": {"value": 1.0, "unit": "nats"}})
+    (out / "card.md").write_text("of these results")
+    assert run(monkeypatch, *arguments, "--resume", "--epochs", 2) == 0
+    assert "Nothing was left to train: the model in " in capsys.readouterr().out
+    assert zoo.info(out)["results"]
+    assert (out / "card.md").is_file()
     # As it is while it goes on: best weights, and no preset yet.
     trained = zoo.load(out).get_weights()
     for name in ("config.json", "model.weights.h5", "metadata.json"):
@@ -925,6 +932,19 @@ def test_a_runtime_error_stays_a_bug(monkeypatch):
     monkeypatch.setattr("sys.argv", ["tfgen", "list"])
     with pytest.raises(RuntimeError, match="a bug"):
         tfgen_command.main()
+
+
+@pytest.mark.parametrize("message", ["", "OOM when allocating"])
+def test_too_little_memory_is_told(monkeypatch, capsys, message):
+    """Python's own error has no message."""
+
+    def fail(*_):
+        raise MemoryError(message) if message else MemoryError
+
+    monkeypatch.setattr(entries, "names", fail)
+    assert run(monkeypatch, "list") == 2
+    told = message or "out of memory; use a smaller batch or model"
+    assert capsys.readouterr().err == f"tfgen: {told}\n"
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-"])

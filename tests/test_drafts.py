@@ -11,6 +11,7 @@ import tfgen_command
 from tfgen import data, drafts, training
 from tfgen.data.named import named_file
 from tfgen.recipe import Recipe
+from tfgen.training.announce import announcement, too_few
 
 
 @pytest.fixture(scope="module")
@@ -233,4 +234,12 @@ def test_a_vae_of_few_images_is_warned_of(count, family, tmp_path, fast, monkeyp
     with pytest.raises(SystemExit):
         tfgen_command.main()
     few = count < 200 and family == "VAE"
-    assert ("training images are few for a VAE" in capsys.readouterr().out) == few
+    warning = "training images are few for a VAE"
+    assert (warning in capsys.readouterr().out) == few
+    assert (too_few(family, count) is not None) == few
+    if few:
+        recipe = Recipe.load("few.json")
+        splits = {
+            name: data.open_split(data.of_recipe(recipe), name) for name in ("train", "validation")
+        }
+        assert warning in announcement(recipe, training.build(recipe, 1), splits, tmp_path, 0)

@@ -222,6 +222,43 @@ def test_c_program_reports_what_fails(c_program, tmp_path):
         assert message in run.stderr
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, None),
+        ({"size": 2047}, "is too short"),
+        ({"size": 2049}, "is too long"),
+        ({"shape": "2 -1 2"}, "has a negative dimension"),
+        ({"shape": f"2 {-(2**63)} 2"}, "has a negative dimension"),
+        ({"shape": f"2 {2**61} 2"}, "has too large a shape"),
+        ({"shape": f"3 {2**32} {2**32} 2"}, "has too large a shape"),
+        ({"kind": types_pb2.DT_STRING}, "is of a type without a fixed size"),
+        ({"output": "/dev/full"}, "cannot be written"),
+    ],
+)
+def test_c_program_refuses_what_does_not_fit(c_program, tmp_path, changes, message):
+    """The images are whole blocks of a disk, so that none of their bytes wait for `fclose`."""
+    signature = exported.meta_graph(COMMITTED).signature_def["decode"]
+    (given,), (taken,) = signature.inputs.values(), signature.outputs.values()
+    file, output = tmp_path / "latents.in", changes.get("output", tmp_path / "images.out")
+    file.write_bytes(bytes(changes.get("size", 2048)))
+    kind, shape = changes.get("kind", types_pb2.DT_FLOAT), changes.get("shape", "2 256 2")
+    plan = (
+        f"model {COMMITTED}",
+        f"input {given.name.replace(':', ' ')} {kind} {file} {shape}",
+        f"output {taken.name.replace(':', ' ')} {output}",
+        "run",
+    )
+    run = subprocess.run([c_program], input="\n".join(plan), text=True, capture_output=True)
+    assert run.returncode == (0 if message is None else 1), run.stderr
+    if message is None:
+        assert output.stat().st_size == 256 * 28 * 28
+        assert output.stat().st_size % 4096 == 0
+    else:
+        assert message in run.stderr
+
+
 # What an image depends on
 
 
@@ -395,7 +432,8 @@ def test_metadata(artifact):
     assert details["weights_sha256"] == zoo.weights_digest(model)
     if details["name"] in SHIPPED:
         info = zoo.info(details["name"])
-        assert details["zoo"] == {"name": info["name"], "sha256": info["sha256"]}
+        known = ("name", "sha256", "config_sha256")
+        assert details["zoo"] == {key: info[key] for key in known}
     else:
         assert details["zoo"] is None
     for name, given in artifact.calls().items():
@@ -557,12 +595,12 @@ def test_exports_at_the_same_time_become_versions_each(small, tmp_path, monkeypa
 
     def seen_too_early(folder):
         """The second one looked before the first one was there."""
-        seen.append(1 if len(seen) < 2 else number(folder))
+        seen.append(1 if len(seen) < 4 else number(folder))  # it looks before it builds, too
         return seen[-1]
 
     monkeypatch.setattr(export, "next_version", seen_too_early)
     assert [small.export(tmp_path / "small").name for _ in range(2)] == ["1", "2"]
-    assert seen == [1, 1, 2]
+    assert seen == [1, 1, 1, 1, 2]
 
     def full(*_):
         raise OSError("no space")
@@ -572,11 +610,14 @@ def test_exports_at_the_same_time_become_versions_each(small, tmp_path, monkeypa
         small.export(tmp_path / "small")
 
 
-def test_after_the_highest_version_there_is_no_next_one(small, tmp_path):
+def test_after_the_highest_version_there_is_no_next_one(small, tmp_path, monkeypatch):
     (tmp_path / "small" / str(2**63 - 1)).mkdir(parents=True)
+    building = tf.saved_model.save
+    monkeypatch.setattr(tf.saved_model, "save", lambda *_, **__: pytest.fail("built for nothing"))
     with pytest.raises(ValueError, match=r"no next version: the highest .* version=\.\.\."):
         small.export(tmp_path / "small")
     assert [path.name for path in (tmp_path / "small").iterdir()] == [str(2**63 - 1)]
+    monkeypatch.setattr(tf.saved_model, "save", building)
     assert small.export(tmp_path / "small", version=4).name == "4"
 
 

@@ -407,7 +407,7 @@ def test_the_command_serves_as_a_user_starts_it(repository):
     lines = []
     for line in process.stderr:
         lines.append(line)
-        if "models at http" in line:
+        if " at http" in line:
             break
     else:
         raise AssertionError("".join(lines))

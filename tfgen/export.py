@@ -33,6 +33,7 @@ from tfgen.model_repository import (
     numbered,
     update_config,
 )
+from tfgen.weight_files import weights_digest
 
 if TYPE_CHECKING:
     from tfgen.models.generative import GenerativeModel
@@ -89,7 +90,7 @@ def save(
         "score_border": getattr(model, "score_border", None),
         "settings": {name: config[name] for name in model.settable},
         "zoo": presets.origin(model),
-        "weights_sha256": presets.weights_digest(model),
+        "weights_sha256": weights_digest(model),
         "temperature": temperature,
         "num_samples": num_samples,
         "jit_compile": jit_compile,
@@ -171,6 +172,7 @@ def _check_name(name: str) -> None:
 
 def _check_version(folder: Path, version: int | None) -> None:
     if version is None:
+        next_version(folder)  # raises where there is none
         return
     whole = isinstance(version, int) and not isinstance(version, bool)
     if not whole or not 1 <= version <= LAST_VERSION:

@@ -1,7 +1,8 @@
 """The whole command line: every command, and the form of an error.
 
-Bad input ends with exit code 2 and one line, a lost connection to another worker with 75 and one
-line; anything else that goes wrong is a bug and shows its traceback.
+An error that the command can explain, mostly bad input, ends with exit code 2 and one line; a lost
+connection to another worker with 75 and one line. Anything else that goes wrong is a bug and shows
+its traceback.
 """
 
 import os
@@ -23,11 +24,12 @@ from tfgen_command.app import app
 
 __all__ = ["app", "run"]
 
+EXPLAINED = (ValueError, NotImplementedError, OSError, ImportError, FloatingPointError)
 NO_HOME = "Could not determine home directory."  # what pathlib says of ~NAME
 
 
 def run() -> NoReturn:
-    """Runs the command line: one line on stderr and exit code 2 for bad input.
+    """Runs the command line: one line on stderr and exit code 2 for errors it can explain.
 
     Raises:
         SystemExit: Always.
@@ -41,9 +43,11 @@ def run() -> NoReturn:
         _fail(error.format_message().replace("Value error, ", ""))
     except typer.Abort:
         _fail("interrupted", 130)
-    except ConnectionError as error:  # worth another try, unlike bad input
+    except ConnectionError as error:  # worth another try, unlike most others
         _fail(error, os.EX_TEMPFAIL)
-    except (ValueError, NotImplementedError, OSError, ImportError, FloatingPointError) as error:
+    except MemoryError as error:  # that of Python has no message
+        _fail(str(error) or "out of memory; use a smaller batch or model")
+    except EXPLAINED as error:
         _fail(error)
     except RuntimeError as error:
         if str(error) != NO_HOME:

@@ -51,8 +51,7 @@ METRICS = {
     "log_likelihood": "Mean negative log-likelihood of a whole split; lower is better.",
     "nearest_neighbour_accuracy": "1-nearest-neighbour accuracy on `model.encode`, and on raw "
     "pixels for comparison.",
-    "sample_quality": "Samples against a held-out split; train images against it show what is "
-    "attainable.",
+    "sample_quality": "Samples against a held-out split, next to train images against it.",
     "squared_error": "Mean over images of the squared error of `reconstruct`, summed over pixels.",
 }
 

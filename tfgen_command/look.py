@@ -47,10 +47,11 @@ def list_entries(
     """Lists the trained models of the zoo.
 
     Sample quality is the Frechet ratio: the distance from samples to test images over that from
-    training images to test images, so 1 is as good as real images. It is of 10,000 images, or of
-    the number in brackets; with few images every model looks better. Bits/dim is -log2 p(x) per
-    pixel and channel; lower is better, and `<=` marks an upper bound. A conditional model draws
-    the class that you ask for. On a narrow terminal some columns are left out.
+    training images to test images. The judge was fitted to training images, so 1 or less says only
+    that samples are as close as those. It is of 10,000 images, or of the number in brackets; with
+    few images every model looks better. Bits/dim is -log2 p(x) per pixel and channel; lower is
+    better, and `<=` marks an upper bound. A conditional model draws the class that you ask for. On
+    a narrow terminal some columns are left out.
     """
     names = entries.names(pattern, every)
     if not names:
@@ -126,7 +127,7 @@ def _print_table(columns: list[str], rows: list[dict[str, str | None]]) -> None:
     for row in ({name: name for name in columns}, *rows):
         line = "  ".join((row[name] or "").ljust(width) for name, width in widths.items())
         typer.echo(line.rstrip())
-    typer.echo("\nLower is better in both; a sample quality of 1 is perfect.")
+    typer.echo("\nLower is better in both; training images have quality 1.")
     typer.echo("All about one model: tfgen info NAME")
 
 

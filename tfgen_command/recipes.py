@@ -13,8 +13,6 @@ from tfgen_command.quiet import import_tensorflow
 
 __all__ = ["new"]
 
-FEW = 200  # training images, below which a VAE is warned of
-
 
 @recipe_command()
 def new(
@@ -51,10 +49,11 @@ def new(
     import_tensorflow()
     from tfgen import data, drafts
     from tfgen.files import replacing
+    from tfgen.training.announce import too_few
 
     drafted = drafts.draft(data.Source(data_name, size, skip_bad), family, minutes, conditional)
     with replacing(out) as path:
-        path.write_text(drafted.recipe.to_json())
+        path.write_text(drafted.recipe.to_json(), encoding="utf-8")
     shape = " x ".join(map(str, drafted.recipe.model["image_shape"]))
     say(
         f"Wrote {out}: {family} of {shape}, {drafted.recipe.epochs} epochs of "
@@ -67,11 +66,9 @@ def new(
             "also shows each of them mirrored, unless something is written in them or a class "
             "means a side."
         )
-    if family == "VAE" and drafted.num_images < FEW:
-        say(
-            f"{drafted.num_images} training images are few for a VAE, which may learn little more "
-            "than their mean. Try --family GAN, or fine-tune gan_emoji (docs/own-images.md)."
-        )
+    warning = too_few(family, drafted.num_images)
+    if warning:
+        say(warning)
     run = Path("runs") / out.stem
     say(f"Train it: tfgen train {shlex.quote(str(out))} --out {shlex.quote(str(run))}")
 

@@ -161,7 +161,7 @@ def _engine_command(
     models = models.expanduser()
     # TF Serving needs absolute base paths, and reads the file again while it runs.
     config = Path(tempfile.mkdtemp(prefix="tfgen-serve-")) / CONFIG
-    config.write_text(str(read_config(models)))
+    config.write_text(str(read_config(models)), encoding="utf-8")
     typer.echo(
         f"tfgen serve: starting {program}, which listens on every address of this machine; "
         "--engine local starts the local server, with the page, on 127.0.0.1.",

@@ -2,7 +2,16 @@
 
 import re
 
-__all__ = ["how_to_install", "with_commas"]
+__all__ = ["counted", "how_to_install", "with_commas"]
+
+
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """Returns how many there are of what is counted.
+
+    >>> counted(1, "model"), counted(2000, "class", "classes")
+    ('1 model', '2,000 classes')
+    """
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def how_to_install(extra: str) -> str:

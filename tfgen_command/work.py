@@ -1,15 +1,19 @@
 """`tfgen train` and `tfgen export`: commands that write folders."""
 
 import dataclasses
+import json
 import signal
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from tfgen_command import entries
 from tfgen_command.app import OptionalName, checked, command, say
 from tfgen_command.quiet import import_tensorflow
+
+if TYPE_CHECKING:
+    from tfgen.recipe import Recipe
 
 __all__ = ["export", "train"]
 
@@ -84,6 +88,7 @@ def train(
         tf.config.experimental.enable_op_determinism()
     # First of all that touches a device: processes can only join before anything has run.
     chosen_strategy = devices.make_strategy(strategy)
+    before = _steps(out)
     try:
         model = training.train(
             chosen,
@@ -101,11 +106,28 @@ def train(
     with chosen_strategy.scope():
         if not devices.is_chief():
             return
+    if before is not None and _steps(out) == before:  # its results and its card stay
+        say(_finished(chosen, out))
+        return
     zoo.save(model, out, chosen, training.provenance(chosen, out))
     plots.history(out / "log.csv", out / "history.png")
     if isinstance(model, GenerativeModel):
         pictures.progress(model, out)
     say(f"Trained model in {out.resolve()}")
+
+
+def _finished(recipe: "Recipe", folder: Path) -> str:
+    can_be_longer = recipe.patience is None and not recipe.stages
+    longer = " Pass --epochs to train it longer." if can_be_longer else ""
+    return f"Nothing was left to train: the model in {folder.resolve()} is finished.{longer}"
+
+
+def _steps(folder: Path) -> int | None:
+    """Returns how many steps the model of a finished run has trained, None of another folder."""
+    path = folder / "training.json"
+    if not path.is_file() or not (folder / "metadata.json").is_file():  # killed before it was saved
+        return None
+    return json.loads(path.read_text(encoding="utf-8-sig")).get("step")
 
 
 @command()

@@ -21,6 +21,7 @@ from tfgen.serving.repository import Repository
 from tfgen.serving.rest import build_app
 from tfgen.serving.rpc import handlers
 from tfgen_command.settings import Settings
+from tfgen_command.wording import counted
 
 __all__ = ["run"]
 
@@ -90,9 +91,9 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
         await asyncio.sleep(0.01)
     port = listener.getsockname()[1]
     _log.info(
-        "%d models at http://%s:%d (page and REST) and %s:%d (gRPC); this local server is for "
+        "%s at http://%s:%d (page and REST) and %s:%d (gRPC); this local server is for "
         "trying models out, use TF Serving in production",
-        len(repository.models()),
+        counted(len(repository.models()), "model"),
         host,
         port,
         host,
