@@ -27,7 +27,9 @@ for index, (digit, label) in enumerate(zip(digits, labels, strict=True)):
     Image.fromarray(255 - thick[..., 0]).save(folder / str(label) / f"{index:04}.png")
 
 # %% [markdown]
-# The recipe starts from the weights of `vae_2d_mnist` (`init_from`) and runs for a few epochs.
+# The recipe starts from the weights of `vae_2d_mnist` (`init_from`) and runs for a few epochs. With
+# `resume=True` a second run of the cell loads the trained model. To train again, for example on
+# other images, delete `runs/photos`.
 
 # %%
 start = tfgen.zoo.load_recipe("vae_2d_mnist")
@@ -42,7 +44,7 @@ recipe = Recipe(
     learning_rate=0.002,
     ema_momentum=0.5,
 )
-model = training.train(recipe, "runs/photos", verbose=0)
+model = training.train(recipe, "runs/photos", resume=True, verbose=0)
 
 # %% [markdown]
 # Before and after:
