@@ -19,6 +19,7 @@ from tfgen.recipe import Recipe
 
 __all__ = ["card_of", "evaluate", "write_card"]
 
+DIGITS = 6  # of a recorded value
 COMPLETED, WAYS = 8, 6  # images of completions.png, and completions of each
 
 
@@ -155,15 +156,20 @@ def _wanted(
 
 def _record(result: Result, seconds: float, path: Path) -> dict[str, Any]:
     """Returns a result as metadata.json holds it."""
-    record = {"value": result.value, "unit": result.unit}
+    record: dict[str, Any] = {"value": _rounded(result.value), "unit": result.unit}
     if result.real is not None:
-        record["real"] = result.real
+        record["real"] = _rounded(result.real)
     if result.judge is not None:
         record["judge"] = result.judge
     return record | {
         "command": f"tfgen evaluate {shlex.quote(_typed(path))}",
         "seconds": round(seconds, 1),
     }
+
+
+def _rounded(value: float) -> float:
+    """Returns a value with far more digits than its tolerance has, and no more."""
+    return float(f"{value:.{DIGITS}g}")
 
 
 def _with_recorded(recorded: dict[str, dict[str, Any]], label: str, result: Result) -> Result:
