@@ -4,6 +4,7 @@ import configparser
 import os
 import subprocess
 import sys
+import zlib
 from importlib.metadata import version
 from pathlib import Path
 
@@ -42,6 +43,20 @@ def test_the_wheel_carries_the_zoo(setup_cfg):
         *("*/*.png", "*/card.md"),
     ]
     assert not list((CHECKOUT / "zoo").glob("*/*/*")), "too deep for package_data"
+
+
+def test_the_wheel_stays_small(setup_cfg):
+    """As its files are compressed in it, with 210 bytes for the names of each."""
+    sources = [*CHECKOUT.glob("tfgen/**/*"), *CHECKOUT.glob("tfgen_command/**/*.py")]
+    stored = [path for path in CHECKOUT.glob("zoo/*/*") if path.suffix in (".h5", ".json")]
+    files = [path for path in (*sources, *stored) if path.is_file() and path.suffix != ".pyc"]
+    texts = [path.read_bytes() for path in files]
+    texts.append(setup_cfg["metadata"]["long_description"].encode())
+    deflated = 0
+    for text in texts:
+        deflate = zlib.compressobj(6, zlib.DEFLATED, -zlib.MAX_WBITS)
+        deflated += len(deflate.compress(text) + deflate.flush())
+    assert deflated + 210 * len(files) < 60e6
 
 
 def test_version(setup_cfg):
