@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import common
-from peers.contract import peak_megabytes
+from peers.contract import peak_megabytes, resident_megabytes
 
 HEADER = ("entry", "loaded, s", "first image, s", "second, s", "peak MB")
 
@@ -80,16 +80,6 @@ def medians(names: list[str], repeats: int) -> dict[str, dict[str, float]]:
     }
 
 
-def resident(pid: int) -> dict[str, float]:
-    """Returns a process's memory now and at its peak; Linux alone tells."""
-    status = Path(f"/proc/{pid}/status").read_text().splitlines()
-    values = dict(line.split(":", 1) for line in status)
-    return {
-        what: float(values[key].split()[0]) * 1024 / 1e6
-        for what, key in (("now", "VmRSS"), ("peak", "VmHWM"))
-    }
-
-
 def question(model) -> tuple[str, dict[str, Any]]:
     """Returns the endpoint that gives an image, and its inputs for one: zeros."""
     import numpy as np
@@ -120,11 +110,11 @@ def server(models: Path | None, names: list[str]) -> dict[str, Any]:
         running = stack.enter_context(serving(models))
         found: dict[str, Any] = {"seconds": time.perf_counter() - start}
         found |= {"models": len(names), "stored_megabytes": stored / 1e6}
-        found["ready"] = resident(running.process.pid)
+        found["ready"] = resident_megabytes(running.process.pid)
         ask = Rest(running)
         for name, (signature, inputs) in questions.items():
             ask(name, signature, inputs)
-        found["asked"] = resident(running.process.pid)
+        found["asked"] = resident_megabytes(running.process.pid)
     return found
 
 

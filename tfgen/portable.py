@@ -15,14 +15,9 @@ _ACTIVE = contextvars.ContextVar("portable", default=False)
 _WITHOUT_GRADIENTS = contextvars.ContextVar("without_gradients", default=False)
 
 
-@contextlib.contextmanager
-def tracing() -> Iterator[None]:
+def tracing() -> contextlib.AbstractContextManager[None]:
     """Graphs traced inside compute the same with operations that every export format has."""
-    token = _ACTIVE.set(True)
-    try:
-        yield
-    finally:
-        _ACTIVE.reset(token)
+    return _inside(_ACTIVE)
 
 
 def active() -> bool:
@@ -30,22 +25,23 @@ def active() -> bool:
     return _ACTIVE.get()
 
 
-@contextlib.contextmanager
-def without_gradients() -> Iterator[None]:
-    """Graphs traced inside are never differentiated.
-
-    So they leave out what only changes gradients.
-    """
-    token = _WITHOUT_GRADIENTS.set(True)
-    try:
-        yield
-    finally:
-        _WITHOUT_GRADIENTS.reset(token)
+def without_gradients() -> contextlib.AbstractContextManager[None]:
+    """Graphs traced inside leave out what changes only gradients: nobody differentiates them."""
+    return _inside(_WITHOUT_GRADIENTS)
 
 
 def has_gradients() -> bool:
     """Returns whether what is computed here may be differentiated."""
     return not _WITHOUT_GRADIENTS.get()
+
+
+@contextlib.contextmanager
+def _inside(flag: contextvars.ContextVar[bool]) -> Iterator[None]:
+    token = flag.set(True)
+    try:
+        yield
+    finally:
+        flag.reset(token)
 
 
 def softplus(x: tf.Tensor) -> tf.Tensor:

@@ -117,12 +117,20 @@ def cpu_seconds() -> float:
 def peak_megabytes() -> float:
     """Returns the most memory that this process has held, in MB."""
     # Linux hands ru_maxrss down to the processes that one starts: they would show its peak.
-    status = Path("/proc/self/status")
-    if status.is_file():
-        (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
-        return int(line.split()[1]) * 1024 / 1e6
+    if Path("/proc/self/status").is_file():
+        return resident_megabytes("self")["peak"]
     unit = 1 if sys.platform == "darwin" else 1024  # macOS counts in bytes
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def resident_megabytes(process: int | str) -> dict[str, float]:
+    """Returns what a process or "self" holds "now" and at its "peak", in MB; Linux alone tells."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    values = dict(line.split(":", 1) for line in lines)
+    return {
+        what: int(values[key].split()[0]) * 1024 / 1e6
+        for what, key in (("now", "VmRSS"), ("peak", "VmHWM"))
+    }
 
 
 def processor() -> str:

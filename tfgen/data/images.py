@@ -145,9 +145,8 @@ def _eight_bits(image: "Image.Image") -> "Image.Image":
         if levels.min() < 0 or levels.max() > 65535:
             raise ValueError("it holds levels outside [0, 65535]")
         shades = ((levels + 128) // 257).astype(np.uint8)
-        shades[levels == image.info.get("transparency", -1)] = (
-            255  # tRNS names one transparent level
-        )
+        transparent = image.info.get("transparency", -1)  # tRNS names one level
+        shades[levels == transparent] = 255
         return Image.fromarray(shades)
     grey = image.mode in GREY
     if image.has_transparency_data:
