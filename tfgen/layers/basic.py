@@ -89,7 +89,8 @@ class SubPixel(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape):
         batch, height, width, channels = input_shape
-        return batch, height * self.factor, width * self.factor, channels // self.factor**2
+        sides = [None if side is None else side * self.factor for side in (height, width)]
+        return batch, *sides, channels // self.factor**2
 
     def get_config(self):
         return {**super().get_config(), "factor": self.factor}
@@ -132,6 +133,22 @@ def matmul(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         return tf.matmul(x, kernel)
     product = tf.matmul(tf.reshape(x, (-1, kernel.shape[0])), kernel)
     return tf.reshape(product, (*leading_shape(x, 1), kernel.shape[1]))
+
+
+def cut(x: tf.Tensor, axis: int, start: int = 0, stop: int = 0) -> tf.Tensor:
+    """Returns x[start : size + stop] along an axis, with `stop` at most 0.
+
+    Its gradient is a pad, which all cores share; that of an index is a StridedSliceGrad on one.
+    """
+    begin, size = [0] * x.shape.rank, [-1] * x.shape.rank
+    begin[axis] = start
+    unknown = x.shape[axis] is None
+    if stop:
+        size[axis] = (tf.shape(x)[axis] if unknown else x.shape[axis]) + stop - start
+    found = tf.slice(x, begin, size)
+    if unknown:  # then TensorFlow infers none of the others
+        found.set_shape([*x.shape[:axis], None, *x.shape[axis + 1 :]])
+    return found
 
 
 def seeded_dropout(x: tf.Tensor, rate: float, seeds: tf.Tensor | None, stream: int) -> tf.Tensor:

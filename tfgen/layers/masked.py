@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfgen import checks
-from tfgen.layers.basic import matmul
+from tfgen.layers.basic import cut, matmul
 
 __all__ = ["MASKS", "MaskedConv2D", "MaskedDense"]
 
@@ -99,8 +99,8 @@ class MaskedConv2D(keras.layers.Layer):
     def call(self, x):
         rows, columns = self.kernel_size
         last_row, last_column = self.first_row + rows - 1, self.first_column + columns - 1
-        height, width = x.shape[1:3]
-        x = x[:, : height + last_row, : width + min(last_column, 0)]
+        for axis, last in ((1, last_row), (2, min(last_column, 0))):
+            x = cut(x, axis, 0, last) if last else x
         padding = [[0, 0], [-self.first_row, 0], [-self.first_column, max(last_column, 0)], [0, 0]]
         x = keras.ops.conv(keras.ops.pad(x, padding), self.masked_kernel(), padding="valid")
         return x + keras.ops.cast(self.bias, x.dtype) if self.use_bias else x

@@ -48,7 +48,8 @@ class CausalAttention(keras.layers.Layer):
         q = self._by_heads(self.query(x), places)
         both = tf.split(self.key_value(tf.concat([x, tokens], -1)), 2, -1)
         # The empty position comes first and the last token drops out: place t looks at t places.
-        k, v = (tf.pad(self._by_heads(y, places)[:, :-1], [[0, 0], [1, 0], [0, 0]]) for y in both)
+        before = (layers.cut(self._by_heads(y, places), 1, 0, -1) for y in both)
+        k, v = (tf.pad(y, [[0, 0], [1, 0], [0, 0]]) for y in before)
         seen = tf.linalg.band_part(tf.ones((places, places), tf.bool), -1, 0)
         weights = self._softmax(tf.matmul(_wide(q), _wide(k), transpose_b=True), seen)
         found = tf.reshape(tf.matmul(weights, v), (-1, self.heads, places, self.size))

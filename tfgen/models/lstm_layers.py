@@ -79,7 +79,8 @@ class RowLSTM(RecurrentLayer):
         # Not gates[:, row], whose gradient fills a whole grid with zeros for each row.
         for of_input in tf.unstack(gates, axis=1):
             padded = keras.ops.pad(h, [[0, 0], [1, 1], [0, 0]])
-            around = keras.ops.concatenate([padded[:, :-2], h, padded[:, 2:]], -1)
+            left, right = layers.cut(padded, 1, 0, -2), layers.cut(padded, 1, 2)
+            around = keras.ops.concatenate([left, h, right], -1)
             h, c = _lstm(of_input + layers.matmul(around, kernel), c)
             rows.append(h)
         return keras.ops.stack(rows, 1)
@@ -153,7 +154,7 @@ class DiagonalBiLSTM(RecurrentLayer):
         with_tokens = keras.ops.concatenate([x, tokens], -1)
         mirrored = self.inputs_right(keras.ops.flip(with_tokens, 2)) + context_bias
         right = keras.ops.flip(_over_diagonals(mirrored, kernels[1]), 2)
-        return left + keras.ops.pad(right[:, :-1], [[0, 0], [1, 0], [0, 0], [0, 0]])
+        return left + keras.ops.pad(layers.cut(right, 1, 0, -1), [[0, 0], [1, 0], [0, 0], [0, 0]])
 
     def start(self, row: tf.Tensor) -> Tensors:
         """h of the row above, from the left and from the right."""
@@ -247,8 +248,8 @@ def _over_diagonals(gates, kernel):
         # the cell that h starts with, since some runtimes take no empty tensor.
         around = [[int(0 < step < columns), int(step < rows)], [0, 0], [0, 0]]
         h, c = keras.ops.pad(h, around), keras.ops.pad(c, around)
-        both = keras.ops.concatenate([h[1:], h[:-1]], -1)
-        h, c = _lstm(of_input + layers.matmul(both, kernel), c[1:])
+        both = keras.ops.concatenate([layers.cut(h, 0, 1), layers.cut(h, 0, 0, -1)], -1)
+        h, c = _lstm(of_input + layers.matmul(both, kernel), layers.cut(c, 0, 1))
         states.append(h)
     states = keras.ops.take(
         keras.ops.concatenate(states, 0), np.argsort(np.concatenate(diagonals)), 0
