@@ -35,7 +35,6 @@ __all__ = [
 STRATEGIES = ("none", "mirrored", "multi-worker", "tpu")
 
 
-@functools.cache  # a second one of a kind would take part in the first one's sums
 def make_strategy(name: str) -> tf.distribute.Strategy:
     """Returns TensorFlow's strategy of that name.
 
@@ -45,19 +44,26 @@ def make_strategy(name: str) -> tf.distribute.Strategy:
             its own devices; "tpu", the cores of the TPU that the environment names.
 
     Raises:
-        ValueError: An unknown name, or "multi-worker" without a TF_CONFIG that fits.
+        ValueError: An unknown name, "none" within the scope of a strategy, or "multi-worker"
+            without a TF_CONFIG that fits.
     """
     checks.one_of("strategy", name, STRATEGIES)
+    if name != "none":
+        return _made(name)
+    if tf.distribute.has_strategy():
+        raise ValueError("strategy 'none' must be asked for outside of a strategy's scope.")
+    return tf.distribute.get_strategy()  # the default one, of one replica
+
+
+@functools.cache  # a second one of a kind would take part in the first one's sums
+def _made(name: str) -> tf.distribute.Strategy:
     if name == "mirrored":
         kinds = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
         return tf.distribute.MirroredStrategy([device.name for device in kinds])
     if name == "multi-worker":
         _check_tf_config(os.environ.get("TF_CONFIG"))
         return tf.distribute.MultiWorkerMirroredStrategy()
-    if name == "tpu":
-        resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect()
-        return tf.distribute.TPUStrategy(resolver)
-    return tf.distribute.get_strategy()  # the default one, of one replica
+    return tf.distribute.TPUStrategy(tf.distribute.cluster_resolver.TPUClusterResolver.connect())
 
 
 def _check_tf_config(text: str | None) -> None:

@@ -5,11 +5,13 @@ Part of `import tfgen`, so that `keras.models.load_model` finds these classes in
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import keras
 import tensorflow as tf
+
+from tfgen import checks
 
 __all__ = ["CosineCycles", "GroupedAdam"]
 
@@ -26,10 +28,20 @@ class CosineCycles(keras.optimizers.schedules.LearningRateSchedule):
         peak: The highest rate.
         final: f, the fraction of the peak at a cycle's end.
         warmup_steps: Steps of linear growth from 0 at the start of the first cycle.
-        ends: The step at which each cycle ends and the next one begins.
+        ends: The step at which each cycle ends and the next one begins, ascending.
+
+    Raises:
+        ValueError: An argument out of its range, or a warm-up that is longer than the first cycle.
     """
 
     def __init__(self, peak: float, final: float, warmup_steps: int, ends: list[int]):
+        checks.finite(0, peak=peak, final=final)
+        checks.at_least(0, warmup_steps=warmup_steps)
+        checks.sizes(1, ends=ends)
+        if list(ends) != sorted(set(ends)) or warmup_steps > ends[0]:
+            raise ValueError(
+                f"ends must ascend from at least warmup_steps={warmup_steps}; received {ends}."
+            )
         self.peak, self.final, self.warmup_steps, self.ends = peak, final, warmup_steps, ends
 
     def __call__(self, step: tf.Tensor | int) -> tf.Tensor:
@@ -57,20 +69,25 @@ class GroupedAdam(keras.optimizers.Adam):
     """Adam with a scale on the learning rate of each variable.
 
     Args:
-        factors: One scale for each variable, in the order of `build`.
+        factors: One scale for each variable, at least 0, in the order of `build`.
         **kwargs: As for `keras.optimizers.Adam`.
+
+    Raises:
+        ValueError: A scale is negative or not finite.
     """
 
     def __init__(self, factors: list[float], **kwargs):
         super().__init__(**kwargs)
+        for factor in factors:
+            checks.finite(0, factors=factor)
         self.factors = [float(factor) for factor in factors]
-        self.__dict__["_scales"] = {}  # by variable; Keras would wrap a plain attribute
+        # (variable, scale) by the variable's key, which is its id and so must not be free for
+        # another. Keras would wrap a plain attribute.
+        self.__dict__["_scales"] = {}
 
     def expect(self, weights: Mapping[str, keras.Variable], scales: Mapping[str, float]) -> None:
         """Takes scales by name, which count for `build` in place of `factors`; others are 1."""
-        self._scales.update(
-            (self._var_key(weights[n]), s) for n, s in scales.items() if n in weights
-        )
+        self._keep((weights[n], s) for n, s in scales.items() if n in weights)
 
     def note(self, variables: list[keras.Variable]) -> None:
         """Takes `factors` as those of `variables`, unless scales by name are known already.
@@ -79,15 +96,33 @@ class GroupedAdam(keras.optimizers.Adam):
             ValueError: There is not one factor for each variable.
         """
         if self._scales:
-            self.factors = [
-                self._scales.get(self._var_key(variable), 1.0) for variable in variables
-            ]
+            self.factors = [self._scales.get(self._var_key(v), (v, 1.0))[1] for v in variables]
+        self._check(variables)
+        self._keep(zip(variables, self.factors, strict=True))
+
+    def begin(self, variables: list[keras.Variable], weights: Mapping[str, keras.Variable]) -> None:
+        """Prepares for a model, forgetting the scales of another one's weights.
+
+        Args:
+            variables: Those that are to train.
+            weights: All weights of the model, by name.
+
+        Raises:
+            ValueError: As `note` does.
+        """
+        if not self.scales_by_name(weights):
+            self._check(variables)
+            self._scales.clear()
+
+    def _keep(self, scales: Iterable[tuple[keras.Variable, float]]) -> None:
+        self._scales.update((self._var_key(variable), (variable, s)) for variable, s in scales)
+
+    def _check(self, variables: list[keras.Variable]) -> None:
         if len(variables) != len(self.factors):
             raise ValueError(
                 f"factors must hold one number for each of the {len(variables)} variables; "
                 f"received {len(self.factors)}."
             )
-        self._scales.update(zip(map(self._var_key, variables), self.factors, strict=True))
 
     def build(self, variables: list[keras.Variable]) -> None:
         self.note(variables)
@@ -96,10 +131,10 @@ class GroupedAdam(keras.optimizers.Adam):
     def scales_by_name(self, weights: Mapping[str, keras.Variable]) -> dict[str, float]:
         """Returns the scale of each weight that trains or has trained, by name."""
         keys = {name: self._var_key(weight) for name, weight in weights.items()}
-        return {name: self._scales[key] for name, key in keys.items() if key in self._scales}
+        return {name: self._scales[key][1] for name, key in keys.items() if key in self._scales}
 
     def update_step(self, gradient, variable, learning_rate):
-        rate = learning_rate * self._scales[self._var_key(variable)]
+        rate = learning_rate * self._scales[self._var_key(variable)][1]
         if self.weight_decay is not None and self._use_weight_decay(variable):
             share = tf.cast(self.weight_decay * rate, variable.dtype)
             self.assign_sub(variable, variable * share)

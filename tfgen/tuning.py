@@ -40,22 +40,27 @@ def weights(model: keras.Model) -> dict[str, keras.Variable]:
 
 
 def _walk(layer: keras.Layer, prefix: str) -> Iterator[tuple[str, keras.Variable]]:
-    children = list(layer._flatten_layers(include_self=False, recursive=False))
-    below = {id(v) for child in children for v in child.variables}
+    inner = {id(v) for child, _ in _children(layer, "") for v in child.variables}
     seen: dict[str, int] = {}
     for variable in layer.variables:
-        if id(variable) not in below:
+        if id(variable) not in inner:
             name = re.sub(r"^variable_\d+$", "variable", variable.name)  # Keras numbers these, too
             place = seen[name] = seen.get(name, -1) + 1
             yield f"{prefix}{name}_{place}" if place else prefix + name, variable
-    seen = {}
-    for child in children:
+    for child, below in _children(layer, prefix):
+        yield from _walk(child, below)
+
+
+def _children(layer: keras.Layer, prefix: str) -> Iterator[tuple[keras.Layer, str]]:
+    """Yields the layers right below one, each with what its weights' names begin with."""
+    seen: dict[str, int] = {}
+    for child in layer._flatten_layers(include_self=False, recursive=False):
         if isinstance(layer, keras.layers.Wrapper):  # a wrapper goes by the name of what it wraps
-            yield from _walk(child, prefix)
+            yield child, prefix
             continue
         name = _own_name(child)
         place = seen[name] = seen.get(name, -1) + 1
-        yield from _walk(child, f"{prefix}{name}_{place}/" if place else f"{prefix}{name}/")
+        yield child, f"{prefix}{name}_{place}/" if place else f"{prefix}{name}/"
 
 
 def _own_name(layer: keras.Layer) -> str:
@@ -98,11 +103,10 @@ def lora_layers(model: keras.Model, patterns: Iterable[str]) -> dict[str, keras.
     def walk(layer, prefix):
         if isinstance(layer, keras.layers.SpectralNormalization):
             return  # it writes into the kernel, which an adapter freezes
-        for child in layer._flatten_layers(include_self=False, recursive=False):
-            name = prefix + _own_name(child)
+        for child, below in _children(layer, prefix):
             if not getattr(child, "lora_enabled", True):  # a nested model has no such attribute
-                found.setdefault(name, child)
-            walk(child, f"{name}/")
+                found.setdefault(below[:-1], child)
+            walk(child, below)
 
     walk(model, "")
     chosen = matching(found, patterns) if found else []

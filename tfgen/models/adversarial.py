@@ -94,8 +94,12 @@ class AdversarialModel(GenerativeModel):
                 "discriminator_optimizer: use_ema must be False, since samples come from the "
                 "average of the generator alone, averaged_generator."
             )
-        _check_fit("generator_optimizer", generator_optimizer, self.generator)
-        _check_fit("discriminator_optimizer", discriminator_optimizer, self.discriminator)
+        for name, given, network in (
+            ("generator_optimizer", generator_optimizer, self.generator),
+            ("discriminator_optimizer", discriminator_optimizer, self.discriminator),
+        ):
+            _check_fit(name, given, network)
+            self.check_factors(name, given, network.trainable_variables)
         super().compile(optimizer=generator_optimizer, **kwargs)
         scaled = isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer)
         if scaled and not isinstance(discriminator_optimizer, keras.optimizers.LossScaleOptimizer):
@@ -104,6 +108,14 @@ class AdversarialModel(GenerativeModel):
         self.build_optimizers()
 
     def enable_lora(self, rank: int, *patterns: str) -> list[str]:
+        tuning.matching(tuning.weights(self), patterns)
+        found = tuning.lora_layers(self, patterns)
+        for name in found:
+            if name.startswith("averaged_") and name.removeprefix("averaged_") not in found:
+                raise ValueError(
+                    f"patterns must not match {name!r} alone: the averaged generator follows the "
+                    "generator. Name the generator's layers."
+                )
         names = super().enable_lora(rank, *patterns)
         adapted = [n for n in names if n.startswith("generator/")]
         if adapted:  # the average needs the same weights, and begins at them

@@ -187,8 +187,7 @@ class AutoregressiveModel(TokenModel):
         also inside a token; `num_levels` logits for "categorical"; three times `num_mixtures` for
         the mixture. A conditional model needs `labels`.
         """
-        if labels is None:
-            pixels.check_labels(None, self.num_classes, 0)
+        labels = self.labels_of_call(labels)
         levels = self.levels_of(layers.checked_greys(images))
         tokens = self.token_grid.to_tokens(levels)
         parameters = self.parameters_of(tokens, self.conditions(tf.shape(levels)[0], labels, 0))

@@ -15,7 +15,7 @@ from tfgen.models.compiled import CompiledModel
 __all__ = ["ImageModel"]
 
 EVALUATION_FOLD = -1  # folded into a model's seed for the noise of `evaluate`
-HASH_FACTOR = 2654435761  # spreads neighbouring pixels over 64 bits; any large odd number would do
+HASH_FACTOR = 6364136223846793005  # its powers modulo 2^64 differ (Knuth)
 WEIGHTS = ("sample_weight", "class_weight")  # arguments of `fit`
 # Of Keras' methods that take images with labels, looked up once and not in each step.
 SIGNATURES = {
@@ -214,7 +214,8 @@ class ImageModel(CompiledModel):
         """
         images, labels, weight = self._unpack(data)
         flat = tf.cast(tf.reshape(images, (-1, math.prod(self.image_shape))), tf.int64)
-        weights = tf.range(1, flat.shape[1] + 1, dtype=tf.int64) * HASH_FACTOR
+        # sum_i x_i F^i modulo 2^64, so that no two images are likely to share their noise.
+        weights = np.cumprod(np.full(flat.shape[1], HASH_FACTOR, np.uint64)).view(np.int64)
         seeds = noise.fold(noise.fold(self.seed, EVALUATION_FOLD), tf.reduce_sum(flat * weights, 1))
         self._begin_step()
         return self._report(self.losses_per_image(images, labels, seeds, training=False), weight)

@@ -59,8 +59,9 @@ class CompiledModel(ConfiguredModel):
 
         Raises:
             ValueError: A loss or metrics were given: the model has its own. Or XLA was asked for
-                under a distribution strategy; or `optimizer` is not a Keras optimizer, or is a
-                `keras.optimizers.MultiOptimizer`. The model is left as it was.
+                under a distribution strategy; or `optimizer` is not a Keras optimizer, is a
+                `keras.optimizers.MultiOptimizer`, or is a new `GroupedAdam` of another number
+                of variables. The model is left as it was.
         """
         if kwargs.get("jit_compile") is True and self.distribute_strategy.num_replicas_in_sync > 1:
             raise ValueError(
@@ -76,6 +77,8 @@ class CompiledModel(ConfiguredModel):
                 )
         optimizer = checked_optimizer("optimizer", optimizer)
         self.build()  # a subclass may have added layers
+        if "optimizer" in self.updates_per_step:  # else the subclass has checked its own
+            self.check_factors("optimizer", optimizer, self.trainable_variables)
         steps = self.steps_trained
         super().compile(optimizer=optimizer, **kwargs)
         # Another optimizer, the same weights.
@@ -83,6 +86,17 @@ class CompiledModel(ConfiguredModel):
         self.__dict__["_auto_scale_loss"] = kwargs.get("auto_scale_loss", True)
         self.__dict__["_jit"] = kwargs.get("jit_compile", "auto"), self.jit_compile
         self._note_scales()
+
+    def check_factors(
+        self, name: str, optimizer: keras.optimizers.Optimizer, variables: list[keras.Variable]
+    ) -> None:
+        """Raises ValueError, naming the argument, for a `GroupedAdam` of other variables."""
+        own = devices.unscaled(optimizer)
+        if isinstance(own, GroupedAdam) and not own.built:
+            try:
+                own.begin(variables, tuning.weights(self))
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from error
 
     def get_compile_config(self) -> dict[str, Any]:
         """Returns what `compile_from_config` needs to compile the same way."""
@@ -191,7 +205,7 @@ class CompiledModel(ConfiguredModel):
         if any(self._changes()):
             self._recompile()
         with self.distribute_strategy.scope():
-            for optimizer, variables in self.optimizers.values():
+            for name, (optimizer, variables) in self.optimizers.items():
                 steps = devices.unscaled(optimizer).gradient_accumulation_steps
                 if steps and tf.distribute.has_strategy():
                     raise ValueError(
@@ -199,6 +213,7 @@ class CompiledModel(ConfiguredModel):
                         "distribution strategy: Keras cannot sum over devices in some steps alone."
                     )
                 if not optimizer.built:
+                    self.check_factors(name, optimizer, variables)
                     optimizer.build(variables)
 
     def _changes(self) -> tuple[bool, bool]:
@@ -218,9 +233,10 @@ class CompiledModel(ConfiguredModel):
         """Settles which variable each scale of a rate is for, while they all still train."""
         if not self.compiled:
             return
-        for optimizer, variables in self.optimizers.values():
+        for name, (optimizer, variables) in self.optimizers.items():
             own = devices.unscaled(optimizer)
             if isinstance(own, GroupedAdam) and not own.built:
+                self.check_factors(name, optimizer, variables)
                 own.note(variables)
 
     def _carry_over(self, before: dict[str, keras.optimizers.Optimizer]) -> None:

@@ -59,6 +59,11 @@ class EndpointModel(ImageModel):
     jit_sampling: bool = False
     num_workers: int = 1
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "jit_sampling":
+            checks.one_of(name, value, (False, True))
+        super().__setattr__(name, checks.positive(name, value) if name == "num_workers" else value)
+
     def endpoints(self, temperature: float = 1.0, num_samples: int = 1) -> Endpoints:
         """Returns {name: (function of tensors to a dict of tensors, {argument: spec})}."""
         raise NotImplementedError

@@ -27,8 +27,7 @@ __all__ = [
     "wasserstein_gp",
 ]
 
-# Streams of a seed for the gradient penalty and the augmentation; 0 is that of the latents, 2 that
-# of the choice between candidates.
+# Streams of a seed; 0 is that of the latents, 2 that of the choice between candidates.
 MIX_STREAM, AUGMENT_STREAM = 1, 3
 
 SETTABLE = (
@@ -270,7 +269,7 @@ class GAN(AdversarialModel):
             loss += 0.5 * self.r1 * _squared_norm(tape.gradient(total, real))
         if self.objective == "wasserstein_gp":
             loss += self.gradient_penalty * penalty(
-                lambda mixed: self._logits(mixed, labels), real, fake, seeds
+                lambda mixed: self._logits(mixed, labels), *tf.split(both, 2), seeds
             )
         return {"discriminator_loss": loss} | accuracies(real_logits, fake_logits, self.objective)
 
@@ -301,7 +300,8 @@ class GAN(AdversarialModel):
 
     def call(self, images, labels=None, training=False):
         """Returns the discriminator's logit, float32 (batch,)."""
-        return self._logits(pixels.images_to_pixels(layers.checked_greys(images)), labels)
+        x = pixels.images_to_pixels(layers.checked_greys(images))
+        return self._logits(x, self.labels_of_call(labels))
 
     # Endpoints -------------------------------------------------------------------------------
 

@@ -120,18 +120,33 @@ class GenerativeModel(EndpointModel):
         if seed is None:
             seed = int.from_bytes(os.urandom(7), "little")
         seeds = np.asarray(seed)
+        further = count - 1 if seeds.ndim == 0 else 0  # added to it for the last image
         if (
             seeds.dtype.kind not in "iu"
             or seeds.shape not in ((), (count,))
-            or (seeds.size and int(seeds.max()) > 2**63 - 1 - count)
+            or (seeds.size and int(seeds.max()) + further > 2**63 - 1)
         ):
             raise ValueError(
-                f"seed must be None, an integer, or {count} integers, one per image, below 2^63; "
-                f"received {seed!r}."
+                f"seed must be None, an integer, or {count} integers, one per image, the last "
+                f"image's below 2^63; received {seed!r}. Use a smaller one."
             )
         if seeds.ndim == 0:
             seeds = seeds.astype(np.int64) + np.arange(count, dtype=np.int64)
         return tf.constant(seeds.astype(np.int64))
+
+    def labels_of_call(self, labels: Any) -> Any:
+        """Returns the labels that `call` was given, checked as far as a graph knows them.
+
+        Raises:
+            ValueError: Labels for an unconditional model, none for a conditional one, or, outside
+                of a graph, classes that there are not.
+        """
+        if (labels is None) != (self.num_classes is None):
+            pixels.check_labels(labels, self.num_classes, 0)
+        if labels is not None and tf.executing_eagerly():  # of any shape that the networks take
+            classes = np.reshape(labels, -1).astype(np.int64)
+            pixels.check_labels(classes, self.num_classes, len(classes))
+        return labels
 
     # Likelihood ------------------------------------------------------------------------------
 

@@ -71,7 +71,7 @@ class Group(Composite):
     """One map of latents of the ladder, between two states h of the decoder.
 
         z = mean(h) + scale(h) * eps                 mean, scale from conv(elu h)
-        q(eps | h, x) = N(m, s^2)                    m, s from conv(elu [conv(elu h), conv(elu e)])
+        q(eps | h, x) = N(m, s^2)                    m, s from conv(elu(conv(elu h) + conv(elu e)))
         h <- h + conv(z), then mixing if asked, then residual blocks
 
     Args:

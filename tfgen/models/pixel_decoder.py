@@ -61,4 +61,5 @@ class PixelDecoder(GenerativeModel):
 
     def call(self, images, labels=None, training=False):
         """Returns the mean image, float32 (batch, height, width, channels) in [0, 255]."""
+        labels = self.labels_of_call(labels)
         return self.mean_image(self.encoder(with_labels(images, labels)), labels)

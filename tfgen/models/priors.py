@@ -3,7 +3,8 @@
 Dinh et al., "Density estimation using Real NVP", 2017; Tomczak & Welling, "VAE with a VampPrior",
 2018.
 
-    u -> z:  for each coupling, z_b = u_b * exp(log_scale(u_a)) + shift(u_a);  then reversed
+    u -> z:  for each coupling, the last one first: reversed, then
+             z_b = u_b * exp(log_scale(u_a)) + shift(u_a)
 
     log p(z) = log N(u; 0, I) - sum of log_scale
 """

@@ -98,6 +98,12 @@ class TokenModel(GenerativeModel):
         checks.at_least(0, num_blocks=self.num_blocks, fourier_features=self.fourier_features)
         checks.fraction(dropout=self.dropout)
         checks.sizes(1, 2, kernel_size=self.kernel_size, token_shape=self.token_shape)
+        rows, columns = self.kernel_size
+        if columns % 2 == 0:
+            raise ValueError(
+                "kernel_size must be (rows, an odd number of columns); received "
+                f"{self.kernel_size}. Use ({rows}, {columns + 1})."
+            )
         self.check_settings()
 
     # Inputs of the networks ------------------------------------------------------------------

@@ -8,7 +8,7 @@ from tfgen.models.base import ImageModel
 from tfgen.optimizers import CosineCycles, GroupedAdam
 from tfgen.recipe import Recipe, Stage
 
-__all__ = ["begin_stage", "build", "end_stages"]
+__all__ = ["begin_stage", "build", "check_batch", "end_stages"]
 
 
 def build(recipe: Recipe, steps_per_epoch: int | None = None) -> ImageModel:
@@ -25,9 +25,9 @@ def build(recipe: Recipe, steps_per_epoch: int | None = None) -> ImageModel:
             that does not fit it.
     """
     if steps_per_epoch is None:
-        steps_per_epoch = (
-            data.open_split(data.of_recipe(recipe), "train").count // recipe.batch_size
-        )
+        count = data.open_split(data.of_recipe(recipe), "train").count
+        check_batch(recipe, count)
+        steps_per_epoch = count // recipe.batch_size
     model = starting.from_recipe(recipe)
     for stage in recipe.plan():
         _check(stage, model)
@@ -39,6 +39,15 @@ def build(recipe: Recipe, steps_per_epoch: int | None = None) -> ImageModel:
     model.freeze(*recipe.freeze)
     compile_for(recipe, model, steps_per_epoch)
     return model
+
+
+def check_batch(recipe: Recipe, count: int) -> None:
+    """Raises ValueError for a batch of more than the `count` training images."""
+    if recipe.batch_size > count:
+        raise ValueError(
+            f"recipe: batch_size must be at most the {count} training images; "
+            f"received {recipe.batch_size}."
+        )
 
 
 def begin_stage(stage: Stage, model: ImageModel, steps_per_epoch: int, steps_before: int) -> None:

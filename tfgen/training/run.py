@@ -19,7 +19,7 @@ from tfgen.models.generative import GenerativeModel
 from tfgen.recipe import Recipe
 from tfgen.training.announce import ExpectedEnd, announcement
 from tfgen.training.batches import train_batches, validation_batches
-from tfgen.training.build import begin_stage, build, end_stages
+from tfgen.training.build import begin_stage, build, check_batch, end_stages
 from tfgen.training.callbacks import AveragedWeights, CSVLog, DrawSamples, KeepWeights
 from tfgen.training.checkpoint import Checkpoint, CheckpointFiles, RunState
 from tfgen.training.folder import check_folder, start_folder
@@ -164,11 +164,7 @@ def _open(recipe: Recipe, folder: Path, options: Options) -> Run:
                 f"recipe: batch_size must be divisible by the {num_replicas()} devices that share "
                 f"it; received {stage.recipe.batch_size}."
             )
-        if stage.recipe.batch_size > training.count:
-            raise ValueError(
-                f"recipe: batch_size must be at most the {training.count} training images; "
-                f"received {stage.recipe.batch_size}."
-            )
+        check_batch(stage.recipe, training.count)
     model = build(recipe, training.count // recipe.batch_size)
     run = Run(recipe, folder, model, training, validation, options)
     if run.labelled and training.num_classes is None:
