@@ -602,6 +602,15 @@ def test_metrics_count_requests(server):
         before = metric(server, "tfgen_serving_requests_total", **labels)
         ask()
         assert metric(server, "tfgen_serving_requests_total", **labels) == before + 1
+    # Also those whose body was refused.
+    for headers, content in (
+        ({}, b" " * 300_000),
+        ({"Content-Encoding": "gzip"}, gzip.compress(b" " * 2**24)),
+    ):
+        labels = {"code": "RESOURCE_EXHAUSTED", "api": "rest"}
+        before = metric(server, "tfgen_serving_requests_total", **labels)
+        assert server.request("POST", PREDICT, content, headers)[0] == 413
+        assert metric(server, "tfgen_serving_requests_total", **labels) == before + 1
     before = metric(server, "tfgen_serving_requests_total", api="grpc", code="OK")
     server.rpc(SEED)
     assert metric(server, "tfgen_serving_requests_total", api="grpc", code="OK") == before + 1

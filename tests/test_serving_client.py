@@ -287,9 +287,50 @@ def test_what_is_not_tried_again(scripted, waits):
         with pytest.raises(ServingError, match=f"{code}: no"):
             Client(address).status("tiny")
         assert handler.seen == 1
-    address, _ = scripted((200, b"<html>"))
-    with pytest.raises(ServingError, match="answered with HTTP status 200"):
-        Client(address).status("tiny")
+    assert not waits
+
+
+def described(inputs: list[str]) -> tuple[int, bytes]:
+    """What a server says of a model with the endpoint sample."""
+    infos = {name: {"dtype": "DT_INT64", "tensor_shape": {"dim": []}} for name in inputs}
+    signature = {
+        "inputs": infos,
+        "outputs": {"images": {"dtype": "DT_UINT8", "tensor_shape": {"dim": []}}},
+        "method_name": "tensorflow/serving/predict",
+    }
+    answer = {"metadata": {"signature_def": {"signature_def": {"sample": signature}}}}
+    return 200, json.dumps(answer).encode()
+
+
+def test_it_asks_no_more_often_where_it_knows_the_endpoint(scripted, waits):
+    """An overloaded server gets as many requests as `retries` says, whatever came before."""
+    drawn = (200, b'{"outputs": [1]}')
+    address, handler = scripted(described(["seed"]), drawn, *[BUSY] * 20)
+    client = Client(address, retries=2)
+    client.predict("tiny", {"seed": [1]}, "sample")
+    assert handler.seen == 2
+    for _ in range(2):
+        before = handler.seen
+        with pytest.raises(ServingError, match="UNAVAILABLE: busy"):
+            client.predict("tiny", {"seed": [1]}, "sample")
+        assert handler.seen == before + 3
+
+
+@pytest.mark.parametrize(
+    "content", [b"<html>", b"[]", b'{"metadata": 1, "model_version_status": [2]}']
+)
+def test_an_answer_of_another_server(scripted, waits, content):
+    answers = [(200, content)] * 3 + [described(["seed"])] + [(200, content)] * 2
+    client = Client(scripted(*answers)[0])
+    for call in (
+        lambda: client.status("tiny"),
+        lambda: client.metadata("tiny"),
+        lambda: client.predict("tiny", {"seed": [1]}, "sample"),  # asks for metadata
+        lambda: client.predict("tiny", {"seed": [1]}, "sample"),
+    ):
+        with pytest.raises(ServingError, match="did not answer as TensorFlow Serving's") as caught:
+            call()
+        assert caught.value.code == "INTERNAL"
     assert not waits
 
 

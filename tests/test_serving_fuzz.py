@@ -100,6 +100,19 @@ def test_json_of_any_shape(rest, body):
 
 
 @fuzzing()
+@hypothesis.given(text=st.text(st.characters(), max_size=5), depth=st.integers(0, 110))
+@hypothesis.example(text="\ud800", depth=1)
+@hypothesis.example(text="a", depth=70)
+def test_strings_of_any_characters_and_depth(rest, text, depth):
+    value = text
+    for _ in range(depth):
+        value = [value]
+    for name in ("inputs", "instances"):  # NaN is read by another parser
+        body = {"other": float("nan"), "signature_name": "echo", name: value}
+        rest.check("POST", "/v1/models/tiny:predict", json.dumps(body).encode())
+
+
+@fuzzing()
 @hypothesis.given(body=st.binary(max_size=300), headers=st.booleans())
 def test_bytes_of_any_kind(rest, body, headers):
     encoded = {"Content-Encoding": "gzip"} if headers else {}

@@ -325,6 +325,17 @@ def test_tensorflow_model_server_is_preferred(executed, engine, repository, caps
     assert path == sys.executable
 
 
+def test_starts_leave_one_file(executed, engine, repository, monkeypatch, tmp_path):
+    """The server takes this process's place, so nobody is left to remove it."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    for _ in range(2):
+        options = executed("--models", repository)[1]
+    (config,) = (path for path in (tmp_path / "temporary").rglob("*") if path.is_file())
+    assert f"--model_config_file={config}" in options
+    assert config.parent.stat().st_mode & 0o077 == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

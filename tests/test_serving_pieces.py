@@ -122,6 +122,23 @@ def test_a_long_string_among_numbers_costs_nothing():
         tracemalloc.stop()
 
 
+@pytest.mark.parametrize(
+    "text", [b"a" * 10**5, b"\\\\" * 10**5, b'\\"' * 10**5, b"[" * 10**5, b" " * 10**5]
+)
+@pytest.mark.parametrize("body", [b'{"%b": 1}', b'{"a": 1, "%b": [2]}', b'{"a": "%b"}', b'["%b"]'])
+def test_long_strings_need_little_memory(text, body):
+    """Also as keys, and whatever they hold."""
+    body = body % text
+    tracemalloc.start()
+    try:
+        found = pieces.loads(body)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 60 * len(body)
+    assert found == orjson.loads(body)
+
+
 def test_rows_of_unequal_lengths():
     with pytest.raises(ValueError, match="dimension"):
         pieces.array_of([[1, 2]] * 5000 + [[1]], 2)

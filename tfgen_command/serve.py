@@ -1,5 +1,6 @@
 """`tfgen serve`."""
 
+import hashlib
 import importlib.util
 import math
 import os
@@ -140,6 +141,25 @@ def _require_extra() -> None:
         raise ImportError(f"tfgen serve needs {', '.join(missing)}. {how_to_install('serving')}")
 
 
+def _absolute_config(models: Path, text: str) -> Path:
+    """Writes models.config with absolute base paths, which TF Serving needs, and returns its path.
+
+    It is the same one at every start on a repository, since nobody is left to remove it.
+    """
+    folder = Path(tempfile.gettempdir()) / f"tfgen-serve-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.lstat().st_uid != os.getuid():
+        raise PermissionError(
+            f"{folder} must be yours; it is another user's. Set TMPDIR to a folder of your own."
+        )
+    from tfgen.files import replacing
+
+    config = folder / f"{hashlib.sha256(os.fsencode(models)).hexdigest()}.config"
+    with replacing(config) as path:
+        path.write_text(text, encoding="utf-8")
+    return config
+
+
 def _engine_command(
     program: str, models: Path, port: int, grpc_port: int, host: str | None
 ) -> list[str]:
@@ -149,7 +169,6 @@ def _engine_command(
         ValueError: `host` is one address, or a port is 0, which TF Serving does not support.
     """
     import_tensorflow()
-    from tfgen.model_repository import CONFIG
     from tfgen.serving.repository import read_config
 
     if host not in (None, "0.0.0.0"):
@@ -159,9 +178,7 @@ def _engine_command(
     if 0 in (port, grpc_port):
         raise ValueError(f"{ENGINE} cannot choose a free port; received 0. {TO_LOCAL}")
     models = models.expanduser()
-    # TF Serving needs absolute base paths, and reads the file again while it runs.
-    config = Path(tempfile.mkdtemp(prefix="tfgen-serve-")) / CONFIG
-    config.write_text(str(read_config(models)), encoding="utf-8")
+    config = _absolute_config(models.resolve(), str(read_config(models)))
     typer.echo(
         f"tfgen serve: starting {program}, which listens on every address of this machine; "
         "--engine local starts the local server, with the page, on 127.0.0.1.",

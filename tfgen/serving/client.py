@@ -21,6 +21,8 @@ __all__ = ["Client"]
 FIRST_WAIT = 0.05  # seconds before the second attempt; doubles with each further one
 LONGEST_WAIT = 2.0
 DAY = 86_400  # seconds
+# Codes that say nothing about a request's inputs.
+NOT_READ = ("CANCELLED", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "UNAVAILABLE")
 _Answer = TypeVar("_Answer")
 
 
@@ -110,9 +112,9 @@ class Client:
         endpoint = known or self._endpoint(model_spec, signature, deadline)
         try:
             return self._predict(model_spec, signature, endpoint, inputs, deadline)
-        except (ServingError, ValueError):
+        except (ServingError, ValueError) as error:
             # The model may have a new version with other inputs or outputs.
-            if known is None:
+            if known is None or getattr(error, "code", None) in NOT_READ:
                 raise
             fresh = self._endpoint(model_spec, signature, deadline)
             if fresh == known:

@@ -20,7 +20,8 @@ PIECE = 2**15  # bytes that are parsed without a pause
 BLOCK = 2**12  # values that are converted without a pause
 DEEPEST = 100  # levels of nesting; no tensor has as many axes
 _COMMA, _QUOTE, _BACKSLASH = b',"\\'
-_KEY = re.compile(rb'\s*("(?:[^"\\]|\\.)*")\s*:', re.DOTALL)
+# Possessive: it never goes back, so a long key needs no memory.
+_KEY = re.compile(rb'\s*+("(?:[^"\\]++|\\.)*+")\s*+:', re.DOTALL)
 _STEPS = np.zeros(256, np.int8)  # how a character changes the depth of nesting
 _STEPS[list(b"[{")], _STEPS[list(b"]}")] = 1, -1
 _STRUCTURAL = _STEPS != 0

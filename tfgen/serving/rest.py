@@ -15,6 +15,7 @@ import contextlib
 import json
 import logging
 import re
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -108,8 +109,6 @@ def _answering(handle: Callable[[fastapi.Request], Awaitable[Response]]) -> Call
             return await handle(request)
         except ServingError as error:
             return _error(error.http, error.message)
-        except ClientDisconnect:
-            return _error(499, "the client disconnected.")
         except Exception:  # internals must not be shown to a client
             _log.exception("%s %s failed", request.method, request.url.path)
             return _error(500, "internal error; see the server's log.")
@@ -161,24 +160,24 @@ class _Handler:
 
     async def predict(self, request: fastapi.Request) -> Response:
         backend = self._backend
-        with contextlib.ExitStack() as held:
+        with contextlib.ExitStack() as held, backend.counted("rest") as record:
             hold = held.enter_context(backend.holding())
             body = await _body(request, backend, hold)
-            with backend.counted("rest") as record:
-                name, version, label = _model_spec(request)
-                with backend.repository.use(name, version, label) as servable:
-                    record.model = name
-                    if request.headers.get("content-encoding", "") == "gzip":
-                        body = await backend.in_thread(unzip, body, backend.max_bytes)
-                        hold(len(body))
-                    read = Reader(servable, backend.batcher, record)
-                    arrays, by_rows = await backend.by_size(len(body), read, body)
-                    del body
-                    held.close()
-                    signature = servable.signatures[record.signature]
-                    outputs = await backend.run(servable, signature, arrays, backend.timeout)
-                size = sum(array.nbytes for array in outputs.values())
-                content = await backend.by_size(size, write_outputs, outputs, by_rows)
+            record.began = time.perf_counter()  # the client's own time counts for refused bodies
+            name, version, label = _model_spec(request)
+            with backend.repository.use(name, version, label) as servable:
+                record.model = name
+                if request.headers.get("content-encoding", "") == "gzip":
+                    body = await backend.in_thread(unzip, body, backend.max_bytes)
+                    hold(len(body))
+                read = Reader(servable, backend.batcher, record)
+                arrays, by_rows = await backend.by_size(len(body), read, body)
+                del body
+                held.close()
+                signature = servable.signatures[record.signature]
+                outputs = await backend.run(servable, signature, arrays, backend.timeout)
+            size = sum(array.nbytes for array in outputs.values())
+            content = await backend.by_size(size, write_outputs, outputs, by_rows)
         return Response(content, media_type="application/json")
 
     async def other_method(self, request: fastapi.Request) -> Response:
@@ -245,7 +244,8 @@ async def _body(request: fastapi.Request, backend: Backend, hold: Callable[[int]
         hold: Is told of each part.
 
     Raises:
-        ServingError: It is too large, takes too long, or does not fit next to the others.
+        ServingError: It is too large, takes too long, does not fit next to the others, or the
+            client has gone.
     """
     limit = backend.max_bytes
     length = request.headers.get("content-length", "0")
@@ -260,6 +260,8 @@ async def _body(request: fastapi.Request, backend: Backend, hold: Callable[[int]
                     raise too_large(limit)
                 hold(len(part))
                 parts.append(part)
+    except ClientDisconnect:
+        raise ServingError("CANCELLED", "the client disconnected.") from None
     except TimeoutError:
         raise ServingError(
             "DEADLINE_EXCEEDED", f"the body did not arrive within {backend.timeout:.3g} seconds."

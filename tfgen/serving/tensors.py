@@ -23,6 +23,7 @@ from tfgen.serving.pieces import NotNumbers, array_of
 __all__ = ["Spec", "from_json", "from_proto", "read_proto", "to_json", "to_proto"]
 
 
+MOST_AXES = 64  # of an array of NumPy's
 _START = reprlib.Repr()
 _START.maxlist = _START.maxtuple = _START.maxdict = 10
 _START.maxstring = _START.maxother = 60
@@ -217,7 +218,10 @@ def _strings(value: Any, spec: Spec) -> np.ndarray:
 
     def leaf(item: Any) -> bytes:
         if isinstance(item, str):
-            return item.encode()
+            try:
+                return item.encode()
+            except UnicodeEncodeError:  # half of a surrogate pair
+                raise _invalid(f"input {spec.name!r} must be valid Unicode.") from None
         if isinstance(item, dict) and set(item) == {"b64"} and isinstance(item["b64"], str):
             try:
                 return base64.b64decode(item["b64"], validate=True)
@@ -231,6 +235,10 @@ def _strings(value: Any, spec: Spec) -> np.ndarray:
     while isinstance(first, list):
         shape.append(len(first))
         first = first[0] if first else None
+    if len(shape) > MOST_AXES:
+        raise _invalid(
+            f"input {spec.name!r} must have at most {MOST_AXES} axes; received {len(shape)}."
+        )
     items = [value]
     for size in shape:
         if not all(isinstance(item, list) and len(item) == size for item in items):

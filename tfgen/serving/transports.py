@@ -5,7 +5,7 @@ import dataclasses
 import ipaddress
 import json
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 from urllib.parse import quote, urlsplit
 
 import numpy as np
@@ -33,6 +33,9 @@ _DTYPES = {
     "DT_BOOL": "bool",
     "DT_STRING": "object",
 }
+
+
+_Read = TypeVar("_Read")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,12 +122,14 @@ class Rest:
             url += f"/labels/{quote(model_spec.label, safe='')}"
         return url + tail
 
-    def _call(self, method: str, url: str, timeout: float, body: bytes | None = None) -> Any:
+    def _call(
+        self, method: str, url: str, read: Callable[..., _Read], timeout: float, body: bytes = b""
+    ) -> _Read:
         try:
             response = self._pool.request(
                 method,
                 url,
-                body=body,
+                body=body or None,
                 timeout=timeout,
                 headers={"Content-Type": "application/json"},
             )
@@ -142,8 +147,12 @@ class Rest:
             answer = self._json.loads(response.data)
         except ValueError:
             answer = _slow_json(response.data)
-        if response.status == 200 and isinstance(answer, dict):
-            return answer
+        if response.status == 200:
+            try:
+                return read(answer)
+            except (AttributeError, KeyError, TypeError, ValueError):
+                message = f"{url} did not answer as TensorFlow Serving's REST API does."
+                raise ServingError("INTERNAL", message) from None
         message = answer.get("error") if isinstance(answer, dict) else None
         raise ServingError(
             code_of_http(response.status),
@@ -166,7 +175,8 @@ class Rest:
         else:  # orjson cannot write NaN
             values = {n: v.tolist() if isinstance(v, np.ndarray) else v for n, v in values.items()}
             body = json.dumps({"signature_name": signature, "inputs": values}).encode()
-        outputs = self._call("POST", self._url(model_spec, ":predict"), timeout, body)["outputs"]
+        url = self._url(model_spec, ":predict")
+        outputs = self._call("POST", url, lambda answer: answer["outputs"], timeout, body)
         if len(endpoint.outputs) == 1:
             outputs = dict.fromkeys(endpoint.outputs, outputs)
         if not isinstance(outputs, dict) or outputs.keys() != endpoint.outputs.keys():
@@ -178,17 +188,21 @@ class Rest:
         return {name: _from_json(name, outputs[name], spec.dtype) for name, spec in specs}
 
     def metadata(self, model_spec: ModelSpec, timeout: float) -> dict[str, Endpoint]:
-        answer = self._call("GET", self._url(model_spec, "/metadata"), timeout)
-        signatures = answer["metadata"]["signature_def"]["signature_def"]
-        return {
-            name: Endpoint(_rest_specs(found["inputs"]), _rest_specs(found["outputs"]))
-            for name, found in signatures.items()
-            if found["method_name"].endswith("/predict")
-        }
+        def read(answer: Any) -> dict[str, Endpoint]:
+            signatures = answer["metadata"]["signature_def"]["signature_def"]
+            return {
+                name: Endpoint(_rest_specs(found["inputs"]), _rest_specs(found["outputs"]))
+                for name, found in signatures.items()
+                if found["method_name"].endswith("/predict")
+            }
+
+        return self._call("GET", self._url(model_spec, "/metadata"), read, timeout)
 
     def status(self, model_spec: ModelSpec, timeout: float) -> dict[int, str]:
-        answer = self._call("GET", self._url(model_spec), timeout)
-        return {int(found["version"]): found["state"] for found in answer["model_version_status"]}
+        def read(answer: Any) -> dict[int, str]:
+            return {int(v["version"]): v["state"] for v in answer["model_version_status"]}
+
+        return self._call("GET", self._url(model_spec), read, timeout)
 
 
 def convert(name: str, value: Any, dtype: np.dtype) -> np.ndarray:
