@@ -633,13 +633,17 @@ def test_nothing_overflows_a_phone(page):
     for name in ("cgan_mnist", "vae_2d_mnist", "pixelcnn_binarized_mnist"):
         shown = page(name)
         size = {"width": 390, "height": 900, "deviceScaleFactor": 1, "mobile": True}
+        count = "return document.querySelectorAll('#samples > *').length"
+        shown.until(lambda: shown.run(count) == 24)  # noqa: B023
         shown.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-        assert shown.run("return document.documentElement.scrollWidth") <= 390
-        tops = "return [...document.querySelectorAll('#draw .row > *')].map((e) => e.offsetTop)"
-        assert np.ptp(shown.run(tops)) < 20, "a button wraps under its partner"
-        high = "return [...document.querySelectorAll('button')].map((b) => b.offsetHeight)"
-        assert max(shown.run(high)) < 45, "a button's text wraps"
-        shown.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        try:
+            assert shown.run("return document.documentElement.scrollWidth") <= 390
+            tops = "return [...document.querySelectorAll('#draw .row > *')].map((e) => e.offsetTop)"
+            assert np.ptp(shown.run(tops)) < 20, "a button wraps under its partner"
+            high = "return [...document.querySelectorAll('button')].map((b) => b.offsetHeight)"
+            assert max(shown.run(high)) < 45, "a button's text wraps"
+        finally:
+            shown.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 def test_painting_and_reconstructing(page, models):
@@ -695,10 +699,21 @@ def test_only_the_first_button_of_a_mouse_paints(page):
     assert shown.grey("#reconstruct-pad canvas").any()
 
 
-def test_what_a_screen_reader_is_told(page):
+def test_what_a_screen_reader_is_told(page, models):
     shown = page("vae_2d_mnist")
     pressed = "return [...document.querySelectorAll('.tools [aria-pressed]')]"
     assert set(shown.run(f"{pressed}.map((b) => b.textContent)")) == {"paint", "erase", "hide"}
+    down = "return [...document.querySelectorAll('#reconstruct-tools [aria-pressed=true]')]"
+    for tool in ("paint", "erase"):
+        shown.press("reconstruct", tool)
+        assert shown.run(f"{down}.map((b) => b.textContent)") == [tool]
+    shown.shows("#decoded", models["vae_2d_mnist"].decode(np.zeros((1, 2), np.float32))[0])
+    nameless = (
+        "return [...document.querySelectorAll('main canvas')].filter((c) => c.offsetParent"
+        " && !c.closest('.map') && !c.matches('.pad canvas + canvas')"
+        " && !(c.role === 'img' && c.ariaLabel)).map((c) => c.id)"
+    )
+    shown.until(lambda: shown.run(nameless) == [])
     assert (
         shown.run("return document.getElementById('plane').getAttribute('role')") == "application"
     )

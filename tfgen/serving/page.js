@@ -13,8 +13,8 @@ let mostRows = Infinity; // that the server takes in one request
 async function ask(path, body) {
   const options = body && { method: "POST", body: JSON.stringify(body) };
   const response = await fetch(path, options);
-  const answer = await response.json();
-  if (!response.ok) throw new Error(answer.error || `HTTP ${response.status}`);
+  const answer = await response.json().catch(() => ({ error: "an answer without JSON, or with NaN" }));
+  if (!response.ok || answer.error) throw new Error(answer.error || `HTTP ${response.status}`);
   return answer;
 }
 
@@ -203,7 +203,7 @@ const ends = { seeds: "", latents: [] };
 
 async function findEnds(of) {
   const seed = [whole($("seedA")), whole($("seedB"))];
-  const key = `${of.name} ${seed} ${$("labels").value}`;
+  const keyNow = () => `${of.name} ${seed} ${$("labels").value}`, key = keyNow();
   if (ends.seeds === key) return;
   ends.seeds = "";
   let images;
@@ -216,7 +216,7 @@ async function findEnds(of) {
   }
   show($("ends-a"), images[0], 84);
   show($("ends-b"), images[1], 84);
-  ends.seeds = key;
+  ends.seeds = keyNow() === key ? key : ""; // not of two classes
 }
 
 const morph = card("morph", async (of) => {
@@ -303,7 +303,7 @@ const choose = latest(async () => {
   const decodes = Boolean(pictures) && takes("decode", "latents");
   const demos = {
     draw: samples,
-    map: decodes && sizes(model.endpoints.decode.inputs.latents)[1] === 2,
+    map: samples && decodes && sizes(model.endpoints.decode.inputs.latents)[1] === 2,
     morph: samples && decodes && (takes("latents", "seed") || takes("encode", "images")),
     reconstruct: Boolean(pictures) && takes("reconstruct", "images"),
     judge: Boolean(pictures) && judges(),

@@ -30,11 +30,11 @@ function valuesOf(of, images) {
 }
 
 async function meanOfOwn(of) {
-  const key = `${of.name} ${$("labels").value}`;
+  const keyNow = () => `${of.name} ${$("labels").value}`, key = keyNow();
   if (own.of !== key) {
     const values = await valuesOf(of, await predict(of, "sample", { seed: range(COMPARED) }));
     own.mean = values.reduce((sum, value) => sum + value) / COMPARED;
-    own.of = key;
+    own.of = keyNow() === key ? key : "";
   }
   return own.mean;
 }
@@ -50,7 +50,8 @@ async function judgeImage(of) {
   }
   if (!takes("sample", "seed")) return;
   const mean = (await meanOfOwn(of)).toFixed(likelihood ? 0 : 2);
-  $("own").value = `The model's own images: ${mean} on average.`;
+  const kind = likelihood && "seed" in likelihood.inputs ? "mean images" : "images"; // a VAE's
+  $("own").value = `The model's own ${kind}: ${mean} on average.`;
 }
 
 function nats(of, value) {

@@ -7,6 +7,8 @@ function show(canvas, image, side = 0) {
   canvas.height = height;
   canvas.width = width;
   if (side) canvas.style.width = `${side}px`;
+  canvas.role = "img";
+  canvas.ariaLabel ||= canvas.id || "image";
   canvas.getContext("2d").putImageData(pixels(image), 0, 0);
 }
 
@@ -26,8 +28,7 @@ function pixels(image) {
 function fill(grid, images, nameOf) {
   grid.replaceChildren(...images.map((image, i) => {
     const canvas = document.createElement("canvas");
-    canvas.setAttribute("role", "img");
-    canvas.setAttribute("aria-label", nameOf(i));
+    canvas.ariaLabel = nameOf(i);
     show(canvas, image);
     return canvas;
   }));
@@ -149,7 +150,6 @@ class Pad {
       const grey = Math.round(0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]);
       return channels === 3 ? colour : [grey];
     };
-    this.clear();
     this.put(range(height).map((y) => range(width).map((x) => pixel(4 * (y * width + x)))),
       [left, top, left + w, top + h].map(Math.round));
     this.refresh();
@@ -231,7 +231,7 @@ function dragging(element, act) {
     act((event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height, starts);
   };
   element.addEventListener("pointerdown", (event) => {
-    if (event.button) return; // not the first one of a mouse
+    if (event.button || !event.isPrimary) return; // not the first of a mouse, nor a first finger
     element.setPointerCapture(event.pointerId);
     tell(event, true);
   });
