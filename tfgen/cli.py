@@ -3,9 +3,10 @@
 The commands themselves stand in `tfgen_command`, which answers without TensorFlow where it can.
 """
 
+import contextlib
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ __all__ = [
     "save_rows",
     "save_samples",
     "with_latents",
+    "writing",
 ]
 
 PADDING = 1  # pixels between images and around them
@@ -75,7 +77,8 @@ def rows_of_labels(
 ) -> tuple[np.ndarray | None, int | None]:
     """Returns the label of each sample and the columns of their grid: one class per row.
 
-    Single images of each class share a row.
+    Single images of each class share a row, and so do classes of unequal shares, which differ by
+    one image.
 
     Args:
         model: A model; (None, None) if it is not conditional.
@@ -86,9 +89,9 @@ def rows_of_labels(
     if model.num_classes is None:
         return None, None
     classes = np.array(labels or range(model.num_classes))
-    each = 8 if num is None else -(-num // len(classes))
-    columns = min(num, MOST_SINGLE) if each == 1 else each
-    return np.repeat(classes, each)[:num], columns
+    each, more = divmod(8 * len(classes) if num is None else num, len(classes))
+    drawn = np.repeat(classes, each + (np.arange(len(classes)) < more))
+    return drawn, min(len(drawn), MOST_SINGLE) if each <= 1 or more else each
 
 
 def check_metrics(recipe: Recipe) -> None:
@@ -303,8 +306,15 @@ def save(picture: np.ndarray, out: str | os.PathLike[str], scale: int = 1) -> st
 
 
 def _written(picture: np.ndarray, out: Path, scale: int) -> Path:
-    try:
+    with writing(out):
         return plots.save(picture, out, scale=scale)
+
+
+@contextlib.contextmanager
+def writing(out: Path) -> Iterator[None]:
+    """Names --out where it cannot be written, and not a temporary file next to it."""
+    try:
+        yield
     except OSError as error:
         cause = error.__cause__ or error  # of the system, which `plots.save` has wrapped
         raise OSError(
@@ -361,7 +371,7 @@ def save_samples(
         return save(images[0] if one else plots.grid(images, columns, PADDING), out, scale)
     if out.suffix.lower() == ".npz":
         arrays = {"images": images} | ({} if labels is None else {"labels": labels})
-        with replacing(out) as temporary, temporary.open("wb") as file:
+        with writing(out), replacing(out) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, **arrays)
         return f"Wrote {out.resolve()}: {', '.join(arrays)}"
     width = max(4, len(str(len(images) - 1)))

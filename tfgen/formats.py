@@ -113,7 +113,7 @@ def _check(folder, format, temperature, num_samples, batch, opset) -> None:
     checks.at_least(1, **({} if batch is None else {"batch": batch}))
     checks.at_least(OLDEST_OPSET, opset=opset)
     if folder.exists():
-        raise ValueError(f"filepath must not exist yet; {folder} does. Name another folder.")
+        raise ValueError(f"folder must not exist yet; {folder} does. Remove it or name another.")
     _check_installed(format)
 
 

@@ -221,7 +221,7 @@ def read_config(path: Path) -> dict[str, Any]:
 def read_metadata(path: Path) -> dict[str, Any]:
     """Returns a preset's metadata.json, or raises ValueError unless it is one."""
     if not (path / "metadata.json").is_file():  # which is written last
-        raise ValueError(f"{path} is a part of a preset: it has no metadata.json. Save it again.")
+        raise ValueError(places.untrained(path, path))
     stored = read_json(path / "metadata.json")
     urls, members = stored.get("urls", []), stored.get("members", {})
     if not (

@@ -7,7 +7,6 @@ An entry is a preset (see `tfgen.presets`) in the folder zoo/<name>/, with two f
 """
 
 import fnmatch
-import shlex
 import zipfile
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -20,6 +19,7 @@ from tfgen.models.generative import GenerativeModel
 from tfgen.presets import folder, origin, save, update_metadata
 from tfgen.recipe import Recipe
 from tfgen.weight_files import weights_digest
+from tfgen_command import places
 
 __all__ = [
     "folder",
@@ -157,10 +157,7 @@ def info(name: str | Path) -> dict[str, Any]:
     """
     path = folder(name)
     if not (path / "metadata.json").is_file():
-        raise ValueError(
-            f"{path.name!r} has a recipe but is not trained yet. "
-            f"Train it: tfgen train {shlex.quote(str(path))} --out DIR."
-        )
+        raise ValueError(places.untrained(path, path))
     details = {
         "name": path.name,
         **presets.read_metadata(path),

@@ -52,7 +52,10 @@ def sample(
     scale: Scale = None,
     force: Force = False,
 ) -> None:
-    """Draws images. A conditional model draws one row per class, or per --label."""
+    """Draws images. A conditional model draws one row per class, or per --label.
+
+    Where --num cannot be shared out evenly, the first classes get one image more, and rows run on.
+    """
     out = output(out, "samples.png", force, (".png", ".npz", ""))
     labels = parse_labels(label)
     import_tensorflow()

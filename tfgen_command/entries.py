@@ -8,7 +8,6 @@ import difflib
 import fnmatch
 import importlib.util
 import json
-import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -137,14 +136,7 @@ def details(name: str | Path) -> dict[str, Any]:
     """
     path = find(name)
     if not (path / "metadata.json").is_file():
-        quoted = shlex.quote(str(name))
-        raise ValueError(
-            f"{path.name!r} is a run that has not ended; sample and evaluate take it as it is. "
-            f"Continue it: tfgen train {quoted} --out {quoted} --resume"
-            if (path / "log.csv").is_file()
-            else f"{path.name!r} has a recipe but is not trained yet. "
-            f"Train it: tfgen train {quoted} --out DIR"
-        )
+        raise ValueError(places.untrained(path, name))
     found = {"name": path.name, **_read(path / "metadata.json"), "path": str(path.resolve())}
     for file in ("config.json", "recipe.json"):
         if (path / file).is_file():

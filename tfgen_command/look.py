@@ -11,7 +11,7 @@ import typer
 
 from tfgen_command import entries
 from tfgen_command.app import Json, Name, command, say_json
-from tfgen_command.wording import with_commas
+from tfgen_command.wording import how_trained, with_commas
 
 __all__ = ["info", "list_entries"]
 
@@ -150,7 +150,7 @@ def _page(details: dict[str, Any], name: str) -> str:
         "images": row["images"],
         "likelihood": details.get("likelihood"),
         "data": ", ".join(filter(None, (recipe.get("data"), licence.get("data")))),
-        "training": _training(state, details.get("device"), details.get("trained")),
+        "training": _training(state, details.get("device"), how_trained(details)),
         "licence": licence.get("weights"),
         "folder": details["path"],
     }
@@ -193,7 +193,7 @@ def _results(results: dict[str, dict[str, Any]]) -> list[str]:
     return lines
 
 
-def _training(state: dict[str, Any], device: str | None, note: str | None) -> str | None:
+def _training(state: dict[str, Any], device: str | None, note: str) -> str | None:
     """Returns how long it took and where, and in what it was not `tfgen train`."""
     if not state:
         return None

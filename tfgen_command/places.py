@@ -1,8 +1,9 @@
 """Which folder a name means, for the command and for the library. Imports nothing heavy."""
 
+import shlex
 from pathlib import Path
 
-__all__ = ["named"]
+__all__ = ["named", "untrained"]
 
 
 def named(name: str | Path, zoo: Path, argument: str = "name") -> Path | None:
@@ -29,6 +30,28 @@ def named(name: str | Path, zoo: Path, argument: str = "name") -> Path | None:
     raise ValueError(
         f"{argument} must mean one model; {name!r} is an entry of the zoo, and also a folder here, "
         f"{own}. Write ./{name} for this folder, or {entry} for the entry."
+    )
+
+
+def untrained(path: Path, name: str | Path) -> str:
+    """Returns what a folder without a metadata.json is, and how to go on with it.
+
+    Args:
+        path: The folder.
+        name: What the user called it.
+    """
+    quoted = shlex.quote(str(name))
+    runs = (path / "log.csv").is_file()
+    if not (path / "recipe.json").is_file() or ((path / "model.weights.h5").is_file() and not runs):
+        return f"{path} is a part of a preset: it has no metadata.json. Save it again."
+    if runs:
+        return (
+            f"{path.name!r} is a run that has not ended; sample and evaluate take it as it is. "
+            f"Continue it: tfgen train {quoted} --out {quoted} --resume"
+        )
+    return (
+        f"{path.name!r} has a recipe but is not trained yet. "
+        f"Train it: tfgen train {quoted} --out DIR"
     )
 
 

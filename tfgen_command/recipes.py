@@ -47,12 +47,12 @@ def new(
     if out.exists():
         raise ValueError(f"--out must be a new file; {out} exists. Name another file.")
     import_tensorflow()
-    from tfgen import data, drafts
+    from tfgen import cli, data, drafts
     from tfgen.files import replacing
     from tfgen.training.announce import too_few
 
     drafted = drafts.draft(data.Source(data_name, size, skip_bad), family, minutes, conditional)
-    with replacing(out) as path:
+    with cli.writing(out), replacing(out) as path:
         path.write_text(drafted.recipe.to_json(), encoding="utf-8")
     shape = " x ".join(map(str, drafted.recipe.model["image_shape"]))
     say(

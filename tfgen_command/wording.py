@@ -1,8 +1,16 @@
 """What the command and the library say in the same words. Imports nothing heavy."""
 
 import re
+from typing import Any
 
-__all__ = ["counted", "how_to_install", "with_commas"]
+__all__ = ["counted", "how_to_install", "how_trained", "with_commas"]
+
+# What "program" in an entry's metadata.json stands for.
+BY_JAX = (
+    "The recipe's training step ran in JAX, compiled by XLA (`benchmarks/gpu`). That program has "
+    "its own initial weights, order of images and schedule of rates, so `tfgen train` ends with "
+    "other weights; on two CPU cores it takes far longer."
+)
 
 
 def counted(number: int, noun: str, plural: str | None = None) -> str:
@@ -23,6 +31,11 @@ def how_to_install(extra: str) -> str:
     'Run pip install ".[onnx]" in the clone of tfgen.'
     """
     return f'Run pip install ".[{extra}]" in the clone of tfgen.'
+
+
+def how_trained(details: dict[str, Any]) -> str:
+    """Returns in what the training of an entry was not that of `tfgen train`; "" is in nothing."""
+    return " ".join(filter(None, ("program" in details and BY_JAX, details.get("trained"))))
 
 
 def with_commas(name: str) -> str:

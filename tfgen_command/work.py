@@ -1,7 +1,6 @@
 """`tfgen train` and `tfgen export`: commands that write folders."""
 
 import dataclasses
-import json
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -88,7 +87,7 @@ def train(
         tf.config.experimental.enable_op_determinism()
     # First of all that touches a device: processes can only join before anything has run.
     chosen_strategy = devices.make_strategy(strategy)
-    before = _steps(out)
+    before = _trained(out / "metadata.json")  # which is there once the model is
     try:
         model = training.train(
             chosen,
@@ -106,7 +105,7 @@ def train(
     with chosen_strategy.scope():
         if not devices.is_chief():
             return
-    if before is not None and _steps(out) == before:  # its results and its card stay
+    if before == _trained(out / "training.json"):  # its results and its card stay
         say(_finished(chosen, out))
         return
     zoo.save(model, out, chosen, training.provenance(chosen, out))
@@ -122,12 +121,13 @@ def _finished(recipe: "Recipe", folder: Path) -> str:
     return f"Nothing was left to train: the model in {folder.resolve()} is finished.{longer}"
 
 
-def _steps(folder: Path) -> int | None:
-    """Returns how many steps the model of a finished run has trained, None of another folder."""
-    path = folder / "training.json"
-    if not path.is_file() or not (folder / "metadata.json").is_file():  # killed before it was saved
-        return None
-    return json.loads(path.read_text(encoding="utf-8-sig")).get("step")
+def _trained(path: Path) -> tuple[int | None, float | None]:
+    """Returns the steps and seconds of training in a run's file, None for what is not there."""
+    from tfgen import presets
+
+    held = presets.read_json(path) if path.is_file() else {}
+    held = held.get("training", held)
+    return held.get("step"), held.get("seconds")
 
 
 @command()

@@ -37,12 +37,7 @@ def main() -> None:
     options = parser.parse_args()
     recipe = zoo.load_recipe(options.recipe)
     model = restored(recipe, options.weights)
-    note = (
-        "The recipe's training step was compiled by XLA and run by JAX (`benchmarks/gpu`). The "
-        "order of the images and the learning rate schedule are those of that program, so `tfgen "
-        "train` ends with other weights."
-    )
-    details = {"device": options.device, "trained": note}
+    details = {"device": options.device, "program": "benchmarks/gpu"}
     print(presets.save(model, options.out, recipe, details, half=options.half))
 
 

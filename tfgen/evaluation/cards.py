@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import Any
 
 from tfgen.recipe import Recipe
-from tfgen_command.wording import with_commas
+from tfgen_command.wording import how_trained, with_commas
 
 __all__ = ["PICTURES", "card"]
 
@@ -76,8 +76,8 @@ def _judged(judges: Collection[str]) -> str:
     """Returns what a card says of the networks that results were judged by, a paragraph."""
     if not judges:
         return ""
-    return f"""Features and classes are those of {", ".join(judges)}, fitted to training
-images: a ratio near or below 1 says only that samples are as close to test images as those are.
+    return f"""Judged by {", ".join(judges)}, fitted to training images: a ratio near or below 1
+says only that samples are as close to the test images as the training images are.
 """
 
 
@@ -89,7 +89,7 @@ def _facts(details: dict[str, Any], recipe: Recipe, source: str) -> str:
     momentum, licence = recipe.ema_momentum, details.get("licence", {})
     averaged = f", averaged over steps (momentum {momentum})" if own and momentum else ""
     others = " and ".join(f"`{name}`" for name in details.get("members", {}))
-    again = own and "trained" not in details
+    again = own and not how_trained(details)
     shared = f" The other networks have the weights of {others}." if others else ""
     # Weights that a user trained are the user's: no licence stands on their card.
     terms = f", licence {licence['weights']}" if source == details["name"] else ""
@@ -115,7 +115,8 @@ def _by_recipe(details: dict[str, Any]) -> bool:
 def _history(details: dict[str, Any], recipe: Recipe) -> str:
     """Returns on what the model was trained, for how long and where."""
     # Where the training was not that of `tfgen train`, the entry says in which way.
-    note = f"\n  {details['trained']}" if "trained" in details else ""
+    note = how_trained(details)
+    note = note and f"\n  {note}"
     if not {"data", "device"} <= details.keys():
         how = "by `recipe.json`" if _by_recipe(details) else "not by `recipe.json` alone"
         return f"Trained {how}; on which images and for how long is not recorded.{note}"

@@ -2,8 +2,6 @@
 
 import dataclasses
 import os
-import shlex
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -72,10 +70,10 @@ def evaluate(
     if data_name is None:
         _check_digest(details.get("data"), measured_on)
     wanted = _wanted(model, recipe, metrics, measured_on, skip_unfit)
-    results, seconds = _measured(model, measured_on, wanted, num_samples, verbose)
+    results = _measured(model, measured_on, wanted, num_samples, verbose)
     if writes:
         _check_unchanged(path, details)
-        _write(model, recipe, path, results, seconds)
+        _write(model, recipe, path, results)
     return {
         label: _with_recorded(details["results"], label, result)
         for label, result in results.items()
@@ -107,20 +105,15 @@ def _measured(
     wanted: list[dict[str, Any]],
     num_samples: int | None,
     verbose: int,
-) -> tuple[Results, dict[str, float]]:
-    """Returns all results, and how many seconds the metric of each took, by the same names."""
+) -> Results:
     results: Results = {}
-    seconds: dict[str, float] = {}
     for listed in wanted:
         arguments = dict(listed)
         metric = arguments.pop("metric")
         if num_samples is not None and metric in SAMPLING:
             arguments["num_samples"] = num_samples
-        start = time.monotonic()
-        measured = METRICS[metric](model, measured_on, **arguments, verbose=verbose)
-        results |= measured
-        seconds |= dict.fromkeys(measured, time.monotonic() - start)
-    return results, seconds
+        results |= METRICS[metric](model, measured_on, **arguments, verbose=verbose)
+    return results
 
 
 def _wanted(
@@ -154,17 +147,14 @@ def _wanted(
     return [wanted for wanted in found if not reasons[wanted["metric"]]]
 
 
-def _record(result: Result, seconds: float, path: Path) -> dict[str, Any]:
+def _record(result: Result) -> dict[str, Any]:
     """Returns a result as metadata.json holds it."""
     record: dict[str, Any] = {"value": _rounded(result.value), "unit": result.unit}
     if result.real is not None:
         record["real"] = _rounded(result.real)
     if result.judge is not None:
         record["judge"] = result.judge
-    return record | {
-        "command": f"tfgen evaluate {shlex.quote(_typed(path))}",
-        "seconds": round(seconds, 1),
-    }
+    return record
 
 
 def _rounded(value: float) -> float:
@@ -180,15 +170,9 @@ def _with_recorded(recorded: dict[str, dict[str, Any]], label: str, result: Resu
     )
 
 
-def _write(
-    model: ImageModel, recipe: Recipe, path: Path, results: Results, seconds: dict[str, float]
-) -> None:
+def _write(model: ImageModel, recipe: Recipe, path: Path, results: Results) -> None:
     """Writes results, pictures and card into an entry's folder."""
-    records = {
-        label: _record(found, seconds[label], path)
-        for label, found in results.items()
-        if found.finite
-    }
+    records = {label: _record(found) for label, found in results.items() if found.finite}
     presets.update_metadata(path, results=records)
     if isinstance(model, GenerativeModel):
         _draw(model, recipe, path)

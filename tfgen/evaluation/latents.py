@@ -1,13 +1,15 @@
-"""Nearest-neighbour metrics of latents and samples, next to the same on raw pixels."""
+"""Metrics by class, and of latents and samples next to the same on raw pixels."""
 
 import numpy as np
 import tensorflow as tf
 
 from tfgen import data, pixels
 from tfgen.evaluation.result import Result, Results
+from tfgen.models.classifier import Classifier
 from tfgen.models.generative import GenerativeModel
 
 __all__ = [
+    "accuracy",
     "check_conditional",
     "classes_for",
     "classes_to_ask",
@@ -103,6 +105,20 @@ def _references(data_name: data.Data) -> tuple[np.ndarray, np.ndarray]:
     """The train and validation splits together: all that is not test."""
     parts = [labelled(data_name, split) for split in ("train", "validation")]
     return tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+
+
+def accuracy(model: Classifier, data_name: str, split: str = "test", verbose: int = 1) -> Results:
+    """Share of images that a classifier gets right.
+
+    Args:
+        model: The classifier.
+        data_name: For `tfgen.data`; it must have labels.
+        split: "validation" or "test".
+        verbose: Not used.
+    """
+    images, labels = labelled(data_name, split)
+    found = model.probabilities(images).argmax(1)
+    return {f"{split} accuracy": Result(100.0 * float(np.mean(found == labels)), "%")}
 
 
 def nearest_neighbour_accuracy(

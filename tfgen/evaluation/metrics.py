@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tfgen import checks
-from tfgen.evaluation import accuracy, latents, likelihood, samples
+from tfgen.evaluation import latents, likelihood, samples
 from tfgen.models.base import ImageModel
 from tfgen.models.classifier import Classifier
 from tfgen.models.generative import GenerativeModel
@@ -13,7 +13,7 @@ from tfgen.models.generative import GenerativeModel
 __all__ = ["METRICS", "SAMPLING", "check_arguments", "misfit"]
 
 METRICS: dict[str, Callable] = {
-    "accuracy": accuracy.accuracy,
+    "accuracy": latents.accuracy,
     "conditional_accuracy": samples.conditional_accuracy,
     "label_agreement": latents.label_agreement,
     "log_likelihood": likelihood.log_likelihood,
