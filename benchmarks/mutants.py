@@ -99,6 +99,7 @@ MUTANTS: dict[tuple[str, str], list[tuple[str, str]]] = {
         ),
     ],
     ("distributions/levels.py", "test_distributions.py -k draw"): [
+        ("second = uniforms[:, 1]", "second = uniforms[:, 0]"),
         ("first < tf.sigmoid(logit / temperature)", "first < tf.sigmoid(logit)"),
         ("first < tf.sigmoid(logit / temperature)", "first > tf.sigmoid(logit / temperature)"),
         ("* reached[:, -1:] > reached", "* reached[:, -1:] < reached"),
@@ -159,15 +160,16 @@ MUTANTS: dict[tuple[str, str], list[tuple[str, str]]] = {
             "return x + self.project(h), (h, c), (x, h)",
         ),
         (
-            "return left + keras.ops.pad(right[:, :-1], [[0, 0], [1, 0], [0, 0], [0, 0]])",
+            "return left + keras.ops.pad(layers.cut(right, 1, 0, -1), "
+            "[[0, 0], [1, 0], [0, 0], [0, 0]])",
             "return left + right",
         ),
         ("column = columns - 1 - step", "column = step"),
     ],
     ("models/attention.py", ATTENTION): [
         (
-            "tf.pad(self._by_heads(y, places)[:, :-1], [[0, 0], [1, 0], [0, 0]])",
-            "self._by_heads(y, places)",
+            "k, v = (tf.pad(y, [[0, 0], [1, 0], [0, 0]]) for y in before)",
+            "k, v = (self._by_heads(y, places) for y in both)",
         ),
         (
             "seen = [tf.range(places) >= places - row * columns, tf.range(columns) < column]",
@@ -279,6 +281,9 @@ MUTANTS: dict[tuple[str, str], list[tuple[str, str]]] = {
         ("pending and pending[0] is y", "False"),
         ("wide = tfd.Independent(tfd.Normal(tf.zeros([latent_dim]), scales), 1)", "wide = prior"),
     ],
+    ("models/hierarchical_vae.py", "test_priors.py -k tail_of_a_ladder"): [
+        ("stream=1) < self.prior_tail", "stream=1) < 0.5 * self.prior_tail"),
+    ],
     ("models/ladder.py", "test_priors.py -k ladder"): [
         ("math.log1p(-self.tail) + ratio", "ratio"),
         (" - self.top_dim * math.log(priors.TAIL_SCALE)", ""),
@@ -327,6 +332,21 @@ MUTANTS: dict[tuple[str, str], list[tuple[str, str]]] = {
         ("recipe.final_fraction, warmup, ends)", "0.0, warmup, ends)"),
         ("[updates * epoch for epoch", "[epoch for epoch"),
     ],
+    ("models/base.py", "test_contract.py -k noise_of_evaluate"): [
+        ("np.full(flat.shape[1], HASH_FACTOR, np.uint64)", "np.full(flat.shape[1], 1, np.uint64)"),
+    ],
+    ("models/autoregressive.py", "test_pixel_sampling.py -k 'sharpens or at_temperature_zero'"): [
+        ("sampler = Sampler(self, temperature)", "sampler = Sampler(self, temperature**2)"),
+    ],
+    ("models/autoregressive.py", "test_contract.py -k loss_is_the_likelihood"): [
+        (
+            "self.log_prob_to_train(self.levels_of(images), labels, seeds, dropout)",
+            "self.log_prob_to_train(self.levels_of(images), None, seeds, dropout)",
+        ),
+    ],
+    ("models/adversarial.py", "test_gan.py -k averaged_generator"): [
+        ("            self.ema_momentum,\n", "            0.9 * self.ema_momentum,\n"),
+    ],
     ("models/base.py", "test_contract.py -k equal_sums"): [
         ("tf.reduce_sum(flat * weights, 1))", "tf.reduce_sum(flat, 1))"),
     ],
@@ -341,6 +361,7 @@ MUTANTS: dict[tuple[str, str], list[tuple[str, str]]] = {
     ],
     ("evaluation/kernel.py", "test_metrics.py -k kernel"): [
         ("/ a.shape[1] + 1.0) ** 3", "/ a.shape[1] + 1.0) ** 2"),
+        ("float(np.mean(estimates))", "1000.0 * float(np.mean(estimates))"),
         ("(values.sum() - np.trace(values)) / (len(a) * (len(a) - 1))", "values.mean()"),
     ],
     ("evaluation/neighbours.py", "test_metrics.py test_samples.py"): [

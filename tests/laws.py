@@ -223,18 +223,19 @@ def likelihoods_are_per_image(model) -> None:
 def loss_is_minus_log_likelihood(model, draws: int = 4000) -> None:
     """On average over the noise, the loss is -log_likelihood: nats, summed over pixels.
 
-    Holds for objectives that are the likelihood, e.g. with beta = 1 and without guidance.
+    Holds for objectives that are the likelihood, e.g. with beta = 1.
     """
-    if getattr(model, "guidance", 0):
-        model.guidance = 0.0  # the model is not used again
     k = getattr(model, "num_importance_samples", 1)
     image = images_for(model, 1)
-    label = None if model.num_classes is None else np.zeros(draws, np.int64)
+    # Not class 0, which missing labels could pass for.
+    label = None if model.num_classes is None else np.full(draws, model.num_classes - 1)
     images = np.repeat(image, draws, 0)
-    scores = model.log_likelihood(images, num_samples=k, batch_size=draws, **given(model, label))
     seeds = tf.range(10**6, 10**6 + draws, dtype=tf.int64)
     labels = None if label is None else tf.constant(label)
     losses = model.losses_per_image(tf.constant(images), labels, seeds, training=False)["loss"]
+    if getattr(model, "guidance", 0):  # the loss leaves it out
+        model.guidance = 0.0  # the model is not used again
+    scores = model.log_likelihood(images, num_samples=k, batch_size=draws, **given(model, label))
     assert losses.shape == scores.shape
     error = np.sqrt((np.var(losses) + np.var(scores)) / draws)
     assert abs(np.mean(losses) + np.mean(scores)) < 5 * error + 1e-3

@@ -1,11 +1,13 @@
 """The command line: every command on a small trained entry, and every kind of bad input."""
 
 import json
+import os
 import re
 import subprocess
 import sys
 import types
 import typing
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -115,6 +117,45 @@ def test_a_run_is_extended_and_read_before_it_ends(tmp_path, monkeypatch, capsys
         path.unlink()
     assert run(monkeypatch, "sample", out, "--out", tmp_path / "none.png") == 2
     assert "no trained weights yet" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("num_classes", [1, 3, 10])
+def test_classes_are_drawn_in_equal_shares(num_classes):
+    model = types.SimpleNamespace(num_classes=num_classes)
+    for num in range(1, 31):
+        labels, columns = cli.rows_of_labels(model, [], num)
+        counts = np.bincount(labels, minlength=num_classes)
+        assert counts.sum() == num
+        assert counts.max() - counts.min() <= 1
+        assert 1 <= columns <= num
+        if counts.min() == counts.max() > 1:
+            assert columns == counts[0]
+    assert len(cli.rows_of_labels(model, [], None)[0]) == 8 * num_classes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("last", ["model.weights.h5", "config.json", "metadata.json"])
+def test_a_longer_run_whose_model_was_not_saved_is_saved_by_resume(tmp_path, monkeypatch, last):
+    """A full disk, or a kill, between the end of the training and that of its saving."""
+    recipe, out = tmp_path / "recipe.json", tmp_path / "run"
+    recipe.write_text(json.dumps(RECIPE))
+    arguments = ("train", recipe, "--out", out, "--verbose", 0)
+    assert run(monkeypatch, *arguments) == 0
+    replace = os.replace
+
+    def full(source, target):
+        if Path(target).name == last:
+            raise OSError(28, "No space left on device")
+        return replace(source, target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.replace", full)
+        assert run(monkeypatch, *arguments, "--resume", "--epochs", 2) != 0
+    assert run(monkeypatch, *arguments, "--resume", "--epochs", 2) == 0
+    whole = zoo.info(out)["training"]
+    assert whole["step"] == json.loads((out / "training.json").read_text())["step"]
+    assert whole["epoch"] == 2
+    zoo.load(out)
 
 
 @pytest.mark.slow
@@ -851,6 +892,15 @@ def test_the_names_that_the_command_knows_are_the_librarys():
             ("sample", "{entry}", "--out", "{entry}/config.json/x.png"),
             "--out must lie in a folder that can be written; {entry}/config.json/x.png failed with "
             "FileExistsError: File exists. Choose another folder.",
+        ),
+        (
+            ("sample", "{entry}", "--out", "{entry}/config.json/x.npz"),
+            "--out must lie in a folder that can be written; {entry}/config.json/x.npz failed with "
+            "FileExistsError: File exists. Choose another folder.",
+        ),
+        (
+            ("recipe", "new", "--data", "digits", "--out", "{entry}/config.json/x.json"),
+            "--out must lie in a folder that can be written; {entry}/config.json/x.json failed",
         ),
         (("sample", "{entry}", "--out", "~no_such_user/x.png"), "~NAME must be a user of this"),
         (("manifold", "{entry}", "--side", "1"), "side"),

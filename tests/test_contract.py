@@ -15,9 +15,9 @@ import laws
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import CASES, CONFIGURATIONS, FAMILIES, VARIED
+from conftest import CASES, CONDITIONAL, CONFIGURATIONS, FAMILIES, FIRST, VARIED
 
-from tfgen import AutoEncoder, GenerativeModel, families, noise
+from tfgen import VAE, AutoEncoder, GenerativeModel, families, noise
 
 # Members that a family may lack, with what they need to be called.
 IMAGE_METHODS = ("encode", "reconstruct", "score")
@@ -565,6 +565,13 @@ def image_calls(model) -> list:
         calls.append(model.log_likelihood)
     if "encode" in model.endpoints():
         calls.append(lambda images, **labels: model.interpolate(images, images, **labels))
+    if "complete" in model.endpoints():
+        calls.append(model.log_likelihood_map)
+        calls.append(
+            lambda images, **labels: model.complete(
+                images, half_masks(model, len(images)), **labels
+            )
+        )
     return calls
 
 
@@ -740,9 +747,65 @@ def test_fit_refuses_wrong_labels(case):
             model.fit(images, labels, verbose=0)
 
 
+@pytest.mark.parametrize(
+    "case_of", [*FIRST, *CONDITIONAL], ids=lambda case: f"{case.family}-{case.name}"
+)
+def test_a_direct_call_wants_the_labels_that_other_methods_want(case_of):
+    model = case_of()
+    images = laws.images_for(model, 2)
+    classes = model.num_classes
+    if "labels" not in inspect.signature(model.call).parameters:
+        pytest.skip("its call takes no labels")
+    if classes is None:
+        wrong = {"labels must be left out": np.array([0, 0])}
+    else:
+        wrong = {
+            "labels are required": None,
+            "must lie in": np.array([0, classes]),
+        }
+    for words, labels in wrong.items():
+        with pytest.raises(ValueError, match=words):
+            model(images, labels=labels)
+    traced = tf.function(lambda images, labels: model(images, labels=labels), autograph=False)
+    with pytest.raises(ValueError, match="are required" if classes else "left out"):
+        traced(tf.constant(images), None if classes else tf.constant([0, 0]))
+
+
+def test_attributes_of_sampling_are_checked_when_they_are_set(first_case):
+    model = first_case()
+    for name, wrong in (("num_workers", (0, -1, 2.5, "2", True)), ("jit_sampling", (1, "yes"))):
+        before = getattr(model, name)
+        for value in wrong:
+            with pytest.raises(ValueError, match=f"{name} must be"):
+                setattr(model, name, value)
+            assert getattr(model, name) == before
+
+
 def test_seeds_stay_below_2_to_63(fitted):
-    with pytest.raises(ValueError, match="seed must be"):
-        fitted.image_seeds(2, 2**63)
+    last = 2**63 - 1
+    for seed, own in ((last - 1, [last - 1, last]), ([last, -last - 1], [last, -last - 1])):
+        np.testing.assert_array_equal(fitted.image_seeds(2, seed), own)
+    for seed in (2**63, last, [0, 2**63]):
+        with pytest.raises(ValueError, match="seed must be"):
+            fitted.image_seeds(2, seed)
+
+
+def test_no_two_images_share_the_noise_of_evaluate():
+    """Not even of all that there are."""
+    model = VAE((2, 6, 1), filters=(), dense_units=2, pixel_distribution="bernoulli", num_levels=2)
+    seen = []
+
+    class Noted(Exception):
+        pass
+
+    def losses(images, labels, seeds, training):
+        seen.extend(seeds.numpy())
+        raise Noted
+
+    model.losses_per_image = losses
+    with pytest.raises(Noted):
+        model.test_step(tf.constant(laws.all_images((2, 6, 1))))
+    assert len(set(seen)) == len(seen) == 2**12
 
 
 def test_a_subclass_with_arguments_of_its_own_keeps_all():

@@ -375,6 +375,12 @@ def test_strategies_by_name(monkeypatch, capsys):
     with pytest.raises(ValueError, match="strategy must be one of none, mirrored"):
         devices.make_strategy("mirored")
     assert devices.make_strategy("none").num_replicas_in_sync == 1
+    with (
+        tf.distribute.OneDeviceStrategy("CPU:0").scope(),
+        pytest.raises(ValueError, match="'none' must be asked for outside"),
+    ):
+        devices.make_strategy("none")
+    assert devices.make_strategy("none") is tf.distribute.get_strategy()
     arguments = ["tfgen", "train", "vae_mnist", "--out", "never", "--strategy", "two"]
     monkeypatch.setattr("sys.argv", arguments)
     with pytest.raises(SystemExit) as stop:

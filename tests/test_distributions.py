@@ -167,10 +167,12 @@ def test_float64_stays():
 def test_draws_follow_log_prob(name, temperature):
     """The inverse of the distribution function, at uniform numbers; sharper when it is colder."""
     num_levels, count = NAMES[name], 20_000
-    outputs = distributions.outputs_per_channel(name, num_levels, num_mixtures=1)
-    row = np.float32([[0.4, 0.3, 0.4, -0.5, 0.2][:outputs]])
-    if name == "discretized_logistic_mixture":  # temperature scales its noise
-        cold = row + np.float32([[0.0, 0.0, np.log(temperature)]])
+    outputs = distributions.outputs_per_channel(name, num_levels, num_mixtures=2)
+    row = np.float32([[0.4, 0.3, 0.4, -0.5, -0.6, -0.3][:outputs]])
+    if name == "discretized_logistic_mixture":
+        # Of each component (logit, place, log scale): temperature scales the noise of the place.
+        cold = row * np.float32([[1 / temperature, 1, 1] * 2])
+        cold += np.float32([[0, 0, np.log(temperature)] * 2])
     else:
         cold = row / temperature
     levels = np.arange(num_levels, dtype=np.float32)[:, None]

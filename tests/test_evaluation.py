@@ -90,6 +90,8 @@ def test_several_orders_are_measured_in_the_first_one_alone_too():
     alone = figures["test negative log-likelihood in the first order"].value
     assert alone == pytest.approx(by_order[0], rel=1e-4)
     assert by_order[1] != pytest.approx(by_order[0], rel=1e-2)
+    nats = figures["test negative log-likelihood"].value
+    assert nats == pytest.approx(-model.log_likelihood(images, labels=labels).mean(), rel=1e-4)
 
 
 def test_squared_error_of_a_perfect_and_of_a_blind_model():
@@ -148,6 +150,11 @@ def test_a_conditional_vae_is_measured_by_every_metric(metric):
     assert not metrics.misfit(model, metric)
     found = evaluation.METRICS[metric](model, "digits", **arguments, verbose=0)
     assert all(np.isfinite(result.value) for result in found.values())
+    if metric == "squared_error":
+        images, labels = data.arrays("digits", "test")
+        off = (images - model.reconstruct(images, labels=labels).astype(float)) / 255.0
+        expected = np.square(off).sum((1, 2, 3)).mean()
+        assert next(iter(found.values())).value == pytest.approx(expected, rel=1e-5)
 
 
 def test_samples_have_the_classes_of_unbalanced_images():

@@ -57,7 +57,7 @@ def test_bad_input_writes_nothing(small, tmp_path, options, message):
 
 def test_a_folder_that_exists_is_left_alone(small, tmp_path):
     (tmp_path / "mine").mkdir()
-    with pytest.raises(ValueError, match="filepath must not exist yet"):
+    with pytest.raises(ValueError, match="folder must not exist yet"):
         small.export(tmp_path / "mine", format="litert")
     assert not list((tmp_path / "mine").iterdir())
 
@@ -209,4 +209,5 @@ def test_other_runtimes_give_the_same(first_case, format, tmp_path):
         assert {row["endpoint"] for row in rows} == set(described["endpoints"])
         unread = UNREAD.get((first_case.family, runtime), set())
         for row in rows:
-            assert runtimes.agrees(row) or row["endpoint"] in unread, row
+            missing = "failed" in row and row["endpoint"] in unread
+            assert runtimes.agrees(row) or missing, row

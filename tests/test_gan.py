@@ -308,11 +308,11 @@ def test_generator_follows_a_discriminator_that_stands_still():
 
 @pytest.mark.slow
 def test_averaged_generator_equals_a_plain_computation():
-    model = made(ema_momentum=0.6)
+    model = made(ema_momentum=0.3)  # what counts from the third step on
     expected = model.generator.get_weights()
     for step in range(1, 6):
         model.train_on_batch(laws.images_for(model, 4, seed=step))
-        keep = min(0.6, (1 + step) / (10 + step))
+        keep = min(0.3, (1 + step) / (10 + step))
         expected = [
             keep * average + (1 - keep) * weight
             for average, weight in zip(expected, model.generator.get_weights(), strict=True)
@@ -755,6 +755,33 @@ def test_both_networks_train_on_augmented_images(monkeypatch):
     assert seen == [(10, 10), (5, 5)]
     for plain, changed in zip(found[False], found[True], strict=True):
         assert (plain != changed).numpy().any()
+
+
+def test_the_critic_s_penalty_sees_augmented_images_alone(monkeypatch):
+    model = made(augment=True, objective="wasserstein_gp")
+    monkeypatch.setattr(gan_networks, "augmented", lambda images, seeds: 0.0 * images + 0.25)
+    seen, logits_of = [], model._logits
+
+    def noted(images, labels, training=False):
+        seen.append(images)
+        return logits_of(images, labels, training)
+
+    monkeypatch.setattr(model, "_logits", noted)
+    images, seeds = tf.constant(laws.images_for(model, 5)), tf.range(5, dtype=tf.int64)
+    model.discriminator_losses(images, None, seeds, True)
+    assert len(seen) == 2  # the losses, and the penalty
+    for shown in seen:
+        np.testing.assert_allclose(shown, 0.25, atol=1e-6)
+
+
+def test_an_average_gets_no_adapter_of_its_own():
+    model = made()
+    for pattern in ("averaged_generator", "averaged_*"):
+        with pytest.raises(ValueError, match=r"patterns must not match 'averaged_generator/"):
+            model.enable_lora(2, pattern)
+    assert model.enable_lora(2, "*generator")
+    model.compile(run_eagerly=True)
+    model.train_on_batch(laws.images_for(model, 4))
 
 
 def test_float64_is_refused():

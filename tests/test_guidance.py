@@ -39,6 +39,22 @@ each_family = pytest.mark.parametrize("family", [*FAMILIES, "PixelEnsemble"])
 each_space = pytest.mark.parametrize("space", SPACES)
 
 
+@pytest.mark.slow_except("PixelCNN")
+@each_family
+def test_losses_and_call_leave_guidance_out(family):
+    model, labels = guided(family, "pixels"), np.array([0, 1, 2, 0])
+    images, seeds = laws.images_for(model, 4), tf.range(4, dtype=tf.int64)
+    given = tf.constant(images), tf.constant(labels)
+    found = []
+    for strength in (1.5, 0.0):
+        model.guidance = strength
+        losses = model.losses_per_image(*given, seeds, training=False)["loss"]
+        found.append((losses, model(*given), model.log_likelihood(images, labels=labels)))
+    for own, plain in zip(found[0][:2], found[1][:2], strict=True):
+        np.testing.assert_array_equal(own, plain)
+    assert (found[0][2] != found[1][2]).any()
+
+
 @pytest.mark.slow_except("pixels-PixelCNN", "tokens-PixelCNN", "colours-PixelEnsemble")
 @each_family
 @each_space

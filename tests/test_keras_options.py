@@ -169,6 +169,8 @@ def weighted(name, value):
 def class_weighted(subject, folder):
     weights = {0: 0.0, 1: 0.5, 2: 1.0}
     weighted("class_weight", weights)(subject, folder)
+    nothing = subject.fit(subject.images, subject.classes, class_weight=dict.fromkeys(weights, 0.0))
+    assert nothing[subject.model.loss_names[0]] == [0.0]
     rows = (subject.images, subject.classes)
     for data in (tf.data.Dataset.from_tensor_slices(rows).batch(2), Rows(rows)):
         subject.fit(data, class_weight=weights, batch_size=None)
@@ -177,6 +179,21 @@ def class_weighted(subject, folder):
             lambda data=data: subject.model.fit(data, class_weight=weights),
             "class_weight needs labels",
         )
+
+
+def validated(subject, folder):
+    subject.fit(validation_data=subject.batches, validation_steps=1)
+    seen = []
+    note = keras.callbacks.LambdaCallback(on_test_batch_end=lambda batch, logs: seen.append(batch))
+    found = subject.fit(
+        validation_data=subject.rows if len(subject.rows) > 1 else subject.images,
+        validation_freq=2,
+        validation_batch_size=1,
+        epochs=2,
+        callbacks=[note],
+    )
+    assert len(found[watched(subject)]) == 1
+    assert seen == [0, 1, 2, 3]
 
 
 def evaluated(subject, folder):
@@ -258,9 +275,7 @@ OPTIONS = {
     ),
     "fit(validation_split)": lambda s, f: s.fit(validation_split=0.5),
     "fit(validation_data)": lambda s, f: s.fit(validation_data=s.batches),
-    "fit(validation_freq, validation_steps, validation_batch_size)": lambda s, f: s.fit(
-        validation_data=s.batches, validation_freq=1, validation_steps=1
-    ),
+    "fit(validation_freq, validation_steps, validation_batch_size)": validated,
     "fit(steps_per_epoch)": lambda s, f: s.fit(steps_per_epoch=1),
     "fit(sample_weight)": weighted("sample_weight", np.ones(4)),
     "fit(class_weight)": class_weighted,

@@ -193,6 +193,14 @@ def test_kernel_estimate_is_the_loop_over_pairs(rng):
     assert kernel._discrepancy(x, y) == pytest.approx(value, rel=1e-12)
 
 
+def test_kernel_distance_is_the_mean_of_its_subsets(rng):
+    x, y = rng.normal(size=(30, 3)), rng.normal(size=(30, 3)) + 0.5
+    value, error = kernel_distance(x, y, 20, 4000)
+    # The error counts that subsets overlap; the mean of 4000 of these two sets is closer.
+    spread = error / np.sqrt(1 / 4000 + 20 / 10)
+    assert abs(value - kernel._discrepancy(x, y)) < 5 * spread / np.sqrt(4000)
+
+
 def test_kernel_distance_of_halves_and_of_shifted_sets():
     rows = np.random.default_rng(5).normal(size=(1000, 4))
     half, other = rows[:500], rows[500:]

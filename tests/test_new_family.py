@@ -142,6 +142,11 @@ def test_a_family_without_conventions_is_saved_and_loaded(tmp_path):
         id(weight) for weight in model.weights
     }
     assert names == list(tfgen.tuning.weights(Casual.from_config(model.get_config())))
+    # What gets an adapter goes by the names of its weights.
+    twin = Casual.from_config(model.get_config())
+    assert twin.enable_lora(1, "conv2d_1") == ["conv2d_1"]
+    adapted = {f"{name}/kernel" for name in twin.enable_lora(1, "*")}
+    assert "conv2d/kernel" in adapted <= set(tfgen.tuning.weights(twin))
     model.sample(2, seed=0)
     model.save_to_preset(tmp_path / "preset")
     model.save(tmp_path / "model.keras")

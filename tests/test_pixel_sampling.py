@@ -120,11 +120,11 @@ def test_sampled_frequencies_are_the_likelihoods(network):
 
 
 def test_temperature_sharpens():
-    model = build("gated", (4, 4, 1))
-    cold, warm = (
-        model.log_likelihood(model.sample(64, seed=0, temperature=t)).mean() for t in (0.5, 1.0)
-    )
-    assert cold > warm
+    model = build("gated", (4, 4, 1), dtype="float64")
+    levels, _ = naive_sample(model, model.image_seeds(64, 0), temperature=0.5)
+    cold, warm = (model.sample(64, seed=0, temperature=t) for t in (0.5, 1.0))
+    np.testing.assert_array_equal(cold, 255 * levels.astype(np.uint8))
+    assert model.log_likelihood(cold).mean() > model.log_likelihood(warm).mean()
 
 
 def test_a_gate_weighs_one_half_by_the_other():
@@ -134,6 +134,15 @@ def test_a_gate_weighs_one_half_by_the_other():
 
 
 # Completion
+
+
+def test_completion_at_temperature_zero_is_one_image():
+    model = build("gated", (4, 5, 1))
+    images, mask = np.repeat(laws.images_for(model, 1), 8, 0), np.zeros((8, 4, 5, 1), bool)
+    mask[:, :1] = True
+    cold, warm = (model.complete(images, mask, seed=0, temperature=t) for t in (0.0, 1.0))
+    assert (cold == cold[:1]).all()
+    assert len(np.unique(warm, axis=0)) > 1
 
 
 @pytest.mark.slow_except("tokens-gated")

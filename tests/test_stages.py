@@ -1,6 +1,7 @@
 """Recipes of several stages: what each one trains, exact resume, and a refusal of other data."""
 
 import dataclasses
+import json
 import shutil
 
 import numpy as np
@@ -45,6 +46,8 @@ def test_each_stage_trains_its_own_parts(staged):
             before, after = (part_of(epochs[i], part) for i in (earlier, later))
             changed = any((before[name] != after[name]).any() for name in before)
             assert changed == (part == moves)
+    # 8 steps an epoch, then 4 of twice the batch.
+    assert json.loads((folder / "training.json").read_text("utf-8"))["step"] == 2 * 8 + 2 * 4
     log = runs.log_of(folder)
     assert [row["epoch"] for row in log] == ["0", "1", "2", "3"]
     assert [row["stage"] for row in log] == ["0", "0", "1", "1"]

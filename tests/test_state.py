@@ -462,6 +462,7 @@ def test_a_refused_compile_changes_nothing(first_case):
         refused += [{name: foreign} for name in names]
         refused.append(dict.fromkeys(names, keras.optimizers.Adam()))
         refused.append({names[1]: keras.optimizers.Adam(use_ema=True)})
+    refused += [{name: GroupedAdam([1.0])} for name in names]
 
     def state():
         held = model.optimizers.values() if model.compiled else ()

@@ -387,7 +387,7 @@ def test_a_recipe_that_does_not_fit_leaves_nothing_behind(tmp_path, changes, err
     folder = tmp_path / "run"
     with pytest.raises(error, match=message):
         training.train(dataclasses.replace(SIMPLE, **changes), folder, verbose=0)
-    assert not (folder / "recipe.json").exists()
+    assert not folder.exists()
 
 
 def test_conditional_model_of_unlabelled_data(tmp_path):
@@ -409,7 +409,7 @@ def test_more_classes_in_the_data_than_in_the_model(tmp_path):
     )
     with pytest.raises(ValueError, match=r"must be at least the 5 classes of .*; received 3"):
         training.train(dataclasses.replace(recipe, batch_size=4), tmp_path / "run", verbose=0)
-    assert not (tmp_path / "run" / "recipe.json").exists()
+    assert not (tmp_path / "run").exists()
 
 
 def test_folder_that_cannot_be_made(tmp_path):
@@ -420,6 +420,22 @@ def test_folder_that_cannot_be_made(tmp_path):
 
 
 # Averaged weights
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((-1.0, 0.1, 0, [5]), "peak must be"),
+        ((1.0, float("nan"), 0, [5]), "final must be"),
+        ((1.0, 0.1, -1, [5]), "warmup_steps must be"),
+        ((1.0, 0.1, 0, []), "ends must be a list"),
+        ((1.0, 0.1, 0, [5, 5]), "ends must ascend"),
+        ((1.0, 0.1, 6, [5]), "ends must ascend from at least warmup_steps=6"),
+    ],
+)
+def test_a_schedule_without_sense_is_refused(arguments, words):
+    with pytest.raises(ValueError, match=words):
+        optimizers.CosineCycles(*arguments)
 
 
 def test_one_cycle_is_keras_own_cosine():

@@ -273,6 +273,39 @@ def test_rates_by_variable():
         )
     with pytest.raises(ValueError, match="one number for each of the 2 variables"):
         optimizers.GroupedAdam([1.0]).build(variables[:2])
+    for wrong in (-1.0, float("nan"), "fast"):
+        with pytest.raises(ValueError, match="factors must be a finite number of at least 0"):
+            optimizers.GroupedAdam([1.0, wrong])
+
+
+def test_an_optimizer_keeps_its_scales_in_a_second_model():
+    models = [AutoEncoder(**SMALL) for _ in range(2)]
+    factors = list(map(float, range(len(models[0].trainable_variables))))
+    optimizer = optimizers.GroupedAdam(factors)
+    for model in models:
+        model.compile(optimizer)
+        assert optimizer.factors == factors
+    train_a_step(models[0])  # which it comes back to
+    assert optimizer.factors == factors
+    other = AutoEncoder(**SMALL)
+    other.compile()
+    other.optimizer = second = optimizers.GroupedAdam(factors)
+    models[1].compile(second)
+    train_a_step(other)
+    assert second.factors == factors
+    with pytest.raises(ValueError, match="optimizer: factors must hold one number"):
+        models[1].compile(optimizers.GroupedAdam(factors[1:]))
+
+
+def test_the_last_scale_that_holds_counts():
+    scales = {"encoder": 0.5, "encoder/dense": 2.0}
+    recipe = Recipe("AutoEncoder", SMALL, "digits", learning_rate_scales=scales)
+    model = training.build(recipe, 8)
+    factors = dict(zip(map(id, model.trainable_variables), model.optimizer.factors, strict=True))
+    found = {name: factors[id(weight)] for name, weight in tuning.weights(model).items()}
+    assert found["encoder/dense/kernel"] == 2.0
+    assert found["encoder/stage_0_conv/kernel"] == 0.5
+    assert found["decoder/to_grid/kernel"] == 1.0
 
 
 # Every keyword of Adam's but the rate and the name.

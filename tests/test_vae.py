@@ -94,15 +94,31 @@ def test_analytic_kl_equals_its_monte_carlo_mean(binary_images):
     assert (np.abs(kl - drawn.mean(0)) < 5 * error).all()
 
 
-def test_importance_weighted_loss_is_the_bound(binary_images):
+@pytest.mark.parametrize("num_classes", [None, 3])
+def test_encoding_is_the_mean_of_the_posterior(binary_images, num_classes):
+    model = laws.randomised(VAE(latent_dim=2, num_classes=num_classes, **BINARY))
+    given = laws.given(model, laws.labels_for(model, 6))
+    mean = model.posterior(binary_images, **given).mean()
+    np.testing.assert_allclose(model.encode(binary_images, **given), mean, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow_except("None")
+@pytest.mark.parametrize("num_classes", [None, 3])
+def test_importance_weighted_loss_is_the_bound(binary_images, num_classes):
     """The loss of k samples equals -log_likelihood of k samples from the same seeds."""
+    arguments = BINARY | {"num_classes": num_classes, "num_importance_samples": 4}
     for prior in vae.PRIORS:
-        model = laws.randomised(
-            VAE(latent_dim=2, num_importance_samples=4, prior=prior, prior_components=2, **BINARY)
+        model = laws.randomised(VAE(latent_dim=2, prior=prior, prior_components=2, **arguments))
+        seeds, labels = tf.range(6, dtype=tf.int64), laws.labels_for(model, 6)
+        losses = model.losses_per_image(
+            tf.constant(binary_images),
+            None if labels is None else tf.constant(labels),
+            seeds,
+            False,
         )
-        seeds = tf.range(6, dtype=tf.int64)
-        losses = model.losses_per_image(tf.constant(binary_images), None, seeds, False)
-        scores = model.log_likelihood(binary_images, num_samples=4, seed=0)
+        scores = model.log_likelihood(
+            binary_images, num_samples=4, seed=0, **laws.given(model, labels)
+        )
         np.testing.assert_allclose(-losses["loss"], scores, rtol=1e-4)
 
 

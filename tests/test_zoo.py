@@ -3,6 +3,7 @@
 import functools
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -166,7 +167,7 @@ def test_a_folder_with_an_entrys_name_is_measured_itself(root, own):
     values = [value for record in records.values() for value in record.values()]
     numbers = [value for value in values if isinstance(value, float)]
     assert numbers == [float(f"{value:.6g}") for value in numbers]
-    assert {record["command"] for record in records.values()} == {f"tfgen evaluate {own}"}
+    assert f"All from `tfgen evaluate {own}`" in (own / "card.md").read_text()
     assert downloads.sha256(own / presets.WEIGHTS) in (own / "card.md").read_text()
     assert {path: path.read_bytes() for path in (root / "ae_tiny").iterdir()} == before
 
@@ -518,6 +519,30 @@ def test_every_entry_has_a_recipe_that_parses():
 # Weights in half the bytes
 
 
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        (["config.json"], "is a part of a preset: it has no metadata.json. Save it again."),
+        (["config.json", "log.csv"], "is a part of a preset"),
+        (["recipe.json"], "has a recipe but is not trained yet. Train it: tfgen train "),
+        (["recipe.json", "config.json"], "has a recipe but is not trained yet"),
+        (["recipe.json", "config.json", "model.weights.h5"], "is a part of a preset"),
+        (["recipe.json", "log.csv"], "is a run that has not ended; .* --resume"),
+    ],
+)
+def test_what_is_not_trained_is_explained_by_library_and_command_alike(tmp_path, files, words):
+    folder = tmp_path / "own"
+    folder.mkdir()
+    for file in files:
+        (folder / file).write_text("{}")
+    said = []
+    for explain in (zoo.info, entries.details):
+        with pytest.raises(ValueError, match=words) as caught:
+            explain(str(folder))
+        said.append(str(caught.value))
+    assert said[0] == said[1]
+
+
 def test_a_part_of_a_preset_says_what_it_lacks(tmp_path):
     """Cut off before metadata.json, which is written last; or copied without it."""
     model = AutoEncoder(**runs.TINY)
@@ -577,6 +602,16 @@ def test_load_evaluator():
     assert zoo.load_evaluator(names[0]).num_classes == 10
     with pytest.raises(ValueError, match=f"classifier: {names[0]}.*is a HierarchicalVAE"):
         zoo.load_evaluator("vae_mnist")
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_results_on_a_card_are_measured_again(name):
+    source = zoo.load_recipe(name).data
+    if not (Path(os.environ.get("TFGEN_DATA_DIR", "")) / f"{source}.npz").is_file():
+        pytest.skip(f"needs {source}.npz in the folder $TFGEN_DATA_DIR")
+    found = evaluation.evaluate(name, check=True, verbose=0)
+    assert [label for label, result in found.items() if not result.reproduced] == []
 
 
 @pytest.mark.parametrize("name", SHIPPED)
