@@ -249,7 +249,6 @@ def section(
         for name, minutes in times.items()
     }
     alt = "Quality against minutes of training, ours and the peers"
-    alt = "Quality against minutes of training, ours and the peers"
     parts = [verdict(pairs_after), summary(pairs_after), f"![{alt}]({CHART})"]
     why: dict[str, int] = {}  # reason -> its number
     for name, minutes in times.items():
