@@ -8,6 +8,7 @@ loaded from the network in the browser.
 """
 
 import hashlib
+import json
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,7 @@ PACKAGE = "onnxruntime-web@1.30.0"
 SHA256 = "d2228df7e4616bc3348bf504ee888f3bec43789a273f0a63f3e68d203ce3bf71"
 FILES = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")
 ENTRY, MODEL = "vae_2d_mnist", "decode.onnx"
+STAMP = "made_of.txt"
 PAGE = "latent-map.md"
 MISSING = (
     '!!! note "This site was built without the demonstration"\n\n'
@@ -29,9 +31,17 @@ MISSING = (
 )
 
 
+def made_of() -> str:
+    """Returns which runtime and which weights the files are made of."""
+    metadata = json.loads((ROOT / "zoo" / ENTRY / "metadata.json").read_text(encoding="utf-8"))
+    return f"{PACKAGE} {SHA256} {metadata['sha256']}"
+
+
 def complete(folder: Path) -> bool:
-    """Returns whether everything that the page loads is there."""
-    return all((folder / name).is_file() for name in (*FILES, MODEL))
+    """Returns whether everything that the page loads is there, made of what it now is."""
+    stamp = folder / STAMP
+    there = all((folder / name).is_file() for name in (*FILES, MODEL, STAMP))
+    return there and stamp.read_text(encoding="utf-8") == made_of()
 
 
 def fetch(folder: Path) -> None:
@@ -64,11 +74,12 @@ def export(folder: Path) -> None:
 
 
 def main() -> None:
-    """Makes the folder, unless it is there."""
+    """Makes the folder, unless it is there and up to date."""
     if not complete(FOLDER):
         FOLDER.mkdir(parents=True, exist_ok=True)
         fetch(FOLDER)
         export(FOLDER)
+        (FOLDER / STAMP).write_text(made_of(), encoding="utf-8")
     print(f"{FOLDER.relative_to(ROOT)}: {', '.join((*FILES, MODEL))}")
 
 

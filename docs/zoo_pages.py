@@ -195,7 +195,11 @@ def notebook(path: Path) -> str:
     """Returns a notebook as a page: its text, and its code in fenced blocks."""
     import jupytext
 
-    return jupytext.writes(jupytext.read(path), fmt="md").split("---\n", 2)[-1]
+    text = jupytext.writes(jupytext.read(path), fmt="md").split("---\n", 2)[-1]
+    return text + (
+        '\n\nTo run it: `pip install ".[docs]" jupyter` in the clone, then\n'
+        f"`jupytext --to ipynb docs/notebooks/{path.name}`, and open the notebook in Jupyter.\n"
+    )
 
 
 def outside_page(source: str) -> str:
@@ -204,7 +208,8 @@ def outside_page(source: str) -> str:
     for target, page in OUTSIDE.items():
         link = Path(os.path.relpath(target, folder)).as_posix()
         text = text.replace(f"]({link})", f"]({page})")
-    return text
+    docs = Path(os.path.relpath("docs", folder)).as_posix()
+    return text.replace(f"]({docs}/", "](")
 
 
 def site_links(markdown: str, page: str) -> str:

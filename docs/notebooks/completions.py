@@ -30,7 +30,8 @@ assert (others[:, :14] == digits[:, :14]).all()
 
 # %% [markdown]
 # Surprise is -log2 p of a pixel given those before it, in bits. It is high where a stroke turns
-# or ends.
+# or ends. The map reads the pixels in the first of the model's eight orders, so its bits are not
+# those of `log_likelihood`, which mixes all of them.
 
 # %%
 plots.surprise(model, digits)

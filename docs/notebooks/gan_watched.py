@@ -53,9 +53,5 @@ plt.show()
 # accuracies stay near 1, the generator has stopped learning.
 
 # %%
-for name in ("discriminator_loss", "generator_loss"):
-    plt.plot(history.history[name], label=name)
-plt.xlabel("epoch")
-plt.legend()
-plt.show()
+plots.curves(history)
 assert len(np.unique(watch.rows[-1], axis=0)) == 8, "the generator has collapsed"

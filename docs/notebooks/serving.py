@@ -2,7 +2,8 @@
 # # Export a model and call it over the network
 #
 # A SavedModel needs neither Keras nor tfgen to run. TensorFlow Serving takes a folder of them;
-# `tfgen serve` speaks the same protocol, for trying things out.
+# `tfgen serve` speaks the same protocol, for trying things out. It needs
+# `pip install ".[serving]"` in the clone.
 
 # %%
 import re
@@ -38,9 +39,13 @@ server = subprocess.Popen(
     stderr=subprocess.PIPE,
     text=True,
 )
+said = []
 for line in server.stderr:
+    said.append(line)
     if address := re.search(r"http://\S+:\d+", line):
         break
+else:
+    raise RuntimeError("".join(said))
 print(address[0])
 
 # %% [markdown]
