@@ -101,7 +101,7 @@ class GroupedAdam(keras.optimizers.Adam):
         self._keep(zip(variables, self.factors, strict=True))
 
     def begin(self, variables: list[keras.Variable], weights: Mapping[str, keras.Variable]) -> None:
-        """Prepares for a model, forgetting the scales of another one's weights.
+        """Does what `note` does for a model, forgetting the scales of another one's weights.
 
         Args:
             variables: Those that are to train.
@@ -113,6 +113,7 @@ class GroupedAdam(keras.optimizers.Adam):
         if not self.scales_by_name(weights):
             self._check(variables)
             self._scales.clear()
+        self.note(variables)
 
     def _keep(self, scales: Iterable[tuple[keras.Variable, float]]) -> None:
         self._scales.update((self._var_key(variable), (variable, s)) for variable, s in scales)

@@ -40,14 +40,15 @@ def weights(model: keras.Model) -> dict[str, keras.Variable]:
 
 
 def _walk(layer: keras.Layer, prefix: str) -> Iterator[tuple[str, keras.Variable]]:
-    inner = {id(v) for child, _ in _children(layer, "") for v in child.variables}
+    children = list(_children(layer, prefix))
+    inner = {id(v) for child, _ in children for v in child.variables}
     seen: dict[str, int] = {}
     for variable in layer.variables:
         if id(variable) not in inner:
             name = re.sub(r"^variable_\d+$", "variable", variable.name)  # Keras numbers these, too
             place = seen[name] = seen.get(name, -1) + 1
             yield f"{prefix}{name}_{place}" if place else prefix + name, variable
-    for child, below in _children(layer, prefix):
+    for child, below in children:
         yield from _walk(child, below)
 
 

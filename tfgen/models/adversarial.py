@@ -99,7 +99,7 @@ class AdversarialModel(GenerativeModel):
             ("discriminator_optimizer", discriminator_optimizer, self.discriminator),
         ):
             _check_fit(name, given, network)
-            self.check_factors(name, given, network.trainable_variables)
+            self.note_factors(name, given, network.trainable_variables)
         super().compile(optimizer=generator_optimizer, **kwargs)
         scaled = isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer)
         if scaled and not isinstance(discriminator_optimizer, keras.optimizers.LossScaleOptimizer):

@@ -78,19 +78,22 @@ class CompiledModel(ConfiguredModel):
         optimizer = checked_optimizer("optimizer", optimizer)
         self.build()  # a subclass may have added layers
         if "optimizer" in self.updates_per_step:  # else the subclass has checked its own
-            self.check_factors("optimizer", optimizer, self.trainable_variables)
+            self.note_factors("optimizer", optimizer, self.trainable_variables)
         steps = self.steps_trained
         super().compile(optimizer=optimizer, **kwargs)
         # Another optimizer, the same weights.
         self.steps_before = steps - _counted(self.optimizer)
         self.__dict__["_auto_scale_loss"] = kwargs.get("auto_scale_loss", True)
         self.__dict__["_jit"] = kwargs.get("jit_compile", "auto"), self.jit_compile
-        self._note_scales()
 
-    def check_factors(
+    def note_factors(
         self, name: str, optimizer: keras.optimizers.Optimizer, variables: list[keras.Variable]
     ) -> None:
-        """Raises ValueError, naming the argument, for a `GroupedAdam` of other variables."""
+        """Settles which variable each factor of a new `GroupedAdam` is for.
+
+        Raises:
+            ValueError: There is not one for each variable; the message names the argument.
+        """
         own = devices.unscaled(optimizer)
         if isinstance(own, GroupedAdam) and not own.built:
             try:
@@ -213,7 +216,7 @@ class CompiledModel(ConfiguredModel):
                         "distribution strategy: Keras cannot sum over devices in some steps alone."
                     )
                 if not optimizer.built:
-                    self.check_factors(name, optimizer, variables)
+                    self.note_factors(name, optimizer, variables)
                     optimizer.build(variables)
 
     def _changes(self) -> tuple[bool, bool]:
@@ -234,10 +237,7 @@ class CompiledModel(ConfiguredModel):
         if not self.compiled:
             return
         for name, (optimizer, variables) in self.optimizers.items():
-            own = devices.unscaled(optimizer)
-            if isinstance(own, GroupedAdam) and not own.built:
-                self.check_factors(name, optimizer, variables)
-                own.note(variables)
+            self.note_factors(name, optimizer, variables)
 
     def _carry_over(self, before: dict[str, keras.optimizers.Optimizer]) -> None:
         """Gives the optimizers the counts, rates and slots of those before, as far as they fit.
