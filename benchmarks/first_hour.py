@@ -146,7 +146,9 @@ def own_images(walk: Walk, family: str, minutes: float) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--minutes", type=float, default=6.0, help="for `tfgen recipe new`")
     parser.add_argument("--family", default="VAE")
     parser.add_argument("--out", type=Path, help="keep everything in this new folder")

@@ -24,7 +24,7 @@ pipeline as ours: a permutation per epoch, without the last partial batch.
 All sides take turns: ours for about --slice seconds, then each rival for exactly as many seconds as
 ours took. Tracing and compiling happen before, outside the clock. The allocator is tuned as `tfgen
 train` does it, for all of them. The samples are judged on the features of classifier_mnist against
-the first test images; the same number of train images give the value that real images reach.
+evenly spaced test images; the same number of train images give the value that real images reach.
 """
 
 import dataclasses

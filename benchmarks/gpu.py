@@ -75,7 +75,9 @@ def prepare(model, folder: Path, batch: int, endpoints: list[str]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("out", type=Path)
     parser.add_argument("--entries", nargs="*", default=ENTRIES)
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 16, 256, 1024])

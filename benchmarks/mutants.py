@@ -517,6 +517,8 @@ def main() -> int:
         if (not arguments.only or mutant.file in arguments.only)
         and (not arguments.numbers or mutant.number in arguments.numbers)
     ]
+    if not chosen:
+        parser.error("no mutant has such a file or number; --list shows all")
     if arguments.list:
         for mutant in chosen:
             print(f"{mutant.number:3} {mutant.file}: {mutant.change}")

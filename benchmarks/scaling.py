@@ -36,6 +36,7 @@ import common
 import numpy as np
 
 VALUES = {"batch": (8, 32, 128), "width": (0.5, 1.0, 2.0), "side": (16, 32, 64, 128)}
+AXES = ("batch size", "width relative to the base", "image side, pixels")
 BASE = {"batch": 32, "width": 1.0, "side": 32}
 MATRIX = 2048
 HEADER = (
@@ -304,13 +305,14 @@ def row(one: dict[str, Any]) -> list[str]:
 
 
 def draw(found: list[dict[str, Any]], path: Path) -> None:
-    """Draws milliseconds an image against each size; the limits are dotted."""
+    """Draws milliseconds per image against each size; the limits are dotted."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullLocator, StrMethodFormatter
 
     figure = Figure(figsize=(13, 7), layout="constrained")
     FigureCanvasAgg(figure)
-    grid = figure.subplots(2, len(VALUES), sharey="row")
+    grid = figure.subplots(2, len(VALUES), sharex="col", sharey="row")
     for axes_row, side in zip(grid, ("train", "sample"), strict=True):
         for axes, what in zip(axes_row, VALUES, strict=True):
             others = {name: value for name, value in BASE.items() if name != what}
@@ -329,9 +331,16 @@ def draw(found: list[dict[str, Any]], path: Path) -> None:
                 axes.plot(sizes, limits, ":", color=colour)
             axes.set_xscale("log", base=2)
             axes.set_yscale("log")
-            axes.set(xlabel=what, ylabel=f"{side}: ms an image")
+            axes.set_xticks(VALUES[what], [f"{value:g}" for value in VALUES[what]])
+            axes.xaxis.set_minor_locator(NullLocator())
+            axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
             axes.grid(alpha=0.3)
-    grid[0][0].legend(fontsize=7)
+    for axes, name in zip(grid[-1], AXES, strict=True):
+        axes.set_xlabel(name)
+    for axes, name in zip(grid[:, 0], ("Training", "Sampling"), strict=True):
+        axes.set_ylabel(f"{name}, ms per image")
+    grid[0][0].plot([], [], "k:", label="limit: its arithmetic alone")
+    grid[0][0].legend(fontsize=8)
     common.save_chart(figure, path)
 
 

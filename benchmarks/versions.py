@@ -66,7 +66,9 @@ def tried(tensorflow: str, python: str, whole: bool) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--tensorflow", nargs="+", default=TENSORFLOW)
     parser.add_argument("--python", nargs="+", default=PYTHON)
     parser.add_argument("--whole", action="store_true", help="all of tests/test_contract.py")

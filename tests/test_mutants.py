@@ -36,6 +36,14 @@ def test_a_mutant_whose_line_is_gone_is_told(mutants):
         stale.applied()
 
 
+@pytest.mark.parametrize("wanted", [("--only", "levels.py"), ("--numbers", "9999")])
+def test_to_choose_no_mutant_is_an_error(mutants, monkeypatch, capsys, wanted):
+    monkeypatch.setattr(sys, "argv", ["mutants.py", *wanted])
+    with pytest.raises(SystemExit, match="2"):
+        mutants.main()
+    assert "no mutant has such a file or number" in capsys.readouterr().err
+
+
 @pytest.mark.nightly
 def test_a_tenth_of_the_mutants_is_killed_each_day(mutants):
     today = datetime.date.today().toordinal() % 10

@@ -55,6 +55,7 @@ FIGURES = {
     "load_before": 0.1,
     "load_after": 0.2,
     "day": "2026-11-28",
+    "rate": 1e11,
     "versions": {"numpy": "1", "python": "3"},
 }
 
@@ -415,7 +416,7 @@ def test_rows_show_what_was_learned_and_what_it_took(run):
     done = FIGURES | {"planned_images": 30}
     assert report.quality(done) == learned
     assert report.cost(FIGURES) == ["peer", "5", "3", "about 1", "about 500", "8", "9", "60"]
-    assert report.conditions(FIGURES) == "2026-11-28; not noted; 0.1 to 0.2"
+    assert report.conditions(FIGURES) == "2026-11-28; 100; 0.1 to 0.2"
     assert report.conditions(FIGURES | {"rate": 1.24e11}) == "2026-11-28; 124; 0.1 to 0.2"
     assert report.conditions(None) == "not measured"
 
@@ -453,10 +454,11 @@ def test_who_is_ahead_by_more_than_a_tie(run, key, value, leader):
 def test_a_pair_of_other_days_or_machines_is_marked(run):
     assert not pair_of(run.report).is_crossed
     assert pair_of(run.report, day="2026-11-29").is_crossed
-    assert pair_of(run.report, rate=1e11).is_crossed  # ours has none
-    ours = FIGURES | {"rate": 1e11}
-    assert run.report.Pair(FIGURES | {"rate": 1.2e11}, ours).is_crossed
-    assert not run.report.Pair(FIGURES | {"rate": 1.05e11}, ours).is_crossed
+    assert pair_of(run.report, rate=1.2e11).is_crossed
+    assert not pair_of(run.report, rate=1.05e11).is_crossed
+    unknown = {name: value for name, value in FIGURES.items() if name != "rate"}
+    for pair in (unknown, unknown), (unknown, FIGURES), (FIGURES, unknown):
+        assert run.report.Pair(*pair).is_crossed
 
 
 def test_factors_say_how_many_times_better_ours_is_and_why_a_peer_is_ahead(run):

@@ -1,10 +1,11 @@
 """A small U-Net of `diffusers` on MNIST: denoising diffusion, called as a package.
 
 UNet2DModel with two layers a block of 32, 64 and 64 channels and attention in the two lower
-blocks, as in Hugging Face's course on diffusion; 1,000 steps of noise, the squared error of the
-noise, Adam 1e-3, batches of 128. --variant is the number of denoising steps of DDIM with which
-images are drawn, 50 if not given: all 1,000 steps of DDPM take as many times longer. It has no
-likelihood.
+blocks, Adam 1e-3 and batches of 128, as in the class-conditional model of Hugging Face's course on
+diffusion, without its classes; 1,000 steps of noise, on DDPMScheduler's default, linear schedule,
+where the course has a cosine; the squared error of the noise. --variant is the number of denoising
+steps of DDIM with which images are drawn, 50 if not given: all 1,000 steps of DDPM take as many
+times longer. It has no likelihood.
 """
 
 from pathlib import Path
