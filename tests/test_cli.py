@@ -9,6 +9,7 @@ import types
 import typing
 from pathlib import Path
 
+import laws
 import numpy as np
 import pytest
 from PIL import Image
@@ -33,7 +34,7 @@ from tfgen import (
 )
 from tfgen.evaluation import Result
 from tfgen.recipe import Recipe
-from tfgen_command import entries, look, quiet, work
+from tfgen_command import entries, look, measure, quiet, work
 from tfgen_command.command_line import app
 from tfgen_command.wording import with_commas
 
@@ -156,6 +157,29 @@ def test_a_longer_run_whose_model_was_not_saved_is_saved_by_resume(tmp_path, mon
     assert whole["step"] == json.loads((out / "training.json").read_text())["step"]
     assert whole["epoch"] == 2
     zoo.load(out)
+
+
+def test_weights_that_a_user_saved_into_a_run_outlast_a_resume(tmp_path, monkeypatch, capsys):
+    recipe, out = tmp_path / "recipe.json", tmp_path / "run"
+    recipe.write_text(json.dumps(RECIPE))
+    arguments = ("train", recipe, "--out", out, "--verbose", 0)
+    assert run(monkeypatch, *arguments) == 0
+    laws.randomised(zoo.load(out)).save_to_preset(out)
+    kept = (out / "model.weights.h5").read_bytes()
+    capsys.readouterr()
+    assert run(monkeypatch, *arguments, "--resume") == 0
+    assert "Nothing was left to train" in capsys.readouterr().out
+    assert (out / "model.weights.h5").read_bytes() == kept
+    with monkeypatch.context() as patch:
+        patch.setattr(zoo, "save", lambda *_: (_ for _ in ()).throw(OSError("full")))
+        assert run(monkeypatch, *arguments, "--resume", "--epochs", 2) == 2
+    assert run(monkeypatch, *arguments, "--resume", "--epochs", 2) == 0
+    assert "saved into it since" in capsys.readouterr().out
+    assert (out / "model.weights.h5").read_bytes() == kept
+    (out / "metadata.json").unlink()  # as it says
+    assert run(monkeypatch, *arguments, "--resume", "--epochs", 2) == 0
+    assert (out / "model.weights.h5").read_bytes() != kept
+    assert zoo.info(out)["training"]["epoch"] == 2
 
 
 @pytest.mark.slow
@@ -768,6 +792,26 @@ def test_help_says_what_each_command_does(monkeypatch, capsys):
         assert all(line.endswith(".") and not line.endswith("...") for line in shown), shown
 
 
+def test_help_of_an_option_is_that_of_its_command(monkeypatch, capsys):
+    """`manifold` draws one class."""
+    assert run(monkeypatch, "manifold", "--help") == 0
+    assert "take turns" not in capsys.readouterr().out
+
+
+def test_spaces_in_names_are_kept_in_messages(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "a  b"
+    folder.mkdir()
+    (folder / "recipe.json").write_text(json.dumps(RECIPE))
+    (folder / "log.csv").write_text("")
+    assert run(monkeypatch, "info", folder) == 2
+    assert f"tfgen train '{folder}' --out '{folder}' --resume" in capsys.readouterr().err
+
+
+def test_what_was_not_reproduced_shows_all_that_was_compared():
+    line = measure._line(Result(5.0, "share", 3.1, recorded=5.0, recorded_real=2.0), True)
+    assert line == "5 share, real images 3.1, NOT REPRODUCED, recorded 5.0, of real images 2.0"
+
+
 def test_list_is_plain_lines_where_it_is_piped(monkeypatch, capsys):
     assert run(monkeypatch, "list") == 0
     header, *lines = capsys.readouterr().out.splitlines()
@@ -795,7 +839,7 @@ def test_own_folders_with_the_names_of_entries(tmp_path, monkeypatch, capsys):
     assert run(monkeypatch, "evaluate", "--all") == 0
     assert capsys.readouterr().out.split() == names
     assert run(monkeypatch, "export", "--all", "--out", "models") == 0
-    expected = [presets.zoo_root() / name for name in (*names, *zoo.list_models())]
+    expected = [entries.root() / name for name in (*names, *zoo.list_models())]
     assert [zoo.folder(name) for name in taken] == expected
     for command in (("info",), ("sample",), ("evaluate",), ("export",), ("train", "--out", "run")):
         assert run(monkeypatch, *command, "vae_mnist") == 2
@@ -860,8 +904,6 @@ def test_the_names_that_the_command_knows_are_the_librarys():
     assert list(entries.DATA_SETS) == data.names()
     first_lines = {n: m.__doc__.strip().splitlines()[0] for n, m in evaluation.METRICS.items()}
     assert first_lines == entries.METRICS
-    assert entries.root() == presets.zoo_root()
-    assert entries.names(evaluators=True) == zoo.list_models(kind=None)
 
 
 @pytest.mark.parametrize(
@@ -929,6 +971,7 @@ def test_the_names_that_the_command_knows_are_the_librarys():
         (("score", "{entry}", "--data", "digts"), "--data must be"),
         (("score", "{entry}", "--data", "digts"), "Did you mean 'digits'?"),
         (("score", "{entry}", "--num", "100000"), "--num asks for"),
+        (("data", "prepare", "digits", "--out", "shards", "--seed", "-1"), "--seed"),
         (("recipe", "new", "--data", "digits", "--out", "my"), "--out must end in .json"),
         (("score", "{entry}", "{entry}/samples.png", "--num", "1"), "--num is for images of"),
         (

@@ -199,6 +199,8 @@ def test_a_metric_that_does_not_fit_is_named(tmp_path, monkeypatch):
         ({}, "metric must be one of"),
         ({"metric": "log_likelihood", "num_sample": 9}, "no argument 'num_sample'; .*num_samples"),
         ({"metric": "accuracy", "verbose": 1}, "no argument 'verbose'"),
+        ({"metric": "accuracy", "split": "tset"}, "split of accuracy .*Did you mean 'test'"),
+        ({"metric": "label_agreement", "num_samples": 0}, "num_samples of .* at least 1"),
     ],
 )
 def test_bad_results_of_a_recipe_are_found_before_training(wanted, message):
@@ -590,8 +592,10 @@ def test_weights_saved_without_their_recipe_are_not_called_its(tmp_path):
     }
     model = AutoEncoder(**SMALL)
     path = zoo.save(model, tmp_path / "run", recipe, recorded)
+    (path / "progress.png").write_bytes(b"")
     evaluation.evaluate(path, verbose=0)
     card = (path / "card.md").read_text()
+    assert "(progress.png)" in card
     assert "Trained on the train split of `digits`" in card
     assert "averaged over steps" in card
     assert rate_of(path) == pytest.approx(0.5 * starting.FINE_TUNING)
@@ -603,7 +607,7 @@ def test_weights_saved_without_their_recipe_are_not_called_its(tmp_path):
     card = (path / "card.md").read_text()
     assert "Trained not by `recipe.json` alone; on which images and for how long is not" in card
     assert "num_levels=256" in card  # of its own configuration
-    for claim in ("averaged over steps", "trains it again", digest, "a desk"):
+    for claim in ("averaged over steps", "trains it again", digest, "a desk", "progress.png"):
         assert claim not in card
     assert zoo.load_recipe(path) == recipe
     assert zoo.info(path)["results"]
@@ -660,7 +664,9 @@ def test_what_was_not_measured_gets_no_results(measured, monkeypatch, what):
         evaluation.evaluate(measured, verbose=0)
     assert zoo.info(measured)["results"] == own
     assert not (measured / "card.md").exists()
-    assert list(evaluation.evaluate(measured, check=True, verbose=0)) == ["found"]
+    found = evaluation.evaluate(measured, check=True, verbose=0)
+    assert list(found) == ["found", "own"]
+    assert not found["own"].reproduced  # what is recorded and measured no more
 
 
 def test_nothing_is_measured_that_cannot_be_written(measured, monkeypatch):
@@ -679,6 +685,7 @@ def test_nothing_is_measured_that_cannot_be_written(measured, monkeypatch):
     with pytest.raises(ValueError, match=r"folder can be written.*--check.*copy the folder"):
         evaluation.evaluate(measured, verbose=0)
     assert not calls
-    for quick in ({"check": True}, {"metrics": ["squared_error"]}, {"data_name": "digits"}):
+    for quick in ({"metrics": ["squared_error"]}, {"data_name": "digits"}):
         assert list(evaluation.evaluate(measured, verbose=0, **quick)) == ["found"]
+    assert list(evaluation.evaluate(measured, check=True, verbose=0)) == ["found", "before"]
     assert list(zoo.info(measured)["results"]) == ["before"]

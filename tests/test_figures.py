@@ -43,6 +43,9 @@ def test_show(images):
     np.testing.assert_array_equal(shown(plots.show(colour[0]))[0], colour[0])
     figure = plots.show(images[:2], captions=["a", "b"])
     assert [ax.get_title() for ax in figure.axes] == ["a", "b"]
+    for labels in (np.array([0, 7]), np.array([0])):
+        figure = plots.show(images[: len(labels)], captions=labels, rows=labels[:1])
+        assert [ax.get_title() for ax in figure.axes[: len(labels)]] == list(map(str, labels))
     with pytest.raises(ValueError, match="captions must be one per image, 2"):
         plots.show(images[:2], captions=["a"])
     with pytest.raises(ValueError, match="uint8"):
@@ -172,6 +175,9 @@ def test_curves_of_a_quantity_that_few_epochs_measure(as_history, tmp_path):
     assert len(os.listdir(tmp_path)) == 5
     held_out = plots.curves(draw.log).axes[0].lines[1]
     assert held_out.get_xdata().tolist() == [1, 3]
+    draw.on_epoch_end(0, {"loss": 3.0})  # of another `fit`
+    assert draw.log["epoch"] == [0]
+    assert draw.log["loss"] == [3.0]
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ from test_pixel_sampling import naive_sample
 
 from tfgen import VAE, PixelCNN, PixelEnsemble, PixelRNN, presets, zoo
 from tfgen.models.sampler import Sampler
+from tfgen_command.entries import read_metadata
 
 
 def members_of(space: str, scale: float = 0.5) -> list:
@@ -282,7 +283,7 @@ def test_members_with_other_weights_are_not_stored(entries):
 def test_members_that_are_none(tmp_path, members):
     path = tmp_path / "metadata.json"
     path.write_text(json.dumps({"sha256": "0" * 64, "members": {"a": "0" * 64}}))
-    presets.read_metadata(tmp_path)
+    read_metadata(tmp_path)
     path.write_text(json.dumps({"sha256": "0" * 64, "members": members}))
     with pytest.raises(ValueError, match="entries with their sha256 in members"):
-        presets.read_metadata(tmp_path)
+        read_metadata(tmp_path)

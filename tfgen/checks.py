@@ -1,18 +1,18 @@
 """Checks of arguments: one form of each error, which names the argument, the rule and the value."""
 
-import difflib
 import fractions
 import numbers
 import operator
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from typing import Any
+
+from tfgen_command.entries import nearest
 
 __all__ = [
     "at_least",
     "finite",
     "fraction",
     "is_integer",
-    "nearest",
     "one_of",
     "positive",
     "seed",
@@ -125,25 +125,10 @@ def one_of(name: str, value: Any, allowed: Collection[Any]) -> None:
     """
     plain = value.item() if hasattr(value, "item") else value  # of NumPy
     if not any(type(plain) is type(a) and plain == a for a in allowed):
-        hint = nearest(value, allowed) if isinstance(value, str) else ""
+        hint = nearest(value, allowed, 1) if isinstance(value, str) else ""
         raise ValueError(
             f"{name} must be one of {', '.join(map(str, allowed))}; received {value!r}.{hint}"
         )
-
-
-def nearest(name: str, names: Iterable[Any], most: int = 1) -> str:
-    """Returns a hint such as " Did you mean 'mnist'?", or "" if no name is near.
-
-    Args:
-        name: What was given.
-        names: What there is.
-        most: How many names the hint may list.
-
-    >>> nearest("mnst", ["digits", "mnist"])
-    " Did you mean 'mnist'?"
-    """
-    near = difflib.get_close_matches(name, [str(n) for n in names], most, 0.5)
-    return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
 def _is_number(value: Any) -> bool:

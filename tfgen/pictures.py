@@ -57,7 +57,7 @@ def latent_walks(
     """
     labels = of_ends = None
     if model.num_classes is not None:
-        labels = np.resize(np.array(classes or range(model.num_classes)), rows)
+        labels = np.resize(np.array(classes if len(classes) else range(model.num_classes)), rows)
         of_ends = np.tile(labels, 2)
     ends = model.latents(2 * rows, labels=of_ends, seed=seed)
     return model.interpolate(ends[:rows], ends[rows:], steps, labels=labels)

@@ -28,19 +28,17 @@ from typing import Any, Literal
 import keras
 
 from tfgen import checks, families, starting, tuning, weight_files
-from tfgen.files import NOT_JSON, replacing, write_json
+from tfgen.files import replacing, write_json
 from tfgen.recipe import Recipe
 from tfgen.weight_files import weights_digest
-from tfgen_command import places
+from tfgen_command import entries
+from tfgen_command.entries import read_config, read_json, read_metadata
 
 __all__ = [
     "config_digest",
     "folder",
     "load",
     "origin",
-    "read_config",
-    "read_json",
-    "read_metadata",
     "save",
     "update_metadata",
 ]
@@ -51,28 +49,13 @@ LICENCES = {"weights": "as its user decides"}
 # Where presets are ----------------------------------------------------------------------------
 
 
-def zoo_root() -> Path:
-    """Returns the folder of the zoo: inside the package in a wheel, next to it in a checkout."""
-    package = Path(__file__).resolve().parent
-    installed = package / "_zoo"
-    return installed if installed.is_dir() else package.parent / "zoo"
-
-
 def folder(name: str | Path) -> Path:
     """Returns the folder of an entry of the zoo, or of a preset that the user saved.
 
     Raises:
-        ValueError: Neither an entry nor a folder with a config.json or recipe.json; the message
-            gives the nearest names. Or both: an entry, and a folder in the working directory.
+        ValueError: Neither an entry nor a folder with a config.json or recipe.json; or both.
     """
-    if (found := places.named(name, zoo_root())) is not None:
-        return found
-    names = sorted(path.parent.name for path in zoo_root().glob("*/metadata.json"))
-    raise ValueError(
-        f"name must be an entry of the zoo or a folder that holds a config.json; received "
-        f"{str(name)!r}.{checks.nearest(str(name), names, 3)} "
-        f"Entries: {', '.join(names) or 'none'}."
-    )
+    return entries.find(name, "name")
 
 
 # Loading --------------------------------------------------------------------------------------
@@ -208,43 +191,6 @@ def _verified_weights(path: Path, metadata: dict[str, Any]) -> list[Path]:
     return files
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """Returns a preset's config.json, or raises ValueError unless it is one."""
-    stored = read_json(path / "config.json")
-    if not (isinstance(stored.get("family"), str) and isinstance(stored.get("config"), dict)):
-        raise ValueError(
-            f"{path / 'config.json'} must name a family and hold its config. Restore the file."
-        )
-    return stored
-
-
-def read_metadata(path: Path) -> dict[str, Any]:
-    """Returns a preset's metadata.json, or raises ValueError unless it is one."""
-    if not (path / "metadata.json").is_file():  # which is written last
-        raise ValueError(places.untrained(path, path))
-    stored = read_json(path / "metadata.json")
-    urls, members = stored.get("urls", []), stored.get("members", {})
-    if not (
-        weight_files.is_digest(stored.get("sha256"))
-        and weight_files.is_digest(stored.get("config_sha256", stored["sha256"]))
-        and isinstance(urls, list)
-        and all(isinstance(url, str) for url in urls)
-        and isinstance(members, dict)
-        and all(_is_name(name) and weight_files.is_digest(own) for name, own in members.items())
-    ):
-        raise ValueError(
-            f"{path / 'metadata.json'} must hold the sha256 of the weights, 64 hex digits, and, if "
-            "there are any, that of the configuration in config_sha256, addresses as a list in "
-            "urls, and entries with their sha256 in members. Restore the file."
-        )
-    return stored
-
-
-def _is_name(member: str) -> bool:
-    """Whether it names a folder beside another one: no path, not empty, not '..'."""
-    return Path(member).name == member and member not in ("", "..")
-
-
 # Saving ---------------------------------------------------------------------------------------
 
 
@@ -281,10 +227,7 @@ def save(
     path, config = Path(path).expanduser(), model.get_config()
     family, beside = families.registered(type(model)), _beside(path, members)
     _check_json("config", config)
-    # A twin without an optimizer: Keras would store its slots, three times the size.
-    twin, held = type(model).from_config(config), tuning.values(model)  # adapters folded in
-    for name, variable in tuning.weights(twin).items():
-        variable.assign(held[name])
+    twin = _twin(model, config)
     content = weight_files.serialized_weights(_without(twin, beside), half)
     digests = {member.name: read_metadata(member)["sha256"] for member in beside}
     details = {
@@ -308,6 +251,20 @@ def save(
             temporary.write_text(recipe_text, encoding="utf-8")
     write_json(path / "metadata.json", details)
     return path
+
+
+def _twin(model: keras.Model, config: dict[str, Any]) -> keras.Model:
+    """Returns a copy without an optimizer, whose slots Keras would store: three times the size."""
+    twin, held = type(model).from_config(config), tuning.values(model)  # adapters folded in
+    own = tuning.weights(twin)
+    if late := sorted(held.keys() - own.keys()):
+        raise ValueError(
+            "model must make all of its weights in its constructor, or they could not be loaded; "
+            f"{late[0]!r} came later. Give a Sequential an Input, build the layer, or take it off."
+        )
+    for name, variable in own.items():
+        variable.assign(held[name])
+    return twin
 
 
 def _check_json(name: str, content: dict[str, Any]) -> None:
@@ -340,7 +297,7 @@ def _versions() -> dict[str, str]:
 
 def _beside(path: Path, names: Sequence[str]) -> list[Path]:
     single = isinstance(names, str) or len(set(names)) < len(names)
-    if single or not all(_is_name(name) for name in names):
+    if single or not all(entries.is_name(name) for name in names):
         raise ValueError(
             f"members must be a list of different names of presets beside {path.name}; received "
             f"{names!r}."
@@ -379,14 +336,3 @@ def _commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return found.stdout.strip()
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Returns the object of a JSON file, or raises ValueError unless it holds one."""
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8-sig"))
-    except NOT_JSON as error:
-        raise ValueError(f"{path} is not valid JSON: {error}. Restore the file.") from error
-    if not isinstance(stored, dict):
-        raise ValueError(f"{path} must hold a JSON object. Restore the file.")
-    return stored

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
-from tfgen import checks
 from tfgen.files import NOT_JSON, json_text
+from tfgen_command.entries import nearest
 
 __all__ = ["Recipe", "Stage"]
 
@@ -131,7 +131,7 @@ class Recipe:
         learning_rates: The same for one of several optimizers, by its name in the family's
             `compile`, e.g. {"discriminator_optimizer": 0.0004}.
         betas: Adam's two momenta.
-        warmup_steps: Steps of linear growth up to the peak.
+        warmup_steps: Steps of linear growth up to the peak, at most half of the first cycle.
         final_fraction: The learning rate at the end, as a fraction of its peak.
         restart_epochs: Epochs after which the cosine starts again at its peak, all before
             `epochs` (Loshchilov & Hutter, "SGDR", 2017).
@@ -304,6 +304,6 @@ def _check_keys(where: str, values: dict[str, Any], known: Iterable[str]) -> Non
     for key in values:
         if key not in known:
             raise ValueError(
-                f"{where}: unknown key {key!r}.{checks.nearest(key, known)} Known keys: "
+                f"{where}: unknown key {key!r}.{nearest(key, known, 1)} Known keys: "
                 f"{', '.join(known)}."
             )

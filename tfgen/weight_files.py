@@ -2,9 +2,7 @@
 
 import hashlib
 import io
-import re
 from pathlib import Path
-from typing import Any
 
 import h5py
 import keras
@@ -13,7 +11,7 @@ from keras.src.saving import saving_lib
 
 from tfgen.downloads import fetch, sha256
 
-__all__ = ["is_digest", "load", "serialized_weights", "verified", "weights_digest"]
+__all__ = ["load", "serialized_weights", "verified", "weights_digest"]
 
 LARGE = 1 << 14  # bytes from which a halved array is compressed: a table of its own costs 2 KB
 # Bytes of the exponents next to one another: 8 % smaller than a wheel or git make them.
@@ -54,11 +52,6 @@ def weights_digest(model: keras.Model) -> str:
         digest.update(f"{variable.dtype} {tuple(variable.shape)}\n".encode())
         digest.update(variable.numpy().tobytes())
     return digest.hexdigest()
-
-
-def is_digest(value: Any) -> bool:
-    """Whether a value is a sha256 as 64 hex digits."""
-    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
 
 
 def verified(weights: Path, expected: str, urls: list[str] | None = None) -> Path:

@@ -6,7 +6,6 @@ An entry is a preset (see `tfgen.presets`) in the folder zoo/<name>/, with two f
     samples.png        what it draws
 """
 
-import fnmatch
 import zipfile
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -19,7 +18,7 @@ from tfgen.models.generative import GenerativeModel
 from tfgen.presets import folder, origin, save, update_metadata
 from tfgen.recipe import Recipe
 from tfgen.weight_files import weights_digest
-from tfgen_command import places
+from tfgen_command import entries
 
 __all__ = [
     "folder",
@@ -46,13 +45,7 @@ def list_models(pattern: str = "*", kind: str | None = "model") -> list[str]:
     >>> "vae_mnist" in list_models("*_mnist")
     True
     """
-    names = []
-    for path in sorted(presets.zoo_root().glob("*/metadata.json")):
-        if fnmatch.fnmatch(path.parent.name, pattern) and (
-            kind is None or presets.read_metadata(path.parent)["kind"] == kind
-        ):
-            names.append(path.parent.name)
-    return names
+    return entries.names(pattern, kind)
 
 
 def load(
@@ -155,15 +148,4 @@ def info(name: str | Path) -> dict[str, Any]:
         ValueError: Unknown name, a name of two models, an entry that is not trained, or a file
             that is damaged.
     """
-    path = folder(name)
-    if not (path / "metadata.json").is_file():
-        raise ValueError(places.untrained(path, path))
-    details = {
-        "name": path.name,
-        **presets.read_metadata(path),
-        "path": str(path),
-        **presets.read_config(path),
-    }
-    if (path / "recipe.json").is_file():
-        details["recipe"] = presets.read_json(path / "recipe.json")
-    return details
+    return entries.details(name, "name")

@@ -8,14 +8,12 @@ the errors of wrong arguments. A command that computes imports the library when 
 
     command_line  every command together, and the form of an error
     app           the application, and the options that commands share
-    entries       what is known about the zoo's entries
-    places        which folder a name means, which the library asks too
+    entries       what is known about the zoo's entries; the library asks it, too
     look          list, info
     draw          sample, reconstruct, interpolate, complete, manifold
     measure       score, evaluate
     work          train, export
-    data_sets     data check, data prepare
-    recipes       recipe new
+    own_images    data check, data prepare, recipe new
     serve         serve; `settings` is what it hands to the local server
     quiet         importing TensorFlow without its messages
     wording       what the command and the library say in the same words

@@ -78,7 +78,7 @@ class _Group(_Light, TyperGroup):
         if name not in self.commands and not name.startswith("-"):
             known = list(self.commands)
             raise ValueError(
-                f"there is no command {ctx.command_path} {name}.{entries.nearest(name, known)} "
+                f"there is no command {ctx.command_path} {name}.{entries.nearest(name, known, 1)} "
                 f"Commands: {', '.join(known)}."
             )
         return super().resolve_command(ctx, args)

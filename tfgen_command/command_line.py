@@ -6,17 +6,17 @@ its traceback.
 """
 
 import os
+import re
 import sys
 from typing import NoReturn
 
 import typer
 
 from tfgen_command import (  # noqa: F401  they add their commands to the application
-    data_sets,
     draw,
     look,
     measure,
-    recipes,
+    own_images,
     serve,
     work,
 )
@@ -57,5 +57,6 @@ def run() -> NoReturn:
 
 
 def _fail(error: Exception | str, code: int = 2) -> NoReturn:
-    typer.echo(f"tfgen: {' '.join(str(error).split())}", err=True)
+    line = re.sub(r"\s*\n\s*", " ", str(error).strip())  # spaces may be of a file's name
+    typer.echo(f"tfgen: {line}", err=True)
     raise SystemExit(code)

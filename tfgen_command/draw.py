@@ -200,7 +200,7 @@ def complete(
 def manifold(
     name: Name = "vae_2d_mnist",
     side: Annotated[int, typer.Option(min=2, help="Images along each axis.")] = 20,
-    label: Label = None,
+    label: Annotated[str | None, typer.Option(help="Class, for a conditional model.")] = None,
     out: Out = None,
     scale: Annotated[int, typer.Option(min=1, help="Enlarge each pixel this many times.")] = 1,
     force: Force = False,

@@ -1,18 +1,18 @@
 """What is known about the zoo's entries, read from its folder without TensorFlow.
 
-`tfgen.zoo` reads the same files for the library; this module reads them for commands that must
-answer at once. It uses the standard library alone.
+The library reads them here too. It uses the standard library alone, so that commands which need no
+more answer at once.
 """
 
 import difflib
 import fnmatch
 import importlib.util
 import json
+import re
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
-
-from tfgen_command import places
 
 __all__ = [
     "DATA_SETS",
@@ -23,9 +23,13 @@ __all__ = [
     "find",
     "find_recipe",
     "folders",
+    "is_name",
     "names",
     "nearest",
     "package",
+    "read_config",
+    "read_json",
+    "read_metadata",
     "root",
 ]
 
@@ -54,12 +58,6 @@ METRICS = {
     "squared_error": "Mean over images of the squared error of `reconstruct`, summed over pixels.",
 }
 
-# What an argument may be, for the error of one that is not.
-WANTED = {
-    "NAME": "an entry of the zoo or a folder with a config.json",
-    "RECIPE": "a recipe's JSON file or an entry of the zoo",
-}
-
 
 def package() -> Path:
     """Returns the folder of the package tfgen, which is not imported for it."""
@@ -72,24 +70,19 @@ def root() -> Path:
     return installed if installed.is_dir() else package().parent / "zoo"
 
 
-def names(pattern: str = "*", evaluators: bool = False) -> list[str]:
-    """Returns the names of the trained entries that match, sorted.
-
-    Args:
-        pattern: Shell-style, e.g. "vae_*".
-        evaluators: Also return the classifiers that judge samples.
-    """
+def names(pattern: str = "*", kind: str | None = "model") -> list[str]:
+    """Returns the names of the trained entries that match, sorted; see `tfgen.zoo.list_models`."""
     return [
         path.parent.name
         for path in sorted(root().glob("*/metadata.json"))
         if fnmatch.fnmatch(path.parent.name, pattern)
-        and (evaluators or _read(path)["kind"] == "model")
+        and (kind is None or read_metadata(path.parent)["kind"] == kind)
     ]
 
 
 def folders() -> dict[str, Path]:
     """Returns the folders of the trained entries by their names, evaluators too."""
-    return {name: root() / name for name in names(evaluators=True)}
+    return {name: root() / name for name in names(kind=None)}
 
 
 def find(name: str | Path, argument: str = "NAME") -> Path:
@@ -97,17 +90,19 @@ def find(name: str | Path, argument: str = "NAME") -> Path:
 
     Args:
         name: What was typed, or a folder.
-        argument: Of the command, which an error names.
+        argument: What an error calls it.
 
     Raises:
         ValueError: There is none; the message gives the nearest names. Or there are two.
     """
-    found = places.named(name, root(), argument)
+    found = _named(name, argument)
     if found is not None:
         return found
-    known = names(evaluators=True)
+    wanted, known = "an entry of the zoo or a folder with a config.json", names(kind=None)
+    if argument == "RECIPE":
+        wanted = "a recipe's JSON file or an entry of the zoo"
     raise ValueError(
-        f"{argument} must be {WANTED[argument]}; received {str(name)!r}."
+        f"{argument} must be {wanted}; received {str(name)!r}."
         f"{nearest(str(name), known)} Entries: {', '.join(known) or 'none'}."
     )
 
@@ -127,22 +122,67 @@ def find_recipe(name: str) -> None:
         )
 
 
-def details(name: str | Path) -> dict[str, Any]:
+def details(name: str | Path, argument: str = "NAME") -> dict[str, Any]:
     """Returns an entry's metadata with its path, configuration and recipe.
+
+    Args:
+        name: See `find`.
+        argument: See `find`.
 
     Raises:
         ValueError: There is no such entry or there are two, it is not trained, or one of its
             files is damaged.
     """
-    path = find(name)
+    path = find(name, argument)
     if not (path / "metadata.json").is_file():
-        raise ValueError(places.untrained(path, name))
-    found = {"name": path.name, **_read(path / "metadata.json"), "path": str(path.resolve())}
-    for file in ("config.json", "recipe.json"):
-        if (path / file).is_file():
-            content = _read(path / file)
-            found |= content if file == "config.json" else {"recipe": content}
+        raise ValueError(_untrained(path, name))
+    found = {"name": path.name, **read_metadata(path), "path": str(path), **read_config(path)}
+    if (path / "recipe.json").is_file():
+        found["recipe"] = read_json(path / "recipe.json")
     return found
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Returns the config.json of a preset's folder, or raises ValueError unless it is one."""
+    stored = read_json(path / "config.json")
+    if not (isinstance(stored.get("family"), str) and isinstance(stored.get("config"), dict)):
+        raise ValueError(
+            f"{path / 'config.json'} must name a family and hold its config. Restore the file."
+        )
+    return stored
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """Returns the metadata.json of a preset's folder, or raises ValueError unless it is one."""
+    if not (path / "metadata.json").is_file():  # which is written last
+        raise ValueError(_untrained(path, path))
+    stored = read_json(path / "metadata.json")
+    urls, members = stored.get("urls", []), stored.get("members", {})
+    if not (
+        _is_digest(stored.get("sha256"))
+        and _is_digest(stored.get("config_sha256", stored["sha256"]))
+        and isinstance(urls, list)
+        and all(isinstance(url, str) for url in urls)
+        and isinstance(members, dict)
+        and all(is_name(name) and _is_digest(own) for name, own in members.items())
+    ):
+        raise ValueError(
+            f"{path / 'metadata.json'} must hold the sha256 of the weights, 64 hex digits, and, if "
+            "there are any, that of the configuration in config_sha256, addresses as a list in "
+            "urls, and entries with their sha256 in members. Restore the file."
+        )
+    return stored
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Returns the object of a JSON file, or raises ValueError unless it holds one."""
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not valid JSON: {error}. Restore the file.") from error
+    if not isinstance(stored, dict):
+        raise ValueError(f"{path} must hold a JSON object. Restore the file.")
+    return stored
 
 
 def check_data(name: str, argument: str = "--data") -> None:
@@ -176,21 +216,73 @@ def check_metrics(names: Iterable[str]) -> None:
             )
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Returns " Did you mean 'x'?" for the known names that look like `name`, or "".
+def nearest(name: str, known: Iterable[Any], most: int = 3) -> str:
+    """Returns " Did you mean 'x'?" for at most so many known names that look like `name`, or "".
 
     >>> nearest("mnst", ["mnist", "digits"])
     " Did you mean 'mnist'?"
     """
-    near = difflib.get_close_matches(name, list(known), 3)
+    near = difflib.get_close_matches(name, map(str, known), most, 0.5)
     return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{path} is not valid JSON ({error}). Restore the file.") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold a JSON object. Restore the file.")
-    return content
+def _is_digest(value: Any) -> bool:
+    """Whether a value is a sha256 as 64 hex digits."""
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
+
+
+def is_name(member: str) -> bool:
+    """Whether it names a folder beside another one: no path, not empty, not '..'."""
+    return Path(member).name == member and member not in ("", "..")
+
+
+def _named(name: str | Path, argument: str) -> Path | None:
+    """Returns the folder of an entry of the zoo, or of a preset that the user saved.
+
+    Args:
+        name: An entry's name, or a folder; what is both is the folder if it is a `Path`.
+        argument: What an error calls the name.
+
+    Returns:
+        The folder, absolute, so that it is never taken for a name again; None if there is none.
+
+    Raises:
+        ValueError: It is the name of an entry and of another model in the working directory.
+    """
+    own, entry = Path(name).expanduser().absolute(), root() / name
+    if str(name) != entry.name or not _is_preset(entry):  # a path, or the name of no entry
+        return own if _is_preset(own) else None
+    if not _is_preset(own) or own.samefile(entry):
+        return entry
+    if isinstance(name, Path):  # which cannot be written ./NAME
+        return own
+    raise ValueError(
+        f"{argument} must mean one model; {name!r} is an entry of the zoo, and also a folder here, "
+        f"{own}. Write ./{name} for this folder, or {entry} for the entry."
+    )
+
+
+def _untrained(path: Path, name: str | Path) -> str:
+    """Returns what a folder without a metadata.json is, and how to go on with it.
+
+    Args:
+        path: The folder.
+        name: What the user called it.
+    """
+    quoted = shlex.quote(str(name))
+    runs = (path / "log.csv").is_file()
+    if not (path / "recipe.json").is_file() or ((path / "model.weights.h5").is_file() and not runs):
+        return f"{path} is a part of a preset: it has no metadata.json. Save it again."
+    if runs:
+        return (
+            f"{path.name!r} is a run that has not ended; sample and evaluate take it as it is. "
+            f"Continue it: tfgen train {quoted} --out {quoted} --resume"
+        )
+    return (
+        f"{path.name!r} has a recipe but is not trained yet. "
+        f"Train it: tfgen train {quoted} --out DIR"
+    )
+
+
+def _is_preset(path: Path) -> bool:
+    return any((path / file).is_file() for file in ("config.json", "recipe.json"))

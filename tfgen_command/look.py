@@ -53,9 +53,9 @@ def list_entries(
     better, and `<=` marks an upper bound. A conditional model draws the class that you ask for. On
     a narrow terminal some columns are left out.
     """
-    names = entries.names(pattern, every)
+    names = entries.names(pattern, None if every else "model")
     if not names:
-        known = entries.names(evaluators=True)
+        known = entries.names(kind=None)
         raise ValueError(
             f"PATTERN must match an entry, as 'vae_*' does; {pattern!r} matches none."
             f"{entries.nearest(pattern, known)}"

@@ -85,7 +85,7 @@ def evaluate(
     ] = False,
     metric: Annotated[
         list[str] | None,
-        typer.Option(help="Measure only this metric where it fits, and write nothing."),
+        typer.Option(help="Measure only this metric, of --all where it fits; write nothing."),
     ] = None,
     num_samples: Annotated[
         int | None,
@@ -152,4 +152,6 @@ def _line(result: "Result", check: bool) -> str:
     if check:
         parts.append("reproduced" if result.reproduced else "NOT REPRODUCED")
         parts.append(f"recorded {result.recorded}")
+        if result.recorded_real is not None:
+            parts.append(f"of real images {result.recorded_real}")
     return ", ".join(parts)

@@ -1,9 +1,10 @@
 """What the command and the library say in the same words. Imports nothing heavy."""
 
 import re
+import sys
 from typing import Any
 
-__all__ = ["counted", "how_to_install", "how_trained", "with_commas"]
+__all__ = ["counted", "how_to_install", "how_trained", "listed", "tell", "with_commas"]
 
 # What "program" in an entry's metadata.json stands for.
 BY_JAX = (
@@ -45,3 +46,23 @@ def with_commas(name: str) -> str:
     'Frechet distance, 10,000 images against 350 test images'
     """
     return re.sub(r"\b\d{4,}\b", lambda found: f"{int(found[0]):,}", name)
+
+
+def listed(names: list[str], most: int = 3) -> str:
+    """Returns the first names and how many more there are.
+
+    >>> listed(["a", "b", "c", "d", "e"])
+    'a, b, c and 2 more'
+    """
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+_told: set[str] = set()
+
+
+def tell(text: str) -> None:
+    """Prints a line to stderr, once per process: a set is opened once for each of its splits."""
+    if text not in _told:
+        _told.add(text)
+        print(text, file=sys.stderr)

@@ -87,7 +87,7 @@ def train(
         tf.config.experimental.enable_op_determinism()
     # First of all that touches a device: processes can only join before anything has run.
     chosen_strategy = devices.make_strategy(strategy)
-    before = _trained(out / "metadata.json")  # which is there once the model is
+    before = _trained(out / ("training.json" if _is_users(out) else "metadata.json"))
     try:
         model = training.train(
             chosen,
@@ -116,16 +116,25 @@ def train(
 
 
 def _finished(recipe: "Recipe", folder: Path) -> str:
+    if _is_users(folder):
+        return (
+            f"Nothing was left to train. {folder.resolve()} holds weights that were saved into it "
+            "since; to have those of the run, delete its metadata.json and resume."
+        )
     can_be_longer = recipe.patience is None and not recipe.stages
     longer = " Pass --epochs to train it longer." if can_be_longer else ""
     return f"Nothing was left to train: the model in {folder.resolve()} is finished.{longer}"
 
 
+def _is_users(folder: Path) -> bool:
+    """Whether a user has saved other weights into a run. They stay until there is more to train."""
+    path = folder / "metadata.json"
+    return path.is_file() and not entries.read_json(path).get("by_recipe", True)
+
+
 def _trained(path: Path) -> tuple[int | None, float | None]:
     """Returns the steps and seconds of training in a run's file, None for what is not there."""
-    from tfgen import presets
-
-    held = presets.read_json(path) if path.is_file() else {}
+    held = entries.read_json(path) if path.is_file() else {}
     held = held.get("training", held)
     return held.get("step"), held.get("seconds")
 

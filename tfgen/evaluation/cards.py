@@ -32,6 +32,9 @@ def card(details: dict[str, Any], pictures: Collection[str], source: str) -> str
         source: What `tfgen.load` takes: an entry's name, or the path of a user's own folder.
     """
     recipe, typed = Recipe.from_dict(details["recipe"]), shlex.quote(source)
+    pictures = set(pictures)
+    if not details.get("by_recipe", True):  # that is the course of other weights
+        pictures.discard("progress.png")
     shown = "".join(f"![{PICTURES[file]}]({file})\n\n" for file in PICTURES if file in pictures)
     return f"""# {details["name"]}
 

@@ -1,6 +1,7 @@
 """Measuring an entry of the zoo: its results, and the card and pictures that show them."""
 
 import dataclasses
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from tfgen.files import replacing
 from tfgen.models.base import ImageModel
 from tfgen.models.generative import GenerativeModel
 from tfgen.recipe import Recipe
+from tfgen_command import entries
 
 __all__ = ["card_of", "evaluate", "write_card"]
 
@@ -49,7 +51,7 @@ def evaluate(
         skip_unfit: Leave out metrics that the model cannot be measured by, instead of raising.
 
     Returns:
-        The results by name, in the order of the card.
+        The results by name, as on the card; with `check`, NaN for those not measured any more.
 
     Raises:
         ValueError: No such entry or two; a metric that is unknown or does not fit the model;
@@ -71,6 +73,9 @@ def evaluate(
         _check_digest(details.get("data"), measured_on)
     wanted = _wanted(model, recipe, metrics, measured_on, skip_unfit)
     results = _measured(model, measured_on, wanted, num_samples, verbose)
+    if check and metrics is None and data_name is None:
+        for label, recorded in details["results"].items():  # also what is no longer measured
+            results.setdefault(label, Result(math.nan, recorded["unit"]))
     if writes:
         _check_unchanged(path, details)
         _write(model, recipe, path, results)
@@ -91,7 +96,7 @@ def _check_writable(path: Path) -> None:
 
 def _check_unchanged(path: Path, details: dict[str, Any]) -> None:
     """Raises ValueError if another model was saved into the folder since `details` were read."""
-    now = presets.read_metadata(path)
+    now = entries.read_metadata(path)
     if any(now.get(key) != details.get(key) for key in ("sha256", "config_sha256")):
         raise ValueError(
             f"{path} was saved again while it was measured, so nothing was recorded. Measure it "
@@ -230,4 +235,4 @@ def card_of(path: Path) -> str:
 def _typed(path: Path) -> str:
     """Returns what to type for a model: the name of an entry, the whole path of another folder."""
     whole = path.resolve()
-    return whole.name if whole.parent == presets.zoo_root().resolve() else str(whole)
+    return whole.name if whole.parent == entries.root().resolve() else str(whole)

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from tfgen import pixels, presets, zoo
+from tfgen import pixels, zoo
 from tfgen.evaluation.latents import evenly, flat
+from tfgen_command import entries
 
 __all__ = ["Judge", "classifier", "judge", "plain_features"]
 
@@ -51,7 +52,7 @@ def judge(data_name: str, train: np.ndarray, evaluator: str | None = None) -> Ju
     name = evaluator or classifier(data_name)
     if name is None:
         return Judge(PLAIN, plain_features(train))
-    model = zoo.load_evaluator(evaluator or presets.zoo_root() / name)
+    model = zoo.load_evaluator(evaluator or entries.root() / name)
     return Judge(Path(name).name, model.features, model.probabilities)
 
 
@@ -62,7 +63,7 @@ def classifier(data_name: str) -> str | None:
     ('classifier_mnist', 'classifier_mnist', None)
     """
     for name in zoo.list_models(kind="evaluator"):
-        details = zoo.info(presets.zoo_root() / name)
+        details = zoo.info(entries.root() / name)
         trained_on = details.get("recipe", {}).get("data")
         if data_name == trained_on or data_name in details.get("also_judges", ()):
             return name

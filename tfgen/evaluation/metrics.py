@@ -5,10 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tfgen import checks
+from tfgen.data import SPLITS
 from tfgen.evaluation import latents, likelihood, samples
 from tfgen.models.base import ImageModel
 from tfgen.models.classifier import Classifier
 from tfgen.models.generative import GenerativeModel
+from tfgen_command.entries import nearest
 
 __all__ = ["METRICS", "SAMPLING", "check_arguments", "misfit"]
 
@@ -48,8 +50,12 @@ def check_arguments(wanted: Mapping[str, Any]) -> None:
     for name in wanted.keys() - {"metric", *known}:
         raise ValueError(
             f"recipe: results: {metric} has no argument {name!r}; it has {', '.join(known)}."
-            f"{checks.nearest(name, known)}"
+            f"{nearest(name, known, 1)}"
         )
+    if "split" in wanted:
+        checks.one_of(f"recipe: results: split of {metric}", wanted["split"], SPLITS)
+    if wanted.get("num_samples") is not None:
+        checks.at_least(1, **{f"recipe: results: num_samples of {metric}": wanted["num_samples"]})
 
 
 def check_results(results: Sequence[Mapping[str, Any]]) -> None:

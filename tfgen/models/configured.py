@@ -63,12 +63,12 @@ class ConfiguredModel(keras.Model):
             """Attributes that `keep` sets."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        fixed = {*STORED_BY_BASE, *self._kept} - set(self.settable)
+        fixed = {*STORED_BY_BASE, *self._kept, "dtype_policy"} - set(self.settable)
         built = self.__dict__.get("built", False)
         if built and name in fixed and getattr(self, name) != _each(tuple, value):
             raise AttributeError(
                 f"{name} of a {type(self).__name__} is fixed when it is built; received {value!r}. "
-                f"Save the model and load it changed: tfgen.load(folder, {name}={value!r})."
+                f"Save and load it changed: tfgen.load(folder, {name.removesuffix('_policy')}=...)."
             )
         value = checks.seed(value) if name == "seed" else value
         checked = built and name in self.settable
@@ -92,7 +92,7 @@ class ConfiguredModel(keras.Model):
         Args:
             arguments: `locals()`, right after `super().__init__`. Lists become tuples.
         """
-        names = [n for n in arguments if n not in ("self", "kwargs", "__class__")]
+        names = [n for n in arguments if n not in ("self", "args", "kwargs", "__class__")]
         for name in names:
             if name not in STORED_BY_BASE:
                 super().__setattr__(name, _each(tuple, arguments[name]))
@@ -104,7 +104,7 @@ class ConfiguredModel(keras.Model):
         """Returns the constructor's arguments: those that were kept, and those of its signature."""
         tuning.refuse_quantized(self)
         config = {"name": self.name, "trainable": self.trainable}
-        config["dtype"] = keras.saving.serialize_keras_object(self.dtype_policy)
+        config["dtype"] = _stored(self.dtype_policy)
         config |= {name: _each(list, getattr(self, name)) for name in self._argument_names()}
         frozen = tuning.folded(self.frozen)
         if frozen:
@@ -118,11 +118,11 @@ class ConfiguredModel(keras.Model):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
         """Builds a model from what `get_config` returns."""
-        config = dict(config)
-        frozen = config.pop("frozen", [])
-        model = cls(**config)
-        held = tuning.weights(model)
-        model.freeze(*(name for name in frozen if name in held))  # a changed network may lack some
+        apart = ("frozen", "trainable")
+        model = cls(**{name: value for name, value in config.items() if name not in apart})
+        model.freeze(*(set(config.get("frozen", ())) & tuning.weights(model).keys()))
+        if not config.get("trainable", True):
+            model.trainable = False
         return model
 
     @contextlib.contextmanager
@@ -218,7 +218,8 @@ class ConfiguredModel(keras.Model):
                 patterns offers it.
         """
         self._note_scales()
-        names = tuning.enable_lora(self, rank, patterns)
+        with self.distribute_strategy.scope():
+            names = tuning.enable_lora(self, rank, patterns)
         self._recompile()
         return names
 
@@ -349,3 +350,9 @@ def _each(kind: type, value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return kind(_each(kind, item) for item in value)
     return value
+
+
+def _stored(policy: keras.dtype_policies.DTypePolicy) -> Any:
+    """Returns what makes a dtype policy again: the name of a plain one."""
+    plain = type(policy) is keras.dtype_policies.DTypePolicy
+    return policy.name if plain else keras.saving.serialize_keras_object(policy)

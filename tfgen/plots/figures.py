@@ -79,7 +79,7 @@ def show(
     Raises:
         ValueError: Another dtype or shape, no column, or captions that are not as many.
     """
-    images = np.asarray(images)
+    images, captions, rows = np.asarray(images), list(map(str, captions)), list(map(str, rows))
     images = checked(images[None] if images.ndim == 3 else images, "images", 4)
     columns = int(np.ceil(np.sqrt(len(images)))) if columns is None else columns
     checks.at_least(1, columns=columns)
@@ -95,8 +95,7 @@ def show(
     figure = NotebookFigure(INCHES * columns + 0.8 * bool(rows), (INCHES + extra) * num_rows)
     axes = figure.subplots(num_rows, columns, squeeze=False)
     for index, ax in enumerate(axes.flat):
-        ax.set(xticks=[], yticks=[])
-        ax.set_frame_on(False)
+        ax.set(xticks=[], yticks=[], frame_on=False)
         if index < len(images):
             ax.imshow(_pixels(images[index]), cmap="gray", vmin=0, vmax=255)
             if captions:
@@ -389,7 +388,8 @@ class Draw(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Writes the epoch's figure."""
-        count = len(self.log.get("epoch", ()))
+        count = sum(before < epoch for before in self.log.get("epoch", ()))
+        self.log = {name: values[:count] for name, values in self.log.items()}  # of this `fit`
         for name, value in {"epoch": epoch, **(logs or {})}.items():
             self.log.setdefault(name, [np.nan] * count).append(float(value))
         for values in self.log.values():  # what this epoch did not measure

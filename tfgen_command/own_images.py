@@ -1,5 +1,7 @@
-"""`tfgen recipe new`: a recipe for images of the user's own."""
+"""`tfgen data check`, `data prepare`, `recipe new`: what images there are, shards, a recipe."""
 
+import functools
+import json
 import shlex
 from pathlib import Path
 from typing import Annotated, Literal
@@ -7,11 +9,69 @@ from typing import Annotated, Literal
 import typer
 
 from tfgen_command import entries
-from tfgen_command.app import app, checked, recipe_app, recipe_command, say
-from tfgen_command.data_sets import Size, SkipBad
+from tfgen_command.app import (
+    Json,
+    app,
+    checked,
+    data_app,
+    data_command,
+    recipe_app,
+    recipe_command,
+    say,
+)
 from tfgen_command.quiet import import_tensorflow
 
-__all__ = ["new"]
+__all__ = ["check", "new", "prepare"]
+
+DataArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATA",
+        callback=checked(functools.partial(entries.check_data, argument="DATA")),
+        help="A folder of images, an .npz file or a set's name.",
+    ),
+]
+Size = Annotated[
+    int | None, typer.Option(min=1, help="Scale and crop every image to this height and width.")
+]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out files that cannot be read.")]
+
+
+@data_command()
+def check(
+    data_name: DataArgument, size: Size = None, skip_bad: SkipBad = False, as_json: Json = False
+) -> None:
+    """Reports sizes, modes, classes and splits of a data set.
+
+    Also lists files that cannot be read. Exit code 1 if training would refuse the images as they
+    are.
+    """
+    import_tensorflow()
+    from tfgen import data
+
+    report = data.check(data.Source(data_name, size, skip_bad))
+    say(json.dumps(report.facts(), indent=2) if as_json else str(report))
+    if report.problems:
+        raise typer.Exit(1)
+
+
+@data_command()
+def prepare(
+    data_name: DataArgument,
+    out: Annotated[Path, typer.Option(help="Folder of the shards; a recipe's `data` may name it.")],
+    shard_mib: Annotated[int, typer.Option(min=1, help="MiB of pixels per shard.")] = 64,
+    seed: Annotated[int, typer.Option(min=0, help="Decides the order of training images.")] = 0,
+    size: Size = None,
+    skip_bad: SkipBad = False,
+    verbose: Annotated[bool, typer.Option(help="Show progress.")] = True,
+) -> None:
+    """Writes TFRecord shards, for data larger than memory."""
+    import_tensorflow()
+    from tfgen import data
+
+    source = data.Source(data_name, size, skip_bad)
+    folder = data.prepare(source, out, shard_mib * 2**20, seed, int(verbose))
+    say(f"Wrote {folder.resolve()}")
 
 
 @recipe_command()
@@ -73,4 +133,5 @@ def new(
     say(f"Train it: tfgen train {shlex.quote(str(out))} --out {shlex.quote(str(run))}")
 
 
+app.add_typer(data_app, name="data")
 app.add_typer(recipe_app, name="recipe")
