@@ -550,6 +550,9 @@ def test_path_of_another_kind(tmp_path):
     [
         ({"images": np.zeros((9, 4, 4), np.float32)}, r"uint8.*float32.*round\(255 \* images\)"),
         ({"images": np.eye(9, 16).reshape(9, 4, 4) - 1}, r"received.*\[-1, 0\].*127\.5 \* \("),
+        ({"images": np.linspace(0, 1 + 1e-6, 144).reshape(9, 4, 4)}, r"255 \* np\.clip\(images"),
+        ({"images": np.zeros((9, 3, 4, 4), np.uint8)}, r"Save np\.moveaxis\(images, 1, -1\)"),
+        ({"images": np.zeros((9, 4, 4, 4), np.uint8)}, r"Save images\[\.\.\., :3\]"),
         ({"images": np.full((9, 4, 4), 80.0)}, r"received.*\[80, 80\].*np\.round\(images\)"),
         ({"images": np.full((9, 4, 4), 1000)}, r"int64 with.*1000\].*Scale them"),
         ({"images": np.ones((9, 4, 4), bool)}, r"received dtype bool\. Save 255 \* images"),
@@ -566,6 +569,8 @@ def test_path_of_another_kind(tmp_path):
             "integer label.*dtype float64.*astype",
         ),
         ({"images": made_up(9), "labels": np.full(9, -1)}, "received -1. Number"),
+        ({"images": made_up(9), "labels": np.array([0, 1, 2**64 - 1] * 3, "u8")}, "-1. Number"),
+        ({"images": made_up(9), "labels": np.array([1, 2**64 - 1, 1] * 3, "u8")}, "-1. Number"),
         ({"images": made_up(9), "labels": np.eye(9)}, r"one-hot.*labels\.argmax\(axis=1\)"),
         ({"images": made_up(9), "labels": np.full(9, 0.7)}, r"received 0\.7\. Save integers"),
         ({"images": made_up(9), "labels": np.array(["cat"] * 9)}, "'cat'.*numpy.unique"),
@@ -593,6 +598,28 @@ def test_bad_npz(tmp_path, content, match):
     np.savez(path, **content)
     with pytest.raises(ValueError, match=match):
         data.load(path)
+
+
+def test_a_good_npz_that_cannot_be_read_is_not_called_damaged(tmp_path, monkeypatch):
+    """Whoever believed that would delete it."""
+    path = tmp_path / "mine.npz"
+    np.savez(path, images=made_up(20))
+
+    def refused(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pathlib.Path.open", refused)
+        with pytest.raises(PermissionError):
+            data.load(path)
+
+    def too_large(*_):
+        raise MemoryError("Unable to allocate 30.0 GiB")
+
+    monkeypatch.setattr("numpy.lib.npyio.NpzFile.__getitem__", too_large)
+    with pytest.raises(ValueError, match=r"must fit into memory: .*30\.0 GiB") as caught:
+        data.load(path)
+    assert "Delete" not in str(caught.value)
 
 
 def test_a_class_that_is_held_out_is_a_class_all_the_same(tmp_path):

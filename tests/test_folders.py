@@ -14,13 +14,14 @@ from PIL import Image, PngImagePlugin
 
 import tfgen_command
 from tfgen import data, drafts
-from tfgen.data import folders, notes, sources, writing
+from tfgen.data import folders, sources, writing
 from tfgen.data.images import read_header, read_image
+from tfgen_command import wording
 
 
 @pytest.fixture(autouse=True)
 def nothing_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(notes, "_told", set())
+    monkeypatch.setattr(wording, "_told", set())
 
 
 @pytest.fixture(params=["held in memory", "read while used"])
@@ -301,13 +302,22 @@ def test_sixteen_bits_keep_their_shades(tmp_path, capsys):
 
 
 def save_deep(
-    path: Path, levels: np.ndarray, colour_type: int, transparent: int | None = None
+    path: Path,
+    levels: np.ndarray,
+    colour_type: int,
+    transparent: int | None = None,
+    depth: int = 16,
 ) -> None:
-    """Writes a PNG file of 16 bits a channel, which Pillow does for plain grey alone."""
+    """Writes a PNG file of other bits a channel, which Pillow does for plain grey alone."""
     height, width = levels.shape[:2]
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in levels)
+    if depth == 16:
+        packed = [row.astype(">u2").tobytes() for row in levels]
+    else:  # the bits of a row one after another, the first one in front
+        bits = [np.unpackbits(row[:, None], axis=1)[:, 8 - depth :] for row in levels]
+        packed = [np.packbits(row.reshape(-1)).tobytes() for row in bits]
+    rows = b"".join(b"\0" + row for row in packed)
     chunks = {
-        b"IHDR": struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0),
+        b"IHDR": struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0),
         **({} if transparent is None else {b"tRNS": struct.pack(">H", transparent)}),
         b"IDAT": zlib.compress(rows),
         b"IEND": b"",
@@ -348,6 +358,31 @@ def test_a_transparent_level_of_sixteen_bits_is_white(tmp_path, opened, capsys):
     told = capsys.readouterr().err
     assert "3 images drawn over white where transparent." in told
     assert "3 images reduced from 16 bits to 8." in told
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8])
+def test_a_transparent_level_of_few_bits_is_white(tmp_path, depth):
+    """Where Pillow scales the pixels to 8 bits, and not that level."""
+    levels = np.random.default_rng(0).integers(0, 2**depth, (4, 6)).astype(np.uint8)
+    clear = int(levels[1, 2])
+    save_deep(tmp_path / "few.png", levels, 0, clear, depth)
+    expected = np.where(levels == clear, 255, levels * (255 // (2**depth - 1)))
+    np.testing.assert_array_equal(read_image(tmp_path / "few.png", (4, 6, 1))[..., 0], expected)
+
+
+def test_a_folder_of_levels_0_and_1_alone_is_no_good(tmp_path):
+    """Masks, saved as they are, would train a model of black."""
+    for index in range(9):
+        Image.fromarray(noise((4, 6), index) % 2).save(tmp_path / f"{index}.png")
+    assert "All levels are 0 and 1" in " ".join(data.check(tmp_path).problems)
+    with pytest.raises(ValueError, match="only 0 and 1"):
+        data.arrays(tmp_path, "train")
+
+
+def test_a_size_of_numpy_is_a_size():
+    size = data.Source("digits", size=np.int64(16)).size
+    assert size == (16, 16)
+    assert {type(side) for side in size} == {int}  # a recipe holds it
 
 
 @pytest.mark.parametrize("mode", ["LA", "RGBA", "P"])

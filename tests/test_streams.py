@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 
+import keras
 import numpy as np
 import pytest
 import runs
@@ -203,6 +204,66 @@ def test_missing_and_damaged_shards(shards, tmp_path):
         (tmp_path / path.name).write_bytes(content)
     with pytest.raises(tf.errors.DataLossError):
         data.arrays(tmp_path, "test")
+    for classes in (index["num_classes"], None):
+        (tmp_path / "dataset.json").write_text(json.dumps(index | {"num_classes": classes}))
+        problems = data.check(tmp_path).problems
+        assert len(problems) == 3
+        assert all("are damaged" in problem for problem in problems)
+    with pytest.raises(ValueError, match=r"is damaged\. Prepare the shards again"):
+        training.train(dataclasses.replace(RECIPE, data=str(tmp_path)), tmp_path / "run", verbose=0)
+
+
+def test_a_file_that_is_lost_while_training_is_told_in_one_line(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "MEMORY_BYTES", 0)
+    images = shutil.copytree(folder, tmp_path / "images")
+    model = {"image_shape": (4, 6, 3), "latent_dim": 2, "filters": (4,), "dense_units": 8}
+    model = training.build(dataclasses.replace(RECIPE, model=model), 10)
+    split = data.open_split(str(images), "train")
+    assert isinstance(split, data.Files)
+
+    def lose(epoch, logs):
+        if epoch == 1:
+            for path in images.glob("*/*.png"):
+                path.unlink()
+
+    losing = keras.callbacks.LambdaCallback(on_epoch_begin=lose)
+    batches = split.keys_in_order().batch(10).map(lambda keys: split.read(keys)[0])
+    with pytest.raises(ValueError, match=r"\.png must be a whole image file.*Replace it"):
+        model.fit(batches, epochs=2, verbose=0, callbacks=[losing])
+
+
+@pytest.mark.parametrize("wrong", [{"shard_bytes": 1e6}, {"shard_bytes": 0}, {"seed": -1}])
+def test_what_is_no_number_of_shards_is_refused_by_name(tmp_path, wrong):
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be an integer"):
+        data.prepare("digits", tmp_path / "shards", verbose=0, **wrong)
+    assert not (tmp_path / "shards").exists()
+
+
+def test_what_a_killed_run_left_is_removed(tmp_path):
+    stale = tmp_path / "shards" / ".1-0123abcd.tmp.train-00000-of-00001.tfrecord"
+    stale.parent.mkdir()
+    stale.write_bytes(b"half")
+    others = [stale.parent / name for name in (".mine.tmp.txt", "run/.1-0123abcd.tmp.npz")]
+    for other in others:
+        other.parent.mkdir(exist_ok=True)
+        other.write_bytes(b"")
+    (stale.parent / ".a.tmp.b").mkdir()
+    data.prepare("digits", stale.parent, verbose=0)
+    assert not stale.exists()
+    assert all(other.exists() for other in others)
+
+
+def test_a_shard_that_holds_fewer_images_than_it_should_is_reported(shards, tmp_path):
+    """Where the index does not list sizes, as older versions wrote it."""
+    copy = shutil.copytree(shards, tmp_path / "copy")
+    index = json.loads((copy / "dataset.json").read_text())
+    del index["splits"]["train"]["bytes"]
+    (copy / "dataset.json").write_text(json.dumps(index))
+    first = min(copy.glob("train-*"))
+    (record,) = tf.data.TFRecordDataset(str(first)).take(1)
+    with tf.io.TFRecordWriter(str(first)) as writer:
+        writer.write(record.numpy())
+    assert data.check(copy).problems == ("The shards of train are damaged. Prepare them again.",)
 
 
 @pytest.mark.parametrize("damage", ["cut off", "longer", "swapped", "empty"])

@@ -27,6 +27,9 @@ COLUMNS = 100  # the longest line of a JSON file that people read
 def json_text(values: dict[str, Any]) -> str:
     """Returns the text of a JSON file for people: what is in a list stays on one line if it fits.
 
+    Raises:
+        ValueError: A number is infinite or NaN, which JSON does not have.
+
     >>> print(json_text({"model": {"image_shape": [28, 28, 1], "filters": [32]}}), end="")
     {
       "model": {
@@ -35,7 +38,9 @@ def json_text(values: dict[str, Any]) -> str:
       }
     }
     """
-    return f"{_json_lines(values, 0)}\n"
+    # With names as JSON has them: texts.
+    plain = json.loads(json.dumps(values, allow_nan=False))
+    return f"{_json_lines(plain, 0)}\n"
 
 
 def _json_lines(value: Any, column: int, in_list: bool = False) -> str:
@@ -87,9 +92,9 @@ def write_json(path: str | Path, values: dict[str, Any]) -> None:
         ValueError: A number is infinite or NaN, which JSON does not have.
         OSError: The file cannot be written.
     """
-    text = json.dumps(values, indent=2, allow_nan=False)
+    text = json_text(values)
     with replacing(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
 
 
 @contextlib.contextmanager
@@ -130,6 +135,8 @@ def system_errors(folder: Path) -> Iterator[None]:
 def only_writer(folder: str | Path) -> Iterator[None]:
     """Makes the folder and holds its lock, which the system frees when the process dies.
 
+    What a writer that was killed has left half-written is removed.
+
     Raises:
         ValueError: Another process holds it.
         OSError: The folder cannot be made or written.
@@ -147,6 +154,9 @@ def only_writer(folder: str | Path) -> Iterator[None]:
             "that process ends, or name another folder."
         ) from None
     try:
+        for place in (folder, folder / "samples", folder / "epochs"):
+            for stale in place.glob(".[0-9]*-????????.tmp.*"):  # as `replacing` names them
+                stale.unlink(missing_ok=True)
         yield
     finally:
         lock.release()

@@ -91,7 +91,7 @@ def cached(name: str, key: str, make: Callable[[], dict[str, Pair]]) -> dict[str
     """Returns the splits of a set that takes long to make, made once for each key."""
     path = downloads.cache_folder() / f"{name}-{key[:16]}.npz"
     if path.is_file():
-        with contextlib.suppress(ValueError):  # it is damaged
+        with contextlib.suppress(ValueError, OSError):  # damaged
             return read_npz(path)
     splits = make()
     arrays = {f"x_{split}": images for split, (images, _) in splits.items()}

@@ -21,9 +21,8 @@ from pathlib import Path
 import numpy as np
 
 from tfgen.data.images import READABLE, Header, is_dangling, read_header, read_image
-from tfgen.data.notes import listed, tell
 from tfgen.data.pairs import SPLITS, Pair, check_classes, with_every_split
-from tfgen_command.wording import counted
+from tfgen_command.wording import counted, listed, tell
 
 __all__ = ["ImageFolder", "Listing", "list_folder", "open_folder"]
 

@@ -171,6 +171,9 @@ def _opened(path: str | Path) -> "Iterator[Image.Image]":
         with Image.open(path) as image:
             if image.mode == "F":
                 raise ValueError("it holds floating-point numbers")
+            if image.format == "PNG" and "transparency" in image.info and image.tile:
+                # Pillow scales grey pixels of 2 and 4 bits, and not the level that is transparent.
+                image.info["transparency"] *= {"L;2": 85, "L;4": 17}.get(image.tile[0][3], 1)
             yield image
     except (*DAMAGED, Image.DecompressionBombError) as error:
         raise ValueError(

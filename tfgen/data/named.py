@@ -16,10 +16,11 @@ from typing import TypeGuard
 import keras
 import numpy as np
 
-from tfgen import checks, downloads, pixels
+from tfgen import downloads, pixels
 from tfgen.data import clones
 from tfgen.data.npz import read_npz
 from tfgen.data.pairs import DataNotFoundError, Pair, validated, with_every_split
+from tfgen_command.entries import nearest
 from tfgen_command.wording import how_to_install
 
 __all__ = ["as_text", "is_named", "licence", "load_named", "named_file", "names", "unknown"]
@@ -61,7 +62,7 @@ def licence(data: str | os.PathLike[str]) -> str:
 
 def unknown(data: str) -> ValueError:
     """Returns the error for a word that is neither a named set nor a path; it names the nearest."""
-    hint = checks.nearest(data, names(), 3)
+    hint = nearest(data, names())
     return ValueError(
         f"data must be one of {', '.join(names())}, or the path of an .npz file or of a folder of "
         f"images; received {data!r}.{hint}"

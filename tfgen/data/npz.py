@@ -8,8 +8,8 @@ from typing import NoReturn
 import numpy as np
 
 from tfgen.arrays import UNREADABLE
-from tfgen.data.notes import listed, tell
 from tfgen.data.pairs import Pair, check_classes, validated
+from tfgen_command.wording import listed, tell
 
 __all__ = ["read_npz"]
 
@@ -37,10 +37,12 @@ def read_npz(path: Path, image_shape: tuple[int, int, int] | None = None) -> dic
         A dictionary with `train` at least.
 
     Raises:
-        ValueError: The file is damaged, or its arrays are no images and labels.
+        ValueError: The file is damaged or larger than memory, or has no images and labels.
+        OSError: It cannot be read.
     """
-    if not zipfile.is_zipfile(path):
-        _raise_damaged(path, "it is not a zip archive")
+    with path.open("rb") as file:  # which `is_zipfile` would take for damaged if it may not
+        if not zipfile.is_zipfile(file):
+            _raise_damaged(path, "it is not a zip archive")
     try:
         with np.load(path, allow_pickle=False) as file:
             keys = file.files
@@ -49,6 +51,10 @@ def read_npz(path: Path, image_shape: tuple[int, int, int] | None = None) -> dic
                 for split, images_key, labels_key in _split_keys(keys)
             }
     except UNREADABLE as error:
+        if isinstance(error, MemoryError):
+            raise ValueError(
+                f"{path} must fit into memory: {error}. Save its images as PNG files in a folder."
+            ) from error
         if "allow_pickle" in str(error):
             raise ValueError(
                 f"{path} must hold arrays of numbers; one of its arrays holds Python objects, "

@@ -63,9 +63,14 @@ def validated(
     if images.ndim == 3:
         images = images[..., None]
     if images.ndim != 4 or 0 in images.shape or images.shape[-1] not in (1, 3):
+        fix = "Reshape the array."
+        if images.ndim == 4 and images.shape[1] in (1, 3):
+            fix = "Save np.moveaxis(images, 1, -1)."
+        elif images.shape[3:] == (4,):
+            fix = "Save images[..., :3]."
         raise ValueError(
             f"{what} must hold at least one image, of shape (N, height, width) or (N, height, "
-            f"width, channels) with 1 or 3 channels; received {images.shape}. Reshape the array."
+            f"width, channels) with 1 or 3 channels; received {images.shape}. {fix}"
         )
     if image_shape is not None and images.shape[1:] != tuple(image_shape):
         raise ValueError(
@@ -95,6 +100,8 @@ def _to_uint8(images: np.ndarray) -> str:
     least, most = images.min(), images.max()
     if images.dtype.kind == "f" and least >= 0 and most <= 1:
         return "Save np.round(255 * images).astype('uint8')."
+    if images.dtype.kind == "f" and least >= -0.01 and most <= 1.01:
+        return "Save np.round(255 * np.clip(images, 0, 1)).astype('uint8')."
     if images.dtype.kind == "f" and least >= -1 and most <= 1:
         return "Save np.round(127.5 * (images + 1)).astype('uint8')."
     if least >= 0 and 1 < most <= 255:
@@ -122,9 +129,10 @@ def _validated_labels(what: str, count: int, labels: np.ndarray) -> np.ndarray:
             f"{rule} {flat[0]!r} of dtype {labels.dtype}. Save "
             "numpy.unique(labels, return_inverse=True)[1]."
         )
+    flat = flat.astype(np.int64)
     if flat.min() < 0:
         raise ValueError(f"{rule} {flat.min()}. Number the classes from 0.")
-    return flat.astype(np.int64)
+    return flat
 
 
 def check_classes(what: str, splits: dict[str, Pair]) -> None:

@@ -8,14 +8,15 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from tfgen.data.folders import ImageFolder, Listing, list_folder, open_folder
 from tfgen.data.images import read_header, read_image
-from tfgen.data.notes import listed
 from tfgen.data.pairs import SPLITS
-from tfgen.data.shards import is_shards
+from tfgen.data.shards import Shards, is_shards
 from tfgen.data.sources import Data, Source, open_split
 from tfgen.data.splits import Split
+from tfgen_command.wording import listed
 
 __all__ = ["Report", "check"]
 
@@ -106,13 +107,24 @@ def _check_arrays(source: Source) -> Report:
     height, width, channels = splits["train"].image_shape
     counts = {split: opened.count for split, opened in splits.items()}
     count, classes = sum(counts.values()), splits["train"].num_classes
+    problems = []
+    for name, opened in splits.items():
+        if not isinstance(opened, Shards):
+            continue  # it has been read
+        try:
+            found = sum(len(opened.read(keys)[0]) for keys in opened.keys_in_order().batch(100))
+        except tf.errors.OpError:
+            found = 0
+        if found != opened.count:
+            problems.append(f"The shards of {name} are damaged. Prepare them again.")
     return Report(
         str(source.data),
         count,
         {(height, width): count},
         {"L" if channels == 1 else "RGB": count},
-        None if classes is None else _class_counts(splits.values(), classes),
+        None if classes is None or problems else _class_counts(splits.values(), classes),
         counts,
+        problems=tuple(problems),
     )
 
 
@@ -127,15 +139,16 @@ def _class_counts(splits: Iterable[Split], num_classes: int) -> dict[str, int]:
 def _check_folder(source: Source, listing: Listing) -> Report:
     sizes: Counter[tuple[int, int]] = Counter()
     modes: Counter[str] = Counter()
-    unreadable, duplicates, seen = [], [], set()
+    unreadable, duplicates, seen, brightest = [], [], set(), 0
     for path in listing.files:
         name = str(path.relative_to(listing.path))
         try:
             header = read_header(path)
-            read_image(path, (*header.size, 3 if header.colour else 1))
+            levels = read_image(path, (*header.size, 3 if header.colour else 1))
         except ValueError as error:
             unreadable.append((name, str(error.__cause__ or error)))
             continue
+        brightest = max(brightest, int(levels.max()))
         sizes[header.size] += 1
         modes[header.mode + (", transparent" if header.transparent else "")] += 1
         content = hashlib.sha256(path.read_bytes()).digest()
@@ -150,6 +163,8 @@ def _check_folder(source: Source, listing: Listing) -> Report:
         problems.append("Replace or delete what is unreadable, or skip it with --skip-bad.")
     if len(sizes) > 1 and source.size is None:
         problems.append(f"Images differ in size; scale and crop them, e.g. with --size {size[0]}.")
+    if brightest == 1:
+        problems.append("All levels are 0 and 1, and 1 is nearly black. Save 255 * image.")
     folder = None
     if sizes:
         try:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from tfgen import checks
 from tfgen.data.folders import open_folder
 from tfgen.data.images import fitted
 from tfgen.data.named import as_text, is_named, load_named, named_file, names, unknown
@@ -50,12 +51,12 @@ class Source:
             return
         pair = isinstance(self.size, (tuple, list))
         size = tuple(self.size) if pair else (self.size, self.size)
-        if len(size) != 2 or not all(type(side) is int and side > 0 for side in size):
+        if len(size) != 2 or not all(checks.is_integer(side) and side > 0 for side in size):
             raise ValueError(
                 "size must be a positive integer, or two of them for height and width; received "
                 f"{self.size!r}."
             )
-        object.__setattr__(self, "size", size)
+        object.__setattr__(self, "size", tuple(map(int, size)))
 
     @property
     def path(self) -> Path | None:

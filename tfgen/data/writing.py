@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfgen import checks
 from tfgen.data.pairs import SPLITS
 from tfgen.data.shards import FORMAT, INDEX, Shards
 from tfgen.data.sources import Data, Source, open_split
@@ -46,6 +47,8 @@ def prepare(
         OSError: The folder cannot be written.
     """
     folder = Path(folder).expanduser()
+    checks.at_least(1, shard_bytes=shard_bytes)
+    checks.at_least(0, seed=seed)
     _check_new(folder)
     _check_outside(folder, data if isinstance(data, Source) else Source(data))
     splits = {split: open_split(data, split, memory_bytes=0) for split in SPLITS}

@@ -11,6 +11,7 @@ import tensorflow as tf
 from tfgen import data, presets
 from tfgen.files import replacing
 from tfgen.recipe import Recipe
+from tfgen_command import entries
 
 __all__ = ["check_folder", "provenance", "start_folder"]
 
@@ -71,11 +72,8 @@ def _differences(began: Recipe, recipe: Recipe) -> str:
 
 
 def start_folder(folder: Path, recipe: Recipe, resume: bool) -> None:
-    """Writes the recipe into the run's folder, and removes what a kill left half-written."""
+    """Writes the recipe into the run's folder."""
     check_folder(folder, recipe, resume)  # again: another process may have begun meanwhile
-    for place in (folder, folder / "samples", folder / "epochs"):
-        for stale in place.glob(".*.tmp.*"):
-            stale.unlink()
     path = folder / "recipe.json"
     if not path.exists() or Recipe.load(path) != recipe:  # new, or with more epochs
         with replacing(path) as temporary:
@@ -91,7 +89,7 @@ def provenance(recipe: Recipe, folder: str | Path) -> dict[str, Any]:
     if "train labels" in digests:  # of a model with classes
         trained_on["labels"] = digests["train labels"]
     # The zoo's weights have a licence; those of a user have the one that the user gives them.
-    ours = folder.resolve().parent == presets.zoo_root().resolve()
+    ours = folder.resolve().parent == entries.root().resolve()
     gpus = tf.config.list_physical_devices("GPU")
     return {
         "data": trained_on,
