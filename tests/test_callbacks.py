@@ -1,5 +1,7 @@
 """Callbacks: those that cannot work are refused before training, and averages fit the others."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -242,13 +244,52 @@ def test_a_checkpoint_keeps_weights_and_averages_apart(tmp_path):
     fit(model, noting, averages, training.Checkpoint(tmp_path, averages))
     resumed, again = eager(optimizer="adam"), training.AveragedWeights(0.5)
     stored = training.CheckpointFiles(tmp_path).newest()
-    assert training.Checkpoint(tmp_path, again).restore(resumed, stored)
+    checkpoint = training.Checkpoint(tmp_path, again)
+    assert checkpoint.restore(resumed, stored)
     for own, expected in zip(resumed.trainable_variables, seen, strict=True):
         np.testing.assert_array_equal(own, expected)
     for own, expected in zip(again.averages, model.trainable_variables, strict=True):
         np.testing.assert_array_equal(own, expected)
     for own, expected in zip(resumed.optimizer.variables, model.optimizer.variables, strict=True):
         np.testing.assert_array_equal(own, expected)
+    assert checkpoint.state == stored.state
+    fit(resumed, again, checkpoint, epochs=1)  # which is newer than all of the run before
+    newest = training.CheckpointFiles(tmp_path).newest().state
+    assert newest.step == stored.state.step + 2
+    assert newest.best_loss <= stored.state.best_loss
+
+
+@pytest.mark.parametrize("steps_per_execution", [1, 2])
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_averages_go_on_where_a_callback_freezes_a_part(part, steps_per_execution):
+    model, averages, seen = AutoEncoder(**SMALL), training.AveragedWeights(0.5), []
+
+    def freeze(epoch, logs=None):
+        seen.append([average.numpy() for average in averages.averages])
+        if epoch == 1:
+            model.freeze(part)
+
+    model.compile("sgd", jit_compile=False, steps_per_execution=steps_per_execution)
+    fit(model, averages, keras.callbacks.LambdaCallback(on_epoch_begin=freeze), epochs=3)
+    for before, after in itertools.pairwise(seen):
+        assert any((own != old).any() for own, old in zip(after, before, strict=True))
+    for own, average in zip(averages._of, averages._left, strict=True):
+        np.testing.assert_array_equal(own, average)
+
+
+def test_averages_of_a_fit_that_was_cut_are_not_those_of_another_model():
+    averages = training.AveragedWeights(0.5)
+
+    def stop(batch, logs=None):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(eager(), averages, keras.callbacks.LambdaCallback(on_train_batch_end=stop))
+    model = AutoEncoder(**SMALL | {"dense_units": 5})
+    model.compile("sgd", run_eagerly=True)
+    fit(model, averages)
+    for own, average in zip(model.trainable_variables, averages.averages, strict=True):
+        assert own.shape == average.shape
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])

@@ -299,6 +299,15 @@ def test_networks_are_parts_of_other_models_that_keras_saves(family, num_classes
         given = given if len(given) > 1 else given[0]
         np.testing.assert_allclose(loaded(given), whole(given), rtol=1e-5, atol=1e-5)
         assert copy.deepcopy(network)(given).shape == network(given).shape
+    if "encoder" in networks:  # whose layers the decoder may share
+        inputs = [keras.Input(each.shape[1:], dtype=each.dtype) for each in model.encoder.inputs]
+        latents = model.encoder(inputs if len(inputs) > 1 else inputs[0])
+        images = model.decoder([latents, *inputs[1:]] if inputs[1:] else latents)
+        both = keras.Model(inputs, images)
+        both.save(tmp_path / "both.keras")
+        loaded = keras.models.load_model(tmp_path / "both.keras")
+        for own, expected in zip(loaded.get_weights(), both.get_weights(), strict=True):
+            np.testing.assert_array_equal(own, expected)
 
 
 def test_empty_batch(fitted):
@@ -766,6 +775,11 @@ def test_a_direct_call_wants_the_labels_that_other_methods_want(case_of):
     for words, labels in wrong.items():
         with pytest.raises(ValueError, match=words):
             model(images, labels=labels)
+    if classes:  # as `fit` takes them
+        own = np.array([0, classes - 1])
+        found, expected = (model(images, labels=given) for given in (own[:, None], own))
+        for one, other in zip(tf.nest.flatten(found), tf.nest.flatten(expected), strict=True):
+            np.testing.assert_array_equal(one, other)
     traced = tf.function(lambda images, labels: model(images, labels=labels), autograph=False)
     with pytest.raises(ValueError, match="are required" if classes else "left out"):
         traced(tf.constant(images), None if classes else tf.constant([0, 0]))
@@ -823,3 +837,13 @@ def test_a_subclass_with_arguments_of_its_own_keeps_all():
     again = Named.from_config(json.loads(json.dumps(config)))
     assert again.get_config() == config
     assert again.places == ((1, 2), (3,))
+
+    class Sharp(AutoEncoder):
+        def __init__(self, *args, sharpness=1.0, **kwargs):
+            super().__init__(*args, **kwargs)
+            self.keep(locals())
+
+    model = Sharp((8, 8, 1), sharpness=2.0, latent_dim=3, filters=[4], dense_units=8)
+    again = Sharp.from_config(model.get_config())
+    assert (again.sharpness, again.latent_dim) == (2.0, 3)
+    assert again.get_config() == model.get_config()

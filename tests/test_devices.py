@@ -3,6 +3,7 @@
 Devices and processes are set up before TensorFlow runs, so each test starts its own processes.
 """
 
+import dataclasses
 import json
 import os
 import signal
@@ -20,8 +21,9 @@ import tensorflow as tf
 from conftest import CONFIGURATIONS, FAMILIES, image_shape
 
 import tfgen_command
-from tfgen import devices
+from tfgen import data, devices, training
 from tfgen.recipe import Recipe
+from tfgen.training import run as run_module
 
 HERE = Path(__file__).parent
 
@@ -98,6 +100,25 @@ COMPILED = """
 
     model.layers[0].trainable = False  # the optimizers are made again, outside of the scope
     model.fit(images, verbose=0)
+
+    # Made outside of the scope altogether: optimizers, adapters, and what callbacks ask.
+    from tfgen import devices
+    with strategy.scope():
+        model = next(case for case in CASES if case.family == "VAE")()
+    images = laws.images_for(model, 4)
+    model.compile("sgd", jit_compile=False)
+    seen = []
+    ask = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: seen.append(devices.num_replicas())
+    )
+    model.fit(images, batch_size=2, verbose=0, callbacks=[ask])
+    assert model.steps_trained == 2, model.steps_trained
+    assert seen == [2, 2], seen
+    model.compile(jit_compile=False)
+    model.fit(images, batch_size=2, verbose=0)
+    model.enable_lora(2, "*")
+    model.fit(images, batch_size=2, verbose=0)
+    assert model.steps_trained == 6, model.steps_trained
 
     # What cannot work is refused in one sentence.
     def refused(call, message):
@@ -283,8 +304,9 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def workers(recipe: Path, outs: list[Path], *options: str) -> list[subprocess.Popen]:
+def workers(recipe: Path | list[Path], outs: list[Path], *options: str) -> list[subprocess.Popen]:
     """Starts `tfgen train` once for each folder, as one cluster on loopback."""
+    recipes = recipe if isinstance(recipe, list) else [recipe] * len(outs)
     addresses = [f"127.0.0.1:{port}" for port in free_ports(len(outs))]
     started = []
     for index, out in enumerate(outs):
@@ -293,7 +315,7 @@ def workers(recipe: Path, outs: list[Path], *options: str) -> list[subprocess.Po
         started.append(
             subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "tfgen_command", "train", recipe, "--out", out),
+                    *(sys.executable, "-m", "tfgen_command", "train", recipes[index], "--out", out),
                     *("--strategy", "multi-worker", "--verbose", "0"),
                     *("--checkpoint-seconds", "0", *options),
                 ],
@@ -361,6 +383,9 @@ def test_a_worker_is_killed_and_all_go_on(data_folder, tmp_path):
         '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}',
         '{"cluster": {"worker": ["a:1"]}, "task": {"type": "ps", "index": 0}}',
         '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker"}}',
+        '{"cluster": {"worker": "a:1"}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"chief": ["a:1"], "worker": ["b:1"]}, "task": {"type": "worker", '
+        '"index": 0}}',
     ],
 )
 def test_tf_config_that_does_not_fit(config, monkeypatch):
@@ -369,6 +394,64 @@ def test_tf_config_that_does_not_fit(config, monkeypatch):
         monkeypatch.setenv("TF_CONFIG", config)
     with pytest.raises(ValueError, match=r"needs the environment variable TF_CONFIG.*received"):
         devices.make_strategy("multi-worker")
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_an_error_of_its_own_is_not_that_of_a_lost_worker(monkeypatch, own):
+    monkeypatch.setattr(devices, "num_workers", lambda: 2)
+    kind = tf.errors.ResourceExhaustedError if own else tf.errors.UnavailableError
+    with pytest.raises(kind if own else ConnectionError), run_module._explaining_lost_workers():
+        raise kind(None, None, "no memory")
+
+
+@pytest.mark.slow
+def test_two_processes_validate_on_one_shard(tmp_path):
+    """TensorFlow would share files out, of which there are not enough."""
+    shards = data.prepare("digits", tmp_path / "shards", verbose=0)
+    recipe = dataclasses.replace(runs.SIMPLE, data=str(shards), epochs=1)
+    (tmp_path / "recipe.json").write_text(recipe.to_json())
+    outs = [tmp_path / "run", tmp_path / "second"]
+    running = workers(tmp_path / "recipe.json", outs)
+    errors = [process.communicate(timeout=500)[1] for process in running]
+    assert [process.returncode for process in running] == [0, 0], errors
+    training.train(recipe, tmp_path / "one", verbose=0)
+    assert_equal_losses(outs[0], tmp_path / "one")
+
+
+@pytest.mark.slow
+def test_two_processes_with_other_images_do_not_train_together(tmp_path):
+    """The one that differs says so; the other one says that it is alone."""
+    rng, recipes = np.random.default_rng(0), []
+    for index in range(2):
+        images = rng.integers(0, 256, (200, 8, 8, 1), np.uint8)
+        np.savez(tmp_path / f"{index}.npz", images=images)
+        (tmp_path / f"{index}.json").write_text(
+            dataclasses.replace(runs.SIMPLE, data=str(tmp_path / f"{index}.npz")).to_json()
+        )
+        recipes.append(tmp_path / f"{index}.json")
+    running = workers(recipes, [tmp_path / "run", tmp_path / "second"])
+    errors = [process.communicate(timeout=500)[1] for process in running]
+    assert [process.returncode for process in running] == [os.EX_TEMPFAIL, 2], errors
+    assert "now has sha256" in errors[1]
+    assert "Traceback" not in errors[0]
+    assert not list((tmp_path / "run").glob("checkpoint-*"))
+
+
+@pytest.mark.slow
+def test_a_worker_is_asked_to_stop_in_an_epoch_of_few_steps(data_folder, tmp_path):
+    recipe = dataclasses.replace(
+        recipe_for("VAE", next(iter(CONFIGURATIONS["VAE"])), data_folder), epochs=4000
+    )
+    (tmp_path / "recipe.json").write_text(recipe.to_json())
+    running = workers(tmp_path / "recipe.json", [tmp_path / "run", tmp_path / "second"])
+    for _ in range(3000):
+        if list((tmp_path / "run").glob("checkpoint-*")):
+            break
+        time.sleep(0.1)
+    running[1].terminate()
+    errors = [process.communicate(timeout=200)[1] for process in running]
+    assert running[1].returncode == 143, errors
+    assert running[0].returncode == os.EX_TEMPFAIL, errors
 
 
 def test_strategies_by_name(monkeypatch, capsys):

@@ -506,6 +506,8 @@ def test_keras_own_backup_keeps_the_whole_state(objective, tmp_path):
     for own, expected in zip(resumed.get_weights(), whole.get_weights(), strict=True):
         np.testing.assert_array_equal(own, expected)
     assert int(resumed.discriminator_optimizer.iterations) == 9
+    # Keras would begin the next `fit` where the restored one began.
+    assert resumed.fit(images, **options | {"epochs": 1}).epoch == [0]
 
 
 @pytest.mark.parametrize("part", ["generator", "discriminator"])

@@ -85,6 +85,7 @@ def test_a_model_trained_without_tensorflow(prepared, tmp_path):
     assert "validation" in printed
     run(GPU / "restore.py", prepared / "vae.json", weights, tmp_path / "entry")
     model = tfgen.load(tmp_path / "entry")
+    assert model.steps_trained > 1000  # what grows with the steps has grown
     with np.load(weights) as held, np.load(folder / "data.npz") as data:
         log, images = held["log"], data["validation_images"]
     # What JAX measured with the best weights is what TensorFlow measures, but for the noise.

@@ -16,7 +16,7 @@ from realnvp import RealNVP
 from serving_support import Server
 
 import tfgen
-from tfgen import VAE, evaluation, export, families, training
+from tfgen import VAE, HierarchicalVAE, evaluation, export, families, training
 from tfgen.recipe import Recipe
 from tfgen.serving import Client
 
@@ -165,4 +165,49 @@ def test_a_class_that_nothing_could_load_is_not_saved(tmp_path):
 
     with pytest.raises(ValueError, match="model must be of a registered class"):
         Unknown((4, 4, 1), latent_dim=2, filters=(4,)).save_to_preset(tmp_path / "preset")
+    assert not (tmp_path / "preset").exists()
+
+
+@keras.saving.register_keras_serializable("casual")
+class Late(VAE):
+    """As `keras.Sequential` lets one write it: without an Input."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.extra = keras.Sequential([keras.layers.Dense(3)])
+
+    def losses_per_image(self, images, labels, seeds, training):
+        losses = super().losses_per_image(images, labels, seeds, training)
+        seen = self.extra(tf.reshape(tf.cast(images, tf.float32), (-1, 16)))
+        return losses | {"loss": losses["loss"] + tf.reduce_sum(seen, 1)}
+
+
+@pytest.mark.slow_except("*")
+def test_weights_that_are_made_in_the_first_step_are_explained():
+    model = Late((4, 4, 1), latent_dim=2, filters=(4,), dense_units=4)
+    model.compile(jit_compile=False)
+    with pytest.raises(ValueError, match="Build it in the model's constructor"):
+        model.fit(np.zeros((4, 4, 4, 1), np.uint8) + 9, verbose=0)
+
+
+@pytest.mark.slow_except("*")
+def test_a_network_of_a_class_that_is_not_registered(tmp_path):
+    class Mine(HierarchicalVAE):
+        pass
+
+    arguments = {"top_dim": 2, "filters": (4,), "groups": (1,), "group_channels": (1,)}
+    encoder = Mine((4, 4, 1), dense_units=4, **arguments).encoder
+    keras.Sequential([encoder, keras.layers.Dense(2)]).save(tmp_path / "part.keras")
+    with pytest.raises(ValueError, match="Mine is not registered"):
+        keras.models.load_model(tmp_path / "part.keras")
+    keras.models.load_model(tmp_path / "part.keras", custom_objects={"Mine": Mine})
+
+
+@pytest.mark.slow_except("*")
+def test_a_family_that_makes_weights_late_is_not_saved(tmp_path):
+    """Those would be lost without a word: what loads the file has no place for them yet."""
+    model = Late((4, 4, 1), latent_dim=2, filters=(4,), dense_units=4)
+    model.extra(np.zeros((1, 2), np.float32))
+    with pytest.raises(ValueError, match=r"in its constructor.*'sequential/dense/bias' came later"):
+        model.save_to_preset(tmp_path / "preset")
     assert not (tmp_path / "preset").exists()

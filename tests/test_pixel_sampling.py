@@ -245,6 +245,17 @@ def test_completion_takes_the_order_in_which_the_kept_pixels_come_first():
         assert not flat[8:].any()
 
 
+def test_the_part_that_is_shown_may_be_dark():
+    model = build("gated", (4, 4, 1), num_levels=256, pixel_distribution="categorical")
+    images, mask = np.full((1, 4, 4, 1), 200, np.uint8), np.zeros((1, 4, 4, 1), bool)
+    images[:, :2], mask[:, :2] = 0, True
+    images[0, 0, 0] = 1
+    drawn = model.complete(images, mask, seed=0)
+    np.testing.assert_array_equal(drawn[:, :2], images[:, :2])
+    with pytest.raises(ValueError, match="multiply them by 255"):
+        model.complete(np.minimum(images, 1), mask)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

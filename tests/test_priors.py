@@ -94,6 +94,39 @@ def test_conditional_flow_is_a_density_of_each_class(prior):
     assert np.abs(means[0] - means[1]).max() > 0.05
     with pytest.raises(ValueError, match="labels are required"):
         model.prior_distribution()
+    for wrong in (3, -1, [0, 3], 0.5):
+        with pytest.raises(ValueError, match="labels must"):
+            model.prior_distribution(wrong)
+    one, same = (model.prior_distribution(of).log_prob(points[None]) for of in (2, [2]))
+    np.testing.assert_array_equal(one, same)
+
+
+@pytest.mark.parametrize("prior", vae.FLOWS)
+def test_a_conditional_flow_takes_no_rows(prior):
+    """As a replica gets them that has no images."""
+    model = VAE(latent_dim=2, prior=prior, prior_components=3, num_classes=3, **BINARY)
+    none = tf.zeros((0,), tf.int64)
+    losses = model.losses_per_image(tf.zeros((0, 4, 4, 1), tf.uint8), none, none, False)
+    assert {value.shape[0] for value in losses.values()} == {0}
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_pseudo_inputs_stand_for_whole_grey_values(jit_compile):
+    """Black ones too; and the gradient is that without the rounding."""
+    x = tf.constant(np.linspace(-20, 20, 4001, dtype=np.float32))
+
+    @tf.function(jit_compile=jit_compile)
+    def both(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            greys = priors.greys_of(x)
+        return greys, tape.gradient(greys, x)
+
+    greys, slope = both(x)
+    np.testing.assert_array_equal(greys, np.round(greys))
+    assert (np.min(greys), np.max(greys)) == (0, 255)
+    unit = tf.sigmoid(x)
+    np.testing.assert_allclose(slope, 255 * unit * (1 - unit), rtol=1e-3, atol=1e-4)
 
 
 def test_vamp_components_are_posteriors():

@@ -88,6 +88,84 @@ def test_beta_between_two_fits():
     assert losses[False]["kl"] == pytest.approx(history["kl"])
 
 
+def test_a_model_inside_a_layer_leaves_the_losses_of_the_outer_one_alone():
+    class Features(keras.layers.Layer):
+        def __init__(self, model):
+            super().__init__()
+            self.model = model
+
+        def call(self, x):
+            return self.model.encoder(x)
+
+    layers = [keras.Input((8, 8, 1)), Features(VAE(**SMALL)), keras.layers.Dense(3)]
+    outer = keras.Sequential(layers)
+    outer.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    history = outer.fit(IMAGES, np.arange(8) % 3, verbose=0).history
+    assert set(history) == {"loss"}
+    assert history["loss"][0] > 0.1
+
+
+def test_metrics_of_a_subclass_begin_again_with_each_epoch():
+    class Watched(AutoEncoder):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.seen = keras.metrics.Mean("seen")
+
+        def train_step(self, data):
+            logs = super().train_step(data)
+            self.seen.update_state(tf.cast(self.step, tf.float32))
+            return logs | {"seen": self.seen.result()}
+
+    model = Watched(**SMALL)
+    model.compile(keras.optimizers.SGD(0.0), run_eagerly=True)
+    first, second = fit(model, epochs=2).history["seen"]
+    assert second == first + 1
+
+
+@pytest.mark.parametrize("run_eagerly", [False, True])
+def test_a_callback_sets_beta_in_the_middle_of_a_fit(run_eagerly):
+    model = VAE(**SMALL, beta=1.0)
+    model.compile(keras.optimizers.SGD(0.0), run_eagerly=run_eagerly, jit_compile=False)
+    rise = keras.callbacks.LambdaCallback(
+        on_epoch_begin=lambda epoch, logs: setattr(model, "beta", 1.0 + 99.0 * epoch)
+    )
+    log = fit(model, epochs=2, callbacks=[rise]).history
+    for beta, loss, error, kl in zip(
+        (1, 100), log["loss"], log["reconstruction"], log["kl"], strict=True
+    ):
+        assert loss == pytest.approx(error + beta * kl, rel=1e-5)
+
+
+def test_a_callback_freezes_a_part_in_the_middle_of_a_fit():
+    model, seen = AutoEncoder(**SMALL), []
+
+    def on_epoch_begin(epoch, logs):
+        if epoch == 1:
+            model.freeze("encoder")
+        seen.append([part.get_weights() for part in (model.encoder, model.decoder)])
+
+    model.compile(keras.optimizers.Adam(0.1), jit_compile=False)
+    freezing = keras.callbacks.LambdaCallback(on_epoch_begin=on_epoch_begin)
+    fit(model, epochs=2, callbacks=[freezing])
+    assert model.steps_trained == 2
+    for own, before in zip(model.encoder.get_weights(), seen[1][0], strict=True):
+        np.testing.assert_array_equal(own, before)
+    for moved, before in (seen[1][0], seen[0][0]), (model.decoder.get_weights(), seen[1][1]):
+        assert any((own != old).any() for own, old in zip(moved, before, strict=True))
+
+
+def test_a_callback_that_freezes_does_not_take_back_the_end_of_a_fit():
+    model = AutoEncoder(**SMALL)
+
+    def on_epoch_end(epoch, logs):
+        model.stop_training = True
+        model.freeze("encoder")
+
+    model.compile("sgd", jit_compile=False)
+    ending = keras.callbacks.LambdaCallback(on_epoch_end=on_epoch_end)
+    assert fit(model, epochs=3, callbacks=[ending]).epoch == [0]
+
+
 def test_graphs_of_many_temperatures_do_not_pile_up():
     model = GAN(**SMALL)
     first = model.sample(2, seed=0, temperature=0.5)

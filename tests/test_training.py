@@ -487,6 +487,10 @@ def test_an_absurd_loss_is_divergence(tmp_path):
     checkpoint.model.metrics[0].update_state(2e10)
     with pytest.raises(FloatingPointError, match="diverged"):
         checkpoint.save()
+    checkpoint.set_params({"steps": 1})
+    with pytest.raises(FloatingPointError, match="diverged"):
+        checkpoint.on_train_batch_end(0)
+    assert checkpoint.stop.pending is None  # what a run that is stopped now would write
 
 
 def test_averaged_weights_equal_a_plain_computation():

@@ -139,6 +139,20 @@ def test_a_weight_that_never_trained_is_not_thawed(first_case):
     assert {name for name, v in tuning.weights(model).items() if v.trainable} == trainable
 
 
+@pytest.mark.parametrize(
+    "changed", [{"prior": "vamp", "prior_components": 3}, {"pixel_distribution": "gaussian"}]
+)
+def test_weights_of_the_model_itself_are_frozen_and_unfrozen_in_a_file(changed, tmp_path):
+    model = families.find("VAE")(**SMALL | changed)
+    trainable = [name for name, v in tuning.weights(model).items() if v.trainable]
+    model.trainable = False
+    model.save(tmp_path / "frozen.keras")
+    loaded = keras.models.load_model(tmp_path / "frozen.keras")
+    assert loaded.frozen == model.frozen
+    loaded.unfreeze()
+    assert [name for name, v in tuning.weights(loaded).items() if v.trainable] == trainable
+
+
 # Adapters
 
 
@@ -169,6 +183,22 @@ def test_lora_trains_the_adapters_alone_and_is_folded_in(first_case, tmp_path):
     assert loaded.get_config() == outputs
     for name, value in tuning.values(loaded).items():
         np.testing.assert_array_equal(value, after[name], err_msg=name)
+
+
+@pytest.mark.slow_except("AutoEncoder", "GAN")
+def test_adapters_train_after_weights_were_loaded(first_case, tmp_path):
+    """Keras sets both halves of an adapter to 0, from where no gradient leads away."""
+    model = first_case()
+    layers = model.enable_lora(2, "*")
+    model.save_weights(tmp_path / "a.weights.h5")
+    model.load_weights(tmp_path / "a.weights.h5")
+    model.compile(*[keras.optimizers.SGD(0.1) for _ in model.updates_per_step], run_eagerly=True)
+    before = tuning.values(model)
+    train_a_step(model)
+    after = tuning.values(model)
+    kernels = [f"{name}/{kind}" for name in layers for kind in ("kernel", "embeddings")]
+    moved = [name for name in kernels if name in after and (after[name] != before[name]).any()]
+    assert len(moved) > len(layers) / 2, moved
 
 
 @pytest.mark.slow_except("VAE", "GAN")

@@ -76,7 +76,8 @@ def _check_tf_config(text: str | None) -> None:
     try:
         config = json.loads(text or "")
         workers, task = config["cluster"]["worker"], config["task"]
-        fine = task["type"] == "worker" and 0 <= task["index"] < len(workers)
+        fine = isinstance(workers, list) and len(config["cluster"]) == 1
+        fine = fine and task["type"] == "worker" and 0 <= task["index"] < len(workers)
     except (ValueError, KeyError, TypeError):
         fine = False
     if not fine:

@@ -21,6 +21,7 @@ __all__ = [
     "enable_lora",
     "folded",
     "matching",
+    "restart_adapters",
     "set_trainable",
     "values",
     "weights",
@@ -182,6 +183,15 @@ def enable_lora(model: keras.Model, rank: int, patterns: Iterable[str]) -> list[
     for layer in layers.values():
         layer.enable_lora(rank)
     return sorted(layers)
+
+
+def restart_adapters(model: keras.Model) -> None:
+    """Draws the first half of adapters that hold 0 alone: no gradient would ever move them."""
+    for layer in model._flatten_layers():
+        for name in ("lora_kernel_a", "lora_embeddings_a"):
+            half = getattr(layer, name, None)
+            if half is not None and not half.numpy().any():
+                half.assign(keras.initializers.HeUniform(seed=0)(half.shape))
 
 
 def adapted(model: keras.Model) -> dict[str, keras.KerasTensor]:

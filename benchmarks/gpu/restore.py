@@ -12,6 +12,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 
 from tfgen import presets, training, zoo
+from tfgen.starting import MANY_STEPS
 
 
 def restored(recipe, weights: Path):
@@ -37,7 +38,7 @@ def main() -> None:
     options = parser.parse_args()
     recipe = zoo.load_recipe(options.recipe)
     model = restored(recipe, options.weights)
-    details = {"device": options.device, "program": "benchmarks/gpu"}
+    details = {"device": options.device, "program": "benchmarks/gpu", "steps": MANY_STEPS}
     print(presets.save(model, options.out, recipe, details, half=options.half))
 
 

@@ -75,15 +75,16 @@ class AdversarialModel(GenerativeModel):
                 "compile(optimizer=...) must be left out: a GAN has two. Pass "
                 "generator_optimizer and discriminator_optimizer."
             )
-        generator_optimizer, discriminator_optimizer = (
-            keras.optimizers.Adam(2e-4, beta_1=0.5)
-            if given is None
-            else checked_optimizer(name, given)
-            for name, given in (
-                ("generator_optimizer", generator_optimizer),
-                ("discriminator_optimizer", discriminator_optimizer),
+        with self.distribute_strategy.scope():
+            generator_optimizer, discriminator_optimizer = (
+                keras.optimizers.Adam(2e-4, beta_1=0.5)
+                if given is None
+                else checked_optimizer(name, given)
+                for name, given in (
+                    ("generator_optimizer", generator_optimizer),
+                    ("discriminator_optimizer", discriminator_optimizer),
+                )
             )
-        )
         if generator_optimizer is discriminator_optimizer:
             raise ValueError(
                 "generator_optimizer and discriminator_optimizer must be two objects, each with "

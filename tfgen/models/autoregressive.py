@@ -336,8 +336,10 @@ class AutoregressiveModel(TokenModel):
 
 
 def _partly_shown(model, images, mask):
-    """Images whose hidden pixels, which may hold anything, are black; and the checked mask."""
+    """Images whose hidden pixels, which may hold anything, are of one grey; the checked mask."""
     images = images if hasattr(images, "dtype") else np.asarray(images)
     pixels.check_format(images, model.image_shape)
     mask = pixels.check_mask(mask, (images.shape[0], *model.image_shape[:2], 1))
-    return np.where(mask, images, np.uint8(0)), mask
+    # White, or a dark part that is shown might be taken for an image of 0 and 1.
+    hidden = 255 * (np.max(images, initial=0) > 1)
+    return np.where(mask, images, np.uint8(hidden)), mask

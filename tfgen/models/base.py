@@ -80,12 +80,17 @@ class ImageModel(CompiledModel):
         )
         if self.compiled:
             self.build_optimizers()
+        self.is_fitting = True
         try:
-            with inputs.explained():
+            # Callbacks ask what they run under; Keras enters the strategy for its own steps alone.
+            with self.distribute_strategy.scope(), inputs.explained():
                 return super().fit(**given)
         except Exception:
             self.train_function = None  # half made, it would fail on correct images too
             raise
+        finally:
+            self.is_fitting = False
+            self._initial_epoch = None  # of `BackupAndRestore`: Keras keeps it for the next `fit`
 
     def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Returns the losses as `keras.Model.evaluate` does, on what `fit` takes.
@@ -187,8 +192,13 @@ class ImageModel(CompiledModel):
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
-        """The running means of the last `losses_per_image`, reset at each epoch by Keras."""
-        return list(self._means.values())
+        """The running means of `losses_per_image`, if compiled, and a subclass' own metrics.
+
+        Keras resets them at each epoch. Not compiled, a part of another model has none of its own.
+        """
+        means = list(self._means.values())
+        own = [metric for metric in self._metrics if not any(metric is mean for mean in means)]
+        return [*(means if self.compiled else ()), *own]
 
     def _begin_step(self) -> None:
         """Drops the losses that layers added in another step or graph, as `__call__` would."""

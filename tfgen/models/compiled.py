@@ -27,10 +27,12 @@ class CompiledModel(ConfiguredModel):
     Attributes:
         loss_names: What `fit` reports; "loss" is the objective.
         steps_before: Training steps of the weights that the optimizer has not counted.
+        is_fitting: Whether `fit` runs, in which callbacks may change the model.
     """
 
     loss_names: tuple[str, ...] = ("loss",)
     steps_before: int = 0
+    is_fitting: bool = False
 
     def _lock_state(self) -> None:
         """Keras' lock of a model that is built; here a subclass may add layers of its own."""
@@ -38,6 +40,8 @@ class CompiledModel(ConfiguredModel):
     def __setattr__(self, name: str, value: Any) -> None:
         if name != "optimizer" or not self.compiled:
             super().__setattr__(name, value)
+            if name in self.settable and self.is_fitting:
+                self.make_train_function()
             return
         optimizer, steps = checked_optimizer(name, value), self.steps_trained
         super().__setattr__(name, optimizer)
@@ -75,7 +79,8 @@ class CompiledModel(ConfiguredModel):
                     f"objective and reports {', '.join(self.loss_names)}; received "
                     f"{name}={value!r}."
                 )
-        optimizer = checked_optimizer("optimizer", optimizer)
+        with self.distribute_strategy.scope():
+            optimizer = checked_optimizer("optimizer", optimizer)
         self.build()  # a subclass may have added layers
         if "optimizer" in self.updates_per_step:  # else the subclass has checked its own
             self.note_factors("optimizer", optimizer, self.trainable_variables)
@@ -146,6 +151,11 @@ class CompiledModel(ConfiguredModel):
         if built:
             self.build_optimizers()
 
+    def load_weights(self, filepath: str | Path, *args: Any, **kwargs: Any) -> None:
+        """Loads as Keras does; adapters, of which Keras makes zeros, begin anew."""
+        super().load_weights(filepath, *args, **kwargs)
+        tuning.restart_adapters(self)
+
     def save_assets(self, folder: str) -> None:
         """Keeps the steps in a `.keras` file apart from the optimizers', for Keras to call."""
         Path(folder, STEPS).write_text(json.dumps(self.steps_trained), encoding="utf-8")
@@ -164,6 +174,7 @@ class CompiledModel(ConfiguredModel):
         if not self.compiled:
             return
         given = {name: optimizer for name, (optimizer, _) in self.optimizers.items()}
+        stops = self.stop_training  # which `compile` forgets
         goes_on = any(each.built for each in given.values()) and not self._changes()[0]
         before = {name: devices.unscaled(optimizer) for name, optimizer in given.items()}
         # Keras would look classes up by the names that they are registered under, and it cannot
@@ -188,6 +199,10 @@ class CompiledModel(ConfiguredModel):
         if goes_on:
             self.build_optimizers()
             self._carry_over(given)
+        if self.is_fitting:
+            self.stop_training = stops
+            self.build_optimizers()
+            self.make_train_function()
 
     @property
     def optimizers(self) -> dict[str, tuple[keras.optimizers.Optimizer, list]]:

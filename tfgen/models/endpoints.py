@@ -109,9 +109,10 @@ class EndpointModel(ImageModel):
         """
         checks.finite(0, temperature=temperature)
         num_samples = checks.positive("num_samples", num_samples)
+        checks.one_of("jit_compile", jit_compile, (False, True))
         endpoints = self.endpoints(float(temperature), num_samples)
         graphs = {
-            name: self._graph(name, float(temperature), num_samples, jit_compile).function
+            name: self._graph(name, float(temperature), num_samples, bool(jit_compile)).function
             for name in endpoints
         }
         if "sample" in endpoints:

@@ -105,7 +105,7 @@ class GAN(AdversarialModel):
 
     With `candidates` above 1 the discriminator has a say in sampling too: each image draws several
     latents and keeps one, with probability proportional to D / (1 - D) to the power `selectivity`,
-    or to exp(selectivity * logit) for "hinge" and "wasserstein_gp". Else the ratio of the best D is
+    or to exp(selectivity * logit) for "hinge" and "wasserstein_gp". D / (1 - D) of the best D is
     p_data / p_G, so selectivity 1 moves the samples towards the data (Azadi et al., "Discriminator
     rejection sampling", 2019); more trades variety for likeness. `candidates` times the cost.
 
@@ -365,7 +365,7 @@ class GAN(AdversarialModel):
         """Walks the straight line from each of the latents `a` to that of `b`.
 
         Args:
-            a: float (batch, latent_dim), e.g. from `latents(seed)`.
+            a: float (batch, latent_dim), e.g. from `latents(4, seed=0)`.
             b: The same shape.
             steps: Points on the line, both ends included, at least 2.
             labels: Classes, for a conditional model.
@@ -382,7 +382,7 @@ class GAN(AdversarialModel):
 
         Args:
             num_samples: How many.
-            labels: As in `sample`; may be left out with one candidate, which no class chooses.
+            labels: As in `sample`; may be left out if `candidates` is 1.
             seed: As in `sample`.
 
         Raises:

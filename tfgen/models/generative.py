@@ -35,7 +35,7 @@ class GenerativeModel(EndpointModel):
     # Endpoints that need `encoder` or `decoder` ------------------------------------------------
 
     def latent_endpoints(self) -> Endpoints:
-        """Returns encode, decode and reconstruct of a family with `encoder` and `decoder`."""
+        """Returns encode, decode and reconstruct of a family with `encoder` and `mean_image`."""
         images, labels = self.specs["images"], self.specs["labels"]
         latents = {"latents": tf.TensorSpec((None, self.latent_dim), tf.float32, "latents")}
 
@@ -146,7 +146,7 @@ class GenerativeModel(EndpointModel):
         if labels is not None and tf.executing_eagerly():  # of any shape that the networks take
             classes = np.reshape(labels, -1).astype(np.int64)
             pixels.check_labels(classes, self.num_classes, len(classes))
-        return labels
+        return None if labels is None else tf.reshape(labels, (-1,))
 
     # Likelihood ------------------------------------------------------------------------------
 

@@ -83,7 +83,7 @@ class HierarchicalVAE(PixelDecoder):
         prior_steps: int. Heun's steps of "continuous_flow", as in a `VAE`. Defaults to 16.
         prior_tail: float in [0, 1). Share w of a wide normal in the flow, (1 - w) p(z_0) +
             w N(z_0; 0, 9 I), so that one z_0 far from all others does not cost millions of nats. No
-            weight depends on it. Defaults to 0.
+            weight depends on it; `sample` draws its share after the critic's choice. Defaults to 0.
         candidates: int. Coarse latents that each sample draws to keep one of. Defaults to 1.
         selectivity: float. How much the critic's logit weighs in that choice, at least 0.
             Defaults to 1.

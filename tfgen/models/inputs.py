@@ -144,14 +144,23 @@ def _no_classes() -> ValueError:
 
 @contextlib.contextmanager
 def explained() -> Iterator[None]:
-    """Turns what a data set's own check found, in the middle of training, into a ValueError."""
+    """Turns what is wrong with data, found in the middle of training, into a ValueError."""
     try:
         yield
+    except ValueError as error:
+        if not str(error).startswith("Unknown variable"):
+            raise
+        raise ValueError(
+            "a layer made its weights in the first step, too late to be trained. Build it in the "
+            "model's constructor, e.g. self.head.build((None, 8)), and make the model again."
+        ) from error
+    except tf.errors.DataLossError as error:
+        raise ValueError("a record of the data is damaged. Prepare the shards again.") from error
     except tf.errors.InvalidArgumentError as error:
-        found = re.search(r"assertion failed: \[(.*)\]", str(error))
+        found = re.search(r"assertion failed: \[(.*)\]|ValueError: (.+)", str(error))
         if found is None:
             raise
-        raise ValueError(found.group(1).replace("] [", " ")) from error
+        raise ValueError((found[1] or found[2]).replace("] [", " ")) from error
 
 
 def _labels(model, labels: Any, count: int, weighted: bool) -> Any:

@@ -4,6 +4,7 @@ import math
 
 import keras
 import tensorflow as tf
+from keras.src.saving import serialization_lib
 
 __all__ = ["Composite", "Mixing", "Part", "ResidualBlock", "with_class"]
 
@@ -37,13 +38,25 @@ class Part(Composite):
     def get_config(self):
         owner = self._owner()
         family = keras.saving.get_registered_name(type(owner))
-        return {"name": self.name, "family": family, "model": owner.get_config()}
+        config = {"name": self.name, "family": family, "model": owner.get_config()}
+        return config | {"owner": f"tfgen {id(owner)}"}
 
     @classmethod
     def from_config(cls, config):
-        family = keras.saving.get_registered_object(config["family"])
-        network = getattr(family.from_config(config["model"]), cls.network)
-        part = network.get_layer(config["name"])
+        # Parts of one model share layers, in what is loaded too.
+        key = config.get("owner")
+        model = serialization_lib.get_shared_object(key) if key else None
+        if model is None:
+            family = keras.saving.get_registered_object(config["family"])
+            if family is None:
+                raise ValueError(
+                    f"{config['family']} is not registered. Import its module, decorate it with "
+                    "keras.saving.register_keras_serializable, or pass custom_objects."
+                )
+            model = family.from_config(config["model"])
+            if key:
+                serialization_lib.record_object_after_deserialization(model, key)
+        part = getattr(model, cls.network).get_layer(config["name"])
         part._inbound_nodes.clear()  # it is about to be called as another network's layer
         return part
 

@@ -15,7 +15,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfgen import layers, pixels
+from tfgen import layers, pixels, portable
 from tfgen.models import continuous
 
 __all__ = [
@@ -229,7 +229,8 @@ def densest(prior: Any) -> tf.Tensor:
 def greys_of(pseudo_inputs: tf.Tensor) -> tf.Tensor:
     """Maps pseudo-inputs u_k to integer grey values; the gradient ignores the rounding."""
     greys = pixels.levels_to_greys(tf.sigmoid(pseudo_inputs), 2)
-    return greys + tf.stop_gradient(tf.round(greys) - greys)
+    # Not as a sum that is meant to cancel: where a GPU fuses it with the product, it does not.
+    return tf.grad_pass_through(tf.round)(greys) if portable.has_gradients() else tf.round(greys)
 
 
 def forward(
@@ -267,7 +268,8 @@ def _rows(x, labels):
     """Vectors (batch, ..., values) as rows (-1, values), and the class of each row."""
     rows = tf.reshape(x, (-1, x.shape[-1]))
     if labels is not None:
-        labels = tf.repeat(labels, tf.shape(rows)[0] // tf.shape(labels)[0])
+        # A replica may hold no images.
+        labels = tf.repeat(labels, tf.shape(rows)[0] // tf.maximum(tf.shape(labels)[0], 1))
     return rows, labels
 
 

@@ -205,8 +205,8 @@ class VAE(PixelDecoder):
 
     def _learned_prior(self, labels):
         """The prior without its tail."""
-        if self.prior in FLOWS and labels is None:
-            pixels.check_labels(labels, self.num_classes, 1)  # raises where the flow needs them
+        if (self.prior in FLOWS) if labels is None else tf.executing_eagerly():
+            labels = pixels.check_labels(labels, self.num_classes, np.size(labels))
         if self.prior == "vamp":
             return priors.vamp(self._components())
         prior = priors.standard_normal(self.latent_dim)

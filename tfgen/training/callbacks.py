@@ -36,12 +36,13 @@ class AveragedWeights(keras.callbacks.Callback):
         self.averages: list[tf.Variable] = []
         self._swapped = self._for_test = False
         self._left: list[np.ndarray] = []
+        self._of: list[keras.Variable] = []
 
     def start(self, model: keras.Model) -> None:
         """Starts the average at the weights."""
         self.set_model(model)
-        self.averages = [tf.Variable(v.numpy()) for v in model.trainable_variables]
-        self._swapped = False
+        self._of, self._swapped = model.trainable_variables, False
+        self.averages = [tf.Variable(v.numpy()) for v in self._of]
 
     def check_with_others(self, model: keras.Model, callbacks: list) -> None:
         """Raises ValueError next to what would mix the weights up; `fit` calls it first.
@@ -77,16 +78,20 @@ class AveragedWeights(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         """Makes the average, unless a checkpoint or an earlier `fit` has filled it."""
-        if not self.averages:
+        if list(map(id, self._of)) != list(map(id, self.model.trainable_variables)):
             self.start(self.model)
         if self._swapped and self._left_alone():
             self._hold(average=False)  # an earlier `fit` left the average in the model
         elif self._swapped:
             self.start(self.model)
-        weights = [v.value for v in self.model.trainable_variables]
+        self._trace()
+
+    def _trace(self) -> None:
+        """Makes the graph that moves the average by the counts of the model's optimizer."""
+        averages, weights = self.averages, [v.value for v in self._of]
         # Keras' own `iterations` is no variable while it accumulates gradients.
-        iterations = unscaled(self.model.optimizer)._iterations.value
-        averages, momentum = self.averages, self.momentum
+        self._counts = unscaled(self.model.optimizer)._iterations
+        iterations, momentum = self._counts.value, self.momentum
         # Keras calls `on_train_batch_end` once for so many steps, or fewer at an epoch's end.
         max_steps = self.model.steps_per_execution
         last_step = tf.Variable(iterations.numpy()) if max_steps > 1 else None
@@ -107,6 +112,8 @@ class AveragedWeights(keras.callbacks.Callback):
     def on_train_batch_begin(self, batch, logs=None):
         """Goes on from the weights."""
         self._hold(average=False)
+        if self._counts is not unscaled(self.model.optimizer)._iterations:
+            self._trace()  # a callback has changed what trains
 
     def on_train_batch_end(self, batch, logs=None):
         """Moves the average by the steps since the last call."""
@@ -120,13 +127,13 @@ class AveragedWeights(keras.callbacks.Callback):
         """Has the average in the model; if False, the weights."""
         if not self.averages or average == self._swapped:
             return
-        for own, weight in zip(self.averages, self.model.trainable_variables, strict=True):
+        for own, weight in zip(self.averages, self._of, strict=True):
             held = own.numpy()
             own.assign(weight.numpy())
             weight.assign(held)
         self._swapped = average
         if average:
-            self._left = [weight.numpy() for weight in self.model.trainable_variables]
+            self._left = [weight.numpy() for weight in self._of]
 
     @contextlib.contextmanager
     def holding(self, *, average: bool) -> Iterator[None]:
@@ -155,7 +162,7 @@ class AveragedWeights(keras.callbacks.Callback):
 
     def _left_alone(self) -> bool:
         """Whether the model still has the average that this callback left in it."""
-        weights = [v.numpy() for v in self.model.trainable_variables]
+        weights = [v.numpy() for v in self._of]
         return len(weights) == len(self._left) and all(map(np.array_equal, weights, self._left))
 
 

@@ -244,6 +244,8 @@ class Checkpoint(keras.callbacks.Callback):
             self.averages.start(model)
         if stored is not None:
             self._load_into_model(stored.arrays, stored.path)
+            if not self.state.step:  # else the caller has passed the run's state
+                vars(self.state).update(vars(stored.state))
         self._broadcast()
         return True
 
@@ -321,6 +323,7 @@ class Checkpoint(keras.callbacks.Callback):
         """
         if devices.num_workers() > 1:
             return
+        self._check()
         arrays, state = self._arrays(), dataclasses.replace(self.state, seconds=self.seconds())
         self.stop.pending = lambda: self.files.write(arrays, state)
         if self.stop.signal is not None:
@@ -341,3 +344,5 @@ class Checkpoint(keras.callbacks.Callback):
         self.model.reset_metrics()  # the next epoch starts with empty means, resumed or not
         self.save()
         self.stop.pending = None
+        if self.stop.signal is not None:  # several processes see it nowhere else in short epochs
+            self.stop.end()

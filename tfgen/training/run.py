@@ -136,7 +136,7 @@ def train(
     """
     folder = Path(folder).expanduser()
     options = Options(verbose, tensorboard, checkpoint_seconds, keep_epochs, stop_within)
-    with (strategy or tf.distribute.get_strategy()).scope():
+    with (strategy or tf.distribute.get_strategy()).scope(), _explaining_lost_workers():
         if devices.is_chief():
             check_folder(folder, recipe, resume)
         run = _open(recipe, folder, options)
@@ -147,7 +147,7 @@ def train(
             if verbose and devices.is_chief():
                 print(announcement(recipe, run.model, splits, folder, keep_epochs))
             stop = Stop(folder, stop_within if devices.num_workers() == 1 else None)
-            with stop.listening(), _explaining_lost_workers():
+            with stop.listening():
                 state = _train_stages(run, resume, stop)
             if devices.is_chief():
                 write_json(folder / "training.json", dataclasses.asdict(state))
@@ -192,7 +192,10 @@ def _train_stages(run: Run, resume: bool, stop: Stop) -> RunState:
     files = CheckpointFiles(run.folder)
     stored = files.newest() if resume and devices.is_chief() else None
     resumed = devices.any_process(stored is not None)
-    state = (stored.state if stored is not None else RunState()).broadcast()
+    state = stored.state if stored is not None else RunState()
+    if devices.is_chief():
+        _check_data(run, state)
+    state = state.broadcast()  # with what the chief trains on, which all must have
     _check_data(run, state)
     plan = run.recipe.plan()
     for index in range(state.stage, len(plan)):
@@ -306,13 +309,22 @@ def finish_epoch(run: Run, checkpoint: Checkpoint, callbacks: list) -> None:
     every.on_epoch_end(checkpoint.state.epoch, logs)
 
 
+# Errors of a process' own, which are no sign that another one is gone.
+OWN = (
+    tf.errors.InvalidArgumentError,
+    tf.errors.NotFoundError,
+    tf.errors.ResourceExhaustedError,
+    tf.errors.UnimplementedError,
+)
+
+
 @contextlib.contextmanager
 def _explaining_lost_workers() -> Iterator[None]:
     """Replaces TensorFlow's hundred lines by one when one of several processes ends."""
     try:
         yield
     except tf.errors.OpError as error:
-        if devices.num_workers() == 1:
+        if devices.num_workers() == 1 or isinstance(error, OWN):
             raise
         raise ConnectionError(
             f"one of the {devices.num_workers()} workers has stopped, so this one stops too "
