@@ -473,7 +473,7 @@ def test_warm_up_requests(tiny):
 
 def test_what_is_fixed_at_export(tmp_path):
     model = laws.randomised(TINY["VAE-mixture"]())
-    fixed = {"temperature": np.float32(0.0), "num_samples": np.int64(7)}  # of NumPy, too
+    fixed = {"temperature": np.float32(0.0), "num_samples": np.int64(7), "jit_compile": np.False_}
     path = model.export(tmp_path / "model", **fixed)
     signatures = tf.saved_model.load(str(path)).signatures
     images = signatures["sample"](seed=tf.range(4, dtype=tf.int64))["images"].numpy()
@@ -486,6 +486,7 @@ def test_what_is_fixed_at_export(tmp_path):
     )
     details = exported.metadata(path)
     assert (details["temperature"], details["num_samples"]) == (0.0, 7)
+    assert details["jit_compile"] is False
 
 
 def test_a_number_of_classes_may_be_numpys(tmp_path):
@@ -556,7 +557,7 @@ def small():
 def test_each_export_is_the_next_version(small, tmp_path):
     folder = tmp_path / "models" / "small"
     assert small.export(folder) == folder / "1"
-    assert small.export(folder, version=7) == folder / "7"
+    assert small.export(folder, version=np.int64(7)) == folder / "7"
     (folder / "99.old").mkdir()
     assert small.export(folder) == folder / "8"
     (folder / "012").mkdir()  # broken, but a server that counts on would never look below it
@@ -657,6 +658,8 @@ def test_bad_arguments(small, tmp_path):
         small.export(tmp_path / "small", temperature=-1.0)
     with pytest.raises(ValueError, match="num_samples must be an integer"):
         small.export(tmp_path / "small", num_samples=0)
+    with pytest.raises(ValueError, match="jit_compile must be"):
+        small.export(tmp_path / "small", jit_compile="no")
     with pytest.raises(ValueError, match=r"format must be .*Did you mean 'onnx'"):
         small.export(tmp_path / "small", format="onxx")
     for name in ("a b", ".hidden", 'a"b', "ä"):

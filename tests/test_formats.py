@@ -55,6 +55,16 @@ def test_bad_input_writes_nothing(small, tmp_path, options, message):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("format", ["onnx", "litert"])
+def test_sixteen_bits_are_refused(tmp_path, format):
+    if format == "onnx":
+        pytest.importorskip("tf2onnx")
+    model = AutoEncoder((4, 4, 1), latent_dim=2, filters=(2,), dense_units=3, dtype="mixed_float16")
+    with pytest.raises(ValueError, match=r"computes in float16.*dtype='float32'"):
+        model.export(tmp_path / "small", format=format)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_folder_that_exists_is_left_alone(small, tmp_path):
     (tmp_path / "mine").mkdir()
     with pytest.raises(ValueError, match="folder must not exist yet"):

@@ -49,6 +49,20 @@ def test_portable_noise_has_the_same_bits():
     np.testing.assert_array_equal(narrow_noise.upper_bits(SEEDS, 101, 70_000), words)
 
 
+@pytest.mark.slow
+def test_onnx_draws_the_same_from_every_seed():
+    """Its quotients of integers are truncated, as those of negative seeds show."""
+    tf2onnx = pytest.importorskip("tf2onnx")
+    from onnx.reference import ReferenceEvaluator
+
+    spec = [tf.TensorSpec((None,), tf.int64, "seeds")]
+    graph = tf.function(lambda seeds: {"u": noise.uniform(seeds, (5,))}, spec, autograph=False)
+    with portable.tracing():
+        proto, _ = tf2onnx.convert.from_function(graph, input_signature=spec, opset=18)
+    (found,) = ReferenceEvaluator(proto).run(None, {"seeds": SEEDS})
+    np.testing.assert_array_equal(found, noise.uniform(SEEDS, (5,)))
+
+
 @pytest.mark.parametrize("draw", [noise.bits, noise.uniform, noise.normal])
 def test_rows_do_not_depend_on_their_batch(draw):
     size = 10 if draw is noise.bits else (2, 5)

@@ -213,6 +213,7 @@ def test_kserve(kubernetes):
     assert predictor["minReplicas"] < predictor["maxReplicas"]
     model = predictor["model"]
     assert model["modelFormat"] == {"name": "tensorflow"}
+    assert model["runtimeVersion"] == "latest"  # KServe's default was 2.6.2 for long
     claim = kubernetes["PersistentVolumeClaim"]["metadata"]["name"]
     assert model["storageUri"] == f"pvc://{claim}/vae_2d_mnist"
     assert model["readinessProbe"]["httpGet"]["path"] == f"/v1/models/{name}"

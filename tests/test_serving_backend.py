@@ -44,12 +44,15 @@ class Context:
         return None
 
 
-async def ask(app, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[int, dict]:
+async def ask(
+    app, method: str, path: str, body: bytes = b"", hangs_up: bool = False, **headers: str
+) -> tuple[int, dict]:
     """Sends one request to a web application, in the event loop that is running."""
-    sent = []
+    sent, request = [], {"type": "http.request", "body": body}
+    messages = iter([request])
 
     async def receive():
-        return {"type": "http.request", "body": body}
+        return next(messages, {"type": "http.disconnect"} if hangs_up else request)
 
     async def send(message):
         sent.append(message)
@@ -254,6 +257,24 @@ def test_a_small_message_of_a_huge_tensor():
     proto.tensor_shape.dim.add(size=4)
     with pytest.raises(ServingError, match="must hold 4 values; received 5"):
         from_proto(proto, spec, limit=1000)
+
+
+def test_a_client_that_hangs_up_waits_for_nothing(backend, monkeypatch):
+    """So a page that goes on to another model is not kept waiting by the one before."""
+    cancelled = []
+
+    async def never(*_):
+        try:
+            await asyncio.sleep(PATIENCE)
+        except asyncio.CancelledError:
+            cancelled.append(True)
+            raise
+
+    monkeypatch.setattr(backend, "run", never)
+    path, body = "/v1/models/tiny:predict", b'{"inputs": [1]}'
+    status, answer = asyncio.run(ask(rest.build_app(backend), "POST", path, body, hangs_up=True))
+    assert (status, cancelled) == (499, [True])
+    assert "the client disconnected" in answer["error"]
 
 
 # Labels

@@ -4,6 +4,7 @@ import http.server
 import itertools
 import json
 import threading
+import time
 from concurrent import futures
 
 import grpc
@@ -341,6 +342,17 @@ def test_it_does_not_wait_for_ever(scripted):
     address, _ = scripted(*[BUSY] * 1000)
     with pytest.raises(ServingError, match=r"UNAVAILABLE: busy|DEADLINE_EXCEEDED"):
         Client(address, timeout=0.5, retries=10**6).status("tiny")
+
+
+def test_connecting_counts_for_the_time_that_a_call_may_take(scripted, monkeypatch):
+    from urllib3.connection import HTTPConnection
+
+    connect, address = HTTPConnection.connect, scripted((0, b""))[0]
+    monkeypatch.setattr(HTTPConnection, "connect", lambda s: (time.sleep(0.6), connect(s))[1])
+    begin = time.monotonic()
+    with pytest.raises(ServingError, match="DEADLINE_EXCEEDED"):
+        Client(address, timeout=1.0, retries=0).status("tiny")
+    assert time.monotonic() - begin < 1.4
 
 
 def metadata(**outputs: str) -> tuple[int, bytes]:

@@ -139,7 +139,7 @@ def test_a_valid_body_with_a_few_bytes_changed(rest, data):
 
 PARTS = st.one_of(
     st.sampled_from(["v1", "models", "tiny", "versions", "labels", "5", "3", "old", "metadata"]),
-    st.sampled_from(["tiny:predict", ":predict", "5:predict", "old:predict", "9" * 20]),
+    st.sampled_from(["", "tiny:predict", ":predict", "5:predict", "old:predict", "9" * 20]),
     st.sampled_from(["..", ".", "%2e%2e", "%2f", "%00", "%ff", "%C3%A9", "etc", ";", "?", "#"]),
 )
 

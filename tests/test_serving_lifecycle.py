@@ -17,13 +17,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from google.protobuf import text_format
-from serving_support import Server, copy_version, running, tiny_images
+from serving_support import Server, copy_version, running, tiny_images, write_labelled
 from tensorflow_serving.config import model_server_config_pb2
 
 import tfgen_command
 from tfgen.serving import Client, ServingError
 from tfgen.serving.ports import listen
-from tfgen.serving.repository import read_config
+from tfgen.serving.repository import Repository, read_config
+from tfgen.serving.servable import Servable
 from tfgen_command import serve
 from tfgen_command.settings import Settings
 
@@ -402,7 +403,130 @@ def test_a_server_is_stopped_while_it_loads(number, repository):
     process.send_signal(number)
     _, log = process.communicate(timeout=60)
     assert process.returncode == 0
-    assert "stopped while the models were loading" in log
+    assert "stopped while a model was loaded or unloaded" in log
+
+
+def test_a_server_is_stopped_while_it_loads_a_new_version(repository):
+    """Long after its start, and whatever time running requests have."""
+    script = """
+        import socket, sys, time
+        from tfgen.serving import server
+        from tfgen_command.settings import Settings
+        class Repository(server.Repository):
+            refreshed = 0
+            def refresh(self):
+                super().refresh()
+                self.refreshed += 1
+                if self.refreshed == 2:
+                    print("loading", flush=True)
+                    time.sleep(600)
+        server.Repository = Repository
+        listener = socket.socket()
+        listener.bind(("127.0.0.1", 0))
+        server.run(Settings(sys.argv[1], port=0, grpc_port=0, poll_seconds=0.01), listener)
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script), str(repository)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "loading\n"
+    assert any(" at http" in line for line in process.stderr)
+    process.terminate()
+    _, log = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "stopped while a model was loaded or unloaded" in log
+
+
+def test_a_label_moves_once_its_version_is_there(repository, tmp_path):
+    tiny, config = tmp_path / "tiny", tmp_path / "models.config"
+
+    def label(version: int, *versions: int) -> None:
+        listed = " ".join(f"versions: {number}" for number in versions)
+        config.write_text(
+            f'model_config_list {{ config {{ name: "tiny" base_path: "{tiny}" model_platform: '
+            f'"tensorflow" model_version_policy {{ specific {{ {listed} }} }} '
+            f'version_labels {{ key: "stable" value: {version} }} }} }}'
+        )
+
+    def labelled() -> int:
+        models.refresh()
+        with models.use("tiny", label="stable") as servable:
+            return servable.version
+
+    copy_version(repository / "tiny" / "3", tiny / "1")
+    label(1, 1)
+    models = Repository(tmp_path)
+    assert labelled() == 1
+    (tiny / "2").mkdir()
+    (tiny / "2" / "saved_model.pb").write_bytes(b"\xff" * 100)
+    label(2, 1, 2)
+    assert labelled() == 1
+    copy_version(repository / "tiny" / "5", tiny / ".2")
+    shutil.rmtree(tiny / "2")
+    (tiny / ".2").rename(tiny / "2")
+    assert labelled() == 2
+    shutil.rmtree(tiny / "1")
+    copy_version(repository / "tiny" / "3", tiny / "3")
+    label(4, 3)  # which is not there, nor is what the label was for
+    with pytest.raises(ServingError, match=r"Specific\(tiny, 4\)"):
+        labelled()
+    models.stop()
+
+
+def test_a_version_that_grows_while_it_is_loaded_is_loaded_again(tmp_path, monkeypatch, caplog):
+    """A copy may bring the details after the graph: without them labels would not be checked."""
+    write_labelled(tmp_path / "m" / "1", num_classes=3)
+    details = tmp_path / "m" / "1" / "assets.extra" / "tfgen.json"
+    text = details.read_text()
+    details.unlink()
+
+    def slowly(*given):
+        servable = Servable(*given)
+        if not details.exists():
+            details.write_text(text)
+        return servable
+
+    monkeypatch.setattr("tfgen.serving.repository.Servable", slowly)
+    models = Repository(tmp_path)
+    models.refresh()
+    assert "m version 1 changed while it was loaded" in caplog.text
+    models.refresh()
+    with models.use("m") as servable:
+        assert servable.details["num_classes"] == 3
+    # One that is gone before it is whole leaves nothing behind.
+    write_labelled(tmp_path / "gone" / "1", num_classes=3)
+    monkeypatch.setattr(
+        "tfgen.serving.repository.Servable",
+        lambda name, version, path, *rest: (
+            Servable(name, version, path, *rest),
+            shutil.rmtree(path.parent),
+        )[0],
+    )
+    models.refresh()
+    models.refresh()
+    with pytest.raises(ServingError, match="Could not find"):
+        models.status("gone")
+    models.stop()
+
+
+def test_a_request_that_outlasts_the_time_to_finish(repository):
+    """It is told what it is worth: another try elsewhere."""
+    server, answers = Server(repository, grace_seconds=1), []
+    body = {"signature_name": "slow", "inputs": [5_000_000]}
+    thread = threading.Thread(
+        target=lambda: answers.append(server.post("/v1/models/tiny:predict", body))
+    )
+    thread.start()
+    time.sleep(2)
+    server.process.terminate()
+    thread.join(60)
+    assert server.process.wait(60) == 0
+    ((status, answer),) = answers
+    assert status == 503
+    assert list(answer) == ["error"]
+    assert "Traceback" not in "".join(server.log)
 
 
 @pytest.mark.slow

@@ -142,3 +142,9 @@ def test_long_strings_need_little_memory(text, body):
 def test_rows_of_unequal_lengths():
     with pytest.raises(ValueError, match="dimension"):
         pieces.array_of([[1, 2]] * 5000 + [[1]], 2)
+
+
+@pytest.mark.parametrize("mixed", [[True, 2], [[1.5], [False]], [[True] * 5000, [1] * 5000]])
+def test_booleans_among_numbers_are_no_numbers(mixed):
+    with pytest.raises(pieces.NotNumbers):
+        pieces.array_of(mixed, 5000)

@@ -93,7 +93,7 @@ def save(
         "weights_sha256": weights_digest(model),
         "temperature": temperature,
         "num_samples": num_samples,
-        "jit_compile": jit_compile,
+        "jit_compile": bool(jit_compile),
         "versions": {package: version_of(package) for package in ("tfgen", "keras", "tensorflow")},
         "signatures": {name: _specs(function) for name, function in concrete.items()},
     }
@@ -174,8 +174,7 @@ def _check_version(folder: Path, version: int | None) -> None:
     if version is None:
         next_version(folder)  # raises where there is none
         return
-    whole = isinstance(version, int) and not isinstance(version, bool)
-    if not whole or not 1 <= version <= LAST_VERSION:
+    if not checks.is_integer(version) or not 1 <= version <= LAST_VERSION:
         raise ValueError(
             f"version must be an integer from 1 to {LAST_VERSION}; received {version!r}."
         )

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import tensorflow as tf
 
-from tfgen import checks, portable, presets
+from tfgen import checks, portable, presets, tuning
 from tfgen.files import scratch, system_errors, write_json
 from tfgen.weight_files import weights_digest
 from tfgen_command.wording import how_to_install
@@ -82,7 +82,7 @@ def save(
     """
     folder = Path(folder).expanduser().absolute()
     _check(folder, format, temperature, num_samples, batch, opset)
-    _check_foreign(format, version, jit_compile)
+    _check_foreign(model, format, version, jit_compile)
     batch = 16 if format == "stablehlo" and batch is None else batch and int(batch)
     held = model.endpoints(float(temperature), int(num_samples))
     _check_endpoints(endpoints, list(held))
@@ -117,11 +117,19 @@ def _check(folder, format, temperature, num_samples, batch, opset) -> None:
     _check_installed(format)
 
 
-def _check_foreign(format: str, version: int | None, jit_compile: bool) -> None:
+def _check_foreign(
+    model: "GenerativeModel", format: str, version: int | None, jit_compile: bool
+) -> None:
     if version is not None or jit_compile:
         raise ValueError(
             f"version and jit_compile are options of format 'tf_saved_model'; received format "
             f"{format!r}. Leave them out."
+        )
+    tuning.refuse_quantized(model)
+    if format != "stablehlo" and model.compute_dtype != "float32":
+        raise ValueError(
+            f"format {format!r} needs a model that computes in float32; this one computes in "
+            f"{model.compute_dtype}. Load it so: tfgen.load(folder, dtype='float32')."
         )
 
 

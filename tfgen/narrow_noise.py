@@ -58,6 +58,7 @@ def _limbs(seeds: tf.Tensor) -> tf.Tensor:
     limbs, rest = [], seeds
     for power in (48, 32, 16):
         below = tf.math.floormod(rest, tf.constant(2**power, tf.int64))
+        below = tf.where(below < 0, below + 2**power, below)  # as ONNX truncates the quotient
         limb = tf.cast(tf.cast(rest - below, tf.float32) * 2.0**-power, tf.int32)
         limbs.insert(0, limb + 2**16 * tf.cast(limb < 0, tf.int32))
         rest = below

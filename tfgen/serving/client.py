@@ -35,7 +35,8 @@ class Client:
 
     Args:
         address: "http://host:port", "https://host:port", or "grpc://host:port".
-        timeout: Seconds for a call, all its attempts included; at most a day.
+        timeout: Seconds for a call, all its attempts included, at most a day. Over REST a body
+            that comes in parts has as long for each.
         retries: Further attempts when the server is unavailable or the connection breaks, with
             exponential backoff and jitter. A request may therefore run twice, which changes
             nothing, since seeds are inputs.

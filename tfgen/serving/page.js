@@ -7,11 +7,12 @@ let model = { name: "", endpoints: {}, height: 0, width: 0, channels: 0 }; // th
 
 const listed = new Map(); // {name: what /models tells about it}
 let mostRows = Infinity; // that the server takes in one request
+let leaving = new AbortController(); // cuts off what was asked of the chosen model
 
 // The server --------------------------------------------------------------------------------
 
 async function ask(path, body) {
-  const options = body && { method: "POST", body: JSON.stringify(body) };
+  const options = body && { method: "POST", body: JSON.stringify(body), signal: leaving.signal };
   const response = await fetch(path, options);
   const answer = await response.json().catch(() => ({ error: "an answer without JSON, or with NaN" }));
   if (!response.ok || answer.error) throw new Error(answer.error || `HTTP ${response.status}`);
@@ -292,6 +293,8 @@ const choose = latest(async () => {
     .find((spec) => spec && sizes(spec).length === 4 && Math.min(...sizes(spec).slice(1)) > 0);
   const [, height, width, channels] = pictures ? sizes(pictures) : [0, 0, 0, 0];
   model = { name, endpoints, height, width, channels };
+  leaving.abort(); // so that no work of the model before has to wait for its answers
+  leaving = new AbortController();
   problems.clear();
   report(choose, "");
   wipe();

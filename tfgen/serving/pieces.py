@@ -156,7 +156,7 @@ def array_of(value: Any, row_values: int = 1) -> np.ndarray:
         row_values: How many numbers a row should have.
 
     Raises:
-        NotNumbers: A string, null or an object is among them.
+        NotNumbers: A string, null or an object is among them, or booleans and numbers are mixed.
         ValueError: Lists of unequal lengths.
     """
     rows = max(1, BLOCK // max(row_values, 1))
@@ -164,6 +164,8 @@ def array_of(value: Any, row_values: int = 1) -> np.ndarray:
         found = _array([value])
         return found.reshape(found.shape[1:])
     blocks = [_array(value[start : start + rows]) for start in range(0, len(value), rows)]
+    if len({block.dtype == bool for block in blocks}) > 1:
+        raise NotNumbers
     return np.concatenate(blocks)
 
 
@@ -173,6 +175,6 @@ def _array(block: list) -> np.ndarray:
     while types == {list}:
         leaves = list(itertools.chain.from_iterable(leaves))
         types = set(map(type, leaves))
-    if not types <= {int, float, bool, list}:
+    if not (types <= {int, float, list} or types <= {bool, list}):
         raise NotNumbers
     return np.array(block)

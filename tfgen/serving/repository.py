@@ -14,7 +14,7 @@ import dataclasses
 import logging
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 
 from google.protobuf import text_format
@@ -218,14 +218,21 @@ class Repository:
         self.refresh()
         self._thread.start()
 
-    def stop(self, timeout: float = UNLOAD_SECONDS) -> None:
-        """Stops watching and unloads every model; running requests have `timeout` seconds."""
+    def stop(self, timeout: float = UNLOAD_SECONDS) -> bool:
+        """Stops watching and unloads every model; running requests have `timeout` seconds.
+
+        Returns:
+            False if one is still being loaded or unloaded: nothing can interrupt that.
+        """
         self._stop.set()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(timeout)
+        if self._thread.is_alive():
+            return False
         for name, model in self._models.items():
             for version in list(model.loaded):
                 self._unload(name, model, version, timeout)
+        return True
 
     def _watch(self) -> None:
         while not self._stop.wait(self._poll_seconds):
@@ -248,7 +255,6 @@ class Repository:
         for name, chosen in configs.items():
             with self._lock:
                 model = self._models.setdefault(name, _Model())
-                model.labels = dict(chosen.version_labels)
             self._update(name, model, versions(Path(chosen.base_path)), chosen)
         for name in set(self._models) - set(configs):
             self._update(name, self._models[name], {}, model_server_config_pb2.ModelConfig())
@@ -261,17 +267,28 @@ class Repository:
         if kind == "specific":
             candidates = [v for v in candidates if v in policy.specific.versions]
         good = []
+        self._label(model, config, model.loaded)
         for version in candidates:
             if len(good) == most:
                 break
             if version in model.loaded or self._load(name, model, version, found[version]):
                 good.append(version)
+        self._label(model, config, good)
         for version in set(model.loaded) - set(good):
             self._unload(name, model, version)
         for version in set(model.failed) - set(found):
             del model.failed[version]
             with self._lock:
                 del model.states[version]
+
+    def _label(self, model: _Model, config, there: Container[int]) -> None:
+        """Moves the labels to the versions that are there; others stay where they can."""
+        with self._lock:
+            held = model.labels
+            model.labels = {
+                label: version if version in there or held.get(label) not in there else held[label]
+                for label, version in config.version_labels.items()
+            }
 
     def _load(self, name: str, model: _Model, version: int, path: Path) -> bool:
         fingerprint = _fingerprint(path)
@@ -284,6 +301,12 @@ class Repository:
             model.failed[version] = fingerprint
             self._set_state(model, version, _STATES.END, error.code, error.message)
             _log.error("%s", error.message)
+            return False
+        if _fingerprint(path) != fingerprint:
+            servable.close()
+            if version not in model.failed:
+                _log.warning("%s version %d changed while it was loaded: again", name, version)
+            model.failed[version] = ()  # so that it is tried again
             return False
         model.failed.pop(version, None)
         with self._lock:

@@ -65,7 +65,9 @@ _BODY = {
 
 def build_app(backend: Backend) -> fastapi.FastAPI:
     """Returns the web application."""
-    app = fastapi.FastAPI(title="tfgen serve", docs_url=None, redoc_url=None)
+    app = fastapi.FastAPI(
+        title="tfgen serve", docs_url=None, redoc_url=None, redirect_slashes=False
+    )
     handler = _Handler(backend)
     for place in ("", "version", "label"):
         base = "/v1/models/{name}" + (f"/{place}s/{{{place}}}" if place else "")
@@ -109,6 +111,8 @@ def _answering(handle: Callable[[fastapi.Request], Awaitable[Response]]) -> Call
             return await handle(request)
         except ServingError as error:
             return _error(error.http, error.message)
+        except asyncio.CancelledError:  # by uvicorn, when the time to finish is over
+            return _error(503, "the server is shutting down.")
         except Exception:  # internals must not be shown to a client
             _log.exception("%s %s failed", request.method, request.url.path)
             return _error(500, "internal error; see the server's log.")
@@ -154,6 +158,24 @@ def _model_spec(request: fastapi.Request) -> tuple[str, int | None, str]:
     return given["name"], int(digits), label
 
 
+async def _while_connected(request: fastapi.Request, work: Awaitable[Any]) -> Any:
+    """Returns what `work` does, which is cancelled when the client hangs up.
+
+    Raises:
+        ServingError: CANCELLED, or from `work`.
+    """
+    answer = asyncio.ensure_future(work)
+    message = asyncio.ensure_future(request.receive())
+    try:
+        await asyncio.wait({answer, message}, return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done() and message.result()["type"] == "http.disconnect":
+            raise ServingError("CANCELLED", "the client disconnected.")
+        return await answer
+    finally:
+        answer.cancel()
+        message.cancel()
+
+
 class _Handler:
     def __init__(self, backend: Backend):
         self._backend = backend
@@ -175,7 +197,8 @@ class _Handler:
                 del body
                 held.close()
                 signature = servable.signatures[record.signature]
-                outputs = await backend.run(servable, signature, arrays, backend.timeout)
+                running = backend.run(servable, signature, arrays, backend.timeout)
+                outputs = await _while_connected(request, running)
             size = sum(array.nbytes for array in outputs.values())
             content = await backend.by_size(size, write_outputs, outputs, by_rows)
         return Response(content, media_type="application/json")

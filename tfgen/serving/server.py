@@ -106,12 +106,14 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
     web.should_exit = True
     await asyncio.gather(rpc.stop(settings.grace_seconds), serving)
     batcher.stop()
-    await asyncio.to_thread(repository.stop, 1.0)  # whatever still runs has no client left
+    # Whatever still runs has no client left.
+    if not await asyncio.to_thread(repository.stop, 1.0):
+        _stop_loading()
 
 
 def _stop_loading() -> None:
-    """Ends the process at once: nothing is served yet, and TensorFlow cannot be interrupted."""
-    _log.info("stopped while the models were loading")
+    """Ends the process at once: nobody is served, and TensorFlow cannot be interrupted."""
+    _log.info("stopped while a model was loaded or unloaded")
     logging.shutdown()
     os._exit(0)
 

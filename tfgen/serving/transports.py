@@ -107,7 +107,7 @@ class Rest:
         import urllib3
 
         self._json = orjson
-        self._errors = urllib3.exceptions
+        self._errors, self._timeout = urllib3.exceptions, urllib3.Timeout
         self._base = address.rstrip("/")
         self._pool = urllib3.PoolManager(maxsize=32, retries=False)
 
@@ -130,7 +130,7 @@ class Rest:
                 method,
                 url,
                 body=body or None,
-                timeout=timeout,
+                timeout=self._timeout(total=timeout),
                 headers={"Content-Type": "application/json"},
             )
         except self._errors.NewConnectionError as error:
