@@ -53,6 +53,20 @@ def test_nothing_is_loaded_from_the_network(site):
             assert target.is_file(), (page, source)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("fit", "compile", "evaluate", "predict", "export", "save_to_preset", "from_preset"),
+        *("freeze", "unfreeze", "enable_lora", "capabilities"),
+        *("sample", "complete", "log_likelihood_map", "pixel_likelihood", "prior_distribution"),
+        *("losses_per_image", "endpoints", "evaluation.evaluate", "training.build"),
+    ],
+)
+def test_what_the_guides_call_is_in_the_api(site, name):
+    pages = "".join(page.read_text() for page in (site / "api").rglob("index.html"))
+    assert re.search(rf'id="tfgen(\.\w+)*\.{name}"', pages)
+
+
 @pytest.fixture(scope="module")
 def address(site):
     handler = functools.partial(Quiet, directory=site)
