@@ -379,6 +379,25 @@ def test_without_the_extra(monkeypatch, capsys):
             Client(address)
 
 
+def loading(script: str, repository: Path) -> subprocess.Popen:
+    """Starts a script and waits until it says that it is loading."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script), str(repository)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "loading\n"
+    return process
+
+
+def assert_ended(process: subprocess.Popen) -> None:
+    """At once, and as if it had been served to the end."""
+    _, log = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "stopped while a model was loaded or unloaded" in log
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_server_is_stopped_while_it_loads(number, repository):
     script = """
@@ -393,17 +412,9 @@ def test_a_server_is_stopped_while_it_loads(number, repository):
         listener.bind(("127.0.0.1", 0))
         server.run(Settings(sys.argv[1], port=0, grpc_port=0), listener)
     """
-    process = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(script), str(repository)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout.readline() == "loading\n"
+    process = loading(script, repository)
     process.send_signal(number)
-    _, log = process.communicate(timeout=60)
-    assert process.returncode == 0
-    assert "stopped while a model was loaded or unloaded" in log
+    assert_ended(process)
 
 
 def test_a_server_is_stopped_while_it_loads_a_new_version(repository):
@@ -425,18 +436,10 @@ def test_a_server_is_stopped_while_it_loads_a_new_version(repository):
         listener.bind(("127.0.0.1", 0))
         server.run(Settings(sys.argv[1], port=0, grpc_port=0, poll_seconds=0.01), listener)
     """
-    process = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(script), str(repository)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout.readline() == "loading\n"
+    process = loading(script, repository)
     assert any(" at http" in line for line in process.stderr)
     process.terminate()
-    _, log = process.communicate(timeout=60)
-    assert process.returncode == 0
-    assert "stopped while a model was loaded or unloaded" in log
+    assert_ended(process)
 
 
 def test_a_label_moves_once_its_version_is_there(repository, tmp_path):

@@ -134,9 +134,7 @@ def details(name: str | Path, argument: str = "NAME") -> dict[str, Any]:
             files is damaged.
     """
     path = find(name, argument)
-    if not (path / "metadata.json").is_file():
-        raise ValueError(_untrained(path, name))
-    found = {"name": path.name, **read_metadata(path), "path": str(path), **read_config(path)}
+    found = {"name": path.name, **read_metadata(path, name), "path": str(path), **read_config(path)}
     if (path / "recipe.json").is_file():
         found["recipe"] = read_json(path / "recipe.json")
     return found
@@ -152,10 +150,15 @@ def read_config(path: Path) -> dict[str, Any]:
     return stored
 
 
-def read_metadata(path: Path) -> dict[str, Any]:
-    """Returns the metadata.json of a preset's folder, or raises ValueError unless it is one."""
+def read_metadata(path: Path, name: str | Path | None = None) -> dict[str, Any]:
+    """Returns the metadata.json of a preset's folder, or raises ValueError unless it is one.
+
+    Args:
+        path: The folder.
+        name: What the user called it; None is its path.
+    """
     if not (path / "metadata.json").is_file():  # which is written last
-        raise ValueError(_untrained(path, path))
+        raise ValueError(_untrained(path, path if name is None else name))
     stored = read_json(path / "metadata.json")
     urls, members = stored.get("urls", []), stored.get("members", {})
     if not (

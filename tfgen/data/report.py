@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import statistics
 from collections import Counter
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -107,14 +106,15 @@ def _check_arrays(source: Source) -> Report:
     height, width, channels = splits["train"].image_shape
     counts = {split: opened.count for split, opened in splits.items()}
     count, classes = sum(counts.values()), splits["train"].num_classes
-    problems = []
+    problems, by_class = [], np.zeros(classes or 0, np.int64)
     for name, opened in splits.items():
-        if not isinstance(opened, Shards):
-            continue  # it has been read
+        if classes is None and not isinstance(opened, Shards):
+            continue  # it has been read, and there is nothing to count
         try:
-            found = sum(len(opened.read(keys)[0]) for keys in opened.keys_in_order().batch(100))
+            found, counted = _read(opened, classes)
         except tf.errors.OpError:
-            found = 0
+            found, counted = 0, 0
+        by_class += counted
         if found != opened.count:
             problems.append(f"The shards of {name} are damaged. Prepare them again.")
     return Report(
@@ -122,18 +122,21 @@ def _check_arrays(source: Source) -> Report:
         count,
         {(height, width): count},
         {"L" if channels == 1 else "RGB": count},
-        None if classes is None or problems else _class_counts(splits.values(), classes),
+        None if classes is None or problems else {str(c): int(n) for c, n in enumerate(by_class)},
         counts,
         problems=tuple(problems),
     )
 
 
-def _class_counts(splits: Iterable[Split], num_classes: int) -> dict[str, int]:
-    counts = np.zeros(num_classes, np.int64)
-    for split in splits:
-        for keys in split.keys_in_order().batch(1000):
-            counts += np.bincount(split.read(keys)[1], minlength=num_classes)
-    return {str(label): int(count) for label, count in enumerate(counts)}
+def _read(split: Split, num_classes: int | None) -> tuple[int, np.ndarray]:
+    """Reads a split; returns how many images it holds, and how many of each class."""
+    found, by_class = 0, np.zeros(num_classes or 0, np.int64)
+    for keys in split.keys_in_order().batch(100):
+        images, labels = split.read(keys)
+        found += len(images)
+        if num_classes is not None:
+            by_class += np.bincount(labels, minlength=num_classes)
+    return found, by_class
 
 
 def _check_folder(source: Source, listing: Listing) -> Report:
