@@ -454,6 +454,7 @@ def test_a_path_that_reads_like_a_name_is_a_path(function, there, tmp_path, monk
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sources, "load_named", lambda name: pytest.fail(f"it loads {name}"))
     monkeypatch.setattr(drafts, "_images_per_second", lambda *_: 100.0)
+    monkeypatch.setattr(drafts, "_pause", lambda *_: 0.0)
     for name in data.names() if function == "arrays" else ("mnist", "digits"):
         path = Path(name)
         assert data.licence(path) == ""

@@ -1,5 +1,6 @@
 """Folders of images: what is read, how it is split, what is converted, and every bad input."""
 
+import hashlib
 import json
 import os
 import re
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, PngImagePlugin
+from PIL import Image, ImageOps, PngImagePlugin
 
 import tfgen_command
 from tfgen import data, drafts
@@ -81,6 +82,25 @@ def test_the_split_is_a_function_of_the_names(tmp_path):
     first = [contents(tmp_path / "a", split) for split in data.SPLITS]
     (tmp_path / "a").rename(tmp_path / "b")
     assert [contents(tmp_path / "b", split) for split in data.SPLITS] == first
+
+
+def test_the_order_is_that_of_the_sha256_of_the_names(tmp_path):
+    """Another order in a later version would move test images into the training of old runs."""
+    fill(tmp_path, 30)
+    names = sorted(
+        (path.name for path in tmp_path.iterdir()),
+        key=lambda name: hashlib.sha256(name.encode()).digest(),
+    )
+    found = folders.open_folder(tmp_path).splits
+    in_order = [path for split in data.SPLITS for path in found[split][0]]
+    assert [Path(path).name for path in in_order] == names
+
+
+def test_classes_are_listed_by_number(tmp_path):
+    for index, name in enumerate("abc"):
+        (tmp_path / name).mkdir()
+        fill(tmp_path / name, 3, start=3 * index)
+    assert "0 a (3), 1 b (3), 2 c (3)" in str(data.check(tmp_path))
 
 
 def test_split_folders_are_splits(tmp_path, opened, capsys):
@@ -377,6 +397,19 @@ def test_a_folder_of_levels_0_and_1_alone_is_no_good(tmp_path):
     assert "All levels are 0 and 1" in " ".join(data.check(tmp_path).problems)
     with pytest.raises(ValueError, match="only 0 and 1"):
         data.arrays(tmp_path, "train")
+    with pytest.raises(ValueError, match="only 0 and 1"):
+        data.prepare(tmp_path, tmp_path.with_name(f"{tmp_path.name}_shards"), verbose=0)
+    assert not (tmp_path.with_name(f"{tmp_path.name}_shards") / "dataset.json").exists()
+
+
+def test_shards_of_levels_0_and_1_alone_are_no_good(tmp_path, monkeypatch):
+    """Such as an older version wrote."""
+    (tmp_path / "masks").mkdir()
+    for index in range(9):
+        Image.fromarray(noise((4, 6), index) % 2).save(tmp_path / "masks" / f"{index}.png")
+    monkeypatch.setattr(writing, "check_levels", lambda *_: None)
+    shards = data.prepare(tmp_path / "masks", tmp_path / "shards", verbose=0)
+    assert "All levels are 0 and 1" in " ".join(data.check(shards).problems)
 
 
 def test_a_size_of_numpy_is_a_size():
@@ -414,7 +447,9 @@ def test_palette_and_cmyk_are_colour(tmp_path):
     for index in range(3):
         (tmp_path / f"{index}.png").unlink()
         red.convert("CMYK").save(tmp_path / f"{index}.jpg")
-    assert data.arrays(tmp_path)[0].shape[1:] == (4, 4, 3)
+    found = data.arrays(tmp_path)[0]
+    assert found.shape[1:] == (4, 4, 3)
+    np.testing.assert_allclose(found[0, 0, 0], [255, 0, 0], atol=6)
 
 
 def test_orientation_is_honoured(tmp_path, opened):
@@ -448,6 +483,38 @@ def test_a_header_knows_every_orientation_that_turns_the_pixels(tmp_path, place)
     np.testing.assert_array_equal(pixels[..., 0], np.rot90(SHADES, -1))
 
 
+@pytest.mark.parametrize("suffix", ["jpg", "webp", "png"])
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_every_orientation_in_every_format(tmp_path, suffix, turn):
+    path, exif = tmp_path / f"turned.{suffix}", Image.Exif()
+    exif[0x0112] = turn
+    corners = np.array([[0, 80, 160], [240, 40, 200]], np.uint8)
+    image = Image.fromarray(np.kron(corners, np.ones((16, 16), np.uint8)))
+    image.save(path, exif=exif, **({"quality": 95} if suffix == "jpg" else {}))
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(path)).convert("RGB"))
+    header = read_header(path)
+    assert header.size == expected.shape[:2]
+    np.testing.assert_array_equal(read_image(path, (*header.size, 3)), expected)
+
+
+# EXIF data of zeros, as tools that remove it leave; and a turned image whose resolution is a text.
+ZEROS = bytes(16)
+TEXT = b"II*\0\x08\0\0\0" + struct.pack("<H", 2)
+TEXT += struct.pack("<HHLHH", 0x112, 3, 1, 6, 0) + struct.pack("<HHL4s", 0x11A, 2, 3, b"72\0\0")
+TEXT += bytes(4)
+
+
+@pytest.mark.parametrize(("body", "size"), [(ZEROS, (6, 8)), (TEXT, (8, 6))])
+def test_odd_exif_data_is_no_damage(tmp_path, body, size):
+    for index in range(3):
+        image = Image.fromarray(noise((6, 8, 3), index))
+        image.save(tmp_path / f"{index}.jpg", dpi=(72, 72), exif=b"Exif\0\0" + body)
+    report = data.check(tmp_path)
+    assert report.unreadable == ()
+    assert report.sizes == {size: 3}
+    assert data.arrays(tmp_path)[0].shape[1:] == (*size, 3)
+
+
 # Size
 
 
@@ -474,6 +541,17 @@ def test_a_size_for_arrays(tmp_path):
     path = data.Source(tmp_path / "mine.npz", size=(8, 10))
     assert data.arrays(path)[0].shape[1:] == (8, 10, 3)
     assert data.open_split(path, "test").image_shape == (8, 10, 3)
+    for channels in (1, 3):  # as the same images in files
+        images, folder = noise((9, 20, 30, channels)), tmp_path / f"{channels}"
+        folder.mkdir()
+        for index, image in enumerate(images):
+            Image.fromarray(image.squeeze()).save(folder / f"{index}.png")
+        np.savez(tmp_path / "mine.npz", images=images)
+        as_files, as_arrays = (
+            {image.tobytes() for s in data.SPLITS for image in data.arrays(source, s)[0]}
+            for source in (data.Source(folder, size=(8, 10)), path)
+        )
+        assert as_arrays == as_files
     same, _ = data.arrays(data.Source("digits", size=8))
     np.testing.assert_array_equal(same, data.arrays("digits")[0])
 
@@ -487,7 +565,7 @@ def test_a_size_that_is_not_valid(size):
 def test_images_of_several_sizes_need_a_size(tmp_path):
     fill(tmp_path, 3)
     save(tmp_path / "odd.png", 9, (6, 4, 3))
-    with pytest.raises(ValueError, match=r"one size unless.* size=64 \(--size 64\)") as info:
+    with pytest.raises(ValueError, match=r'size=64 \(--size 64, or "size": 64 in a r') as info:
         data.open_split(tmp_path, "train")
     assert "odd.png is 6 x 4" in str(info.value)
 
@@ -641,7 +719,7 @@ def test_a_report_of_a_good_folder(tmp_path, capsys):
     assert sum(report.splits.values()) == 10
     assert report.problems == ()
     assert report.size is None
-    assert "cat (6), dog (4)" in str(report)
+    assert "0 cat (6), 1 dog (4)" in str(report)
     facts = json.loads(json.dumps(report.facts()))
     assert facts["sizes"] == {"4 x 6": 10}
     assert facts["classes"] == {"cat": 6, "dog": 4}

@@ -330,7 +330,7 @@ def _common_size(path: Path, headers: dict[Path, Header]) -> tuple[int, int]:
                 f"{path} must hold images of one size unless a size is given; {first.name} is "
                 f"{height} x {width} (height x width), {file.name} is {other_height} x "
                 f"{other_width}. Pass a size to scale and crop all of them to, such as size=64 "
-                "(--size 64)."
+                '(--size 64, or "size": 64 in a recipe).'
             )
     return headers[first].size if first else (1, 1)  # without any, `_readable` raises
 

@@ -36,6 +36,8 @@ WHITE = (255, 255, 255, 255)
 # Texts of a PNG file out of which Pillow reads the orientation, by the start of their chunks.
 TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 ORIENTING = (b"exif\0", b"Raw profile type exif\0", b"xmp\0", b"XML:com.adobe.xmp\0")
+# What turns an image upright, by its orientation: Pillow's numbers of its transpositions.
+TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,13 +68,21 @@ def read_header(path: str | Path) -> Header:
     with _opened(path) as image:
         height, width = image.height, image.width
         # Asked for its EXIF data, Pillow decodes a whole PNG file that has none before its pixels.
-        exif = image.getexif() if image.format != "PNG" or _may_be_turned(path) else {}
-        if exif.get(0x0112, 1) in (5, 6, 7, 8):  # Orientation: lying on its side
+        may_be_turned = image.format != "PNG" or _may_be_turned(path)
+        if may_be_turned and _orientation(image) in (5, 6, 7, 8):  # lying on its side
             height, width = width, height
         mode = image.mode
         return Header(
             (height, width), mode, mode not in GREY, image.has_transparency_data, mode in DEEP
         )
+
+
+def _orientation(image: "Image.Image") -> int:
+    """Returns an image's EXIF orientation; 1, upright, where its EXIF data cannot be read."""
+    try:
+        return image.getexif().get(0x0112, 1)
+    except (*DAMAGED, TypeError):  # which says nothing about its pixels
+        return 1
 
 
 def _may_be_turned(path: str | Path) -> bool:
@@ -105,11 +115,11 @@ def read_image(
         ValueError: The file cannot be read; or it has another size and `fit` is false, or colour
             where one channel is asked for and `grey` is false.
     """
-    from PIL import ImageOps
-
     height, width, channels = image_shape
     with _opened(path) as image:
-        image = _eight_bits(ImageOps.exif_transpose(image))
+        image.load()
+        turn = TURNS.get(_orientation(image))
+        image = _eight_bits(image if turn is None else image.transpose(turn))
         if grey and channels == 1:
             image = image.convert("L")
         if fit:

@@ -5,7 +5,8 @@ Images are uint8 (N, height, width, channels) in [0, 255] with 1 or 3 channels; 
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,8 @@ __all__ = [
     "DataNotFoundError",
     "Pair",
     "check_classes",
+    "check_levels",
+    "check_shape",
     "check_split",
     "digest",
     "digest_of",
@@ -36,6 +39,24 @@ class DataNotFoundError(FileNotFoundError):
 def check_split(split: str) -> None:
     """Raises ValueError unless `split` is "train", "validation" or "test"."""
     checks.one_of("split", split, SPLITS)
+
+
+def check_levels(what: str, highest: int) -> None:
+    """Raises ValueError if the highest level is 1."""
+    if highest == 1:
+        raise ValueError(
+            f"{what} must hold levels in [0, 255], where 1 is nearly black; received only 0 and 1. "
+            "Save 255 * images."
+        )
+
+
+def check_shape(data: Any, images: np.ndarray, image_shape: Sequence[int]) -> None:
+    """Raises ValueError unless a model of `image_shape` takes the images of a set."""
+    if images.shape[1:] != tuple(image_shape):
+        raise ValueError(
+            f"data (--data) must have images of shape {tuple(image_shape)} for this model; "
+            f"{data!r} has {images.shape[1:]}. Name another set."
+        )
 
 
 def validated(
@@ -77,11 +98,7 @@ def validated(
             f"{what} must hold images of shape {tuple(image_shape)}; received "
             f"{images.shape[1:]}. Put another file in its place."
         )
-    if images.max() == 1:
-        raise ValueError(
-            f"{what} must hold levels in [0, 255], where 1 is nearly black; received only 0 and 1. "
-            "Save 255 * images."
-        )
+    check_levels(what, images.max())
     return images, None if labels is None else _validated_labels(what, len(images), labels)
 
 

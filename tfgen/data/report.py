@@ -21,6 +21,7 @@ __all__ = ["Report", "check"]
 
 LARGEST = 64  # the size to propose where images differ, since small models train on two cores
 MULTIPLE = 8  # divides the size to propose: models halve an image several times
+BINARY = "All levels are 0 and 1, and 1 is nearly black. Save 255 * image."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Report:
         modes: The same for Pillow's modes, such as "L" (grey), "RGB" and "P" (palette).
         classes: Images of each class by its name, or None.
         splits: Images of each split.
-        held_out: Splits that are cut off train.
+        held_out: Splits that are cut off the train split of a folder.
         unreadable: Files that cannot be read, relative to the folder, and why.
         duplicates: Names of files with the same bytes as one before.
         skipped: Files and folders that are not images.
@@ -66,12 +67,16 @@ class Report:
         def counted(counts: dict[str, int], most: int = 5) -> str:
             return listed([f"{key} ({count:,})" for key, count in counts.items()], most)
 
+        numbered = {
+            name if name == f"{i}" else f"{i} {name}": count
+            for i, (name, count) in enumerate((self.classes or {}).items())
+        }
         held = f"; {' and '.join(self.held_out)} held out of train" if self.held_out else ""
         facts = {
             "images": f"{self.count:,}",
             "height x width": counted(self.facts()["sizes"]),
             "modes": counted(self.modes),
-            "classes": "none" if self.classes is None else counted(self.classes, 20),
+            "classes": "none" if self.classes is None else counted(numbered, 20),
             "splits": ", ".join(f"{split} {n:,}" for split, n in self.splits.items()) + held,
             "unreadable": listed([f"{name} ({why})" for name, why in self.unreadable]),
             "duplicates": listed(list(self.duplicates)),
@@ -106,17 +111,20 @@ def _check_arrays(source: Source) -> Report:
     height, width, channels = splits["train"].image_shape
     counts = {split: opened.count for split, opened in splits.items()}
     count, classes = sum(counts.values()), splits["train"].num_classes
-    problems, by_class = [], np.zeros(classes or 0, np.int64)
+    problems, by_class, brightest = [], np.zeros(classes or 0, np.int64), 0
     for name, opened in splits.items():
         if classes is None and not isinstance(opened, Shards):
             continue  # it has been read, and there is nothing to count
         try:
-            found, counted = _read(opened, classes)
+            found, counted, level = _read(opened, classes)
         except tf.errors.OpError:
-            found, counted = 0, 0
+            found, counted, level = 0, 0, 0
+        brightest = max(brightest, level)
         by_class += counted
         if found != opened.count:
             problems.append(f"The shards of {name} are damaged. Prepare them again.")
+    if brightest == 1:
+        problems.append(BINARY)
     return Report(
         str(source.data),
         count,
@@ -128,15 +136,16 @@ def _check_arrays(source: Source) -> Report:
     )
 
 
-def _read(split: Split, num_classes: int | None) -> tuple[int, np.ndarray]:
-    """Reads a split; returns how many images it holds, and how many of each class."""
-    found, by_class = 0, np.zeros(num_classes or 0, np.int64)
+def _read(split: Split, num_classes: int | None) -> tuple[int, np.ndarray, int]:
+    """Reads a split; returns how many images it holds, those of each class, the highest level."""
+    found, by_class, brightest = 0, np.zeros(num_classes or 0, np.int64), 0
     for keys in split.keys_in_order().batch(100):
         images, labels = split.read(keys)
         found += len(images)
+        brightest = max(brightest, int(np.max(images)))
         if num_classes is not None:
             by_class += np.bincount(labels, minlength=num_classes)
-    return found, by_class
+    return found, by_class, brightest
 
 
 def _check_folder(source: Source, listing: Listing) -> Report:
@@ -167,7 +176,7 @@ def _check_folder(source: Source, listing: Listing) -> Report:
     if len(sizes) > 1 and source.size is None:
         problems.append(f"Images differ in size; scale and crop them, e.g. with --size {size[0]}.")
     if brightest == 1:
-        problems.append("All levels are 0 and 1, and 1 is nearly black. Save 255 * image.")
+        problems.append(BINARY)
     folder = None
     if sizes:
         try:

@@ -39,8 +39,9 @@ class Shards:
 
     parallel = READ_AHEAD
 
-    def __init__(self, folder: Path, split: str):
+    def __init__(self, folder: str | Path, split: str):
         check_split(split)
+        folder = Path(folder).expanduser()
         index = read_index(folder)
         own = index["splits"][split]
         self.count = own["count"]

@@ -60,7 +60,7 @@ class Source:
 
     @property
     def path(self) -> Path | None:
-        """The file or folder, if it exists; None for a named set without $TFGEN_DATA_DIR."""
+        """Where the file or folder would be; None for a named set without $TFGEN_DATA_DIR."""
         if is_named(self.data):
             return named_file(self.data)
         if not os.fspath(self.data):  # Path("") is the working directory
@@ -277,7 +277,7 @@ def _resized(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         np.asarray(fitted(Image.fromarray(image[..., 0] if grey else image), size))
         for image in images
     ]
-    return np.stack(resized).reshape(-1, *size, images.shape[3])
+    return np.stack(resized)[..., None] if grey else np.stack(resized)
 
 
 @functools.lru_cache(maxsize=1)

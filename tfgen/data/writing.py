@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfgen import checks
-from tfgen.data.pairs import SPLITS
+from tfgen.data.pairs import SPLITS, check_levels
 from tfgen.data.shards import FORMAT, INDEX, Shards
 from tfgen.data.sources import Data, Source, open_split
 from tfgen.data.splits import Split
@@ -64,22 +64,22 @@ def prepare(
         "splits": {},
     }
     total = sum(split.count for split in splits.values())
-    bar = keras.utils.Progbar(total, unit_name="image", verbose=verbose)
+    bar, brightest = keras.utils.Progbar(total, unit_name="image", verbose=verbose), 0
     with only_writer(folder):
         _check_new(folder)  # again: another process may have finished meanwhile
         for part, split in splits.items():
             order = np.arange(split.count)
             if part == "train":
                 order = np.random.default_rng(seed).permutation(order)
-            per_shard = max(1, shard_bytes // math.prod(split.image_shape))
-            shards = -(-split.count // per_shard)
+            shards = -(-split.count // max(1, shard_bytes // math.prod(split.image_shape)))
             paths = []
             for shard, keys in enumerate(np.array_split(order, shards)):
                 paths.append(f"{part}-{shard:05d}-of-{shards:05d}.tfrecord")
                 with replacing(folder / paths[-1]) as path:
-                    _write_shard(path, split, keys, bar)
+                    brightest = max(brightest, _write_shard(path, split, keys, bar))
             files = [folder / path for path in paths]
             index["splits"][part] = {"count": split.count, "shards": paths, **_contents(files)}
+        check_levels("data", brightest)
         write_json(folder / INDEX, index)
     return folder
 
@@ -99,29 +99,34 @@ def _check_outside(folder: Path, source: Source) -> None:
         )
 
 
-def _write_shard(path: Path, split: Split, keys: np.ndarray, bar: keras.utils.Progbar) -> None:
+def _write_shard(path: Path, split: Split, keys: np.ndarray, bar: keras.utils.Progbar) -> int:
+    """Writes images; returns the highest level in them."""
+    brightest = 0
     with system_errors(path.parent):
         writer = tf.io.TFRecordWriter(str(path))
     try:
         for key in keys:
-            record = _record(split, key)
+            record, level = _record(split, key)
+            brightest = max(brightest, level)
             with system_errors(path.parent):
                 writer.write(record)
             bar.add(1)
     finally:
         with system_errors(path.parent):
             writer.close()
+    return brightest
 
 
-def _record(split: Split, key: Any) -> bytes:
-    """Returns an image and its label as shards hold them."""
+def _record(split: Split, key: Any) -> tuple[bytes, int]:
+    """Returns an image and its label as shards hold them, and its highest level."""
     images, labels = split.read(tf.constant([key]))
     png = tf.io.encode_png(images[0]).numpy()
     feature = {"image": tf.train.Feature(bytes_list=tf.train.BytesList(value=[png]))}
     if labels is not None:
         label = tf.train.Int64List(value=[int(labels[0])])
         feature["label"] = tf.train.Feature(int64_list=label)
-    return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
+    record = tf.train.Example(features=tf.train.Features(feature=feature))
+    return record.SerializeToString(), int(np.max(images))
 
 
 def _contents(paths: list[Path]) -> dict[str, Any]:
