@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import laws
@@ -27,7 +28,7 @@ from tfgen import (
     training,
     zoo,
 )
-from tfgen.evaluation import Result, cards, judges, latents, likelihood, metrics, samples
+from tfgen.evaluation import Result, cards, judges, latents, metrics, samples
 from tfgen.evaluation.evaluate import _check_digest, card_of, write_card
 from tfgen.models.classifier import Classifier
 from tfgen.recipe import Recipe
@@ -64,7 +65,7 @@ def test_nearest_neighbour_is_scikit_learns():
 
 def test_likelihood_figures_are_the_mean_over_the_whole_split(vae):
     images, _ = data.arrays("digits", "test")
-    figures = likelihood.log_likelihood(vae, "digits", "test", 2, verbose=0)
+    figures = latents.log_likelihood(vae, "digits", "test", 2, verbose=0)
     nats, bits = (result.value for result in figures.values())
     by_hand = -vae.log_likelihood(images, num_samples=2, seed=0, batch_size=len(images)).mean()
     assert nats == pytest.approx(by_hand, rel=1e-5)
@@ -76,7 +77,7 @@ def test_several_orders_are_measured_in_the_first_one_alone_too():
     model = PixelCNN((8, 8, 1), orders=2, pixel_distribution="categorical", **arguments)
     laws.randomised(model, 0.5)
     images, labels = data.arrays("digits", "test")
-    figures = likelihood.log_likelihood(model, "digits", verbose=0)
+    figures = latents.log_likelihood(model, "digits", verbose=0)
     assert list(figures) == [
         "test negative log-likelihood",
         "test bits per dimension",
@@ -117,6 +118,12 @@ def test_the_nearest_neighbour_is_that_of_scikit_learn():
         rows = [np.reshape(features(images), (len(images), -1)) for images in (references, test)]
         nearest = KNeighborsClassifier(1).fit(rows[0], classes)
         assert result.value == pytest.approx(100 * nearest.score(rows[1], labels), abs=0.3)
+    found = latents.nearest_neighbour_accuracy(model, "digits", "validation")
+    nearest = KNeighborsClassifier(1).fit(train.reshape(len(train), -1), y)  # without the queries
+    expected = 100 * nearest.score(validation.reshape(len(validation), -1), z)
+    on_pixels = found["validation 1-nearest-neighbour accuracy on raw pixels"].value
+    assert on_pixels == pytest.approx(expected, abs=0.3)
+    assert on_pixels < 100
 
 
 def test_label_agreement_of_real_images_is_the_ceilings_rule():
@@ -201,11 +208,36 @@ def test_a_metric_that_does_not_fit_is_named(tmp_path, monkeypatch):
         ({"metric": "accuracy", "verbose": 1}, "no argument 'verbose'"),
         ({"metric": "accuracy", "split": "tset"}, "split of accuracy .*Did you mean 'test'"),
         ({"metric": "label_agreement", "num_samples": 0}, "num_samples of .* at least 1"),
+        ({"metric": "sample_quality", "num_samples": 3}, "num_samples of .* at least 6"),
+        ({"metric": "sample_quality", "split": "train"}, "split of sample_quality"),
     ],
 )
 def test_bad_results_of_a_recipe_are_found_before_training(wanted, message):
     with pytest.raises(ValueError, match=message):
         cli.check_metrics(Recipe("VAE", SMALL, "digits", results=[wanted]))
+
+
+def test_nothing_is_sampled_for_what_fails_later(tmp_path, monkeypatch):
+    """Images of another shape, and a package that is missing."""
+    monkeypatch.setattr(samples, "_draw", lambda *args: pytest.fail("sampled"))
+    path = zoo.save(VAE(**SMALL), tmp_path / "run", Recipe("VAE", SMALL, "digits"))
+    np.savez(tmp_path / "other.npz", images=np.full((60, 12, 12, 3), 9, np.uint8))
+    for metric in ("sample_quality", "squared_error"):
+        with pytest.raises(ValueError, match=r"images of shape \(8, 8, 1\).*\(12, 12, 3\)"):
+            evaluation.evaluate(path, str(tmp_path / "other.npz"), metrics=[metric], verbose=0)
+    data.arrays("digits", "train")  # which need scikit-learn themselves
+    monkeypatch.setitem(sys.modules, "sklearn.svm", None)
+    wanted = [{"metric": "sample_quality"}, {"metric": "conditional_accuracy"}]
+    own = {**SMALL, "num_classes": 10}
+    path = zoo.save(VAE(**own), tmp_path / "own", Recipe("VAE", own, "digits", results=wanted))
+    with pytest.raises(ImportError, match="conditional_accuracy needs scikit-learn"):
+        evaluation.evaluate(path, verbose=0)
+
+
+def test_classes_are_judged_once():
+    wanted = [{"metric": "conditional_accuracy", "num_samples": n} for n in (1000, 5000)]
+    with pytest.raises(ValueError, match=r"list conditional_accuracy at most once, .* it 2 times"):
+        cli.check_metrics(Recipe("VAE", {**SMALL, "num_classes": 10}, "digits", results=wanted))
 
 
 def test_sample_quality_is_listed_once(tmp_path, monkeypatch):
@@ -344,7 +376,7 @@ def test_an_exact_family_without_pixel_orders_is_measured():
         def nearest_level(self, images):
             return images
 
-    nats, bits = likelihood.log_likelihood(Flat(), "digits", verbose=0).values()
+    nats, bits = latents.log_likelihood(Flat(), "digits", verbose=0).values()
     assert bits.value == pytest.approx(8.0)
     assert nats.value == pytest.approx(64 * np.log(256.0))
 
@@ -611,6 +643,14 @@ def test_weights_saved_without_their_recipe_are_not_called_its(tmp_path):
         assert claim not in card
     assert zoo.load_recipe(path) == recipe
     assert zoo.info(path)["results"]
+
+
+@pytest.mark.slow
+def test_one_metric_may_be_named_by_itself(tmp_path):
+    path = zoo.save(AutoEncoder(**SMALL), tmp_path / "run", Recipe("AutoEncoder", SMALL, "digits"))
+    alone = evaluation.evaluate(path, metrics="squared_error", verbose=0)
+    assert alone == evaluation.evaluate(path, metrics=["squared_error"], verbose=0)
+    assert alone
 
 
 def test_a_card_without_a_recorded_training(tmp_path):

@@ -7,7 +7,9 @@ import keras
 import laws
 import numpy as np
 import pytest
+import tensorflow as tf
 from matplotlib.figure import Figure
+from PIL import Image
 
 from tfgen import GAN, VAE, PixelCNN, data, plots
 
@@ -75,6 +77,11 @@ def test_manifold_lies_like_a_map(vae):
     np.testing.assert_allclose(plane[1, 1], 0.0, atol=1e-7)
 
 
+def test_a_model_without_a_plane_of_latents_has_no_manifold(pixel_cnn):
+    with pytest.raises(ValueError, match="two latents; received one with 0"):
+        plots.manifold(pixel_cnn)
+
+
 def test_completions_and_surprise(pixel_cnn, images):
     drawn = shown(plots.completions(pixel_cnn, images[:2], ways=2))
     assert len(drawn) == 8
@@ -94,8 +101,11 @@ def test_neighbours_of_copies_are_themselves(images):
         def sample(self, count, **options):
             return images[5 : 5 + count]
 
-    drawn = shown(plots.neighbours(Copying(), images, 4))
-    np.testing.assert_array_equal(drawn[:4], drawn[4:])
+    for real in (images, tf.constant(images)):
+        drawn = shown(plots.neighbours(Copying(), real, 4))
+        np.testing.assert_array_equal(drawn[:4], drawn[4:])
+    with pytest.raises(ValueError, match="real must be uint8"):
+        plots.neighbours(None, images / 255.0)  # before anything is drawn
 
 
 def test_a_conditional_model_draws_its_classes(images):
@@ -178,6 +188,29 @@ def test_curves_of_a_quantity_that_few_epochs_measure(as_history, tmp_path):
     draw.on_epoch_end(0, {"loss": 3.0})  # of another `fit`
     assert draw.log["epoch"] == [0]
     assert draw.log["loss"] == [3.0]
+
+
+def test_a_single_epoch_can_be_seen(tmp_path):
+    """A line of one point is none."""
+    (axes,) = plots.curves({"loss": [5.0, 4.0, 3.0], "val_loss": [6.0]}).axes
+    assert [line.get_marker() for line in axes.lines] == ["None", "o"]
+    assert plots.curves({"loss": [2.0]}).axes[0].lines[0].get_marker() == "o"
+
+
+def test_progress_of_drawn_figures(tmp_path):
+    """matplotlib's files have an alpha, those of a training one channel or three."""
+    draw = plots.Draw(plots.curves, tmp_path / "figures")
+    for epoch in range(3):
+        draw.on_epoch_end(epoch, {"loss": 1.0})
+    written = plots.progress(tmp_path / "figures", tmp_path / "progress.png", 50)
+    assert Image.open(written).mode == "RGB"
+
+
+def test_one_label_stands_for_all(images):
+    arguments = {"filters": 4, "num_blocks": 1, "head_units": 4, "num_mixtures": 2}
+    model = laws.randomised(PixelCNN(SHAPE, num_classes=3, **arguments))
+    whole = plots.completed(model, images[:3], labels=1)
+    np.testing.assert_array_equal(whole, plots.completed(model, images[:3], labels=[1, 1, 1]))
 
 
 @pytest.mark.slow

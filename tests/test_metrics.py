@@ -5,10 +5,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfgen.evaluation import kernel
+from tfgen.evaluation import distances
 from tfgen.evaluation.class_metrics import ClassBalance, ClassifierScore
-from tfgen.evaluation.frechet import FrechetDistance, frechet_distance
-from tfgen.evaluation.kernel import kernel_distance
+from tfgen.evaluation.distances import FrechetDistance, frechet_distance, kernel_distance
 from tfgen.evaluation.neighbours import density_coverage, nearest_distances, precision_recall
 
 
@@ -169,7 +168,7 @@ def kernel_estimate_is_unbiased(estimate):
 
 
 def test_kernel_distance_is_unbiased():
-    kernel_estimate_is_unbiased(kernel._discrepancy)
+    kernel_estimate_is_unbiased(distances._discrepancy)
 
 
 def test_biased_kernel_estimate_is_caught():
@@ -190,7 +189,7 @@ def test_kernel_estimate_is_the_loop_over_pairs(rng):
         for j in range(5):
             same = (x[i] @ x[j] / 3 + 1) ** 3 + (y[i] @ y[j] / 3 + 1) ** 3
             value += (i != j) * same / 20 - 2 * (x[i] @ y[j] / 3 + 1) ** 3 / 25
-    assert kernel._discrepancy(x, y) == pytest.approx(value, rel=1e-12)
+    assert distances._discrepancy(x, y) == pytest.approx(value, rel=1e-12)
 
 
 def test_kernel_distance_is_the_mean_of_its_subsets(rng):
@@ -198,7 +197,7 @@ def test_kernel_distance_is_the_mean_of_its_subsets(rng):
     value, error = kernel_distance(x, y, 20, 4000)
     # The error counts that subsets overlap; the mean of 4000 of these two sets is closer.
     spread = error / np.sqrt(1 / 4000 + 20 / 10)
-    assert abs(value - kernel._discrepancy(x, y)) < 5 * spread / np.sqrt(4000)
+    assert abs(value - distances._discrepancy(x, y)) < 5 * spread / np.sqrt(4000)
 
 
 def test_kernel_distance_of_halves_and_of_shifted_sets():
@@ -263,6 +262,22 @@ def test_neighbours_by_brute_force(k, mean, rng):
     density, coverage = density_coverage(real + mean, fake + mean, k)
     assert density == pytest.approx(near_real.sum(0).mean() / k, abs=1e-12)
     assert coverage == pytest.approx(near_real.any(1).mean(), abs=1e-12)
+
+
+def test_copies_of_repeated_points_lie_in_their_balls(rng):
+    """Whose radius is 0: a distance of 0 must not be a rounding error."""
+    points = rng.normal(size=(40, 83))
+    others = np.concatenate([points, points + 50.0 * rng.normal(size=(40, 83))])
+    repeated = np.repeat(points, 6, 0)
+    assert density_coverage(repeated, others)[1] == 1.0
+    assert precision_recall(repeated, others)[0] >= 0.5
+
+
+def test_what_is_no_number_lies_in_no_ball(rng):
+    points = rng.normal(size=(40, 3))
+    nothing = np.full_like(points, np.nan)
+    assert precision_recall(points, nothing) == (0.0, 0.0)
+    assert density_coverage(points, nothing) == (0.0, 0.0)
 
 
 def test_equal_and_disjoint_sets(rng):

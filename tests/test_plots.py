@@ -262,6 +262,26 @@ def test_history_of_a_missing_log(tmp_path):
         plots.history(tmp_path / "gone.csv", tmp_path / "log.png")
 
 
+@pytest.mark.parametrize(("num_classes", "classes"), [(3, 3), (10, 10), (300, 16)])
+def test_a_picture_shows_classes_from_the_first_to_the_last(num_classes, classes):
+    """And not thousands of images after each epoch."""
+    asked = []
+
+    class Model:
+        capabilities = ("sample",)
+
+        def sample(self, count, labels, seed):
+            asked.extend(labels)
+            return np.zeros((count, 8, 8, 1), np.uint8)
+
+    model = Model()
+    model.num_classes = num_classes
+    pictures.fixed_picture(model, np.zeros((4, 8, 8, 1), np.uint8))
+    assert len(asked) == 8 * classes
+    assert (asked[0], asked[-1]) == (0, num_classes - 1)
+    assert len(set(asked)) == classes
+
+
 @pytest.mark.parametrize(
     ("count", "height", "width"), [(3, 2, 3), (8, 2, 8), (10, 2, 8), (40, 8, 8)]
 )

@@ -12,14 +12,15 @@ from tfgen.models.generative import GenerativeModel
 __all__ = ["fixed_picture", "latent_walks", "progress"]
 
 SCALE = 2  # how many times the pixels of a run's pictures are enlarged
+MOST_CLASSES = 16  # in a picture
 FIXED_SEEDS = 64  # images of `fixed_picture`, always from the seeds 0 .. 63
 
 
 def fixed_picture(model: GenerativeModel, images: np.ndarray) -> np.ndarray:
     """Returns samples from fixed seeds, which show one model after the other alike.
 
-    64 samples, or 8 for each class; for a model that has no `sample`, images over their
-    reconstructions.
+    64 samples, or 8 for each of at most 16 classes; for a model that has no `sample`, images over
+    their reconstructions.
 
     Args:
         model: Any generative model.
@@ -38,8 +39,9 @@ def fixed_picture(model: GenerativeModel, images: np.ndarray) -> np.ndarray:
     labels = None
     count = FIXED_SEEDS
     if model.num_classes is not None:
-        count = 8 * model.num_classes
-        labels = np.repeat(np.arange(model.num_classes), 8)
+        classes = np.linspace(0, model.num_classes - 1, min(model.num_classes, MOST_CLASSES))
+        labels = np.repeat(classes.astype(int), 8)
+        count = len(labels)
     return plots.grid(model.sample(count, labels=labels, seed=0), columns=8)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tfgen import checks, data, pictures, plots, presets, zoo
+from tfgen.data.pairs import check_shape
 from tfgen.evaluation import cards, latents, samples
 from tfgen.evaluation.metrics import METRICS, SAMPLING, check_results, misfit
 from tfgen.evaluation.result import Result, Results
@@ -29,7 +30,7 @@ def evaluate(
     check: bool = False,
     verbose: int = 1,
     num_samples: int | None = None,
-    metrics: Sequence[str] | None = None,
+    metrics: str | Sequence[str] | None = None,
     skip_unfit: bool = False,
 ) -> Results:
     """Measures what an entry's recipe lists, and the quality of samples of all that can draw.
@@ -111,6 +112,10 @@ def _measured(
     num_samples: int | None,
     verbose: int,
 ) -> Results:
+    # What would fail after minutes of sampling fails now.
+    check_shape(measured_on, data.arrays(measured_on, "test")[0], model.image_shape)
+    if any(listed["metric"] == "conditional_accuracy" for listed in wanted):
+        samples.svc()
     results: Results = {}
     for listed in wanted:
         arguments = dict(listed)
@@ -124,7 +129,7 @@ def _measured(
 def _wanted(
     model: ImageModel,
     recipe: Recipe,
-    metrics: Sequence[str] | None,
+    metrics: str | Sequence[str] | None,
     measured_on: data.Data,
     skip_unfit: bool,
 ) -> list[dict[str, Any]]:
@@ -132,6 +137,7 @@ def _wanted(
 
     A set that has too few images for that one does without.
     """
+    metrics = [metrics] if isinstance(metrics, str) else metrics
     for metric in metrics or ():
         checks.one_of("metric", metric, METRICS)
     check_results(recipe.results)

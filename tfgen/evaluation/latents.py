@@ -1,4 +1,4 @@
-"""Metrics by class, and of latents and samples next to the same on raw pixels."""
+"""Metrics of a split: likelihood, classes, and latents next to the same on raw pixels."""
 
 import numpy as np
 import tensorflow as tf
@@ -17,6 +17,7 @@ __all__ = [
     "flat",
     "label_agreement",
     "labelled",
+    "log_likelihood",
     "nearest_neighbour",
     "nearest_neighbour_accuracy",
     "on_levels",
@@ -101,9 +102,9 @@ def classes_to_ask(
     return np.arange(num_samples) % count
 
 
-def _references(data_name: data.Data) -> tuple[np.ndarray, np.ndarray]:
-    """The train and validation splits together: all that is not test."""
-    parts = [labelled(data_name, split) for split in ("train", "validation")]
+def _references(data_name: data.Data, split: str = "test") -> tuple[np.ndarray, np.ndarray]:
+    """The train and validation splits together, without `split`, which is measured."""
+    parts = [labelled(data_name, part) for part in ("train", "validation") if part != split]
     return tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
 
 
@@ -121,15 +122,59 @@ def accuracy(model: Classifier, data_name: str, split: str = "test", verbose: in
     return {f"{split} accuracy": Result(100.0 * float(np.mean(found == labels)), "%")}
 
 
+def log_likelihood(
+    model: GenerativeModel,
+    data_name: data.Data,
+    split: str = "test",
+    num_samples: int = 1,
+    verbose: int = 1,
+) -> Results:
+    """Mean negative log-likelihood of a whole split; lower is better.
+
+        nll      = -1/N sum_n log p(x_n)       nats per image, log p a sum over pixels
+        bits/dim = nll / (H W C ln 2)
+
+    Exact, or the bound with `num_samples` importance samples, as `model.likelihood` says. Image
+    n uses seed n, so the result is a function of the weights alone. Images are taken on the model's
+    grey levels, as in training. What a family adds, such as the likelihood of a pixel model in its
+    first order, comes from `model.extra_likelihoods`.
+
+    Args:
+        model: A model with a likelihood.
+        data_name: For `tfgen.data`.
+        split: "validation" or "test".
+        num_samples: Importance samples per image.
+        verbose: 1 shows a progress bar.
+    """
+    images, labels = data.arrays(data_name, split)
+    images = on_levels(model, images)
+    labels = classes_for(model, labels)
+    log_p = model.log_likelihood(
+        images, num_samples=num_samples, labels=labels, seed=0, verbose=verbose
+    )
+    mean_log_p = float(log_p.astype(np.float64).mean())
+    many = f"{num_samples} sample{'s' if num_samples > 1 else ''}"
+    how = "" if model.likelihood == "exact" else f", bound with {many}"
+    bits = pixels.bits_per_dim(mean_log_p, model.image_shape)
+    results = {
+        f"{split} negative log-likelihood{how}": Result(-mean_log_p, "nats per image"),
+        f"{split} bits per dimension{how}": Result(bits, "bits/dim"),
+    }
+    for name, log_p in model.extra_likelihoods(images, labels).items():
+        mean = float(np.mean(log_p, dtype=np.float64))
+        results[f"{split} negative log-likelihood {name}"] = Result(-mean, "nats per image")
+    return results
+
+
 def nearest_neighbour_accuracy(
     model: GenerativeModel, data_name: data.Data, split: str = "test", verbose: int = 1
 ) -> Results:
     """1-nearest-neighbour accuracy on `model.encode`, and on raw pixels for comparison.
 
-    References are the train and validation splits; distances are Euclidean. Images are encoded on
-    the model's grey levels.
+    References are the train and validation splits, without `split`; distances are Euclidean.
+    Images are encoded on the model's grey levels.
     """
-    references, reference_labels = _references(data_name)
+    references, reference_labels = _references(data_name, split)
     queries, labels = labelled(data_name, split)
     codes = [
         np.array(model.encode(on_levels(model, images), labels=classes_for(model, of_images)))

@@ -6,7 +6,7 @@ from typing import Any
 
 from tfgen import checks
 from tfgen.data import SPLITS
-from tfgen.evaluation import latents, likelihood, samples
+from tfgen.evaluation import latents, samples
 from tfgen.models.base import ImageModel
 from tfgen.models.classifier import Classifier
 from tfgen.models.generative import GenerativeModel
@@ -18,7 +18,7 @@ METRICS: dict[str, Callable] = {
     "accuracy": latents.accuracy,
     "conditional_accuracy": samples.conditional_accuracy,
     "label_agreement": latents.label_agreement,
-    "log_likelihood": likelihood.log_likelihood,
+    "log_likelihood": latents.log_likelihood,
     "nearest_neighbour_accuracy": latents.nearest_neighbour_accuracy,
     "sample_quality": samples.sample_quality,
     "squared_error": latents.squared_error,
@@ -52,22 +52,26 @@ def check_arguments(wanted: Mapping[str, Any]) -> None:
             f"recipe: results: {metric} has no argument {name!r}; it has {', '.join(known)}."
             f"{nearest(name, known, 1)}"
         )
+    sampled = metric == "sample_quality"
     if "split" in wanted:
-        checks.one_of(f"recipe: results: split of {metric}", wanted["split"], SPLITS)
-    if wanted.get("num_samples") is not None:
-        checks.at_least(1, **{f"recipe: results: num_samples of {metric}": wanted["num_samples"]})
+        splits = SPLITS[1:] if sampled else SPLITS  # its baseline is the train split
+        checks.one_of(f"recipe: results: split of {metric}", wanted["split"], splits)
+    if (count := wanted.get("num_samples")) is not None:
+        least = samples.FEWEST_SAMPLES if sampled else 1
+        checks.at_least(least, **{f"recipe: results: num_samples of {metric}": count})
 
 
 def check_results(results: Sequence[Mapping[str, Any]]) -> None:
     """Raises ValueError unless a recipe's `results` can be measured next to each other."""
     for wanted in results:
         check_arguments(wanted)
-    count = sum(wanted["metric"] == "sample_quality" for wanted in results)
-    if count > 1:
-        raise ValueError(
-            "recipe: results must list sample_quality at most once, since some of its results have "
-            f"the same names for every split and evaluator; received it {count} times. Keep one."
-        )
+    for metric in ("sample_quality", "conditional_accuracy"):
+        count = sum(wanted["metric"] == metric for wanted in results)
+        if count > 1:
+            raise ValueError(
+                f"recipe: results must list {metric} at most once, since some of its results have "
+                f"the same names for other arguments; received it {count} times. Keep one."
+            )
 
 
 def misfit(model: ImageModel, metric: str) -> str:

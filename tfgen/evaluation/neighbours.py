@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
+from tfgen.evaluation.distances import checked_features
 from tfgen.evaluation.latents import nearest_neighbour
 
 __all__ = ["density_coverage", "nearest_distances", "precision_recall"]
@@ -102,12 +103,7 @@ def nearest_distances(queries: np.ndarray, references: np.ndarray) -> np.ndarray
 
 def _check(real: np.ndarray, generated: np.ndarray, k: int) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns both sets as float64 tensors, or raises ValueError."""
-    real, generated = np.asarray(real, np.float64), np.asarray(generated, np.float64)
-    if real.ndim != 2 or generated.ndim != 2 or real.shape[1] != generated.shape[1]:
-        raise ValueError(
-            "real and generated must have shape (rows, features) with the same features; "
-            f"received {real.shape} and {generated.shape}. Take both from the same network."
-        )
+    real, generated = checked_features(real, generated)
     rows = min(len(real), len(generated))
     if not 1 <= k < rows:
         raise ValueError(
@@ -145,7 +141,7 @@ def _squared_distances(queries: tf.Tensor, references: tf.Tensor) -> Iterator[tf
     norms = tf.reduce_sum(tf.square(references), 1)
     for start in range(0, queries.shape[0], BLOCK):
         part = queries[start : start + BLOCK]
-        part_norms = tf.reduce_sum(tf.square(part), 1)[:, None]
-        yield tf.maximum(
-            part_norms - 2.0 * tf.matmul(part, references, transpose_b=True) + norms, 0.0
-        )
+        sums = tf.reduce_sum(tf.square(part), 1)[:, None] + norms
+        found = sums - 2.0 * tf.matmul(part, references, transpose_b=True)
+        # Less is rounding: copies are at 0. What is no number stays that.
+        yield tf.where(found <= 1e-12 * sums, tf.zeros_like(found), found)

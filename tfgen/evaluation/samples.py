@@ -13,8 +13,7 @@ import numpy as np
 from tfgen import checks, data
 from tfgen.evaluation import judges
 from tfgen.evaluation.class_metrics import ClassBalance, ClassifierScore
-from tfgen.evaluation.frechet import FrechetDistance
-from tfgen.evaluation.kernel import kernel_distance
+from tfgen.evaluation.distances import FrechetDistance, kernel_distance
 from tfgen.evaluation.latents import (
     check_conditional,
     classes_to_ask,
@@ -234,13 +233,7 @@ def conditional_accuracy(
         ValueError: The model is not conditional, or the data has no labels.
         ImportError: scikit-learn is not installed.
     """
-    try:
-        from sklearn.svm import SVC
-    except ImportError as error:
-        raise ImportError(
-            "conditional_accuracy needs scikit-learn, which is not installed. "
-            + how_to_install("data")
-        ) from error
+    SVC = svc()
     check_conditional(model)
     train, train_labels = labelled(data_name, "train")
     train, train_labels = evenly(train, NUM_FITTED), evenly(train_labels, NUM_FITTED)
@@ -269,6 +262,18 @@ def conditional_accuracy(
             f"gap to real test images, {name}": Result(rate - accuracy, "points", tolerance=0.05),
         }
     return results
+
+
+def svc() -> type:
+    """Returns scikit-learn's support vector machine, or raises ImportError."""
+    try:
+        from sklearn.svm import SVC
+    except ImportError as error:
+        raise ImportError(
+            "conditional_accuracy needs scikit-learn, which is not installed. "
+            + how_to_install("data")
+        ) from error
+    return SVC
 
 
 def _rbf_kernel(train: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:

@@ -142,8 +142,7 @@ def reconstructions(
         labels: Classes, for a conditional model.
     """
     rebuilt = model.reconstruct(images, labels=labels)
-    both = np.concatenate([images, rebuilt])
-    return show(both, len(images), rows=["original", "reconstruction"])
+    return show(np.concatenate([images, rebuilt]), len(images), rows=["original", "reconstruction"])
 
 
 def interpolations(
@@ -167,7 +166,7 @@ def interpolations(
 
 
 def manifold(model: "GenerativeModel", side: int = 20, label: int | None = None) -> Figure:
-    """Shows the plane of two latents at equal steps of the prior's probability.
+    """Shows the plane of two latents at equal steps of the standard normal's probability.
 
     Args:
         model: A model with `latent_dim=2`.
@@ -177,8 +176,8 @@ def manifold(model: "GenerativeModel", side: int = 20, label: int | None = None)
     Raises:
         ValueError: The model has another number of latents.
     """
-    if model.latent_dim != 2:
-        raise ValueError(f"model must have two latents; received one with {model.latent_dim}.")
+    if (count := getattr(model, "latent_dim", 0)) != 2:
+        raise ValueError(f"model must have two latents; received one with {count}.")
     images = model.decode(prior_plane(side), labels=label)
     height, width, channels = images.shape[1:]
     tiles = images.reshape(side, side, height, width, channels).transpose(0, 2, 1, 3, 4)
@@ -203,7 +202,7 @@ def completed(
     images: np.ndarray,
     mask: np.ndarray | None = None,
     ways: int = 4,
-    labels: Sequence[int] | np.ndarray | None = None,
+    labels: Sequence[int] | np.ndarray | int | None = None,
     seed: int = 0,
 ) -> np.ndarray:
     """Returns a row for each image: what is kept of it, completions of that, and the image.
@@ -226,7 +225,7 @@ def completed(
     drawn = model.complete(
         np.repeat(images, ways, 0),
         np.repeat(masks, ways, 0),
-        labels=None if labels is None else np.repeat(labels, ways),
+        labels=np.repeat(labels, ways) if np.ndim(labels) else labels,
         seed=seed,
     ).reshape(len(images), ways, *model.image_shape)
     kept = np.where(masks, images, np.uint8(HIDDEN_GREY))
@@ -238,7 +237,7 @@ def completions(
     images: np.ndarray,
     mask: np.ndarray | None = None,
     ways: int = 4,
-    labels: Sequence[int] | None = None,
+    labels: Sequence[int] | int | None = None,
     seed: int = 0,
 ) -> Figure:
     """Shows what is kept of images, completions of it, and the images.
@@ -298,6 +297,7 @@ def neighbours(
         labels: Classes, for a conditional model.
         seed: Image i is drawn from seed + i.
     """
+    real = checked(real, "real", 4)
     if labels is None and model.num_classes is not None:
         labels = np.arange(num_samples) % model.num_classes
     drawn = model.sample(num_samples, labels=labels, seed=seed)
@@ -341,7 +341,8 @@ def curves(log: str | Path | Mapping[str, Sequence[float]] | keras.callbacks.His
         axes = figure.add_subplot(num_rows, columns, index + 1, title=name, xlabel="epoch")
         twins = [twin for twin in (name, f"val_{name}") if twin in values]
         for twin in twins:
-            axes.plot(*points(epochs, values[twin]), label=twin)
+            x, y = points(epochs, values[twin])
+            axes.plot(x, y, marker="o" if len(x) == 1 else None, label=twin)
         if len(twins) > 1:
             axes.legend()
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))  # no half epochs
@@ -395,6 +396,5 @@ class Draw(keras.callbacks.Callback):
         for values in self.log.values():  # what this epoch did not measure
             values.extend([np.nan] * (count + 1 - len(values)))
         if (epoch + 1) % self.every == 0:
-            source = self.log if self.figure is curves else self.model
-            figure = self.figure(source, **self.arguments)
-            save_figure(figure, self.folder / f"epoch_{epoch + 1:04d}.png")
+            drawn = self.figure(self.log if self.figure is curves else self.model, **self.arguments)
+            save_figure(drawn, self.folder / f"epoch_{epoch + 1:04d}.png")

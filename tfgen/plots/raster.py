@@ -212,7 +212,9 @@ def progress(
     indices = sorted({round(number) - 1 for number in shown})
     for index in indices:
         with Image.open(paths[index]) as picture:
-            strips.append(np.asarray(picture)[:, :width])
+            # matplotlib's have an alpha.
+            seen = picture if picture.mode == "L" else picture.convert("RGB")
+            strips.append(np.asarray(seen)[:, :width])
     whole = np.concatenate(strips, 1)
     captions = [f"{epoch(paths[index])}" for index in indices]
     return save(
