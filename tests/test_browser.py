@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from test_serving_page import BROWSERS_OWN
 from test_site import ROOT, address, browser, site  # noqa: F401, fixtures
 
 import tfgen
@@ -89,6 +90,10 @@ def test_dragging_and_keys_show_what_python_decodes(page):
     plane.send_keys(Keys.ARROW_UP * 60)
     wait_for_image(page)
     assert point(page)[1] == 3, "the plane ends there"
+    assert plane.get_attribute("role") == "application"  # a screen reader leaves it the arrow keys
+    before = point(page)
+    assert page.execute_script(BROWSERS_OWN, "latent-map-plane") is False
+    assert point(page) == before
 
 
 def test_a_batch_gives_the_bytes_of_python(page):

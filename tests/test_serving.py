@@ -123,7 +123,8 @@ def test_zipped_bodies(server):
     status, content = server.request("POST", PREDICT, body, headers)
     assert status == 200
     np.testing.assert_array_equal(json.loads(content)["outputs"], tiny_images([1], 5))
-    for broken in (body[:-9], b"no gzip"):
+    assert server.request("POST", PREDICT, body, {"Content-Encoding": "GZIP"})[0] == 200
+    for broken in (body[:-9], b"no gzip", body + body, body + b"x"):
         status, content = server.request("POST", PREDICT, broken, headers)
         assert status == 400
         assert "gzip" in json.loads(content)["error"]
@@ -142,6 +143,11 @@ def test_predict_over_grpc(server):
     assert response.model_spec.name == "tiny"
     assert response.model_spec.version.value == 5
     assert response.model_spec.signature_name == "serving_default"
+    images = response.outputs["images"]  # value by value, where TF Serving puts them
+    assert list(images.int_val) == tiny_images([4, 9], 5).ravel().tolist()
+    assert not images.tensor_content
+    both = server.rpc({"latents": np.float32([[1, 2]])}, "both").outputs
+    assert list(both["latents"].float_val) == [1, 2]
     for spec in ({"version": 3}, {"label": "old"}):
         old = server.rpc({"seed": np.array([4])}, "sample", **spec)
         np.testing.assert_array_equal(tf.make_ndarray(old.outputs["images"]), tiny_images([4], 3))
@@ -391,6 +397,16 @@ def test_paths_that_are_none(server, method, path, status):
     found, content = server.request(method, path)
     assert found == status
     assert list(json.loads(content)) == ["error"]
+    assert ("Method not allowed" in json.loads(content)["error"]) == (status == 405)
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/page.js", "/health", "/models", "/monitoring/prometheus/metrics"]
+)
+def test_head(server, path):
+    """As monitors and load balancers ask."""
+    assert server.request("GET", path)[0] == 200
+    assert server.request("HEAD", path) == (200, b"")
 
 
 def int64(shape, **fields) -> tensor_pb2.TensorProto:

@@ -3,6 +3,7 @@
 import http.server
 import itertools
 import json
+import pickle
 import threading
 import time
 from concurrent import futures
@@ -42,6 +43,13 @@ def test_arrays_in_arrays_out(client):
         "tiny", {"images": images * 0, "mask": mask, "seed": seed}, "complete"
     )["images"]
     np.testing.assert_array_equal(completed, np.where(mask, 0, images))
+
+
+def test_an_error_crosses_processes():
+    """As out of a pool of workers that ask a server."""
+    error = pickle.loads(pickle.dumps(ServingError("RESOURCE_EXHAUSTED", "busy", http=413)))
+    assert (error.code, error.message, error.http) == ("RESOURCE_EXHAUSTED", "busy", 413)
+    assert str(error) == "RESOURCE_EXHAUSTED: busy"
 
 
 def test_both_transports_give_the_same_bytes(server):
@@ -429,6 +437,7 @@ def test_grpc_is_tried_again(waits):
         ({"timeout": float("nan")}, "timeout"),
         ({"timeout": float("inf")}, "timeout"),
         ({"timeout": True}, "timeout"),
+        ({"timeout": None}, "timeout"),
         ({"timeout": "30"}, "timeout"),
         ({"retries": -1}, "retries"),
         ({"retries": 1.5}, "retries"),

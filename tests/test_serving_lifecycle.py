@@ -22,11 +22,10 @@ from tensorflow_serving.config import model_server_config_pb2
 
 import tfgen_command
 from tfgen.serving import Client, ServingError
-from tfgen.serving.ports import listen
 from tfgen.serving.repository import Repository, read_config
 from tfgen.serving.servable import Servable
 from tfgen_command import serve
-from tfgen_command.settings import Settings
+from tfgen_command.process import Settings, listen
 
 # New versions --------------------------------------------------------------------------------
 
@@ -46,6 +45,23 @@ def write_changing(path, name: str):
     module = tf.Module()
     module.run = tf.function(lambda x: {"score": x * 2}, input_signature=[spec])
     tf.saved_model.save(module, str(path), {"serving_default": module.run})
+
+
+def test_an_unload_waits_as_long_as_a_request_may_take(repository, tmp_path, monkeypatch):
+    waited, close = [], Servable.close
+
+    def noted(servable, timeout=None):
+        waited.append(timeout)
+        close(servable, 0)
+
+    monkeypatch.setattr(Servable, "close", noted)
+    copy_version(repository / "tiny" / "3", tmp_path / "tiny" / "1")
+    models = Repository(tmp_path, call_seconds=300)
+    models.refresh()
+    copy_version(repository / "tiny" / "5", tmp_path / "tiny" / "2")
+    models.refresh()
+    assert waited == [300]
+    models.stop()
 
 
 @pytest.mark.slow
@@ -403,7 +419,7 @@ def test_a_server_is_stopped_while_it_loads(number, repository):
     script = """
         import asyncio, json, socket, sys, time
         from tfgen.serving import server
-        from tfgen_command.settings import Settings
+        from tfgen_command.process import Settings
         def start(self):
             print("loading", flush=True)
             time.sleep(600)
@@ -422,7 +438,7 @@ def test_a_server_is_stopped_while_it_loads_a_new_version(repository):
     script = """
         import socket, sys, time
         from tfgen.serving import server
-        from tfgen_command.settings import Settings
+        from tfgen_command.process import Settings
         class Repository(server.Repository):
             refreshed = 0
             def refresh(self):

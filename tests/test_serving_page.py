@@ -14,9 +14,15 @@ from PIL import Image
 from serving_support import running
 
 from tfgen import zoo
-from tfgen_command.settings import Settings
+from tfgen_command.process import Settings
 
 NAMES = ("vae_2d_mnist", "gan_mnist", "cgan_mnist", "pixelcnn_binarized_mnist", "gan_emoji")
+# One of each other kind: no samples, classes with seeds and images, a critic, pixels with classes,
+# an ensemble, pixels in colour.
+KINDS = (
+    *("ae_mnist", "cvae_mnist", "wgan_gp_mnist", "cpixelcnn_mnist", "pixelcnn_mnist"),
+    "pixelcnn_cifar10_jpeg",
+)
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
 
@@ -27,6 +33,13 @@ pytestmark = [
     ),
 ]
 
+
+# Whether an element takes Alt and the left arrow, with which a browser goes back.
+BROWSERS_OWN = """
+const event = new KeyboardEvent("keydown", { key: "ArrowLeft", altKey: true, cancelable: true });
+document.getElementById(arguments[0]).dispatchEvent(event);
+return event.defaultPrevented;
+"""
 
 # Predictions wait in `held`, in the order in which they were asked for.
 HOLD = """
@@ -86,7 +99,7 @@ def write_completer(path):
 
 @pytest.fixture(scope="module")
 def models():
-    return {name: zoo.load(name) for name in NAMES}
+    return {name: zoo.load(name) for name in (*NAMES, *KINDS)}
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +108,7 @@ def served(models, tmp_path_factory):
     for name, model in models.items():
         model.export(folder / name)
     write_completer(folder / "completer" / "1")
-    with running(folder) as server:
+    with running(folder, timeout=120.0) as server:
         yield server
 
 
@@ -240,7 +253,7 @@ def test_each_model_shows_the_demos_that_it_can(page):
         shown = page(name)
         assert shown.demos() == demos
         options = shown.run("return [...document.getElementById('model').options].map(o => o.text)")
-        assert options == sorted(["completer", *NAMES])
+        assert options == sorted(["completer", *NAMES, *KINDS])
 
 
 def test_models_are_chosen_in_the_list(page):
@@ -291,6 +304,46 @@ def test_a_model_that_cannot_be_chosen(page):
     shown.until(lambda: shown.problem() == "no answer")
     assert shown.run("return document.getElementById('model').value") == "gan_mnist"
     assert shown.run("return document.body.dataset.model") == "gan_mnist"
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_each_kind_of_model(page, models, name):
+    shown, can = page(name), models[name].capabilities
+    demos = shown.demos()
+    assert ("draw" in demos) == ("sample" in can)
+    assert ("complete" in demos) == ("complete" in can)
+    assert ("reconstruct" in demos) == ("reconstruct" in can)
+    assert ("judge" in demos) == bool(can & {"log_likelihood", "score"})
+    if "judge" in demos:
+        shown.until(lambda: told(shown, "own") or shown.problem())
+    if "complete" in demos:
+        shown.press("complete", "Complete 8 ways")
+        count = "return document.querySelectorAll('#completions canvas').length"
+        shown.until(lambda: shown.run(count) == 8 or shown.problem())
+    assert shown.problem() == ""
+
+
+def test_the_mean_of_a_version_goes_with_it(page):
+    """A model that is chosen again may have a new version."""
+    shown = page("gan_mnist")
+    shown.until(lambda: told(shown, "own"))
+    shown.run("own.mean = 12345")
+    shown.choose("vae_2d_mnist")
+    shown.choose("gan_mnist")
+    shown.until(lambda: told(shown, "own"))
+    assert "12345" not in told(shown, "own")
+
+
+def test_models_that_cannot_be_listed(page, browser):
+    shown = page("gan_mnist")
+    source = "window.fetch = () => Promise.reject(new Error('gone'))"
+    script = browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": source})
+    try:
+        browser.refresh()
+        shown.until(lambda: "gone" in shown.problem())
+        assert told(shown, "about") == ""
+    finally:
+        browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", script)
 
 
 def test_no_model_is_loaded(page, browser):
@@ -717,6 +770,7 @@ def test_what_a_screen_reader_is_told(page, models):
     assert (
         shown.run("return document.getElementById('plane').getAttribute('role')") == "application"
     )
+    assert shown.run(BROWSERS_OWN, "plane") is False
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -791,10 +845,10 @@ def test_an_error_is_shown(page, browser):
     shown.until(lambda: shown.run("return document.getElementById('share').value") != "")
     shown.run("model.name = 'gone'; draw()")
     shown.until(lambda: "gone" in shown.problem())
-    assert "Models: cgan_mnist" in shown.problem()
+    assert "Models: ae_mnist, cgan_mnist" in shown.problem()
     shown.run("model.name = 'cgan_mnist'; ends.seeds = ''; morph().then(() => window.morphed = 1)")
     shown.until(lambda: shown.run("return window.morphed"))
-    assert "Models: cgan_mnist" in shown.problem()
+    assert "Models: ae_mnist, cgan_mnist" in shown.problem()
     shown.run("draw()")
     shown.until(lambda: not shown.problem())
     with contextlib.suppress(IndexError):

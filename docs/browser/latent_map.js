@@ -103,7 +103,7 @@ async function start() {
   plane.addEventListener("keydown", (event) => {
     const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
     const move = moves[event.key];
-    if (!move) return;
+    if (!move || event.altKey || event.ctrlKey || event.metaKey) return;
     event.preventDefault();
     moveTo(point[0] + STEP * move[0], point[1] + STEP * move[1]);
   });

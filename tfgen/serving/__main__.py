@@ -22,9 +22,7 @@ def main() -> None:
     package = sys.modules["tfgen"] = types.ModuleType("tfgen")
     package.__path__ = [str(PACKAGE)]
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    from tfgen.serving.ports import listen
-    from tfgen_command.quiet import import_tensorflow
-    from tfgen_command.settings import Settings
+    from tfgen_command.process import Settings, import_tensorflow, listen
 
     try:
         settings = Settings.from_json(sys.argv[1])

@@ -39,6 +39,8 @@ def unzip(body: bytes, limit: int) -> bytes:
         raise too_large(limit)
     if not decompressor.eof:
         raise ServingError("INVALID_ARGUMENT", "the body is not valid gzip: it ends too early.")
+    if decompressor.unused_data:
+        raise ServingError("INVALID_ARGUMENT", "the body is not one gzip stream: bytes follow it.")
     return plain
 
 

@@ -201,7 +201,7 @@ class Client:
 
 def _deadline(timeout: float) -> float:
     """Returns the time, of `time.monotonic`, at which so many seconds are over."""
-    if isinstance(timeout, bool | str) or not 0 < timeout <= DAY:
+    if isinstance(timeout, bool | str | None) or not 0 < timeout <= DAY:
         raise ValueError(f"timeout must be seconds in (0, {DAY}]; received {timeout!r}.")
     return time.monotonic() + timeout
 

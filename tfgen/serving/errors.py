@@ -45,6 +45,9 @@ class ServingError(Exception):
         self.message = message
         self.http = CODES[code][1] if http is None else http
 
+    def __reduce__(self) -> tuple:
+        return type(self), (self.code, self.message, self.http)
+
 
 def code_of_http(status: int) -> str:
     """Returns the code that an HTTP status stands for.

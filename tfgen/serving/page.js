@@ -192,7 +192,7 @@ function moveRing(x, y) {
 dragging($("plane"), (x, y) => moveRing(x, y));
 $("plane").addEventListener("keydown", (event) => {
   const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-  if (!(event.key in moves)) return;
+  if (!(event.key in moves) || event.altKey || event.ctrlKey || event.metaKey) return;
   event.preventDefault();
   const [x, y] = moves[event.key];
   moveRing(ring.x + 0.02 * x, ring.y + 0.02 * y);
@@ -283,7 +283,7 @@ function wipe() {
   $("samples").replaceChildren();
   $("completions").replaceChildren();
   $("download").disabled = true;
-  ends.seeds = "";
+  ends.seeds = own.of = "";
 }
 
 const choose = latest(async () => {
@@ -381,4 +381,7 @@ ask("/models").then(({ models, max_batch_size }) => {
     .sort((a, b) => a.quality - b.quality).concat(models);
   follow(best.name);
   window.addEventListener("hashchange", () => follow($("model").value));
-}).catch((error) => report("models", error.message));
+}).catch((error) => {
+  $("about").value = "";
+  report("models", error.message);
+});

@@ -316,14 +316,12 @@ class Repository:
         _log.info("%s version %d is available", name, version)
         return True
 
-    def _unload(
-        self, name: str, model: _Model, version: int, timeout: float = UNLOAD_SECONDS
-    ) -> None:
+    def _unload(self, name: str, model: _Model, version: int, timeout: float | None = None) -> None:
         with self._lock:
             servable = model.loaded.pop(version)
             model.states[version] = (_STATES.UNLOADING, "OK", "")
         self._on_change(name, version, False)
-        servable.close(timeout)
+        servable.close(max(UNLOAD_SECONDS, self._call_seconds) if timeout is None else timeout)
         self._set_state(model, version, _STATES.END)
         _log.info("%s version %d is unloaded", name, version)
 

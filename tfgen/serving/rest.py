@@ -77,18 +77,22 @@ def build_app(backend: Backend) -> fastapi.FastAPI:
         app.post(f"{base}:predict", openapi_extra=given | _BODY)(_answering(handler.predict))
         app.get(f"{base}/metadata", openapi_extra=given)(_answering(handler.metadata))
         app.get(base, openapi_extra=given)(_answering(handler.status))
-    app.get("/models")(_answering(handler.models))
-    app.get("/health")(_answering(handler.health))
-    app.get(METRICS_PATH)(_answering(handler.metrics))
+    own = {"/models": handler.models, "/health": handler.health, METRICS_PATH: handler.metrics}
+    for path, handle in own.items():
+        app.get(path)(_answering(handle))
+        app.head(path, include_in_schema=False)(_answering(handle))
     for path, (file, kind) in PAGE.items():
-        app.get(f"/{path}", include_in_schema=False)(_file(Path(__file__).with_name(file), kind))
+        app.add_route(f"/{path}", _file(Path(__file__).with_name(file), kind))  # HEAD, too
 
     @app.exception_handler(HTTPException)
     async def unknown_path(request: fastapi.Request, error: HTTPException) -> Response:
         path = request.url.path
         if path.startswith("/v1/"):  # TF Serving's response, whatever is wrong with the path
             return _error(400, f"Malformed request: {request.method} {path}")
-        return _error(error.status_code, f"Not found: {request.method} {path}")
+        words = "Method not allowed" if error.status_code == 405 else "Not found"
+        response = _error(error.status_code, f"{words}: {request.method} {path}")
+        response.headers.update(error.headers or {})
+        return response
 
     return app
 
@@ -125,7 +129,7 @@ def _file(path: Path, kind: str) -> Callable:
     # The page may load nothing from other origins, and needs nothing.
     policy = "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'"
 
-    async def endpoint() -> Response:
+    async def endpoint(request: fastapi.Request) -> Response:
         headers = {"Content-Security-Policy": policy, "Cache-Control": "no-cache"}
         return Response(content, media_type=kind, headers=headers)
 
@@ -189,7 +193,7 @@ class _Handler:
             name, version, label = _model_spec(request)
             with backend.repository.use(name, version, label) as servable:
                 record.model = name
-                if request.headers.get("content-encoding", "") == "gzip":
+                if request.headers.get("content-encoding", "").lower() == "gzip":
                     body = await backend.in_thread(unzip, body, backend.max_bytes)
                     hold(len(body))
                 read = Reader(servable, backend.batcher, record)

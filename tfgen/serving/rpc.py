@@ -113,7 +113,9 @@ class _Service:
             response.model_spec.version.value = servable.version
             response.model_spec.signature_name = signature_name
             for key in wanted:
-                response.outputs[key].CopyFrom(to_proto(outputs[key]))
+                output = outputs[key]
+                proto = await backend.by_size(output.nbytes, to_proto, output, True)
+                response.outputs[key].CopyFrom(proto)
             return response
 
     def _read(

@@ -16,11 +16,10 @@ import uvloop
 
 from tfgen.serving.backend import Backend, Metrics
 from tfgen.serving.batching import Batcher
-from tfgen.serving.ports import port_in_use
 from tfgen.serving.repository import Repository
 from tfgen.serving.rest import build_app
 from tfgen.serving.rpc import handlers
-from tfgen_command.settings import Settings
+from tfgen_command.process import Settings, port_in_use
 from tfgen_command.wording import counted
 
 __all__ = ["run"]

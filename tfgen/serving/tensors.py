@@ -83,11 +83,9 @@ def _invalid(message: str) -> ServingError:
 # TensorProto ---------------------------------------------------------------------------------
 
 
-# The fields of a TensorProto with one number per element, for each dtype.
-_VALUES = (
-    *("half_val", "float_val", "double_val", "int_val", "int64_val"),
-    *("bool_val", "uint32_val", "uint64_val"),
-)
+# The field of a TensorProto with one number per element, by dtype; int_val also for shorter ones.
+_FIELDS = {"f2": "half_val", "f4": "float_val", "f8": "double_val", "i4": "int_val"}
+_FIELDS |= {"b1": "bool_val", "i8": "int64_val", "u4": "uint32_val", "u8": "uint64_val"}
 
 
 def from_proto(proto: tensor_pb2.TensorProto, spec: Spec, limit: int) -> np.ndarray:
@@ -122,7 +120,7 @@ def from_proto(proto: tensor_pb2.TensorProto, spec: Spec, limit: int) -> np.ndar
     size = count * dtype.as_numpy_dtype().itemsize
     if size > limit:
         raise _invalid(f"input {spec.name!r} takes {size} bytes; the limit is {limit}.")
-    values = max(len(getattr(proto, name)) for name in _VALUES)
+    values = max(len(getattr(proto, name)) for name in _FIELDS.values())
     if values > count:
         raise _wrong_count(spec, count, values)
     if proto.tensor_content:
@@ -139,15 +137,25 @@ def _wrong_count(spec: Spec, expected: int, found) -> ServingError:
     return _invalid(f"input {spec.name!r} must hold {expected} values; received {found}.")
 
 
-def to_proto(array: np.ndarray) -> tensor_pb2.TensorProto:
-    """Returns the TensorProto of an array; numbers are stored as raw bytes."""
+def to_proto(array: np.ndarray, in_fields: bool = False) -> tensor_pb2.TensorProto:
+    """Returns the TensorProto of an array.
+
+    Args:
+        array: Of any dtype.
+        in_fields: Whether numbers are stored one by one, as TF Serving answers, where some clients
+            look for them; else as raw bytes, which is faster.
+    """
     if array.dtype.kind not in "biuf":
         return tf.make_tensor_proto(array)
-    proto = tensor_pb2.TensorProto(
-        dtype=tf.as_dtype(array.dtype).as_datatype_enum, tensor_content=array.tobytes()
-    )
+    proto = tensor_pb2.TensorProto(dtype=tf.as_dtype(array.dtype).as_datatype_enum)
     for size in array.shape:
         proto.tensor_shape.dim.add(size=size)
+    if in_fields:
+        kind = array.dtype.str[1:]
+        flat = array.ravel().view(np.uint16) if kind == "f2" else array.ravel()
+        getattr(proto, _FIELDS.get(kind, "int_val")).extend(flat.tolist())
+    else:
+        proto.tensor_content = array.tobytes()
     return proto
 
 
