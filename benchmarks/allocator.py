@@ -7,8 +7,8 @@ environment   MALLOC_* variables, set before Python starts
 Each combination with jit_compile on or off runs in a separate process. The processes stay alive,
 have compiled and warmed up before the first round, and take turns to train with `model.fit`: one
 works while the others sleep. Next to images/s the table shows minor page faults per step, that is
-how often a step needed a new page from the system. The limit: mallopt must not be slower than the
-defaults.
+how often a step needed a new page from the system. The limit: mallopt must reach 0.95 times the
+images/s of the defaults.
 """
 
 import argparse
@@ -96,7 +96,7 @@ class Worker:
 def work(arguments: argparse.Namespace) -> int:
     """The worker's side: sets the allocator first, then imports, compiles and answers."""
     if arguments.worker == "mallopt":
-        from tfgen.allocator import tune_allocator
+        from tfgen.training import tune_allocator
 
         if not tune_allocator():
             print("this C library has no mallopt; nothing was changed", file=sys.stderr)

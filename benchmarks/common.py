@@ -153,10 +153,13 @@ def write_section(page: Path, name: str, parts: Sequence[str]) -> None:
     Raises:
         SystemExit: As from `around_section`; the page stays as it is.
     """
+    from tfgen.files import replacing
+
     before, after = around_section(page, name)
     begin, end = _markers(name)
     inside = "\n\n".join((begin, *parts, end))
-    page.write_text(f"{before}{inside}{after}")
+    with replacing(page) as temporary:
+        temporary.write_text(f"{before}{inside}{after}")
 
 
 def host() -> str:

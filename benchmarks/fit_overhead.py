@@ -15,7 +15,7 @@ taking turns. A round is one call of `fit` for one epoch of about --seconds. The
 what Keras does once per epoch (checking the data, making the iterator, calling callbacks, resetting
 metrics, turning the logs into floats), and making the iterator in the bare loops. Tracing and
 compiling happen before. The loops end by reading the last loss, so no side stops the clock before
-its work is done. The limit applies to the faster loop.
+its work is done. The limit: `fit` must reach 0.97 times the images/s of the faster loop.
 
 Next to images/s the table shows CPU time per image, over all threads. Where the host throttles the
 CPU in time slices, images/s jumps between a few values; CPU time per image does not.
@@ -155,7 +155,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=5.0, help="seconds per side and round")
     arguments = parser.parse_args()
 
-    from tfgen.allocator import tune_allocator
+    from tfgen.training import tune_allocator
 
     tune_allocator()  # as `tfgen train` does
     training = common.Training(arguments.name)

@@ -122,8 +122,7 @@ def public_side(name: str, recipe, images: tf.Tensor) -> Timed:
 
 def against(real: np.ndarray, other: np.ndarray) -> dict[str, float]:
     """Returns the results of some images' features, (rows, features), against real ones'."""
-    from tfgen.evaluation.frechet import FrechetDistance
-    from tfgen.evaluation.kernel import kernel_distance
+    from tfgen.evaluation.distances import FrechetDistance, kernel_distance
     from tfgen.evaluation.neighbours import precision_recall
 
     frechet = FrechetDistance(real.shape[1])
@@ -154,8 +153,8 @@ def main() -> int:
         parser.error("--minutes and --slice must be positive")
 
     from tfgen import data, zoo
-    from tfgen.allocator import tune_allocator
     from tfgen.evaluation.latents import evenly
+    from tfgen.training import tune_allocator
 
     tune_allocator()
     num_samples = arguments.num_samples

@@ -22,7 +22,7 @@ LIMIT = 0.01  # relative
 def measured(model, source, split: tuple, count: int) -> float:
     """Returns the validation loss, or a GAN's Frechet distance."""
     from tfgen.evaluation import judges
-    from tfgen.evaluation.frechet import FrechetDistance
+    from tfgen.evaluation.distances import FrechetDistance
 
     images, labels = (None if array is None else array[:count] for array in split)
     labels = None if model.num_classes is None else labels
@@ -72,12 +72,14 @@ def main() -> int:
         found[name] = {"what": what, "before": before, "after": after, "change": change}
         rows.append([name, what, f"{before:.5g}", f"{after:.5g}", f"{100 * change:+.2f} %"])
         print(*rows[-1], f"{seconds:.0f} s", file=sys.stderr, flush=True)
-    worst = max(found, key=lambda name: found[name]["change"])
+    # A loss that is no number is the worst of all, and no comparison with it holds.
+    failed = [name for name, one in found.items() if not one["change"] <= LIMIT]
+    worst = failed[0] if failed else max(found, key=lambda name: found[name]["change"])
     return common.finish(
         f"{arguments.train:,} training images, {arguments.validation:,} validation images\n\n"
         + common.format_table(("entry", "measured", "before", "after", "change"), rows),
         {"entries": found, "train": arguments.train, "validation": arguments.validation},
-        found[worst]["change"] <= LIMIT,
+        not failed,
         f"an epoch changes {worst} by {100 * found[worst]['change']:+.2f} %, limit +1 %",
         arguments.json,
     )

@@ -289,7 +289,7 @@ MUTANTS: dict[tuple[str, str], list[tuple[str, str]]] = {
         (" - self.top_dim * math.log(priors.TAIL_SCALE)", ""),
         (" and not plain", ""),
     ],
-    ("models/importance.py", "test_vae.py"): [
+    ("models/pixel_decoder.py", "test_vae.py"): [
         ("return total - math.log(num_samples)", "return total"),
         ("index * count + tf.range(count) < num_samples", "tf.range(count) < num_samples"),
     ],
@@ -350,7 +350,7 @@ MUTANTS: dict[tuple[str, str], list[tuple[str, str]]] = {
     ("models/base.py", "test_contract.py -k equal_sums"): [
         ("tf.reduce_sum(flat * weights, 1))", "tf.reduce_sum(flat, 1))"),
     ],
-    ("evaluation/frechet.py", "test_metrics.py -k 'frechet or Frechet'"): [
+    ("evaluation/distances.py", "test_metrics.py -k 'frechet or Frechet'"): [
         ("- 2.0 * np.sum(roots)", "- np.sum(roots)"),
         (
             "delta[:, None] * delta[None, :] * count * weight",
@@ -359,7 +359,7 @@ MUTANTS: dict[tuple[str, str], list[tuple[str, str]]] = {
         ("squares_a / (count_a - 1)", "squares_a / count_a"),
         ("mean.assign_add(delta * weight)", "mean.assign_add(delta)"),
     ],
-    ("evaluation/kernel.py", "test_metrics.py -k kernel"): [
+    ("evaluation/distances.py", "test_metrics.py -k kernel"): [
         ("/ a.shape[1] + 1.0) ** 3", "/ a.shape[1] + 1.0) ** 2"),
         ("float(np.mean(estimates))", "1000.0 * float(np.mean(estimates))"),
         ("(values.sum() - np.trace(values)) / (len(a) * (len(a) - 1))", "values.mean()"),
@@ -414,7 +414,10 @@ MUTANTS: dict[tuple[str, str], list[tuple[str, str]]] = {
         ),
         ("mean_image = pixels.greys_to_unit(train.mean(0))", "mean_image = truth.mean(0)"),
         ("agreement(samples, asked)", "agreement(test, test_labels)"),
-        ('for split in ("train", "validation")]', 'for split in ("train",)]'),
+        (
+            'for part in ("train", "validation") if part != split]',
+            'for part in ("train",) if part != split]',
+        ),
     ],
     ("evaluation/judges.py", "test_evaluation.py -k plain"): [
         ("max(0.1 * spread[part].max(), 1e-6)", "1e-6"),

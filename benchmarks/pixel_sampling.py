@@ -224,7 +224,7 @@ def main() -> int:
     parser.add_argument("--scored", type=int, default=1000, help="images to compute likelihoods of")
     arguments = parser.parse_args()
 
-    from tfgen.allocator import tune_allocator
+    from tfgen.training import tune_allocator
 
     tune_allocator()
     measured, lines, passed = [], [], True

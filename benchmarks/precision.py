@@ -6,7 +6,7 @@ mixed_float16    computes in float16, with scaled losses
 jit              float32, compiled by XLA
 
 Each trains the same recipe on `digits` from the same initial weights. A family with a loss is
-judged by the validation loss of its best epoch, which must be within the limit of float32's, or
+judged by the validation loss of its best epoch, which must be within 0.5 % of float32's, or
 better. A GAN has no such loss: both of its losses must be finite, and the squared distance between
 the mean images of 1,000 samples and of the data must be within twice the spread of float32's seeds.
 """

@@ -149,9 +149,11 @@ def of_peers(folder: Path, arguments: dict, result: str) -> dict[str, list[dict]
     found: dict[str, list[dict]] = {}
     for path in folder.glob("*_minutes/*/samples.npz"):
         name, minutes = path.parent.name, float(path.parts[-3].removesuffix("_minutes"))
+        if name not in PEERS or not path.with_name("figures.json").is_file():  # written last
+            continue
         with np.load(path) as arrays:
             images = arrays["images"]
-        if name not in PEERS or len(images) < arguments["num_samples"]:
+        if len(images) < arguments["num_samples"]:
             continue
         model, data = Drawn(images), PEERS[name].data
         results = evaluation.METRICS["sample_quality"](model, data, **arguments, verbose=0)

@@ -6,8 +6,8 @@ decoder, images   a tf.function of latents -> decoder -> mean of the pixel distr
 decoder, bare     a tf.function of latents -> the decoder's raw output, which is thrown away
 
 The decoder gets its latents in the same batches, and no side uses XLA. All sides that make images
-copy them to numpy. The limit applies to `decoder, images`, the least that showing an image per
-latent can cost; the bare network is for information.
+copy them to numpy. The limit: `sample` may take 1.1 times as long as `decoder, images`, the least
+that showing an image per latent can cost; the bare network is for information.
 """
 
 import sys
@@ -30,7 +30,7 @@ def main() -> int:
     num, batch_size = arguments.num, arguments.batch_size
 
     from tfgen import distributions, pixels
-    from tfgen.allocator import tune_allocator
+    from tfgen.training import tune_allocator
 
     tune_allocator()
     model = common.zoo_model(arguments.name)

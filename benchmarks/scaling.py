@@ -19,8 +19,8 @@ throttled machine slows both. Times are medians of rounds in which training and 
 Activations, normalisations, noise and the optimizer count no multiply-adds.
 
 --out holds a file for each family, written after each point: the same command goes on where it was
-cut off. The chart goes into --out; with --write the table goes into the page, and the chart next to
-it, into drawings/scaling.png.
+cut off, unless this machine is much faster or slower. The chart goes into drawings/scaling.png of
+--out; with --write the table goes into the page, and the chart into drawings/ next to that.
 """
 
 import json
@@ -39,6 +39,7 @@ VALUES = {"batch": (8, 32, 128), "width": (0.5, 1.0, 2.0), "side": (16, 32, 64, 
 AXES = ("batch size", "width relative to the base", "image side, pixels")
 BASE = {"batch": 32, "width": 1.0, "side": 32}
 MATRIX = 2048
+SPREAD = 1.5  # fastest over slowest rate of a chart: machines of one name differ by a factor of 2
 HEADER = (
     *("family", "batch", "width", "side", "train, ms", "limit", "over", "sample, ms"),
     *("limit", "over"),
@@ -361,15 +362,20 @@ def main(arguments: list[str] | None = None) -> int:
         common.around_section(given.write, "scaling")
     given.out.mkdir(parents=True, exist_ok=True)
 
-    from tfgen.allocator import tune_allocator
+    from tfgen.training import tune_allocator
 
     tune_allocator()
     found = [one for family in given.only for one in measured_family(family, given)]
     rows = [row(one) for one in found]
-    rate = statistics.median(one["rate"] for one in found)
+    rates = [one["rate"] / 1e9 for one in found]
+    if max(rates) > SPREAD * min(rates):
+        raise SystemExit(
+            f"the points in {given.out} were measured at {min(rates):.0f} to {max(rates):.0f} "
+            "billion multiply-adds a second, so on machines of different speed. Measure again."
+        )
     caption = (
         f"{'With' if given.jit else 'Without'} XLA in training; products of {MATRIX}x{MATRIX} "
-        f"matrices at {rate / 1e9:.0f} billion multiply-adds a second."
+        f"matrices at {min(rates):.0f} to {max(rates):.0f} billion multiply-adds a second."
     )
     page = given.out if given.write is None else given.write.parent
     draw(found, page / "drawings" / "scaling.png")

@@ -172,7 +172,7 @@ class Known:
         """To one grey level; in a binary image, a few pixels at the edge between two may differ."""
         difference = np.abs(np.asarray(found, int) - self.images[which].astype(int))
         if self.binary:
-            return bool((difference > 0).mean() < 0.02)
+            return bool((difference > 0).reshape(len(which), -1).mean(1).max() < 0.02)
         return bool(difference.max() <= 1)
 
 
@@ -213,20 +213,22 @@ def many(seconds: float, work) -> float:
     ready, stop = threading.Barrier(CLIENTS + 1), threading.Event()
 
     def client(index: int) -> None:
-        call = work(index)
-        ready.wait()
         try:
+            call = work(index)
+            ready.wait()
             while not stop.is_set():
                 call()
                 counts[index] += 1
         except Exception as error:
             errors.append(error)
             stop.set()
+            ready.abort()  # the others wait no longer for a client that cannot begin
 
     threads = [threading.Thread(target=client, args=(index,)) for index in range(CLIENTS)]
     for thread in threads:
         thread.start()
-    ready.wait()
+    with contextlib.suppress(threading.BrokenBarrierError):
+        ready.wait()
     start = time.perf_counter()
     stop.wait(seconds)
     stop.set()
@@ -268,9 +270,13 @@ def health(models: Path, seconds: float) -> list[float]:
         def send(body: bytes, expected: int) -> None:
             while not stop.is_set():
                 connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
-                with contextlib.closing(connection):
+                try:
                     connection.request("POST", "/v1/models/ae_mnist:predict", body)
                     status = connection.getresponse().status
+                except (OSError, http.client.HTTPException) as error:
+                    status = repr(error)
+                finally:
+                    connection.close()
                 if status != expected:
                     faults.append(f"status {status} instead of {expected}")
                     return

@@ -25,6 +25,7 @@ TENSORFLOW = ("2.19", "2.20", "2.21")
 PYTHON = ("3.11", "3.12", "3.13")
 NOT_MADE = {("2.19", "3.13"): "TensorFlow 2.19 was not built for Python 3.13"}
 CHOSEN = "keras_file or preset or sampling or likelihood or overfits or exported_signatures"
+CHOSEN += " or documented"
 
 
 def run(*command, **options) -> subprocess.CompletedProcess:

@@ -1,10 +1,13 @@
 """benchmarks/scaling.py and start.py: counts, points, table, chart."""
 
+import importlib.util
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
@@ -122,6 +125,44 @@ def test_a_finished_measurement_is_written_without_measuring(scaling, tmp_path, 
     assert text.endswith(" after\n")
     with Image.open(tmp_path / "drawings" / "scaling.png") as chart:
         assert chart.size[0] > 1000
+
+
+def test_points_of_machines_of_other_speeds_are_not_one_chart(scaling, tmp_path, monkeypatch):
+    """As where a measurement goes on elsewhere."""
+    found = {"rate": 1e9}
+    for side in ("train", "sample"):
+        found |= {f"{side}_seconds": 0.004, f"{side}_multiply_adds": 2e6, f"{side}_over": 2.0}
+    points = [point._asdict() | found for point in scaling.points_of("VAE")]
+    command = ["--only", "VAE", "--out", str(tmp_path)]
+    points[-1]["rate"] = 1.2e9
+    (tmp_path / "VAE.json").write_text(json.dumps(points))
+    assert scaling.main(command) == 0
+    points[-1]["rate"] = 2e9
+    (tmp_path / "VAE.json").write_text(json.dumps(points))
+    with pytest.raises(SystemExit, match="at 1 to 2 billion multiply-adds a second, so on"):
+        scaling.main(command)
+
+
+def test_clients_that_cannot_begin_stop_the_load(monkeypatch):
+    """Of serving.py: no thread waits for them for ever."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    spec = importlib.util.spec_from_file_location("serving_costs", BENCHMARKS / "serving.py")
+    spec.loader.exec_module(serving := importlib.util.module_from_spec(spec))
+
+    def work(index):
+        if index == 3:
+            raise ConnectionRefusedError("refused")
+        return lambda: None
+
+    with pytest.raises((ConnectionRefusedError, threading.BrokenBarrierError)):
+        serving.many(60.0, work)
+    assert serving.many(0.05, lambda index: lambda: None) > 0
+    known = object.__new__(serving.Known)
+    known.images, known.binary = np.zeros((4, 10, 10, 1), np.uint8), True
+    wrong = known.images.copy()
+    wrong[2, 0, :3] = 255
+    assert known.agrees([0, 1, 2, 3], known.images)
+    assert not known.agrees([0, 1, 2, 3], wrong)
 
 
 @pytest.mark.slow

@@ -161,6 +161,33 @@ def test_a_recipe_s_schedule_ends_with_the_minutes(run):
     assert (longer.warmup_steps, longer.model["kl_warmup_steps"]) == (100, 400)
 
 
+def test_the_trial_of_ours_does_what_the_training_does(run, monkeypatch):
+    """Or it would promise too many steps: averaging the weights takes time, too."""
+    from peers import contract, ours
+
+    seen = []
+
+    class Timed:
+        def __init__(self, model, *rest):
+            self.model, self.steps, self.seconds = model, 100, 1.0
+
+        def train(self, **given):
+            seen.append([type(callback) for callback in given["callbacks"]])
+            return 1.0
+
+    empty = {"optimizers": {}, "trainable_variables": [], "num_classes": None, "sample": None}
+    model = types.SimpleNamespace(**empty, likelihood="none", save_to_preset=None)
+    monkeypatch.setattr(ours.keras_fit, "Timed", Timed)
+    monkeypatch.setattr(ours.training, "build", lambda recipe, steps: model)
+    images, labels = np.zeros((500, 28, 28, 1), np.uint8), np.zeros(500, np.int64)
+    given = {"variant": "vae_vamp", "seed": 0, "recipe": {}, "minutes": 1, "jit_sampling": False}
+    data = contract.Data(images, labels, images)
+    side = ours.build(data, types.SimpleNamespace(**given))
+    side.train(1.0)
+    assert len(seen) == 2
+    assert seen[0] == seen[1] == [ours.training.AveragedWeights]
+
+
 def test_the_pace_of_a_side_is_told_line_by_line(run, monkeypatch, capsys, tmp_path):
     from peers import pace, speed
 
@@ -242,11 +269,25 @@ def test_speed_is_the_ratio_of_the_medians(run, monkeypatch, tmp_path):
     assert "| seconds for 1,000 samples | about 0.1 | 0.05 | 2.00 (0.50 to 6.00) |" in text
     assert "| milliseconds for one sample | about 7,000 | 7,000 | 1.00 (1.00 to 1.00) |" in text
     assert "medians of 3 rounds. The limit is 1: none missed it." in text
+    measured = speed.measured
+
+    def fails(name, given):
+        if name == "keras_cgan":
+            raise SystemExit("a side has ended")
+        return measured(name, given)
+
+    monkeypatch.setattr(speed, "measured", fails)
+    monkeypatch.setattr(sys, "argv", [*command[:6], "keras_wgan_gp", "keras_cgan", *command[7:]])
+    with pytest.raises(SystemExit, match="has ended"):
+        speed.main()
+    assert "| keras_wgan_gp | " in page.read_text()  # what came before is kept
+    monkeypatch.setattr(sys, "argv", command)
     monkeypatch.setattr(speed, "LEAST", 1.5)
     sys.argv[sys.argv.index("keras_vae")] = "keras_dcgan"
     assert speed.main() == 1
     text = page.read_text()
     assert text.count("| keras_vae | ") == text.count("| keras_dcgan | ") == 3
+    assert text.count("| keras_wgan_gp | ") == 3
     assert "missed by keras_vae in milliseconds for one sample (1.00), keras_dcgan in " in text
 
 
@@ -451,6 +492,22 @@ def test_who_is_ahead_by_more_than_a_tie(run, key, value, leader):
     assert pair.leader(key) is expected
 
 
+@pytest.mark.parametrize("values", [(np.nan, 1.0), (1.0, np.nan)])
+def test_what_is_no_number_is_not_level(run, values):
+    with pytest.raises(ValueError, match="nats must be numbers"):
+        run.report.COMPARED["nats"].is_ahead(*values)
+
+
+def test_images_a_second_of_other_work_are_not_compared(run):
+    """pythae's IWAE decodes ten samples of each image."""
+    pair = pair_of(run.report, images_per_second=9.0)
+    iwae = pair._replace(peer=pair.peer | {"side": "pythae_iwae"})
+    assert pair.values("images_per_second") is not None
+    assert iwae.values("images_per_second") is None
+    assert iwae.leader("images_per_second") is None
+    assert iwae.values("nats") == pair.values("nats")
+
+
 def test_a_pair_of_other_days_or_machines_is_marked(run):
     assert not pair_of(run.report).is_crossed
     assert pair_of(run.report, day="2026-11-29").is_crossed
@@ -595,6 +652,31 @@ def test_what_would_not_be_finished_in_time_is_left_for_the_next_command(
     monkeypatch.setattr(sys, "argv", [*sys.argv[:-1], "7"])
     assert run.main() == 0
     assert started == ["keras_vae", "keras_vae", "ours: vae_2d_mnist"]
+
+
+def test_a_finished_side_that_was_asked_for_something_else_is_told(run, tmp_path, capsys):
+    asked = {"sampling_seconds": 120.0, "num_test": 500}
+    (tmp_path / "figures.json").write_text(json.dumps(FIGURES | {"asked": asked}))
+    side = next(iter(run.runs_of(["diffusers_ddpm"])))
+    given = types.SimpleNamespace(sampling_seconds=120.0, num_test=500)
+    assert run.carry_out(side, tmp_path, 3, given)
+    assert capsys.readouterr().err == ""
+    given.sampling_seconds = 450.0
+    assert run.carry_out(side, tmp_path, 3, given)
+    assert f"to measure it again, delete {tmp_path}" in capsys.readouterr().err
+
+
+def test_an_environment_that_cannot_be_made_fails_its_sides_alone(
+    run, tmp_path, monkeypatch, capsys
+):
+    def fail(*_):
+        raise subprocess.CalledProcessError(1, "pip")
+
+    monkeypatch.setattr(run, "interpreter", fail)
+    side = next(iter(run.runs_of(["keras_vae"])))
+    given = types.SimpleNamespace(environments=tmp_path)
+    assert not run.carry_out(side, tmp_path / "side", 3, given)
+    assert "keras_vae, 3 minutes: FAILED, its environment was not made" in capsys.readouterr().err
 
 
 def test_an_environment_is_found_from_any_folder(run, monkeypatch, tmp_path):

@@ -148,6 +148,10 @@ def test_samples_of_peers_are_judged_as_those_of_runs_are(script, tmp_path, monk
         folder = tmp_path / f"{minutes}_minutes" / name
         folder.mkdir(parents=True)
         np.savez(folder / "samples.npz", images=drawn)
+        (folder / "figures.json").write_text("{}")
+    cut_off = tmp_path / "1_minutes" / "keras_cgan"
+    cut_off.mkdir()
+    (cut_off / "samples.npz").write_bytes(b"PK")
     found = script.of_peers(tmp_path, settings, "Frechet")
     assert list(found) == ["keras_vae"]
     early, late = found["keras_vae"]

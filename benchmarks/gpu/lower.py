@@ -32,6 +32,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfgen import data, devices, formats, training, zoo
+from tfgen.starting import MANY_STEPS
 from tfgen.training.batches import augmented
 from tfgen.training.build import begin_stage
 
@@ -54,7 +55,7 @@ def build(recipe, index: int = 0):
     model = training.build(recipe, 1)
     stage = recipe.plan()[index]
     if index:
-        begin_stage(stage, model, 1, 0)
+        begin_stage(stage, model, 1, MANY_STEPS)  # past every warm-up, as in `tfgen train`
     recipe = stage.recipe
     beta_1, beta_2 = recipe.betas
     optimizers = {
@@ -195,6 +196,7 @@ def main() -> None:
     )
     parser.add_argument("--stage", type=int, default=0, help="of the recipe's plan, 0 the first")
     options = parser.parse_args()
+    formats.check_installed("stablehlo")
     recipe = zoo.load_recipe(options.recipe)
     if options.precision:
         recipe = dataclasses.replace(recipe, precision=options.precision)

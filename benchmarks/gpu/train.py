@@ -141,8 +141,10 @@ def train(training: Training, seconds: float, out: Path, warmup: int, keep: str)
             found, measured = training.validate(), time.monotonic()
             log.append([now - begin, steps, *map(float, found)])
             print(f"{now - begin:6.0f} s  epoch {steps * size / count:.1f}  validation {found}")
-            if found[0] < best or keep == "last":
+            if found[0] < best or (keep == "last" and np.isfinite(found).all()):
                 best, kept = found[0], {k: np.asarray(v) for k, v in training.weights().items()}
+    if not kept and not np.isfinite(np.asarray(losses)).all():
+        raise SystemExit(f"diverged by step {steps}; {out} holds the weights of a minute before")
     save(out, kept or training.weights(), log)
     print(f"{steps} steps, {steps * size / count:.1f} epochs; {out}")
 

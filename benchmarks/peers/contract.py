@@ -9,7 +9,7 @@ DATA.npz holds uint8 images and int64 labels: x_train (N, 28, 28, 1), y_train, x
 writes into FOLDER:
 
     samples.npz   uint8 images (num_samples, 28, 28, 1); fewer where --sampling-seconds are over,
-                  and none where not even one batch would be drawn within them
+                  and none where a batch, pixel by pixel, would take more than half of them
     figures.json  what `measure` returns
 
 What stands above the line `# What the comparison adds` is what a user would write as well: run.py
@@ -24,10 +24,11 @@ How it measures:
 - `seconds for 1,000`: the median of at least five batches after the first, in which functions are
   traced; a side that is drawn pixel by pixel and would not finish gets the time of one pass through
   its network at this batch size, again the median of five, times the number of passes.
-- `seconds for one`: the median of five; of one if it takes more than SHORT seconds.
+- `seconds for one`: the median of five; of one if it takes more than 5 seconds.
 - The model is saved and loaded again after all of that, which is not in the peak.
-- Peak memory is that of the process and includes the packages, the data, and the samples drawn in
-  batches of `Side.batch`; that up to the end of training is noted as well.
+- Peak memory is that of the process and includes the packages, the data, the samples drawn in
+  batches of `Side.batch`, and the nats of the test images; that up to the end of training is noted
+  as well.
 """
 
 import argparse
@@ -265,6 +266,8 @@ def measure(side: Side, data: Data, given: argparse.Namespace) -> tuple[np.ndarr
     figures["load_after"] = round(os.getloadavg()[0], 2)
     samples, cost = drawn(side, given.num_samples, given.sampling_seconds)
     figures |= cost | {"num_samples": len(samples)}
+    asked = {"sampling_seconds": given.sampling_seconds, "num_test": given.num_test}
+    figures["asked"] = asked  # run.py tells a later run that asks for something else
     if side.nats is not None:
         held_out = data.x_test[: given.num_test]
         figures["nats"] = float(side.nats(held_out))

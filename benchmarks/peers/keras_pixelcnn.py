@@ -2,7 +2,8 @@
 
 A masked 7x7 convolution of 128 filters, five residual blocks (1x1, masked 3x3 of 64 filters, 1x1),
 two masked 1x1 convolutions of 128 filters, a sigmoid. Binary cross-entropy, Adam 5e-4, batches of
-128. Changed: static binarised MNIST in place of greys above a third, and masks that multiply the
+128. Changed: static binarised MNIST and its train split, in place of greys above a third of both
+splits without a tenth, and masks that multiply the
 kernel instead of being assigned to it at each call. Images are drawn with a call of `predict` for
 each pixel, as published. The cross-entropy is the exact likelihood.
 """

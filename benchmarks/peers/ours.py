@@ -80,20 +80,24 @@ def build(data: contract.Data, given) -> contract.Side:
             lambda step: training.train_batches(endless, split, labelled, step),
         )
 
+    def averages() -> list:
+        momentum = recipe.ema_momentum
+        return [training.AveragedWeights(momentum)] if momentum else []
+
     trial = timed(10**6)
-    trial.train(seconds=TRIAL_SECONDS)
+    trial.train(seconds=TRIAL_SECONDS, callbacks=averages())
     total = max(2, round(60.0 * given.minutes * trial.steps / trial.seconds))
     del trial
     side = timed(total)
     model = side.model
     model.jit_sampling = given.jit_sampling
-    averages = [training.AveragedWeights(recipe.ema_momentum)] if recipe.ema_momentum else []
+    averaging = averages()
 
     def train(seconds: float) -> int | tuple[int, float]:
         if not seconds:  # compiled already, and back at its first step
             return 0
         before = side.steps
-        taken = side.train(steps=total, seconds=seconds, callbacks=averages)
+        taken = side.train(steps=total, seconds=seconds, callbacks=averaging)
         return (side.steps - before) * recipe.batch_size, taken
 
     seeds = itertools.count(given.seed)  # each image has its own

@@ -5,7 +5,10 @@ epochs without a better training loss, and batches of 200, as in the package's i
 two processes load the images; here the training process does. On binary images the loss is the
 Bernoulli likelihood, samples are its means, rounded to black or white as ours are, and nats are the
 package's own importance-weighted bound; on grey images the loss is the squared error and samples
-are the decoder's means. Samplers are the package's, but for the VampPrior's (see `TrainedPrior`).
+are the decoder's means. The introduction also hands the trainer validation images, by whose loss it
+lowers the rate and keeps the best weights, and has the squared error as its loss; here nothing is
+held out and the last weights count. Samplers are the package's, but for the VampPrior's (see
+`TrainedPrior`).
 """
 
 import contextlib

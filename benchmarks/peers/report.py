@@ -10,6 +10,7 @@ as {peer: {measure: sentence}} with the keys of PEERS and COMPARED, and for a si
 """
 
 import json
+import math
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -53,6 +54,8 @@ class Measure(NamedTuple):
 
     def is_ahead(self, one: float, other: float) -> bool:
         """Returns whether one value is better than another by more than a tie."""
+        if math.isnan(one) or math.isnan(other):
+            raise ValueError(f"{self.name} must be numbers; received {one} and {other}.")
         tie = self.tie if self.absolute else self.tie * max(one, other)
         return self.gain(one, other) > tie
 
@@ -73,6 +76,7 @@ COMPARED = {
     "seconds_1": Measure("one sample", False, 0.3),
     "peak_megabytes": Measure("peak MB", False, 0.1),
 }
+NOT_COMPARED = {("pythae_iwae", "images_per_second")}  # it decodes ten samples for each image
 QUALITY = ("frechet", "nats")  # what the chart and the summary show
 
 
@@ -177,7 +181,9 @@ class Pair(NamedTuple):
         return max(rates) > 1.1 * min(rates)
 
     def values(self, key: str) -> tuple[float, float] | None:
-        """Returns the peer's value and ours, or None where one is missing."""
+        """Returns the peer's value and ours; None where one is missing or they are not alike."""
+        if (self.peer["side"], key) in NOT_COMPARED:
+            return None
         peer, ours = (result.get(key) for result in self)
         return None if peer is None or ours is None else (peer, ours)
 

@@ -17,14 +17,15 @@ https://download.pytorch.org/whl/cpu and pin torch==2.13.0+cpu below for that on
 
 Each side's result goes to --out as soon as it is there. The same command again goes on where it was
 cut off and skips what is finished; delete a side's folder to measure it again. With --within the
-command ends in time and says what is left for the next one. A side that fails is told, left out,
-and makes the exit code 1; what it printed is in log.txt of its folder. --finished trains nothing
-and reports what is there.
+command ends in time and says what is left for the next one. A side that fails is reported and left
+out, and makes the exit code 1; what it printed is in log.txt of its folder. --finished trains
+nothing and reports what is there.
 
 Several --minutes train each side once for each of them; they may also come one after the other,
 since all that --out holds is reported. --write adds it to results.json of this folder, in place of
 older results of the same sides and minutes, and makes the page of all results there; the chart goes
-next to the page, into drawings/peers.png. --finished with an empty --out makes the page again.
+next to the page, into drawings/peers.png. --finished with an empty --out rebuilds the page from
+results.json.
 
 A side takes its minutes, half a minute to start and compile, at most --sampling-seconds for its
 samples, and up to two minutes for nats; with all 21 sides that is about 21 times (minutes + 1.5).
@@ -186,8 +187,17 @@ def images_of(name: str, out: Path) -> Path:
 def carry_out(run: Run, folder: Path, minutes: float, given: argparse.Namespace) -> bool:
     """Trains a side unless its folder says that it is finished; returns whether it is then."""
     if (folder / "figures.json").exists():
+        asked = {"sampling_seconds": given.sampling_seconds, "num_test": given.num_test}
+        known = json.loads((folder / "figures.json").read_text()).get("asked", asked)
+        if known != asked:
+            say(f"{run.label}: measured with {known}; to measure it again, delete {folder}")
         return True
-    python, data = interpreter(given.environments, run.environment), images_of(run.data, given.out)
+    try:
+        python = interpreter(given.environments, run.environment)
+    except subprocess.CalledProcessError as error:
+        say(f"{run.label}, {minutes:g} minutes: FAILED, its environment was not made, {error}")
+        return False
+    data = images_of(run.data, given.out)
     options = ("--minutes", minutes, "--variant", run.variant)
     options += ("--sampling-seconds", given.sampling_seconds, "--num-test", given.num_test)
     command = (python, "-m", f"peers.{run.script}", data.resolve(), folder.resolve(), *options)
@@ -232,7 +242,7 @@ class Judge:
 
     def ratio(self, samples: np.ndarray, name: str) -> float:
         """Returns what a data set's samples reach; 1.0 is what as many train images reach."""
-        from tfgen.evaluation.frechet import FrechetDistance
+        from tfgen.evaluation.distances import FrechetDistance
         from tfgen.evaluation.latents import evenly
 
         if name not in self._known:

@@ -5,16 +5,16 @@
 
 The recipes of the zoo have other networks than the peers that run.py holds them against, so their
 speed says little about the code. Here ours gets the peer's layers and filters as far as its family
-can, its batch, and none of what the peer does without (R1, candidates, averaged weights, shifts of
-images; a GAN's average of its generator stays). Where a layer differs, ours has at least as many
+can, its batch, and leaves out what the peer does not have (R1, candidates, averaged weights, shifts
+of images; a GAN's average of its generator stays). Where a layer differs, ours has at least as many
 parameters and multiply-adds. Against pythae ours keeps the XLA of its recipes and draws with it,
 too; the peers run as they come, both with the allocator's settings of run.py. Both sides are built
 and compiled first, each in a process of its own; then they take turns, with the other one idle: a
 turn is some seconds of training, then `contract.drawing`, which estimates what takes one pass a
-pixel. The ratio is that of the medians, above 1 where ours is faster; the limit is LEAST.
+pixel. The ratio is that of the medians, above 1 where ours is faster; the limit is 1.
 
-With --write the turns go into speed.json of this folder, in place of older ones of the same peers,
-and the page shows all that are there. What a side prints goes to --out.
+With --write the turns of each pair go into speed.json of this folder, in place of older ones of the
+same peers, and the page shows all that are there. What a side prints goes to --out.
 
 diffusers' network is a U-Net and tfd.PixelCNN has other blocks: no family of ours is built like
 them. Keras.io's PixelCNN counts the weights that its masks hide, so its size cannot be compared.
@@ -257,9 +257,11 @@ def main() -> int:
     if given.write is not None:
         common.around_section(given.write, "speed")
     given.out.mkdir(parents=True, exist_ok=True)
-    pairs = [measured(name, given) for name in given.only]
-    if given.write is not None:
-        common.write_section(given.write, "speed", section(store(pairs)))
+    pairs = []
+    for name in given.only:
+        pairs.append(measured(name, given))
+        if given.write is not None:  # after each, so that no failure loses those before
+            common.write_section(given.write, "speed", section(store(pairs)))
     ratios = {pair.peer: {measure: pair.ratio(measure) for measure in MEASURES} for pair in pairs}
     verdict = f"ours trains and draws at least {LEAST:g}x as fast as each peer of its size"
     slow = missed(pairs)
