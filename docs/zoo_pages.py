@@ -4,13 +4,14 @@ Run it to rewrite the table in README.md: `python docs/zoo_pages.py`. MkDocs loa
 the site's gallery follows zoo/ at every build. It reads JSON files only and imports no TensorFlow.
 """
 
+import hashlib
 import json
 import os
 import re
 from pathlib import Path
 from typing import Any
 
-__all__ = ["comparison", "entries", "headline", "readme_table", "write_readme"]
+__all__ = ["comparison", "digest", "entries", "headline", "readme_table", "write_readme"]
 
 ROOT = Path(__file__).resolve().parents[1]
 START, END = "<!-- zoo table: written by docs/zoo_pages.py -->\n", "<!-- end of zoo table -->"
@@ -191,15 +192,35 @@ def card(entry: dict[str, Any]) -> str:
     return re.sub(r"\]\(([\w-]+\.png)\)", rf"]({name}/\1)", text)
 
 
+def digest(code: str) -> str:
+    """Returns what tells whether the code of a notebook's cell has changed since it ran."""
+    return hashlib.sha256(code.encode()).hexdigest()[:16]
+
+
 def notebook(path: Path) -> str:
-    """Returns a notebook as a page: its text, and its code in fenced blocks."""
+    """Returns a notebook as a page: its text, its code, and what each cell showed when it ran.
+
+    Code that has changed since then stands alone, until docs/notebook_outputs.py has run again.
+    """
     import jupytext
 
-    text = jupytext.writes(jupytext.read(path), fmt="md").split("---\n", 2)[-1]
-    return text + (
-        '\n\nTo run it: `pip install ".[docs]" jupyter` in the clone, then\n'
+    outputs = path.parent / "outputs" / f"{path.stem}.json"
+    kept = json.loads(outputs.read_text()) if outputs.is_file() else {}
+    parts = []
+    for cell in jupytext.read(path).cells:
+        if cell.cell_type != "code":
+            parts.append(cell.source)
+            continue
+        parts.append(f"```python\n{cell.source}\n```")
+        shown = kept.get(digest(cell.source), {"text": "", "pictures": []})
+        if shown["text"]:
+            parts.append(f"```text\n{shown['text']}\n```")
+        parts += [f"![What this cell shows](outputs/{name})" for name in shown["pictures"]]
+    parts.append(
+        'To run it: `pip install ".[docs,data]" jupyter` in the clone, then\n'
         f"`jupytext --to ipynb docs/notebooks/{path.name}`, and open the notebook in Jupyter.\n"
     )
+    return "\n\n".join(parts)
 
 
 def outside_page(source: str) -> str:

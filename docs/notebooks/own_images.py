@@ -17,7 +17,7 @@ from PIL import Image
 import tfgen
 from tfgen import Recipe, plots, training
 
-folder = Path("photos")
+folder = Path("thick_digits")
 for label in range(10):
     (folder / str(label)).mkdir(parents=True, exist_ok=True)
 labels = np.repeat(np.arange(10), 40)
@@ -29,7 +29,7 @@ for index, (digit, label) in enumerate(zip(digits, labels, strict=True)):
 # %% [markdown]
 # The recipe starts from the weights of `vae_2d_mnist` (`init_from`) and runs for a few epochs. With
 # `resume=True` a second run of the cell loads the trained model. To train again, for example on
-# other images, delete `runs/photos`.
+# other images, delete `runs/thick_digits`.
 
 # %%
 start = tfgen.zoo.load_recipe("vae_2d_mnist")
@@ -44,7 +44,7 @@ recipe = Recipe(
     learning_rate=0.002,
     ema_momentum=0.5,
 )
-model = training.train(recipe, "runs/photos", resume=True, verbose=0)
+model = training.train(recipe, "runs/thick_digits", resume=True, verbose=0)
 
 # %% [markdown]
 # Before and after:

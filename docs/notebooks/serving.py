@@ -18,10 +18,11 @@ from tfgen import plots
 from tfgen.serving import Client
 
 model = tfgen.load("vae_2d_mnist")
-print(model.export("models/vae_2d_mnist"))
+print(model.export("models/vae_2d_mnist").name)  # the version
 
 # %% [markdown]
-# In production, run TensorFlow Serving on this folder:
+# In production, run TensorFlow Serving on this folder (which has
+# [not been tried](../exports.md#what-was-never-run) yet):
 #
 # ```bash
 # docker run -p 8501:8501 -v "$PWD/models:/models" -e MODEL_NAME=vae_2d_mnist tensorflow/serving
