@@ -19,7 +19,7 @@ from PIL import Image
 from serving_support import running
 
 import tfgen_command
-from tfgen import families, zoo
+from tfgen import evaluation, families, training, zoo
 from tfgen.recipe import Recipe
 from tfgen_command.command_line import app
 
@@ -165,6 +165,43 @@ def check_tfgen(words):
     context = command.make_context(command.name, [], resilient_parsing=True)
     typed, _, _ = command.make_parser(context).parse_args(list(words))
     assert [p.name for p in command.params if p.required and not typed.get(p.name)] == [], words
+
+
+def test_no_page_writes_what_another_page_writes_or_reads():
+    """Whoever reads one after the other in one folder is not refused."""
+    written: dict[str, str] = {}
+    read: dict[str, set[str]] = {}
+    for page, text in PAGES.items():
+        if page == "docs/clusters.md":  # of folders that several machines share
+            continue
+        for words in commands(text):
+            if words[0] != "tfgen" or "--resume" in words:
+                continue
+            outs = [word for before, word in pairwise(words) if before == "--out"]
+            read.setdefault(page, set()).update(set(words[1:]) - set(outs))
+            for out in outs:
+                if out.isupper() or words[1] == "export":
+                    continue
+                assert written.setdefault(out, page) == page, (out, page, written[out])
+    for out, page in written.items():
+        others = {other for other, words in read.items() if out in words and other != page}
+        assert not others, (out, page, others)
+
+
+@pytest.mark.slow
+def test_the_recipe_from_emoji_takes_photos_of_ones_own(tmp_path, monkeypatch):
+    """As docs/fine-tuning.md says: with a size, and without results."""
+    monkeypatch.chdir(tmp_path)
+    write_own_images(tmp_path)
+    recipes = [json.loads(text) for text in blocks(PAGES["docs/fine-tuning.md"], "json")]
+    (recipe,) = [one for one in recipes if one.get("data") == "clothing64"]
+    with pytest.raises(ValueError, match='"size": 64 in a recipe'):
+        training.train(Recipe.from_dict(recipe | {"data": "photos"}), "runs/a", verbose=0)
+    own = recipe | {"data": "photos", "size": 64, "epochs": 1, "results": []}
+    chosen = Recipe.from_dict(own)
+    model = training.train(chosen, "runs/own", verbose=0)
+    zoo.save(model, "runs/own", chosen, training.provenance(chosen, "runs/own"))
+    assert evaluation.evaluate("runs/own", verbose=0)
 
 
 # What other tests run, or what takes longer than a night allows.

@@ -242,4 +242,4 @@ def test_readme_names_what_is_there():
     for path in FOLDER.iterdir():
         if path.is_file() and path.name != "README.md":
             assert f"`{path.name}`" in readme
-    assert "have not been run on a GPU" in readme
+    assert "has not loaded them yet, on a CPU or a GPU" in readme
