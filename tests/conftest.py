@@ -447,7 +447,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Resolves `slow_except`."""
     for item in items:
         call = getattr(item, "callspec", None)
-        for mark in item.iter_markers("slow_except"):
+        if mark := item.get_closest_marker("slow_except"):  # a test's own, before its module's
             own = call.id if call else item.name
             if not any(fnmatch.fnmatchcase(own, pattern) for pattern in mark.args):
                 item.add_marker(pytest.mark.slow)

@@ -332,3 +332,13 @@ def test_averages_move_as_far_in_executions_of_several_steps(steps):
     left = 1000.0 * np.prod([min(0.4, (1 + n) / (10 + n)) for n in range(1, 9)])
     for own, old in zip(model.trainable_variables, held, strict=True):
         np.testing.assert_allclose(own - old, np.full(old.shape, left), rtol=1e-3)
+
+
+@pytest.mark.parametrize("every", [0, -1, 1.5])
+def test_weights_are_kept_every_whole_number_of_epochs(tmp_path, every):
+    """As is found before an epoch has been trained."""
+    with pytest.raises(ValueError, match="every must be"):
+        training.KeepWeights(tmp_path, every)
+    assert training.KeepWeights(str(tmp_path), 2).averages is None
+    images = np.zeros((1, 8, 8, 1), np.uint8)
+    assert training.DrawSamples(tmp_path, images, board=str(tmp_path)).averages is None

@@ -34,7 +34,7 @@ from tfgen import (
 )
 from tfgen.evaluation import Result
 from tfgen.recipe import Recipe
-from tfgen_command import entries, look, measure, quiet, work
+from tfgen_command import entries, look, measure, process, work
 from tfgen_command.command_line import app
 from tfgen_command.wording import with_commas
 
@@ -265,7 +265,13 @@ def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch, capsys):
     assert provenance["data"] == zoo.info("~/run")["data"]
     plots.history("~/run/log.csv", "~/curves.png")
     pictures.progress(zoo.load("~/run"), "~/run")
+    model = zoo.load("~/run")
+    model.save("~/m.keras")
+    zoo.load_file("~/m.keras")
+    model.save_weights("~/m.weights.h5")
+    model.load_weights("~/m.weights.h5")
     monkeypatch.setattr(drafts, "_images_per_second", lambda *_: 100.0)
+    monkeypatch.setattr(drafts, "_pause", lambda *_: 0.0)
     new = ("recipe", "new", "--data", "digits", "--out=~/new.json")
     assert run(monkeypatch, *new) == 0
     assert run(monkeypatch, *new) == 2
@@ -277,7 +283,8 @@ def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch, capsys):
         training.CheckpointFiles("~/run").folder,
     ):
         assert made.parent == home
-    assert {path.name for path in home.iterdir()} == {"my.json", "new.json", "run", "curves.png"}
+    own = {"my.json", "new.json", "run", "curves.png", "m.keras", "m.weights.h5"}
+    assert {path.name for path in home.iterdir()} == own
     assert not list(here.iterdir())
 
 
@@ -837,7 +844,8 @@ def test_own_folders_with_the_names_of_entries(tmp_path, monkeypatch, capsys):
     assert run(monkeypatch, "list", "--all") == 0
     assert [line.split("\t")[0] for line in capsys.readouterr().out.splitlines()[1:]] == names
     assert run(monkeypatch, "evaluate", "--all") == 0
-    assert capsys.readouterr().out.split() == names
+    said = capsys.readouterr().out.splitlines()
+    assert said == [f"{name}: nothing to measure by its recipe" for name in names]
     assert run(monkeypatch, "export", "--all", "--out", "models") == 0
     expected = [entries.root() / name for name in (*names, *zoo.list_models())]
     assert [zoo.folder(name) for name in taken] == expected
@@ -1047,8 +1055,19 @@ def test_closed_streams(closed, monkeypatch):
     assert (done.returncode, done.stderr) == (0, "")
     assert ("vae_mnist" in done.stdout) == (closed == "2>&-")
     monkeypatch.setattr(sys, "stderr", None)
-    with quiet._native_stderr_closed():
+    with process._native_stderr_closed():
         pass
+
+
+@pytest.mark.slow
+def test_training_without_an_output(tmp_path):
+    """Keras' progress bar expects a stream to write to."""
+    (tmp_path / "my.json").write_text(json.dumps(RECIPE | {"results": []}))
+    script = '"$0" -c "import tfgen_command; tfgen_command.main()" train my.json --out run >&-'
+    command = ["sh", "-c", script, sys.executable]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "metadata.json").is_file()
 
 
 def assert_refused(tmp_path, monkeypatch, capfd, arguments, words):

@@ -1,6 +1,7 @@
 """What a command draws is what the library gives for the options that were typed."""
 
 import json
+import types
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import tensorflow as tf
 from PIL import Image
 from test_cli import RECIPE, run
 
-from tfgen import cli, data, export, training, zoo
+from tfgen import cli, data, evaluation, export, training, zoo
 from tfgen.recipe import Recipe
 
 
@@ -44,6 +45,56 @@ def test_interpolate_walks_from_the_first_half_to_the_second(trained, drawn, mon
     np.testing.assert_array_equal(drawn[0], model.interpolate(images[:2], images[2:], 3))
 
 
+@pytest.mark.slow_except("None")
+@pytest.mark.parametrize("num_classes", [None, 2])
+def test_commands_take_as_many_images_as_a_small_set_has(
+    tmp_path, drawn, monkeypatch, capsys, num_classes
+):
+    """Whoever has 50 photos has eight for validation."""
+    images = data.arrays("digits", "train")[0][:50]
+    np.savez(tmp_path / "few.npz", images=images, labels=np.arange(50) % 2)
+    model = RECIPE["model"] | ({} if num_classes is None else {"num_classes": num_classes})
+    recipe = Recipe.from_dict(RECIPE | {"model": model, "data": str(tmp_path / "few.npz")})
+    entry = zoo.save(training.build(recipe, 1), tmp_path / "entry", recipe)
+    for command, rows in (("reconstruct", 2), ("interpolate", 4)):
+        assert run(monkeypatch, command, entry, "--out", tmp_path / f"{command}.png") == 0
+        assert len(drawn[-1]) == rows
+    assert len(drawn[0][0]) == 8
+    if num_classes is not None:
+        again = ("interpolate", entry, "--label", "1,1", "--out", tmp_path / "again.png")
+        assert run(monkeypatch, *again) == 0
+        assert len(drawn[-1]) == 2  # of four images
+    capsys.readouterr()
+    assert run(monkeypatch, "score", entry) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 8
+    assert run(monkeypatch, "reconstruct", entry, "--num", 9, "--out", tmp_path / "r.png") == 2
+    assert "validation split has 8. Ask for fewer." in capsys.readouterr().err
+
+
+def test_a_walk_needs_two_images(trained, monkeypatch, capsys):
+    one = data.arrays("digits", "validation")[0][:1]
+    monkeypatch.setattr(cli, "_of_validation", lambda *_: (one, None))
+    assert run(monkeypatch, "interpolate", trained) == 2
+    assert "needs two images" in capsys.readouterr().err
+
+
+def test_a_class_that_was_asked_for_is_not_left_out(monkeypatch):
+    """Where the validation split has none of it."""
+    images, found = data.arrays("digits", "validation")
+    rare = found != 7
+    monkeypatch.setattr(cli, "_of_validation", lambda *_: (images[rare], found[rare]))
+    monkeypatch.setattr(cli, "_data_of", lambda *_: "digits")
+    model = types.SimpleNamespace(num_classes=10)
+    with pytest.raises(ValueError, match="images of class 7, and the validation split has 0"):
+        cli.ends_for(model, "own", None, "digits", None, [3, 7])
+
+
+def test_an_evaluation_of_nothing_says_why(trained, monkeypatch, capsys):
+    monkeypatch.setattr(evaluation, "evaluate", lambda *_, **__: {})
+    assert run(monkeypatch, "evaluate", trained) == 0
+    assert f"{trained}: nothing to measure" in capsys.readouterr().out
+
+
 def test_sample_passes_its_temperature_on(trained, tmp_path, monkeypatch):
     for temperature, different in ((0, False), (1, True)):
         out = tmp_path / f"{temperature}.npz"
@@ -73,7 +124,7 @@ def test_train_sets_the_process_up_and_ends_as_interrupted(tmp_path, monkeypatch
 
     (tmp_path / "my.json").write_text(json.dumps(RECIPE))
     monkeypatch.setattr(training, "train", interrupted)
-    monkeypatch.setattr("tfgen.allocator.tune_allocator", lambda: seen.update(tuned=True))
+    monkeypatch.setattr("tfgen_command.work.tune_allocator", lambda: seen.update(tuned=True))
     monkeypatch.setattr(
         tf.config.experimental, "enable_op_determinism", lambda: seen.update(same=True)
     )

@@ -63,13 +63,11 @@ def test_configuration_round_trip(family):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_argument_is_documented(family):
     """With its type, or the form of a tuple, and with its default if it has one."""
-    documented = families.find(family).__doc__
+    documented = inspect.getdoc(families.find(family))  # without Python's own indentation
     for name, argument in inspect.signature(families.find(family)).parameters.items():
         if argument.kind is argument.VAR_KEYWORD:
             continue
-        entry = re.search(
-            rf"\n        {name}: (.*?)(?=\n        \w+: |\n\n)", documented, re.DOTALL
-        )
+        entry = re.search(rf"\n    {name}: (.*?)(?=\n    \w+: |\n\n)", documented, re.DOTALL)
         assert entry, name
         text = " ".join(entry[1].split())
         assert re.match(r"(int|float|str|bool|tuple of int|list of)\b|\(", text), (name, text)
@@ -312,7 +310,8 @@ def test_networks_are_parts_of_other_models_that_keras_saves(family, num_classes
 
 def test_empty_batch(fitted):
     nothing = laws.images_for(fitted, 0)
-    labels = laws.given(fitted, np.zeros(0, np.int64))
+    labels = laws.given(fitted, [])
+    assert fitted.image_seeds(0, []).shape == (0,)
     for name in IMAGE_METHODS:
         if name in fitted.endpoints():
             assert getattr(fitted, name)(nothing, **labels).shape[0] == 0
@@ -672,6 +671,16 @@ def test_bad_labels_of_an_exported_graph(case):
                 graph(*given)
         given[place] = tf.constant([0, model.num_classes - 1], tf.int64)
         assert graph(*given), name
+
+
+def test_latents_of_any_kind_of_number(fitted):
+    """As a tensor, too, which TensorFlow converts to no other dtype by itself."""
+    if "decode" not in fitted.endpoints():
+        pytest.skip("the family has no decoder")
+    labels, shape = labelled(fitted, 2), (2, fitted.latent_dim)
+    expected = fitted.decode(np.zeros(shape, np.float32), **labels)
+    for dtype in (tf.float64, tf.float16, tf.int32):
+        np.testing.assert_array_equal(fitted.decode(tf.zeros(shape, dtype), **labels), expected)
 
 
 def test_bad_latents(fitted):

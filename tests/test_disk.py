@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import importlib.util
 import json
 import os
@@ -352,6 +353,21 @@ def test_when_no_checkpoint_can_be_read_the_run_begins_anew(whole, tmp_path, cap
     assert "no checkpoint in" in capsys.readouterr().out
     for own, other in zip(model.get_weights(), whole[0].get_weights(), strict=True):
         np.testing.assert_array_equal(own, other)
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_away_does_not_begin_a_run_anew(tmp_path, monkeypatch):
+    """An error of the system tells nothing about the checkpoints."""
+    training.train(RECIPE, tmp_path / "run", verbose=0)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").glob("*.*")}
+
+    def away(path):
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr("tfgen.training.checkpoint.read_arrays", away)
+    with pytest.raises(OSError, match="Stale"):
+        training.train(RECIPE, tmp_path / "run", resume=True, verbose=0)
+    assert before == {path.name: path.read_bytes() for path in (tmp_path / "run").glob("*.*")}
 
 
 @pytest.mark.slow

@@ -159,6 +159,8 @@ def test_float64_stays():
         levels = tf.ones((4, *SHAPE))
         values = distributions.log_prob(name, double, levels, num_levels, log_scale)
         assert values.dtype == tf.float64
+        of_numpy = distributions.log_prob(name, double.numpy(), levels, num_levels, log_scale)
+        np.testing.assert_array_equal(of_numpy, values)
         assert distributions.mean_images(name, double, num_levels, SHAPE[-1]).dtype == tf.float32
 
 

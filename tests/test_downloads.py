@@ -98,6 +98,17 @@ def assert_loads(folder, model) -> None:
         np.testing.assert_array_equal(own, other)
 
 
+def test_a_part_of_another_user_is_no_obstacle(fetched, server, tmp_path, monkeypatch):
+    """Who may not go on with it begins anew."""
+    with pytest.raises(downloads.DownloadError):
+        fetched("/cut")
+    (part,) = (tmp_path / "cache").glob(".*.part")
+    allowed = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path != part and allowed(path, mode))
+    assert fetched("/file").read_bytes() == server.content
+    assert server.asked[-1] == ("/file", 0)
+
+
 def test_downloaded_once(entry, server, tmp_path):
     model, with_urls = entry
     folder = with_urls("/file")

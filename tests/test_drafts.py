@@ -37,6 +37,7 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> list[Recipe]:
         return 100.0 * (drafts.WIDTHS[-1] / width) ** 2
 
     monkeypatch.setattr(drafts, "_images_per_second", rate)
+    monkeypatch.setattr(drafts, "_pause", lambda recipe: 0.0)
     return measured
 
 
@@ -64,6 +65,60 @@ def test_more_minutes_give_a_wider_network(photos, fast, family):
 def test_the_minutes_are_kept(photos, fast):
     drafted = drafts.draft(photos, minutes=2.0)
     assert 0.5 * 2.0 < drafted.minutes <= 2.0
+
+
+def test_pictures_and_files_count_in_the_minutes(photos, fast, monkeypatch):
+    """Of few images the pictures of an epoch take longer than its steps."""
+    monkeypatch.setattr(drafts, "_pause", lambda recipe: 2.0)
+    drafted = drafts.draft(photos, minutes=2.0)
+    assert drafted.recipe.epochs <= 60
+    assert 0.5 * 2.0 < drafted.minutes <= 2.0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", drafts.FAMILIES)
+def test_a_pause_is_measured(photos, family):
+    recipe = drafts.draft(photos, family, minutes=0.001).recipe
+    assert 0.0 < drafts._pause(recipe) < 60.0
+
+
+@pytest.mark.parametrize(("size", "fix"), [(33, 32), (30, 28), ((64, 50), 48), (2, 4)])
+def test_a_size_that_does_not_suit_the_strides(photos, fast, size, fix):
+    with pytest.raises(ValueError, match=rf"multiple of 4,.* e\.g\. --size {fix}\."):
+        drafts.draft(data.Source(photos, size))
+    assert drafts.draft(data.Source(photos, fix)).recipe.model["filters"]
+
+
+def test_a_pixel_cnn_takes_any_size(photos, fast):
+    recipe = drafts.draft(data.Source(photos, 33), "PixelCNN").recipe
+    assert recipe.model["token_shape"] == [1, 1]
+    assert training.build(recipe).image_shape == (33, 33, 3)
+
+
+def test_large_images_get_as_many_stages(photos, fast):
+    assert len(drafts.draft(data.Source(photos, 256)).recipe.model["filters"]) == 6
+
+
+def test_more_classes_than_images_to_train_on(tmp_path, fast):
+    for index in range(5):
+        (tmp_path / str(index)).mkdir()
+        Image.new("L", (8, 8), index).save(tmp_path / str(index) / "a.png")
+    with pytest.raises(ValueError, match="too few images of them"):
+        drafts.draft(tmp_path, conditional=True)
+
+
+def test_long_times_and_slow_networks_can_be_read(photos, tmp_path, monkeypatch, capsys):
+    recipe = Recipe("VAE", {"image_shape": [8, 8, 3]}, str(photos))
+    slow = drafts.Draft(recipe, 0.3, 5000)
+    monkeypatch.setattr(drafts, "draft", lambda *_: slow)
+    monkeypatch.chdir(tmp_path)
+    arguments = ["recipe", "new", "--data", str(photos), "--out", "my.json"]
+    monkeypatch.setattr("sys.argv", ["tfgen", *arguments])
+    with pytest.raises(SystemExit):
+        tfgen_command.main()
+    said = capsys.readouterr().out
+    assert "at 0.3 images per second" in said
+    assert f"about {slow.minutes:,.0f} min" in said
 
 
 @pytest.mark.parametrize(
@@ -224,6 +279,13 @@ def test_the_commands(photos, tmp_path, fast, monkeypatch, capsys):
     assert "--out must be a new file" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("family", drafts.FAMILIES)
+def test_any_model_of_hardly_any_images_is_warned_of(family):
+    assert "19 training images are too few" in too_few(family, 19, 3)
+    assert "gan_emoji" in too_few("VAE", 30, 3)
+    assert "gan_emoji" not in too_few("VAE", 30, 1)  # which is in colour
+
+
 @pytest.mark.parametrize(("count", "family"), [(50, "VAE"), (50, "GAN"), (400, "VAE")])
 def test_a_vae_of_few_images_is_warned_of(count, family, tmp_path, fast, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -236,7 +298,7 @@ def test_a_vae_of_few_images_is_warned_of(count, family, tmp_path, fast, monkeyp
     few = count < 200 and family == "VAE"
     warning = "training images are few for a VAE"
     assert (warning in capsys.readouterr().out) == few
-    assert (too_few(family, count) is not None) == few
+    assert (too_few(family, count, 1) is not None) == few
     if few:
         recipe = Recipe.load("few.json")
         splits = {

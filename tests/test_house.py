@@ -19,7 +19,6 @@ PACKAGES = ("tfgen", "tfgen_command")
 # `save_to_preset` and `export` write them.
 FLOORS = (
     (
-        "allocator",
         "arrays",
         "backend",
         "checks",
@@ -27,7 +26,6 @@ FLOORS = (
         "downloads",
         "files",
         "noise",
-        "narrow_noise",
         "pixels",
         "portable",
         "weight_files",
@@ -45,7 +43,7 @@ FLOORS = (
     ("cli",),
 )
 # What the library takes from the command, which must answer before the library is imported.
-LIGHT = tuple(f"tfgen_command.{name}" for name in ("entries", "quiet", "settings", "wording"))
+LIGHT = tuple(f"tfgen_command.{name}" for name in ("entries", "process", "wording"))
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 
 # Most lines of a file, a class, a function. A file may be longer if its docstring says why, in a

@@ -227,6 +227,7 @@ def assert_survives(nursery: Nursery, recipe: Recipe, folder: Path, kills: int) 
     for name, value in expected.items():
         assert found[name] == value, name
     assert not unfinished(run), "a temporary file stayed behind"
+    assert kills < 3 or struck["while writing"], f"no kill was in the middle of a file: {struck}"
     return struck
 
 

@@ -19,6 +19,7 @@ from pixel_networks import (
 from test_pixel_sampling import naive_sample
 
 from tfgen import VAE, PixelCNN, PixelEnsemble, PixelRNN, presets, zoo
+from tfgen.models import endpoints
 from tfgen.models.sampler import Sampler
 from tfgen_command.entries import read_metadata
 
@@ -106,12 +107,24 @@ def test_completion_is_the_exact_conditional():
     lower_rows_follow_the_upper_ones(PixelEnsemble(members_of("pixels", scale=1.0)))
 
 
+def test_completions_score_no_more_images_at_once_than_a_likelihood():
+    """A hidden class is chosen by the likelihoods of whole images, in each worker."""
+    model, sizes = PixelEnsemble(members_of("pixels")), []
+    model.num_workers = 8
+    model._run = lambda name, given, size, *rest, **fixed: sizes.append(size)
+    images = laws.images_for(model, 4000)
+    model.complete(images, np.zeros((4000, *model.image_shape[:2], 1), bool), seed=0)
+    assert sizes[0] * 8 <= endpoints.ROWS["log_likelihood_map"]
+
+
+@pytest.mark.slow_except("pixels")
 def test_a_completion_of_nothing_is_a_sample(hidden):
     nothing = np.zeros((5, *hidden.image_shape[:2], 1), bool)
     completed = hidden.complete(laws.images_for(hidden, 5), nothing, seed=3)
     np.testing.assert_array_equal(completed, hidden.sample(5, seed=3))
 
 
+@pytest.mark.slow
 def test_low_rank_adapters_train_and_are_kept(tmp_path):
     model = PixelEnsemble(members_of("pixels"))
     images = laws.images_for(model, 8)

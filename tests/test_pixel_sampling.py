@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from pixel_networks import (
+    NETWORKS,
     build,
     draws_are_as_likely_as_it_says,
     each_network,
@@ -98,6 +99,20 @@ def test_fast_sampler_equals_the_naive_one(network, space, dtype, monkeypatch):
     np.testing.assert_array_equal(fast, levels)
     tolerance = {"float64": 1e-10, "float32": 1e-4}[dtype]
     np.testing.assert_allclose(np.array(seen), naive, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.slow_except("float64-gated", "mixed_bfloat16-diagonal*")
+@pytest.mark.parametrize("network", [name for name in NETWORKS if name != "ensemble"])
+@pytest.mark.parametrize("dtype", ["float64", "mixed_bfloat16"])
+def test_adapters_are_drawn_with(network, dtype):
+    model = build(network, (4, 5, 1), dtype=dtype)
+    model.enable_lora(2, "*")
+    laws.randomised(model, 0.3)  # so that no half of an adapter is 0
+    seeds = model.image_seeds(4, 7)
+    drawn = Sampler(model).draw(seeds, None, model.picked_reading(seeds))
+    assert drawn.shape == (4, 4, 5, 1)
+    if dtype == "float64":
+        np.testing.assert_array_equal(drawn, naive_sample(model, seeds)[0])
 
 
 def test_sampler_equals_the_readable_reference():

@@ -203,9 +203,33 @@ def test_labels_of_an_unconditional_model():
         pixels.check_labels([0, 1], None, 2)
 
 
+@pytest.mark.parametrize("num_levels", [2, 4, 256])
+def test_whole_levels_may_be_integers(num_levels):
+    """As those of an argmax."""
+    levels = np.arange(num_levels)
+    expected = pixels.levels_to_images(levels.astype(np.float32), num_levels)
+    np.testing.assert_array_equal(pixels.levels_to_images(levels, num_levels), expected)
+
+
+def test_a_tensor_of_pytorch_becomes_an_array():
+    class Tensor:
+        """What of it counts here: a dtype of its own, and how NumPy reads it."""
+
+        dtype = "torch.uint8"
+
+        def __array__(self, dtype=None, copy=None):
+            return np.arange(4, dtype=np.uint8)
+
+    np.testing.assert_array_equal(pixels.as_array(Tensor()), np.arange(4, dtype=np.uint8))
+    assert pixels.as_array([1, 2]).tolist() == [1, 2]
+    tensor = tf.constant([1])
+    assert pixels.as_array(tensor) is tensor
+
+
 def test_good_labels():
     for labels in ([2, 0], np.uint8([2, 0]), tf.constant([2, 0])):
         checked = pixels.check_labels(labels, 3, 2)
         assert checked.dtype == tf.int64
         assert checked.numpy().tolist() == [2, 0]
     assert pixels.check_labels(1, 3, 2).numpy().tolist() == [1, 1]
+    assert pixels.check_labels([], 3, 0).shape == (0,)

@@ -1,10 +1,12 @@
 """A recipe is data: frozen, checked, and the same after a round trip."""
 
+import copy
 import dataclasses
 import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tfgen.recipe import Recipe
@@ -41,6 +43,25 @@ FULL = {
     "seed": 9,
     "results": [{"metric": "log_likelihood", "num_samples": 5}],
 }
+
+
+def test_a_recipe_keeps_no_hold_of_what_it_was_given():
+    """Or a sweep that changes a dict would change the recipes before."""
+    given = copy.deepcopy(FULL)
+    made = Recipe.from_dict(given)
+    for value in given.values():
+        if isinstance(value, (dict, list)):
+            value.clear()
+    assert made == Recipe.from_dict(FULL)
+
+
+def test_numbers_of_numpy_are_numbers():
+    numbers = {"batch_size": np.int64(7), "learning_rate": np.float32(0.5)}
+    made = Recipe(**MINIMAL, **numbers, jit_compile=np.False_)
+    assert made == Recipe(**MINIMAL, batch_size=7, learning_rate=0.5, jit_compile=False)
+    assert Recipe.from_dict(json.loads(made.to_json())) == made
+    with pytest.raises(ValueError, match="batch_size must be an integer"):
+        Recipe(**MINIMAL, batch_size=np.float64(7.5))
 
 
 def test_every_field_is_varied():

@@ -136,6 +136,51 @@ def test_a_callback_sets_beta_in_the_middle_of_a_fit(run_eagerly):
         assert loss == pytest.approx(error + beta * kl, rel=1e-5)
 
 
+@pytest.mark.slow_except("False")
+@pytest.mark.parametrize("evaluated_before", [False, True])
+def test_a_callback_sets_beta_around_a_validation(evaluated_before):
+    """After `evaluate` has been made ready, and before its first step traces a graph."""
+    model = VAE(**SMALL, beta=4.0)
+    model.compile(keras.optimizers.SGD(0.0), jit_compile=False)
+    if evaluated_before:
+        model.evaluate(IMAGES, verbose=0)
+    swap = keras.callbacks.LambdaCallback(
+        on_test_begin=lambda logs: setattr(model, "beta", 1.0),
+        on_test_end=lambda logs: setattr(model, "beta", 4.0),
+    )
+    log = fit(model, validation_data=IMAGES, callbacks=[swap]).history
+    expected = log["val_reconstruction"][0] + log["val_kl"][0]
+    assert log["val_loss"][0] == pytest.approx(expected, rel=1e-5)
+    found = model.evaluate(IMAGES, verbose=0, return_dict=True)
+    assert found["loss"] == pytest.approx(found["reconstruction"] + 4 * found["kl"], rel=1e-5)
+
+
+@pytest.mark.slow_except("VAE", "GAN")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_number_of_numpy_that_is_set_becomes_pythons(family):
+    """As one that is given does: TensorFlow would compute with its dtype."""
+    model = FAMILIES[family](**VARIED[family][0])
+    for name in model.settable:
+        value = getattr(model, name)
+        if isinstance(value, float):
+            setattr(model, name, np.float64(value))
+            assert type(getattr(model, name)) is float
+            assert getattr(model, name) == value
+
+
+def test_what_is_not_compiled_counts_the_steps_behind_its_weights():
+    model = VAE(**SMALL, kl_warmup_steps=8)
+    seeds = tf.range(8, dtype=tf.int64)
+
+    def kl_weight():
+        losses = model.losses_per_image(tf.constant(IMAGES), None, seeds, True)
+        return float((losses["loss"] - losses["reconstruction"])[0] / losses["kl"][0])
+
+    assert kl_weight() == pytest.approx(0.0, abs=1e-2)
+    model.steps_before = 4
+    assert kl_weight() == pytest.approx(0.5, abs=1e-2)
+
+
 def test_a_callback_freezes_a_part_in_the_middle_of_a_fit():
     model, seen = AutoEncoder(**SMALL), []
 

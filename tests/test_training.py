@@ -18,7 +18,6 @@ from runs import RECIPE, SIMPLE, TINY
 
 from tfgen import (
     AutoEncoder,
-    allocator,
     arrays,
     data,
     devices,
@@ -26,9 +25,11 @@ from tfgen import (
     plots,
     starting,
     training,
+    zoo,
 )
 from tfgen.recipe import Recipe
 from tfgen.training import announce, stopping
+from tfgen_command import process
 
 
 def final_state(folder) -> dict[str, np.ndarray]:
@@ -617,21 +618,33 @@ def test_seconds_are_numbers(name, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
+def test_a_run_that_has_not_ended_loads_as_a_trained_model(tmp_path):
+    """Schedules are past, and the rate is that of fine-tuning, as after `zoo.save`."""
+    training.train(RECIPE, tmp_path / "run", verbose=0)
+    model = zoo.load(tmp_path / "run")
+    assert model.steps_trained >= starting.MANY_STEPS
+    rate = float(model.optimizer.learning_rate)
+    assert rate == pytest.approx(starting.FINE_TUNING * RECIPE.learning_rate)
+    copy = zoo.load(model.save_to_preset(tmp_path / "copy"))
+    assert copy.steps_before >= starting.MANY_STEPS
+
+
 def test_tuning_the_allocator_is_what_the_environment_would_set(monkeypatch):
     """MALLOC_MMAP_MAX_=0, MALLOC_TRIM_THRESHOLD_=2147483647, MALLOC_TOP_PAD_=268435456."""
     told = {}
     library = types.SimpleNamespace(mallopt=lambda key, value: told.update({key: value}) or 1)
     monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setattr(allocator.ctypes, "CDLL", lambda name: library)
-    assert allocator.tune_allocator() is True
+    monkeypatch.setattr(process.ctypes, "CDLL", lambda name: library)
+    assert process.tune_allocator() is True
     assert told == {-4: 0, -1: 2147483647, -2: 268435456}
     library.mallopt = lambda key, value: 0  # refused
-    assert allocator.tune_allocator() is False
+    assert process.tune_allocator() is False
 
 
 def test_only_linux_has_an_allocator_to_tune(monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
-    assert allocator.tune_allocator() is False
+    assert process.tune_allocator() is False
 
 
 def test_tensorboard_that_is_not_installed(tmp_path, monkeypatch):

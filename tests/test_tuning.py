@@ -11,10 +11,11 @@ import pytest
 import tensorflow as tf
 from conftest import CONFIGURATIONS, FAMILIES, FIRST_AND_CONDITIONAL
 
-from tfgen import AutoEncoder, families, optimizers, training, tuning, zoo
+from tfgen import AutoEncoder, HierarchicalVAE, families, optimizers, training, tuning, zoo
 from tfgen.recipe import Recipe
 
 SMALL = {"image_shape": (8, 8, 1), "latent_dim": 2, "filters": (4,), "dense_units": 8}
+LADDER = next(iter(CONFIGURATIONS["HierarchicalVAE"].values()))
 
 
 @pytest.fixture(scope="session", params=FIRST_AND_CONDITIONAL)
@@ -77,6 +78,18 @@ def test_frozen_weights_stay_and_the_others_move(first_case):
     train_a_step(model)
     assert any((held[name].numpy() != before[name]).any() for name in names)
     assert "frozen" not in model.get_config()
+
+
+def test_training_of_nothing_is_told_and_counted():
+    """A ladder's encoder holds its top-down part, so freezing it freezes all."""
+    model = HierarchicalVAE(**LADDER)
+    assert model.freeze("encoder")
+    assert model.trainable_variables == []
+    model.compile(jit_compile=False)
+    images = laws.images_for(model, 8)
+    with pytest.warns(UserWarning, match="no weight of the model trains"):
+        model.fit(images, epochs=2, batch_size=4, verbose=0)
+    assert model.steps_trained == 4
 
 
 @pytest.mark.slow_except("VAE")
@@ -199,6 +212,17 @@ def test_adapters_train_after_weights_were_loaded(first_case, tmp_path):
     kernels = [f"{name}/{kind}" for name in layers for kind in ("kernel", "embeddings")]
     moved = [name for name in kernels if name in after and (after[name] != before[name]).any()]
     assert len(moved) > len(layers) / 2, moved
+
+
+@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
+def test_adapters_are_folded_into_whole_kernels(dtype):
+    """Not into what the layer computes in, of which a kernel has but the rounding."""
+    model = laws.randomised(AutoEncoder(**SMALL, dtype=dtype))
+    before = tuning.values(model)
+    assert model.enable_lora(2, "*")  # whose second half is 0
+    for name, value in tuning.values(model).items():
+        assert value.dtype == np.float32
+        np.testing.assert_array_equal(value, before[name], err_msg=name)
 
 
 @pytest.mark.slow_except("VAE", "GAN")

@@ -10,7 +10,7 @@ import tensorflow as tf
 from scipy import special, stats
 
 from tfgen import GAN, VAE, HierarchicalVAE, noise, pixels
-from tfgen.models import importance, vae
+from tfgen.models import pixel_decoder, vae
 
 SMALL = {"filters": (4,), "dense_units": 8, "num_blocks": 0}
 BINARY = {"image_shape": (4, 4, 1), "pixel_distribution": "bernoulli", "num_levels": 2, **SMALL}
@@ -129,7 +129,7 @@ def test_importance_weighted_loss_is_the_bound(binary_images, num_classes):
 def test_passes_equal_one_direct_computation(binary_images, num_samples):
     """Also where the samples fill no whole number of passes."""
     model = laws.randomised(VAE(latent_dim=2, prior="vamp", prior_components=3, **BINARY))
-    per_pass = min(num_samples, importance.SAMPLES_PER_PASS)
+    per_pass = min(num_samples, pixel_decoder.SAMPLES_PER_PASS)
     seeds = tf.range(100, 106, dtype=tf.int64)
     passes = [
         noise.normal(seeds, (per_pass, 2), stream=i) for i in range(-(-num_samples // per_pass))

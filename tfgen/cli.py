@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from tfgen import data, plots, zoo
 from tfgen.data.images import read_image
+from tfgen.data.pairs import check_shape
 from tfgen.files import replacing
 from tfgen.models.generative import GenerativeModel
 from tfgen.recipe import Recipe
@@ -109,11 +110,12 @@ def images_for(
     name: str,
     files: Sequence[Path] | None,
     data_name: str | None,
-    num: int,
+    num: int | None,
     labels: Sequence[int] = (),
     invert: bool = False,
     binarize: bool = False,
     option: str = "--num",
+    usual: int = 16,
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Returns images that the model takes, with labels if it wants them.
 
@@ -122,11 +124,12 @@ def images_for(
         name: The entry, whose recipe names the data.
         files: The user's own images; None or empty for those of the validation split.
         data_name: Another data set, read as `data.of_recipe` says; None for the recipe's.
-        num: How many images of the validation split.
+        num: How many images of the validation split; None: `usual`, or all if it has fewer.
         labels: Classes of the images, in turn; those of the data if empty.
         invert: Swap dark and light.
         binarize: Round pixels to the nearest of the model's levels.
         option: The option that asked for `num` images, which an error names.
+        usual: See `num`.
 
     Raises:
         ValueError: Images or labels that do not fit the model, where the message names the
@@ -138,10 +141,12 @@ def images_for(
         found = None
     else:
         images, found = _of_validation(model, _data_of(name, data_name))
-        if num > len(images):
+        if (num or 0) > len(images):
             raise ValueError(
-                f"{option} asks for {num} images, and the validation split has {len(images)}."
+                f"{option} asks for {num} images, and the validation split has {len(images)}. Ask "
+                "for fewer."
             )
+        num = num or usual
         images, found = images[:num], None if found is None else found[:num]
     images = _on_levels(model, name, images, invert, binarize)
     if model.num_classes is None:
@@ -160,7 +165,7 @@ def ends_for(
     name: str,
     files: Sequence[Path] | None,
     data_name: str | None,
-    rows: int,
+    rows: int | None,
     labels: Sequence[int] = (),
     invert: bool = False,
     binarize: bool = False,
@@ -175,7 +180,7 @@ def ends_for(
         name: As for `images_for`.
         files: The user's own images, an even number; the first half are starts.
         data_name: As for `images_for`.
-        rows: How many pairs of images of the validation split.
+        rows: How many pairs of images of the validation split; None: at most 6.
         labels: Classes of the files, in turn, or of the walks.
         invert: As for `images_for`.
         binarize: As for `images_for`.
@@ -189,17 +194,25 @@ def ends_for(
         if found is not None:
             names, counts = np.unique(found, return_counts=True)
             pairs = names[counts > 1] if (counts > 1).any() else names
-            walks = np.resize(np.array(labels or pairs), rows)
+            pairs = np.array(labels or pairs)
+            if rows is None:
+                shares = [(found == n).sum() // 2 // (pairs == n).sum() for n in pairs]
+                rows = min(6, (min(shares) or 1) * len(pairs))  # 0: `_pairs_within` names the class
+            walks = np.resize(pairs, rows)
             starts, ends = images[_pairs_within(found, walks)]
             images = _on_levels(model, name, np.concatenate([starts, ends]), invert, binarize)
             return images[:rows], images[rows:], walks
+        rows = rows or max(1, min(6, len(images) // 2))
         labels = [*np.resize(labels, rows).tolist()] * 2 if labels else ()
+    num = rows and 2 * rows
     images, found = images_for(
-        model, name, files, data_name, 2 * rows, labels, invert, binarize, "--rows"
+        model, name, files, data_name, num, labels, invert, binarize, "--rows", 12
     )
     half = len(images) // 2
+    images = images[: 2 * half]
     if found is None:
         return images[:half], images[half:], None
+    found = found[: 2 * half]
     if (found[:half] != found[half:]).any():
         raise ValueError(
             "--label must give both files of a pair the same class, since a walk stays within one "
@@ -225,7 +238,8 @@ def _pairs_within(found: np.ndarray, walks: np.ndarray) -> np.ndarray:
         if 2 * len(here) > len(there):
             raise ValueError(
                 f"--rows asks for {2 * len(here)} images of class {label}, and the validation "
-                f"split has {len(there)}. Ask for fewer rows, or for other classes with --label."
+                f"split has {len(there)}. Ask for fewer rows, pass other classes with --label, or "
+                "two FILES of that class."
             )
         pairs[:, here] = there[: 2 * len(here)].reshape(-1, 2).T
     return pairs
@@ -257,11 +271,7 @@ def _of_validation(
     model: GenerativeModel, data_name: data.Data
 ) -> tuple[np.ndarray, np.ndarray | None]:
     images, labels = data.arrays(data_name, "validation")
-    if images.shape[1:] != tuple(model.image_shape):
-        raise ValueError(
-            f"--data must have images of shape {tuple(model.image_shape)} for this model; "
-            f"{data_name!r} has {images.shape[1:]}."
-        )
+    check_shape(data_name, images, model.image_shape)
     return images, labels
 
 

@@ -210,6 +210,9 @@ def apply_gradients(
     either, it is handed an equal share of the sum, so that all replicas decide alike. A bound on
     a norm then acts on a share; `training.build` divides it by the number of replicas.
     """
+    if not variables:  # all frozen: Keras' optimizers would not even count the step
+        unscaled(optimizer)._iterations.assign_add(1)
+        return
     replicas = num_replicas()
     gradients = [None if g is None else tf.convert_to_tensor(g) for g in gradients]
     inner = unscaled(optimizer)

@@ -122,6 +122,8 @@ class _Resuming:
     def __call__(self, url: str, output_file: str, mover) -> None:
         import requests
 
+        if self._partial.exists() and not os.access(self._partial, os.W_OK):
+            self._partial.unlink()  # another user's
         start = self._partial.stat().st_size if self._partial.exists() else 0
         headers = {"Accept-Encoding": "identity"}
         if start:

@@ -1,17 +1,19 @@
 """A recipe for images of the user's own, and for the minutes that training may take.
 
 The network's depth follows from the size of the images, its width and the epochs from the speed of
-this machine, which is measured on a few steps of the very network.
+this machine, which is measured on a few steps of the very network and on what an epoch ends with.
 """
 
 import dataclasses
+import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from tfgen import checks, data, training
+from tfgen import arrays, checks, data, pictures, training
 from tfgen.data.named import as_text
 from tfgen.recipe import Recipe
 
@@ -20,13 +22,13 @@ __all__ = ["FAMILIES", "Draft", "draft", "mirror_accuracy"]
 FAMILIES = ("VAE", "GAN", "PixelCNN")
 LARGEST_SIDE = 64  # pixels; small models learn such images within minutes
 SMALLEST_MAP = 4  # height and width of the last feature map
-MOST_STAGES = 4
+MOST_STAGES = 7
 WIDTHS = (32, 24, 16, 8)  # channels of the first stage, the widest first
 FEWEST_EPOCHS = 5  # fewer than that ask for a narrower network
 MOST_EPOCHS = 500
 BATCH_SIZE = 64
 TIMED_STEPS = 5
-SHARE_OF_STEPS = 0.85  # part of a training's time; the rest is validation and pictures
+SHARE_OF_STEPS = 0.85  # part of an epoch's time, but for its pictures; the rest is validation
 # Images that `mirror` is proposed for; fewer images than that do not tell.
 FEWEST_IMAGES, MOST_IMAGES = 200, 1000
 MOST_FLAT = 0.3  # share of pixels that equal their neighbour: 0.03 in photographs, 0.5 in drawings
@@ -41,6 +43,7 @@ class Draft:
         recipe: The recipe.
         images_per_second: Speed of its training, measured on this machine.
         num_images: Training images.
+        pause: Seconds of an epoch's pictures and files.
         mirror: Whether `mirror` is worth a thought: the images look like colour photographs, and
             their left and right alike. The recipe leaves it out, since a few letters in them, or
             a class that means a side, are enough to forbid it.
@@ -49,13 +52,14 @@ class Draft:
     recipe: Recipe
     images_per_second: float
     num_images: int
+    pause: float = 0.0
     mirror: bool = False
 
     @property
     def minutes(self) -> float:
         """How long the training will take here, about."""
-        seconds = self.recipe.epochs * self.num_images / self.images_per_second
-        return seconds / SHARE_OF_STEPS / 60.0
+        steps = self.num_images / self.images_per_second / SHARE_OF_STEPS
+        return self.recipe.epochs * (steps + self.pause) / 60.0
 
 
 def draft(
@@ -75,8 +79,8 @@ def draft(
         conditional: Whether the model learns the classes of the set.
 
     Raises:
-        ValueError: An argument out of its range, data that cannot be read, or `conditional` for
-            data without two classes.
+        ValueError: An argument out of its range, data that cannot be read, a size that does not
+            suit the strides of a network, or `conditional` for data without two classes.
         DataNotFoundError: As for `data.arrays`.
     """
     checks.one_of("family", family, FAMILIES)
@@ -86,10 +90,16 @@ def draft(
     if source.size is None:
         source = dataclasses.replace(source, size=_size(data.check(source)))
     split = data.open_split(source, "train")
-    if conditional and (split.num_classes or 0) < 2:
+    height, width, _ = split.image_shape
+    if family != "PixelCNN" and (height % 4 or width % 4):
         raise ValueError(
-            f"conditional must be False for {source.data!r}, which has fewer than two classes. "
-            "Leave --conditional out, or make a subfolder for each class."
+            "size (--size) must be a multiple of 4, which a network's strides need; received "
+            f"{height} x {width}. Use e.g. --size {max(4, min(height, width) // 4 * 4)}."
+        )
+    if conditional and not 2 <= (split.num_classes or 0) <= split.count:
+        raise ValueError(
+            f"conditional must be False for {source.data!r}, which has fewer than two classes, or "
+            "too few images of them. Leave --conditional out, or make a subfolder for each class."
         )
     num_classes = split.num_classes if conditional else None
     chosen, speed = None, 0.0
@@ -102,8 +112,10 @@ def draft(
         epochs = SHARE_OF_STEPS * minutes * 60 * speed / split.count
         if epochs >= FEWEST_EPOCHS:
             break
+    pause = _pause(chosen.recipe(1))
+    epochs = 60 * minutes / (60 * minutes / epochs + pause)
     recipe = chosen.recipe(int(np.clip(epochs, 1, MOST_EPOCHS)))
-    return Draft(recipe, speed, split.count, _may_be_mirrored(split))
+    return Draft(recipe, speed, split.count, pause, _may_be_mirrored(split))
 
 
 def _size(report: data.Report) -> tuple[int, int] | None:
@@ -224,6 +236,18 @@ def _images_per_second(recipe: Recipe, split: data.Split) -> float:
     start = time.perf_counter()
     model.fit(batches, steps_per_epoch=TIMED_STEPS, shuffle=False, verbose=0)
     return TIMED_STEPS * recipe.batch_size / (time.perf_counter() - start)
+
+
+def _pause(recipe: Recipe) -> float:
+    """Returns the seconds of an epoch's pictures and files, without building the graph."""
+    model = training.build(recipe)
+    images, _ = data.head(data.open_split(data.of_recipe(recipe), "validation"), BATCH_SIZE)
+    pictures.fixed_picture(model, images)
+    start = time.perf_counter()
+    pictures.fixed_picture(model, images)
+    with tempfile.TemporaryDirectory() as folder:
+        arrays.write_weights(Path(folder, "w.npz"), model)
+    return time.perf_counter() - start
 
 
 def _may_be_mirrored(split: data.Split) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 __all__ = [
     "NOT_JSON",
+    "expanded",
     "json_text",
     "only_writer",
     "replacing",
@@ -59,6 +60,11 @@ def _json_lines(value: Any, column: int, in_list: bool = False) -> str:
         entries = [inside + _json_lines(item, column + 2, True) for item in value]
     start, end = "{}" if is_object else "[]"
     return "\n".join([start, ",\n".join(entries), " " * column + end])
+
+
+def expanded(path: str | Path) -> str | Path:
+    """Returns a path with `~` as the home folder; an address such as gs://... stays as it is."""
+    return path if "://" in str(path) else Path(path).expanduser()
 
 
 @contextlib.contextmanager

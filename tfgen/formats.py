@@ -31,7 +31,7 @@ from tfgen_command.wording import how_to_install
 if TYPE_CHECKING:
     from tfgen.models.generative import GenerativeModel
 
-__all__ = ["FORMATS", "SIGNATURES", "save", "stablehlo_artifact"]
+__all__ = ["FORMATS", "SIGNATURES", "check_installed", "save", "stablehlo_artifact"]
 
 SIGNATURES = "signatures.json"
 FORMATS = ("tf_saved_model", "onnx", "litert", "stablehlo")
@@ -114,7 +114,7 @@ def _check(folder, format, temperature, num_samples, batch, opset) -> None:
     checks.at_least(OLDEST_OPSET, opset=opset)
     if folder.exists():
         raise ValueError(f"folder must not exist yet; {folder} does. Remove it or name another.")
-    _check_installed(format)
+    check_installed(format)
 
 
 def _check_foreign(
@@ -161,7 +161,8 @@ def _written(writer, held, endpoints: Sequence[str] | None, format: str) -> dict
     return {"endpoints": written, "left_out": left_out}
 
 
-def _check_installed(format: str) -> None:
+def check_installed(format: str) -> None:
+    """Raises ImportError, with the command to type, for a format whose package is missing."""
     for package in NEEDS[format]:
         try:
             importlib.import_module(package)

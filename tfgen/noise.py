@@ -17,7 +17,7 @@ import math
 
 import tensorflow as tf
 
-from tfgen import narrow_noise, portable
+from tfgen import portable
 
 __all__ = ["bits", "fold", "normal", "quantile", "uniform"]
 
@@ -101,7 +101,7 @@ def uniform(seeds: tf.Tensor, shape: tuple[int, ...], stream: int | tf.Tensor = 
     """Draws float32 (n, *shape), uniform on the open interval (0, 1), multiples of 2^-24."""
     count = math.prod(shape)
     if portable.active():
-        drawn = narrow_noise.upper_bits(seeds, count, stream)
+        drawn = portable.upper_bits(seeds, count, stream)
     else:
         drawn = tf.bitwise.right_shift(bits(seeds, count, stream), tf.constant(9, tf.uint32))
     unit = (tf.cast(drawn, tf.float32) + 0.5) * 2.0**-23

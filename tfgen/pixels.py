@@ -68,7 +68,8 @@ def images_to_levels(images: tf.Tensor, num_levels: int) -> tf.Tensor:
 
 def levels_to_images(levels: tf.Tensor, num_levels: int) -> tf.Tensor:
     """Maps levels, whole or not, to uint8 images on the nearest level, same shape."""
-    values = level_values(num_levels)
+    values, levels = level_values(num_levels), tf.convert_to_tensor(levels)
+    levels = tf.cast(levels, tf.float32) if levels.dtype.is_integer else levels
     levels = tf.clip_by_value(tf.round(levels), 0.0, num_levels - 1.0)
     if not 255 % (num_levels - 1):  # grey values at equal distances, exact in float
         return tf.cast(levels * (255 // (num_levels - 1)), tf.uint8)
@@ -179,6 +180,11 @@ def check_range(images: np.ndarray, name: str = "images") -> None:
         raise ValueError(ZERO_ONE.replace("images", name, 1))
 
 
+def as_array(x: Any) -> Any:
+    """Returns an array or tensor as it is; a list, or a tensor of PyTorch, as an array of NumPy."""
+    return x if "torch" not in str(getattr(x, "dtype", "torch")) else np.asarray(x)
+
+
 def check_images(
     images: Any, image_shape: tuple[int, ...], num_levels: int, name: str = "images"
 ) -> tf.Tensor:
@@ -193,8 +199,7 @@ def check_images(
     Raises:
         ValueError: Another dtype, rank, shape, a grey value that is not a level, or only 0 and 1.
     """
-    if not hasattr(images, "dtype"):
-        images = np.asarray(images)
+    images = as_array(images)
     check_format(images, image_shape, name)
     check_range(images, name)
     if num_levels < 256:
@@ -248,6 +253,7 @@ def check_labels(labels: Any, num_classes: int | None, count: int) -> tf.Tensor 
             f"Pass one integer in [0, {num_classes - 1}] per image, or one for all."
         )
     labels = np.asarray(labels)
+    labels = labels if labels.size else labels.astype(np.int64)  # [] is of floats
     if labels.ndim == 0:
         labels = np.full((count,), labels)
     if labels.shape != (count,) or labels.dtype.kind not in "iu":

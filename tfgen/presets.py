@@ -84,8 +84,8 @@ def load(
     # Read once, so that all is checked against one save, whatever is saved meanwhile.
     metadata = read_metadata(path) if load_weights else {}
     digest = _verified_config(path, stored, metadata)
-    weights = _verified_weights(path, metadata) if load_weights else []
     model = _from_config(cls, config, path)
+    weights = _verified_weights(path, metadata) if load_weights else []
     if load_weights == "partial":
         stored_model = cls.from_config(stored["config"])
         weight_files.load(stored_model, weights)
@@ -98,6 +98,10 @@ def load(
     elif load_weights:
         try:
             weight_files.load(model, weights)
+            held, count = model.count_params(), metadata.get("parameters")
+            # Keras passes over what no layer asks for; the critic of `candidates` may be left out.
+            if overrides and "candidates" not in overrides and count not in (None, held):
+                raise ValueError(f"{count} parameters are stored, this network has {held}")
         except ValueError as error:
             raise ValueError(
                 f"the weights of {path.name!r} do not fit the overrides {overrides}: they change "
@@ -321,8 +325,9 @@ def _without(model: keras.Model, members: list[Path]) -> keras.Model:
     return first
 
 
-def update_metadata(path: Path, **changes: Any) -> None:
+def update_metadata(path: str | Path, **changes: Any) -> None:
     """Replaces keys of an entry's metadata.json."""
+    path = Path(path).expanduser()
     write_json(path / "metadata.json", read_json(path / "metadata.json") | changes)
 
 
@@ -331,7 +336,7 @@ def _commit() -> str | None:
     # Named, or git would take any repository around the package, such as a user's own.
     repository = Path(__file__).resolve().parents[1] / ".git"
     try:
-        command = ["git", f"--git-dir={repository}", "rev-parse", "HEAD"]
+        command = ["git", f"--git-dir={repository}", "rev-parse", "--short=12", "HEAD"]
         found = subprocess.run(command, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None

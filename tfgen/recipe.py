@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
+
 from tfgen.files import NOT_JSON, json_text
 from tfgen_command.entries import nearest
 
@@ -141,7 +143,7 @@ class Recipe:
         mirror: Swap left and right in each training image with probability one half, drawn again
             every epoch. Validation, test and results see the images as they are.
         patience: Epochs without a better validation loss before stopping; None never stops early.
-            The weights of the best epoch are kept either way.
+            The weights of the best epoch are kept either way; a GAN keeps the last ones.
         jit_compile: Whether XLA compiles the step; faster for some networks, slower for others.
         precision: "float32"; "mixed_bfloat16" or "mixed_float16" compute in 16 bits on float32
             weights, the latter with the loss scaled so that gradients do not vanish.
@@ -196,9 +198,12 @@ class Recipe:
     def __post_init__(self):
         for name, rule in rules().items():
             value = getattr(self, name)
+            if isinstance(value, np.generic):
+                object.__setattr__(self, name, value := value.item())
             if not rule.holds(value):
                 raise ValueError(f"recipe: {name} must {rule.text}; received {value!r}.")
-        for name in ("model", "stages", "results"):  # as they come back: lists for tuples
+        copied = ("model", "stages", "results", "learning_rates", "lora", "learning_rate_scales")
+        for name in copied:  # as they come back: lists for tuples
             try:
                 object.__setattr__(self, name, json.loads(json.dumps(getattr(self, name))))
             except (TypeError, ValueError) as error:

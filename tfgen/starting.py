@@ -52,6 +52,7 @@ def unfinished(path: Path) -> keras.Model:
     for name, variable in tuning.weights(model).items():
         variable.assign(held[name])
     model.compile()
+    continue_training(model, {}, path / "recipe.json")  # best.npz does not tell its step
     return model
 
 

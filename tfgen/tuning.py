@@ -199,8 +199,11 @@ def adapted(model: keras.Model) -> dict[str, keras.KerasTensor]:
     changed = {}
     for layer in model._flatten_layers():
         if getattr(layer, "lora_enabled", False):
-            attribute = "kernel" if hasattr(layer, "kernel") else "embeddings"
-            changed[id(getattr(layer, f"_{attribute}"))] = getattr(layer, attribute)
+            name = "kernel" if hasattr(layer, "kernel") else "embeddings"
+            weight, scale = getattr(layer, f"_{name}"), layer.lora_alpha / layer.lora_rank
+            a, b = (getattr(layer, f"lora_{name}_{half}") for half in "ab")
+            # Not layer.kernel, which has the rounding of the dtype that the layer computes in.
+            changed[id(weight)] = weight + scale * keras.ops.matmul(a, b)
     held = weights(model)
     return {name: changed[id(weight)] for name, weight in held.items() if id(weight) in changed}
 

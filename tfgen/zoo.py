@@ -65,6 +65,7 @@ def load(
     Raises:
         ValueError: Unknown name, a name of two models, unknown argument, weights that do not fit
             the overrides, or a file whose sha256 is not the recorded one.
+        DownloadError: Weights that are not in the package cannot be downloaded.
     """
     return cast(GenerativeModel, presets.load(name, load_weights, **overrides))
 

@@ -14,8 +14,8 @@ the errors of wrong arguments. A command that computes imports the library when 
     measure       score, evaluate
     work          train, export
     own_images    data check, data prepare, recipe new
-    serve         serve; `settings` is what it hands to the local server
-    quiet         importing TensorFlow without its messages
+    serve         serve
+    process       what a command and the local server set up: settings, ports, TensorFlow, memory
     wording       what the command and the library say in the same words
 """
 

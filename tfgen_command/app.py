@@ -22,6 +22,7 @@ __all__ = [
     "Json",
     "Label",
     "Name",
+    "NumImages",
     "OptionalName",
     "Out",
     "Scale",
@@ -226,6 +227,10 @@ Files = Annotated[
     ),
 ]
 Seed = Annotated[int, typer.Option(help="Image i is drawn from seed + i.")]
+NumImages = Annotated[
+    int | None,
+    typer.Option("--num", min=1, help="How many validation images; a few by default."),
+]
 Label = Annotated[
     str | None,
     typer.Option(help="Class, for a conditional model; several, such as 3,7, take turns."),

@@ -34,6 +34,8 @@ def run() -> NoReturn:
     Raises:
         SystemExit: Always.
     """
+    if sys.stdout is None:  # closed, which Keras' progress bar does not expect
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     if hasattr(sys.stdout, "reconfigure"):  # names of files need not be UTF-8
         sys.stdout.reconfigure(errors="backslashreplace")
     try:

@@ -14,6 +14,7 @@ from tfgen_command.app import (
     Invert,
     Label,
     Name,
+    NumImages,
     Out,
     Scale,
     Seed,
@@ -23,7 +24,7 @@ from tfgen_command.app import (
     refuse,
     say,
 )
-from tfgen_command.quiet import import_tensorflow
+from tfgen_command.process import import_tensorflow
 
 __all__ = ["complete", "interpolate", "manifold", "reconstruct", "sample"]
 
@@ -73,7 +74,7 @@ def reconstruct(
     context: typer.Context,
     name: Name,
     files: Files = None,
-    num: Annotated[int, typer.Option(min=1, help="How many validation images.")] = 16,
+    num: NumImages = None,
     data_name: DataName = None,
     label: Label = None,
     invert: Invert = False,
@@ -102,7 +103,9 @@ def interpolate(
     context: typer.Context,
     name: Name,
     files: Files = None,
-    rows: Annotated[int, typer.Option(min=1, help="Pairs of images.")] = 6,
+    rows: Annotated[
+        int | None, typer.Option(min=1, help="Pairs of images; by default at most 6.")
+    ] = None,
     steps: Annotated[int, typer.Option(min=2, help="Images from one end to the other.")] = 10,
     data_name: DataName = None,
     seed: Seed = 0,
@@ -133,12 +136,14 @@ def interpolate(
         why = f"is for images, and {name!r} walks between seeds: {model.why_not('encode')}"
         refuse(context, why, "data_name", "invert", "binarize")
         cli.check_labels(model, labels)
-        say(cli.save_rows(pictures.latent_walks(model, rows, steps, seed, labels), out, scale))
+        say(cli.save_rows(pictures.latent_walks(model, rows or 6, steps, seed, labels), out, scale))
         return
     refuse(context, f"is for a model without an encoder; {name!r} walks between images.", "seed")
     starts, ends, labels = cli.ends_for(
         model, name, files, data_name, rows, labels, invert, binarize
     )
+    if not len(starts):
+        raise ValueError("a walk needs two images, and the validation split has one. Pass FILES.")
     say(cli.save_rows(model.interpolate(starts, ends, steps, labels=labels), out, scale))
 
 
@@ -147,7 +152,7 @@ def complete(
     context: typer.Context,
     name: Name,
     files: Files = None,
-    num: Annotated[int, typer.Option(min=1, help="How many validation images.")] = 8,
+    num: NumImages = None,
     ways: Annotated[int, typer.Option(min=1, help="Completions of each.")] = 6,
     keep: Annotated[
         Literal["upper", "lower", "left", "right"] | None,
@@ -189,7 +194,9 @@ def complete(
             f"{name!r} is a {type(model).__name__}, which cannot complete images. Use a PixelCNN "
             "or a PixelRNN."
         )
-    images, labels = cli.images_for(model, name, files, data_name, num, labels, invert, binarize)
+    images, labels = cli.images_for(
+        model, name, files, data_name, num, labels, invert, binarize, usual=8
+    )
     kept = cli.read_mask(model, mask) if mask else cli.kept_half(model, keep or "upper")
     shown = plots.completed(model, images, kept, ways, labels, seed)
     captions = ["kept", *(str(way + 1) for way in range(ways)), "original"]
@@ -207,7 +214,7 @@ def manifold(
 ) -> None:
     """Draws the latent plane of a model with two latents.
 
-    Its steps are equal in the prior's probability.
+    Its steps are equal in the standard normal's probability.
     """
     out, labels = output(out, "manifold.png", force), parse_labels(label)
     if len(labels) > 1:

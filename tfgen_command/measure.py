@@ -14,13 +14,14 @@ from tfgen_command.app import (
     Json,
     Label,
     Name,
+    NumImages,
     OptionalName,
     command,
     parse_labels,
     refuse,
     say_json,
 )
-from tfgen_command.quiet import import_tensorflow
+from tfgen_command.process import import_tensorflow, tune_allocator
 from tfgen_command.wording import with_commas
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def score(
     context: typer.Context,
     name: Name,
     files: Files = None,
-    num: Annotated[int, typer.Option(min=1, help="How many validation images.")] = 16,
+    num: NumImages = None,
     data_name: DataName = None,
     label: Label = None,
     invert: Invert = False,
@@ -62,7 +63,7 @@ def score(
     else:
         values, unit = model.score(images, labels=labels), "logit"
     rows = []
-    for image, value in zip(files or range(num), values, strict=True):
+    for image, value in zip(files or range(len(values)), values, strict=True):
         row = {"image": str(image) if files else image, "value": float(value), "unit": unit}
         if unit == "logit" and model.score_border is not None:
             row["verdict"] = "real" if value > model.score_border else "fake"
@@ -112,7 +113,6 @@ def evaluate(
     entries.check_metrics(metric or ())
     import_tensorflow()
     from tfgen import evaluation
-    from tfgen.allocator import tune_allocator
 
     tune_allocator()
     chosen = entries.folders() if name is None else {name: name}
@@ -125,7 +125,8 @@ def evaluate(
         missed += sum(check and not result.reproduced for result in results.values())
         measured[shown] = {label: vars(result) for label, result in results.items()}
         if not as_json:
-            typer.echo(f"{shown}: cannot be measured by that" if skips and not results else shown)
+            why = "cannot be measured by that" if skips else "nothing to measure by its recipe"
+            typer.echo(shown if results else f"{shown}: {why}")
             for label, result in results.items():
                 typer.echo(f"  {with_commas(label)}: {_line(result, check)}")
     if as_json:

@@ -19,7 +19,7 @@ from tfgen_command.app import (
     recipe_command,
     say,
 )
-from tfgen_command.quiet import import_tensorflow
+from tfgen_command.process import import_tensorflow
 
 __all__ = ["check", "new", "prepare"]
 
@@ -117,8 +117,8 @@ def new(
     shape = " x ".join(map(str, drafted.recipe.model["image_shape"]))
     say(
         f"Wrote {out}: {family} of {shape}, {drafted.recipe.epochs} epochs of "
-        f"{drafted.num_images:,} images at {drafted.images_per_second:,.0f} images per second "
-        f"(measured here), about {drafted.minutes:.2g} min."
+        f"{drafted.num_images:,} images at {_short(drafted.images_per_second)} images per second "
+        f"(measured here), about {_short(drafted.minutes)} min."
     )
     if drafted.mirror:
         say(
@@ -126,11 +126,16 @@ def new(
             "also shows each of them mirrored, unless something is written in them or a class "
             "means a side."
         )
-    warning = too_few(family, drafted.num_images)
+    warning = too_few(family, drafted.num_images, drafted.recipe.model["image_shape"][2])
     if warning:
         say(warning)
     run = Path("runs") / out.stem
     say(f"Train it: tfgen train {shlex.quote(str(out))} --out {shlex.quote(str(run))}")
+
+
+def _short(value: float) -> str:
+    """Returns a number with two digits, or all those before the point."""
+    return f"{value:.2g}" if value < 10 else f"{value:,.0f}"
 
 
 app.add_typer(data_app, name="data")

@@ -13,8 +13,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from tfgen_command import app, entries
-from tfgen_command.quiet import import_tensorflow
-from tfgen_command.settings import Settings
+from tfgen_command.process import Settings, import_tensorflow
 from tfgen_command.wording import how_to_install
 
 __all__ = ["serve"]

@@ -9,7 +9,7 @@ import typer
 
 from tfgen_command import entries
 from tfgen_command.app import OptionalName, checked, command, say
-from tfgen_command.quiet import import_tensorflow
+from tfgen_command.process import import_tensorflow, tune_allocator
 
 if TYPE_CHECKING:
     from tfgen.recipe import Recipe
@@ -68,14 +68,13 @@ def train(
     """Trains a recipe, or an entry of the zoo again.
 
     Other commands and `tfgen.load` take the folder as they take a name. Training makes glibc keep
-    freed memory (see `tfgen.allocator`), which can make it a third faster.
+    freed memory (see `tfgen.training.tune_allocator`), which can make it a third faster.
     """
     out = out.expanduser()
     import_tensorflow()
     import tensorflow as tf
 
     from tfgen import cli, devices, pictures, plots, training, zoo
-    from tfgen.allocator import tune_allocator
     from tfgen.models.generative import GenerativeModel
 
     chosen = zoo.load_recipe(recipe)

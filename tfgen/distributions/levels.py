@@ -81,7 +81,7 @@ def mixture_parameters(
     Returns:
         Three tensors (..., channels, mixtures), the last two in levels.
     """
-    half_range = (num_levels - 1) / 2.0
+    half_range, parameters = (num_levels - 1) / 2.0, tf.convert_to_tensor(parameters)
     logits, loc, raw_scale = tf.unstack(split_channels(parameters, 3), axis=-1)
     num_mixtures = parameters.shape[-1] // (3 * channels)
     logits, loc, raw_scale = (split_channels(x, num_mixtures) for x in (logits, loc, raw_scale))
@@ -316,4 +316,5 @@ def draw_categorical(logits: tf.Tensor, uniforms: tf.Tensor, temperature: float)
 
 
 def _at_least_float32(x: tf.Tensor) -> tf.Tensor:
+    x = tf.convert_to_tensor(x)
     return x if x.dtype == tf.float64 else tf.cast(x, tf.float32)

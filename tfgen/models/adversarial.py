@@ -187,10 +187,7 @@ class AdversarialModel(GenerativeModel):
             loss = devices.objective(next(iter(losses.values())), weight, added)
             scaled = optimizer.scale_loss(loss)
         gradients = tape.gradient(scaled, [v.value for v in variables])
-        if variables:
-            devices.apply_gradients(optimizer, gradients, variables)
-        else:  # all frozen: Keras' optimizers would not even count, and `step` goes by their count
-            devices.unscaled(optimizer)._iterations.assign_add(1)
+        devices.apply_gradients(optimizer, gradients, variables)
         return losses
 
 

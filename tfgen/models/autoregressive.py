@@ -285,7 +285,7 @@ class AutoregressiveModel(TokenModel):
         return self._run(
             "complete",
             {"images": images, "mask": mask, "seed": seeds, "labels": labels},
-            self.batch_size_for(images.shape[0]) if batch_size is None else batch_size,
+            _completed_at_once(self, images.shape[0]) if batch_size is None else batch_size,
             verbose,
             temperature=float(temperature),
             jit_compile=self.jit_sampling,
@@ -335,9 +335,16 @@ class AutoregressiveModel(TokenModel):
         return np.concatenate(parts)
 
 
+def _completed_at_once(model, count):
+    """Images of a pass; fewer where the likelihoods of all classes come first."""
+    size = model.batch_size_for(count)
+    scored = max(1, ROWS["log_likelihood_map"] // model.num_workers)
+    return min(size, scored) if model.num_readings > model.orders else size
+
+
 def _partly_shown(model, images, mask):
     """Images whose hidden pixels, which may hold anything, are of one grey; the checked mask."""
-    images = images if hasattr(images, "dtype") else np.asarray(images)
+    images = pixels.as_array(images)
     pixels.check_format(images, model.image_shape)
     mask = pixels.check_mask(mask, (images.shape[0], *model.image_shape[:2], 1))
     # White, or a dark part that is shown might be taken for an image of 0 and 1.

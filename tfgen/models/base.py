@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import warnings
 from typing import Any
 
 import keras
@@ -206,6 +207,8 @@ class ImageModel(CompiledModel):
 
     def train_step(self, data) -> dict[str, tf.Tensor]:
         """One step of gradient descent on the mean of `losses_per_image`."""
+        if not self.trainable_variables:
+            warnings.warn("no weight of the model trains: all are frozen.", stacklevel=2)
         images, labels, weight = self._unpack(data)
         seeds = self.step_seeds(tf.shape(images)[0])
         self._begin_step()

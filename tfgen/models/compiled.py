@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfgen import devices, tuning
+from tfgen import devices, files, tuning
 from tfgen.models.configured import ConfiguredModel
 from tfgen.optimizers import GroupedAdam
 
@@ -40,8 +40,9 @@ class CompiledModel(ConfiguredModel):
     def __setattr__(self, name: str, value: Any) -> None:
         if name != "optimizer" or not self.compiled:
             super().__setattr__(name, value)
-            if name in self.settable and self.is_fitting:
-                self.make_train_function()
+            for kind in ("train", "test", "predict") if name in self.settable else ():
+                if getattr(self, f"{kind}_function", None) is not None:
+                    getattr(self, f"make_{kind}_function")()  # also in the middle of `fit`
             return
         optimizer, steps = checked_optimizer(name, value), self.steps_trained
         super().__setattr__(name, optimizer)
@@ -153,7 +154,7 @@ class CompiledModel(ConfiguredModel):
 
     def load_weights(self, filepath: str | Path, *args: Any, **kwargs: Any) -> None:
         """Loads as Keras does; adapters, of which Keras makes zeros, begin anew."""
-        super().load_weights(filepath, *args, **kwargs)
+        super().load_weights(files.expanded(filepath), *args, **kwargs)
         tuning.restart_adapters(self)
 
     def save_assets(self, folder: str) -> None:
@@ -281,6 +282,8 @@ class CompiledModel(ConfiguredModel):
         Under gradient accumulation each of the small batches is a step. A model from a preset goes
         on counting where the preset's training ended.
         """
+        if not self.compiled:
+            return tf.constant(self.steps_before, tf.int64)
         # Keras' `iterations` stands still while gradients accumulate.
         return (
             tf.cast(devices.unscaled(self.optimizer)._iterations.value, tf.int64)
@@ -290,7 +293,7 @@ class CompiledModel(ConfiguredModel):
     @property
     def steps_trained(self) -> int:
         """The same outside of a training step; also for a model that is not compiled."""
-        return int(self.step) if self.compiled else self.steps_before
+        return int(self.step)
 
 
 def checked_optimizer(name: str, given: Any) -> keras.optimizers.Optimizer:

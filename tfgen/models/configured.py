@@ -72,7 +72,7 @@ class ConfiguredModel(keras.Model):
             )
         value = checks.seed(value) if name == "seed" else value
         checked = built and name in self.settable
-        old = getattr(self, name) if checked else None
+        old, value = (getattr(self, name), _each(tuple, value)) if checked else (None, value)
         super().__setattr__(name, value)
         try:
             if checked:
@@ -106,8 +106,7 @@ class ConfiguredModel(keras.Model):
         config = {"name": self.name, "trainable": self.trainable}
         config["dtype"] = _stored(self.dtype_policy)
         config |= {name: _each(list, getattr(self, name)) for name in self._argument_names()}
-        frozen = tuning.folded(self.frozen)
-        if frozen:
+        if frozen := tuning.folded(self.frozen):
             config["frozen"] = frozen
         return config
 
@@ -137,8 +136,7 @@ class ConfiguredModel(keras.Model):
 
     def build(self, input_shape=None) -> None:
         """All weights exist from the constructor on."""
-        names = [name for name, weight in tuning.weights(self).items() if weight.trainable]
-        self._made_trainable.update(names)
+        self._made_trainable.update(n for n, w in tuning.weights(self).items() if w.trainable)
         self.built = True
 
     def changed_since(self, reader: str, *options: Any) -> bool:
@@ -265,6 +263,7 @@ class ConfiguredModel(keras.Model):
     ) -> None:
         """Writes a `.weights.h5` file as Keras does, but whole or not at all."""
         tuning.refuse_quantized(self)
+        filepath = files.expanded(filepath)
         if max_shard_size or not _is_replaced(filepath, overwrite, ".weights.h5"):
             super().save_weights(filepath, overwrite, max_shard_size)
             return
@@ -279,7 +278,7 @@ class ConfiguredModel(keras.Model):
         **kwargs: Any,
     ) -> None:
         """Writes a `.keras` file as `keras.Model.save` does, whole or not at all; refuses .h5."""
-        if not _is_replaced(filepath, overwrite, ".keras"):
+        if not _is_replaced(filepath := files.expanded(filepath), overwrite, ".keras"):
             super().save(filepath, overwrite, zipped, **kwargs)
             return
         with files.replacing(filepath) as temporary:

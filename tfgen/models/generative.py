@@ -120,6 +120,7 @@ class GenerativeModel(EndpointModel):
         if seed is None:
             seed = int.from_bytes(os.urandom(7), "little")
         seeds = np.asarray(seed)
+        seeds = seeds if seeds.size else seeds.astype(np.int64)  # [] is of floats
         further = count - 1 if seeds.ndim == 0 else 0  # added to it for the last image
         if (
             seeds.dtype.kind not in "iu"
@@ -271,7 +272,8 @@ class GenerativeModel(EndpointModel):
 
     def check_latents(self, latents: Any) -> tf.Tensor:
         """Returns latents as a float32 tensor, or raises ValueError."""
-        latents = tf.convert_to_tensor(latents, tf.float32)
+        # NumPy's numbers of any dtype would become float32, a tensor's would not.
+        latents = tf.cast(latents, tf.float32)
         if latents.shape.rank != 2 or latents.shape[1] != self.latent_dim:
             raise ValueError(
                 f"latents must have shape (batch, {self.latent_dim}); received {latents.shape}."

@@ -8,9 +8,9 @@ import keras
 import tensorflow as tf
 
 from tfgen import checks, distributions, layers, noise, pixels, portable
-from tfgen.models import continuous, importance, priors
+from tfgen.models import continuous, priors
 from tfgen.models.ladder import BottomUp, Encode, TopDown, check_ladder
-from tfgen.models.pixel_decoder import PixelDecoder
+from tfgen.models.pixel_decoder import PixelDecoder, importance_bound
 from tfgen.models.resampling import Critic, resampled
 
 __all__ = ["HierarchicalVAE"]
@@ -320,4 +320,4 @@ class HierarchicalVAE(PixelDecoder):
             log_pixels = self._log_levels(tf.repeat(levels, count, axis=0), walk["parameters"])
             return tf.reshape(log_pixels + tf.add_n(walk["log_ratio"]), (rows, count))
 
-        return importance.bound(log_weights, num_samples, rows)
+        return importance_bound(log_weights, num_samples, rows)

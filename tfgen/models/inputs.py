@@ -71,7 +71,7 @@ def checked(
             f"x must be images alone; received a tuple of {len(x)}. Labels and weights are "
             "arguments of their own."
         )
-    x = x if hasattr(x, "dtype") else np.asarray(x)
+    x = pixels.as_array(x)
     pixels.check_format(x, model.image_shape)
     if is_whole:
         pixels.check_range(x)

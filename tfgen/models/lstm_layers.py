@@ -177,8 +177,8 @@ class DiagonalBiLSTM(RecurrentLayer):
 
     def step_kernel(self) -> tf.Tensor:
         """From the column and the state to its left to the gates."""
-        kernel = tf.concat([self.inputs_left.kernel, self.state_left[: self.filters]], 0)
-        return tf.cast(kernel, self.compute_dtype)
+        parts = (self.inputs_left.kernel, self.state_left[: self.filters])  # of other dtypes
+        return tf.concat([tf.cast(part, self.compute_dtype) for part in parts], 0)
 
     def step(
         self, x: tf.Tensor, left: Tensors, terms: Tensors, kernel: tf.Tensor

@@ -1,5 +1,7 @@
-"""What the VAEs share: a decoder from latents to the parameters of the pixel distribution."""
+"""What the VAEs share: a decoder from latents to the pixel distribution, and their bound."""
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -8,7 +10,9 @@ import tensorflow as tf
 from tfgen import distributions, pixels
 from tfgen.models.generative import GenerativeModel, Labels, with_labels
 
-__all__ = ["PixelDecoder"]
+__all__ = ["PixelDecoder", "importance_bound"]
+
+SAMPLES_PER_PASS = 5  # per image; few enough for a pass to stay in the cache
 
 
 class PixelDecoder(GenerativeModel):
@@ -63,3 +67,38 @@ class PixelDecoder(GenerativeModel):
         """Returns the mean image, float32 (batch, height, width, channels) in [0, 255]."""
         labels = self.labels_of_call(labels)
         return self.mean_image(self.encoder(with_labels(images, labels)), labels)
+
+
+def importance_bound(
+    log_weights: Callable[[tf.Tensor | int, int], tf.Tensor],
+    num_samples: int,
+    rows: int | tf.Tensor,
+) -> tf.Tensor:
+    """Returns log(1/k sum_j w_j), nats, (batch,), for k = `num_samples`, in passes.
+
+    Burda et al., "Importance weighted autoencoders", 2016.
+
+    Args:
+        log_weights: (pass, count) -> log w of `count` samples per image, (batch, count); the pass
+            tells it which noise to take.
+        num_samples: k, at least 1.
+        rows: The batch's size.
+    """
+    count = min(num_samples, SAMPLES_PER_PASS)
+    passes = -(-num_samples // count)
+
+    def one_pass(index, total):
+        used = index * count + tf.range(count) < num_samples
+        log_w = tf.where(used, log_weights(index, count), -math.inf)
+        return index + 1, tf.reduce_logsumexp(tf.concat([total[:, None], log_w], 1), axis=1)
+
+    state = (tf.constant(0), tf.fill((rows,), -math.inf))
+    _, total = _repeated(one_pass, passes, state)
+    return total - math.log(num_samples)
+
+
+def _repeated(body: Callable, times: int, state: tuple) -> tuple:
+    """Applies `body` to (index, value) `times` times; once without a loop, for ONNX and LiteRT."""
+    if times == 1:
+        return body(*state)
+    return tf.while_loop(lambda index, _: index < times, body, state, parallel_iterations=1)

@@ -11,10 +11,10 @@ import numpy as np
 import tensorflow as tf
 
 from tfgen import checks, distributions, layers, noise, pixels, portable
-from tfgen.models import continuous, importance, priors
+from tfgen.models import continuous, priors
 from tfgen.models.endpoints import ROWS
 from tfgen.models.generative import Labels, with_labels
-from tfgen.models.pixel_decoder import PixelDecoder
+from tfgen.models.pixel_decoder import PixelDecoder, importance_bound
 
 __all__ = ["VAE"]
 
@@ -328,7 +328,7 @@ class VAE(PixelDecoder):
                 - _log_normal(posterior, eps)
             )
 
-        return importance.bound(log_weights, num_samples, tf.shape(images)[0])
+        return importance_bound(log_weights, num_samples, tf.shape(images)[0])
 
 
 def _at(posterior, eps):

@@ -14,7 +14,6 @@ was killed goes on from its newest checkpoint and ends with the weights of a run
     announce    what a run prints
 """
 
-from tfgen.allocator import tune_allocator
 from tfgen.arrays import load_weights, read_arrays
 from tfgen.training.batches import random_mirror, random_shift, train_batches, validation_batches
 from tfgen.training.build import build
@@ -22,6 +21,7 @@ from tfgen.training.callbacks import AveragedWeights, CSVLog, DrawSamples, KeepW
 from tfgen.training.checkpoint import Checkpoint, CheckpointFiles, RunState
 from tfgen.training.folder import provenance
 from tfgen.training.run import train
+from tfgen_command.process import tune_allocator
 
 __all__ = [
     "AveragedWeights",

@@ -13,7 +13,7 @@ from tfgen.recipe import Recipe
 
 __all__ = ["ExpectedEnd", "announcement", "too_few"]
 
-FEW = 200  # training images, below which a VAE is warned of
+FEW, FEWEST = 200, 20  # training images, below which a VAE, and any model, is warned of
 WARM_UP = 3  # first steps, which compile
 TIMED = 10  # the step after which the end is foretold
 
@@ -56,20 +56,22 @@ def announcement(
         )
     kept = ", epochs/ (weights)" if keep_epochs else ""
     lines.append(("folder", f"{folder.resolve()}: log.csv, samples/ (pictures), checkpoints{kept}"))
-    warning = None if recipe.init_from else too_few(recipe.family, train.count)
+    warning = None if recipe.init_from else too_few(recipe.family, train.count, channels)
     if warning:
         lines.append(("note", warning))
     return "\n".join(f"{name:<10}{text}" for name, text in lines)
 
 
-def too_few(family: str, num_images: int) -> str | None:
+def too_few(family: str, num_images: int, channels: int) -> str | None:
     """Returns a warning if a model of that family learns little from so few training images."""
+    if num_images < FEWEST:
+        return f"{num_images} training images are too few: a model will repeat them. Add images."
     if family != "VAE" or num_images >= FEW:
         return None
+    emoji = ", or fine-tune gan_emoji (docs/own-images.md)" if channels == 3 else ""
     return (
         f"{num_images} training images are few for a VAE, which may learn little more than their "
-        "mean. Try a GAN (tfgen recipe new --family GAN), or fine-tune gan_emoji "
-        "(docs/own-images.md)."
+        f"mean. Try a GAN (tfgen recipe new --family GAN){emoji}."
     )
 
 

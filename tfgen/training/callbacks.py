@@ -213,8 +213,9 @@ class KeepWeights(keras.callbacks.Callback):
         averages: The run's `AveragedWeights`, or None.
     """
 
-    def __init__(self, folder: str | Path, every: int, averages: AveragedWeights | None):
+    def __init__(self, folder: str | Path, every: int, averages: AveragedWeights | None = None):
         super().__init__()
+        checks.at_least(1, every=every)
         self.folder, self.every = Path(folder).expanduser(), every
         self.averages = averages
 
@@ -239,15 +240,15 @@ class DrawSamples(keras.callbacks.Callback):
         self,
         folder: str | Path,
         images: np.ndarray,
-        averages: AveragedWeights | None,
-        board: Path | None = None,
+        averages: AveragedWeights | None = None,
+        board: str | Path | None = None,
     ):
         super().__init__()
         self.folder, self.averages = Path(folder).expanduser(), averages
         self.images = images
         self._writer = None
         if board is not None:
-            self._writer = tf.summary.create_file_writer(str(board / "pictures"))
+            self._writer = tf.summary.create_file_writer(str(Path(board).expanduser() / "pictures"))
 
     def on_epoch_end(self, epoch, logs=None):
         """Writes the epoch's picture."""

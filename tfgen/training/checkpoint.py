@@ -1,6 +1,7 @@
 """The state of a run: what it is, its files, and when they are written."""
 
 import dataclasses
+import errno
 import json
 import time
 from pathlib import Path
@@ -132,6 +133,9 @@ class CheckpointFiles:
                 arrays = read_arrays(path)
                 return Stored(arrays, RunState.from_bytes(arrays.pop("state")), path)
             except UNREADABLE as error:
+                # A system's error, such as of a share that is away, tells nothing about the file.
+                if getattr(error, "errno", None) not in (None, errno.EINVAL):
+                    raise
                 print(f"warning: {path} cannot be read ({error}); trying the one before.")
         if paths:
             print(f"warning: no checkpoint in {self.folder} can be read; starting from scratch.")
@@ -163,7 +167,7 @@ class Checkpoint(keras.callbacks.Callback):
     def __init__(
         self,
         folder: str | Path,
-        averages: AveragedWeights | None,
+        averages: AveragedWeights | None = None,
         every: float = 120.0,
         patience: int | None = None,
         state: RunState | None = None,

@@ -103,7 +103,7 @@ def train(
     keep_epochs: int = 0,
     stop_within: float | None = None,
 ) -> ImageModel:
-    """Fits the recipe's model and returns it with the best epoch's (averaged) weights.
+    """Fits the recipe's model; returns it with the best epoch's weights, a GAN with the last ones.
 
     The folder receives recipe.json, log.csv, samples/ and checkpoints during the run, and
     training.json (steps, best epoch, seconds) at its end. Of several processes only the first one
@@ -128,11 +128,11 @@ def train(
         ValueError: The recipe does not fit its model, data or strategy; or the folder holds a run
             and `resume` is false, or holds a run of another recipe or of other data, or another
             process uses it.
-        OSError: The folder cannot be written.
-        ImportError: `tensorboard` is wanted and not installed.
+        OSError: The folder cannot be written, or the data are not there (`DataNotFoundError`).
+        ImportError: `tensorboard`, or scikit-learn for `digits`, is wanted and not installed.
+        FloatingPointError: The training diverged: a loss is not finite, or at least 1e10.
         ConnectionError: One of several processes has stopped; all must be started again.
-        KeyboardInterrupt: Ctrl-C asked for the end; a checkpoint has been written.
-        SystemExit: SIGTERM asked for the end; a checkpoint has been written. Exit code 143.
+        KeyboardInterrupt, SystemExit: Ctrl-C or SIGTERM (code 143) ended it, after a checkpoint.
     """
     folder = Path(folder).expanduser()
     options = Options(verbose, tensorboard, checkpoint_seconds, keep_epochs, stop_within)
