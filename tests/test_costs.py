@@ -108,12 +108,17 @@ def test_one_thing_changes_at_a_time(scaling):
             assert sum(sizes[what] != value for what, value in scaling.BASE.items()) <= 1
 
 
-def test_a_finished_measurement_is_written_without_measuring(scaling, tmp_path, monkeypatch):
-    monkeypatch.setattr(scaling, "measured", lambda *given: pytest.fail("measured again"))
+def measured_points(scaling) -> list[dict]:
+    """All points of the VAE, as if each had taken the same time at the same rate."""
     found = {"rate": 1e9}
     for side in ("train", "sample"):
         found |= {f"{side}_seconds": 0.004, f"{side}_multiply_adds": 2e6, f"{side}_over": 2.0}
-    points = [point._asdict() | found for point in scaling.points_of("VAE")]
+    return [point._asdict() | found for point in scaling.points_of("VAE")]
+
+
+def test_a_finished_measurement_is_written_without_measuring(scaling, tmp_path, monkeypatch):
+    monkeypatch.setattr(scaling, "measured", lambda *given: pytest.fail("measured again"))
+    points = measured_points(scaling)
     (tmp_path / "VAE.json").write_text(json.dumps(points))
     page = tmp_path / "page.md"
     page.write_text("before <!-- scaling: begin --> old <!-- scaling: end --> after\n")
@@ -127,12 +132,9 @@ def test_a_finished_measurement_is_written_without_measuring(scaling, tmp_path, 
         assert chart.size[0] > 1000
 
 
-def test_points_of_machines_of_other_speeds_are_not_one_chart(scaling, tmp_path, monkeypatch):
+def test_points_of_machines_of_other_speeds_are_not_one_chart(scaling, tmp_path):
     """As where a measurement goes on elsewhere."""
-    found = {"rate": 1e9}
-    for side in ("train", "sample"):
-        found |= {f"{side}_seconds": 0.004, f"{side}_multiply_adds": 2e6, f"{side}_over": 2.0}
-    points = [point._asdict() | found for point in scaling.points_of("VAE")]
+    points = measured_points(scaling)
     command = ["--only", "VAE", "--out", str(tmp_path)]
     points[-1]["rate"] = 1.2e9
     (tmp_path / "VAE.json").write_text(json.dumps(points))

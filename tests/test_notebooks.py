@@ -1,7 +1,6 @@
 """The notebooks of docs/notebooks, run from the first cell to the last."""
 
 import ast
-import importlib.util
 import json
 import os
 import re
@@ -10,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from test_readme import load_zoo_pages
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "notebooks"
 OUTPUTS = FOLDER / "outputs"
@@ -64,9 +64,7 @@ def test_notebook_has_a_title_and_parses(path):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_pages_show_what_the_code_of_today_gave(path):
     jupytext = pytest.importorskip("jupytext")
-    script = FOLDER.parent / "zoo_pages.py"
-    spec = importlib.util.spec_from_file_location("zoo_pages", script)
-    spec.loader.exec_module(pages := importlib.util.module_from_spec(spec))
+    pages = load_zoo_pages()
     kept = json.loads((OUTPUTS / f"{path.stem}.json").read_text())
     code = [cell.source for cell in jupytext.read(path).cells if cell.cell_type == "code"]
     assert list(kept) == [pages.digest(source) for source in code], "docs/notebook_outputs.py"

@@ -334,28 +334,30 @@ def test_the_mean_of_a_version_goes_with_it(page):
     assert "12345" not in told(shown, "own")
 
 
-def test_models_that_cannot_be_listed(page, browser):
-    shown = page("gan_mnist")
-    source = "window.fetch = () => Promise.reject(new Error('gone'))"
+@contextlib.contextmanager
+def opened_with(browser, source: str):
+    """The page, opened anew after a script of its own."""
     script = browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": source})
     try:
         browser.refresh()
-        shown.until(lambda: "gone" in shown.problem())
-        assert told(shown, "about") == ""
+        yield
     finally:
         browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", script)
+
+
+def test_models_that_cannot_be_listed(page, browser):
+    shown = page("gan_mnist")
+    with opened_with(browser, "window.fetch = () => Promise.reject(new Error('gone'))"):
+        shown.until(lambda: "gone" in shown.problem())
+        assert told(shown, "about") == ""
 
 
 def test_no_model_is_loaded(page, browser):
     shown = page("gan_mnist")
     source = 'window.fetch = async () => new Response(\'{"models": [], "max_batch_size": 1}\')'
-    script = browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": source})
-    try:
-        browser.refresh()
+    with opened_with(browser, source):
         shown.until(lambda: told(shown, "about").startswith("No model is loaded; the server's log"))
         assert "tfgen export NAME --out DIR" in told(shown, "about")
-    finally:
-        browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", script)
 
 
 def test_large_requests_are_sent_in_parts(page):

@@ -182,7 +182,8 @@ def check_range(images: np.ndarray, name: str = "images") -> None:
 
 def as_array(x: Any) -> Any:
     """Returns an array or tensor as it is; a list, or a tensor of PyTorch, as an array of NumPy."""
-    return x if "torch" not in str(getattr(x, "dtype", "torch")) else np.asarray(x)
+    is_held = hasattr(x, "dtype") and "torch" not in str(x.dtype)
+    return x if is_held else np.asarray(x)
 
 
 def check_images(

@@ -252,6 +252,11 @@ def kept(side: Side, draw: bool) -> dict[str, float]:
     return {"saved_megabytes": size / 1e6, "reload_seconds": taken}
 
 
+def asked(given: argparse.Namespace) -> dict[str, float]:
+    """Returns the settings, beside the minutes, that decide what a side's figures are."""
+    return {"sampling_seconds": given.sampling_seconds, "num_test": given.num_test}
+
+
 def measure(side: Side, data: Data, given: argparse.Namespace) -> tuple[np.ndarray, dict]:
     """Trains and draws, and returns the samples and all figures."""
     figures: dict = {"minutes": given.minutes, "parameters": int(side.parameters)}
@@ -266,8 +271,7 @@ def measure(side: Side, data: Data, given: argparse.Namespace) -> tuple[np.ndarr
     figures["load_after"] = round(os.getloadavg()[0], 2)
     samples, cost = drawn(side, given.num_samples, given.sampling_seconds)
     figures |= cost | {"num_samples": len(samples)}
-    asked = {"sampling_seconds": given.sampling_seconds, "num_test": given.num_test}
-    figures["asked"] = asked  # run.py tells a later run that asks for something else
+    figures["asked"] = asked(given)  # run.py tells a later run that asks for something else
     if side.nats is not None:
         held_out = data.x_test[: given.num_test]
         figures["nats"] = float(side.nats(held_out))

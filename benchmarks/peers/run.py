@@ -187,7 +187,7 @@ def images_of(name: str, out: Path) -> Path:
 def carry_out(run: Run, folder: Path, minutes: float, given: argparse.Namespace) -> bool:
     """Trains a side unless its folder says that it is finished; returns whether it is then."""
     if (folder / "figures.json").exists():
-        asked = {"sampling_seconds": given.sampling_seconds, "num_test": given.num_test}
+        asked = contract.asked(given)
         known = json.loads((folder / "figures.json").read_text()).get("asked", asked)
         if known != asked:
             say(f"{run.label}: measured with {known}; to measure it again, delete {folder}")
