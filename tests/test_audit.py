@@ -33,7 +33,7 @@ def count(audit, monkeypatch):
 
     def binding(**others: str | None) -> int:
         licences = dict.fromkeys(("tfgen", *NEEDED, *OTHERS), "MIT") | others
-        here = {name: licence for name, licence in licences.items() if licence}
+        here = {name: text for name, text in licences.items() if text is not None}
         listed = [{"Name": n.upper(), "Version": "1", "License": text} for n, text in here.items()]
 
         def requires(name):
@@ -58,9 +58,30 @@ def test_what_is_needed_through_others_binds_too(count, name):
         assert count(**{name: weak}) == 0
     for both in ("LGPL-2.1 AND GPL-3.0-only", f"GNU Lesser General Public License; {GPL}"):
         assert count(**{name: both}) == (name in NEEDED)
+    for spelt in ("GPL", "GPL v3", "GNU GPL", "GNU GENERAL PUBLIC LICENSE\nVersion 3", "agpl-3.0"):
+        assert count(**{name: spelt}) == (name in NEEDED)
+    assert count(**{name: ""}) == 0
     assert count(**{name: " AND ".join(["BSD-3-Clause"] * 9) + " AND GPL-3.0-only"}) == (
         name in NEEDED
     )
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        ("requests.exceptions.ConnectionError: no route", 0),
+        ("ImportError: cannot import name 'x'", 1),
+        ("failed to list installed distributions", 1),
+        ("usage: pip-audit", 1),
+        ("", 1),
+    ],
+)
+def test_an_audit_that_did_not_run_fails(audit, monkeypatch, capsys, error, code):
+    """But not one that reached no service."""
+    done = subprocess.CompletedProcess((), 1, "", error)
+    monkeypatch.setattr(audit, "run", lambda *_: done)
+    assert audit.vulnerabilities() == code
+    assert ("NOT CHECKED" in capsys.readouterr().out) == (not code)
 
 
 def test_what_is_not_installed_is_told(count, capsys):

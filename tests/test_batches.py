@@ -96,6 +96,9 @@ def test_random_shift_moves_by_at_most_most(most):
     assert moved.dtype == np.uint8
     assert moved.shape == images.shape
     assert (np.sort(moved.reshape(2000, -1), 1) == np.sort(image.ravel())).all()
+    white = tf.fill((50, 9, 11, 1), tf.constant(255, tf.uint8))  # black comes in, as docs/ say
+    filled = training.random_shift(white, tf.range(50, dtype=tf.int64), most)
+    assert set(np.unique(filled)) == {0, 255}
     rows, columns = np.unravel_index(moved.reshape(2000, -1).argmax(1), (9, 11))
     assert (moved[np.arange(2000), rows, columns + 1] == 100).all()
     counts = np.zeros((2 * most + 1, 2 * most + 1))

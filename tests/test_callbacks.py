@@ -208,6 +208,7 @@ def test_averages_next_to_an_optimizer_s_own_are_refused():
     assert_refused(model, "AveragedWeights must be left out", training.AveragedWeights(0.5))
 
 
+@pytest.mark.slow_except("False")
 @pytest.mark.parametrize("in_front", [True, False])
 def test_averages_do_not_leak_into_training(in_front):
     """The weights move as they do without, whatever is evaluated at whatever time."""
@@ -259,6 +260,7 @@ def test_a_checkpoint_keeps_weights_and_averages_apart(tmp_path):
     assert newest.best_loss <= stored.state.best_loss
 
 
+@pytest.mark.slow_except("encoder-1", "decoder-2")
 @pytest.mark.parametrize("steps_per_execution", [1, 2])
 @pytest.mark.parametrize("part", ["encoder", "decoder"])
 def test_averages_go_on_where_a_callback_freezes_a_part(part, steps_per_execution):
@@ -275,6 +277,36 @@ def test_averages_go_on_where_a_callback_freezes_a_part(part, steps_per_executio
         assert any((own != old).any() for own, old in zip(after, before, strict=True))
     for own, average in zip(averages._of, averages._left, strict=True):
         np.testing.assert_array_equal(own, average)
+
+
+def test_averages_take_in_what_a_callback_lets_train():
+    model, averages = AutoEncoder(**SMALL), training.AveragedWeights(0.9)
+    model.freeze("encoder")
+    model.compile("sgd", jit_compile=False)
+    frozen = [variable for variable in model.variables if not variable.trainable]
+    raw = []
+
+    def unfreeze(epoch, logs=None):
+        if epoch == 1:
+            model.unfreeze("encoder")
+
+    def note(batch, logs=None):
+        raw[:] = [variable.numpy() for variable in frozen]
+
+    events = keras.callbacks.LambdaCallback(on_epoch_begin=unfreeze, on_train_batch_end=note)
+    fit(model, averages, events, epochs=3)
+    assert [*map(id, averages._of)] == [*map(id, model.trainable_variables)]
+    assert any((own.numpy() != last).any() for own, last in zip(frozen, raw, strict=True))
+    first = averages.averages[0]
+    fit(model, averages)
+    assert averages.averages[0] is first  # it goes on
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_checkpoint_must_know_the_average_beside_it(tmp_path, first):
+    """At an epoch's end it would take the average for the weights."""
+    callbacks = [training.AveragedWeights(0.5), training.Checkpoint(tmp_path)]
+    assert_refused(eager(), "Checkpoint must be given the Averaged", *callbacks[:: 1 - 2 * first])
 
 
 def test_averages_of_a_fit_that_was_cut_are_not_those_of_another_model():

@@ -7,11 +7,11 @@ import pytest
 from conftest import VARIED
 
 from tfgen import families, zoo
-from tfgen.serving import catalogue
+from tfgen.serving import bodies
 
 MEASURED = {
-    catalogue.ENOUGH: {"value": 30.0, "unit": "squared feature units"},
-    catalogue.QUALITY: {"value": 1.5, "unit": "ratio"},
+    bodies.ENOUGH: {"value": 30.0, "unit": "squared feature units"},
+    bodies.QUALITY: {"value": 1.5, "unit": "ratio"},
 }
 
 
@@ -31,14 +31,14 @@ class Repository:
 
 def quality(model, temperature: float = 1.0, **changes) -> float | None:
     details = {"zoo": zoo.origin(model), "temperature": temperature} | changes
-    (told,) = catalogue.catalogue(Repository(details))
+    (told,) = bodies.catalogue(Repository(details))
     return told.get("quality")
 
 
 @pytest.fixture
 def zoo_folder(tmp_path, monkeypatch):
     """Where the catalogue looks for entries."""
-    monkeypatch.setattr(catalogue, "ZOOS", (tmp_path / "zoo",))
+    monkeypatch.setattr(bodies, "ZOOS", (tmp_path / "zoo",))
     return tmp_path / "zoo"
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import laws
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 import tfgen_command
@@ -98,7 +99,7 @@ def test_a_run_is_extended_and_read_before_it_ends(tmp_path, monkeypatch, capsys
     assert "Nothing was left to train: the model in " in capsys.readouterr().out
     assert zoo.info(out)["results"]
     assert (out / "card.md").is_file()
-    # As it is while it goes on: best weights, and no preset yet.
+    # As a first run is while it goes on: best weights, and no preset yet.
     trained = zoo.load(out).get_weights()
     for name in ("config.json", "model.weights.h5", "metadata.json"):
         (out / name).unlink()
@@ -159,6 +160,7 @@ def test_a_longer_run_whose_model_was_not_saved_is_saved_by_resume(tmp_path, mon
     zoo.load(out)
 
 
+@pytest.mark.slow
 def test_weights_that_a_user_saved_into_a_run_outlast_a_resume(tmp_path, monkeypatch, capsys):
     recipe, out = tmp_path / "recipe.json", tmp_path / "run"
     recipe.write_text(json.dumps(RECIPE))
@@ -424,6 +426,9 @@ def test_samples_as_pictures_folders_and_arrays(entry, tmp_path, monkeypatch, ca
         before = {path: path.read_bytes() for path in tmp_path.rglob("*.png")}
         assert run(monkeypatch, "sample", entry, "--num", 1, "--seed", 9, "--out", out) == 2
         assert {path: path.read_bytes() for path in tmp_path.rglob("*.png")} == before
+    (tmp_path / "v1.2").mkdir()  # a folder in spite of its ending, since it is there
+    assert run(monkeypatch, "sample", entry, "--num", 1, "--out", tmp_path / "v1.2") == 0
+    assert (tmp_path / "v1.2" / "0000.png").is_file()
     capsys.readouterr()
     assert run(monkeypatch, "sample", entry, "--num", 1, "--out", many, "--force") == 0
     assert capsys.readouterr().out.endswith("many, which holds 2 other files\n")
@@ -748,9 +753,10 @@ def test_info_is_a_page_and_json(entry, monkeypatch, capsys):
 def test_info_does_not_say_that_weights_are_by_another_recipe(tmp_path, monkeypatch, capsys):
     model = {"image_shape": [8, 8, 1], "latent_dim": 2, "filters": [4]}
     recipe = Recipe("AutoEncoder", model, "digits", description="Of digits.")
-    zoo.save(AutoEncoder(**model), tmp_path / "mine", recipe)
+    zoo.save(AutoEncoder(**model), tmp_path / "mine", recipe, {"training": {"seconds": 600}})
     assert run(monkeypatch, "info", tmp_path / "mine") == 0
     shown = capsys.readouterr().out
+    assert "0 epochs, 10 minutes" in shown  # what `save` was told of its training, and no more
     assert "Of digits." in shown
     assert re.search(r"data +digits", shown)
     AutoEncoder(**model).save_to_preset(tmp_path / "mine")
@@ -1046,6 +1052,25 @@ def test_too_little_memory_is_told(monkeypatch, capsys, message):
     assert run(monkeypatch, "list") == 2
     told = message or "out of memory; use a smaller batch or model"
     assert capsys.readouterr().err == f"tfgen: {told}\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (tf.errors.ResourceExhaustedError(None, None, "OOM"), "out of memory"),
+        (tf.errors.DataLossError(None, None, "at 0"), "a record of the data is damaged."),
+        (OverflowError("too large to convert"), "a number is too large"),
+    ],
+)
+def test_what_is_too_large_is_told(monkeypatch, capsys, error, told):
+    """As a GPU's memory is by TensorFlow, and --num 100000000000000000000 by NumPy."""
+
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(entries, "names", fail)
+    assert run(monkeypatch, "list") == 2
+    assert capsys.readouterr().err.startswith(f"tfgen: {told}")
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-"])

@@ -1,6 +1,7 @@
 """What a command draws is what the library gives for the options that were typed."""
 
 import json
+import shutil
 import types
 
 import numpy as np
@@ -113,6 +114,10 @@ def test_an_export_of_another_format_has_a_folder_of_its_own(trained, tmp_path, 
     out = tmp_path / "models"
     assert run(monkeypatch, "export", trained, "--format", "onnx", "--out", out) == 0
     assert [path.name for path in written] == [f"{trained.name}.onnx"]
+    shutil.copytree(trained, tmp_path / "my vae")  # no name for TensorFlow Serving
+    options = ("--format", "onnx", "--out", out)
+    assert run(monkeypatch, "export", tmp_path / "my vae", *options) == 0
+    assert written[1].name == "my vae.onnx"
 
 
 def test_train_sets_the_process_up_and_ends_as_interrupted(tmp_path, monkeypatch):

@@ -1,7 +1,9 @@
-"""benchmarks/scaling.py and start.py: counts, points, table, chart."""
+"""Benchmarks of cost: counts, points, tables, charts, and sides that can be compared."""
 
 import importlib.util
+import io
 import json
+import math
 import subprocess
 import sys
 import threading
@@ -11,6 +13,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+
+import tfgen
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
@@ -108,6 +112,14 @@ def test_one_thing_changes_at_a_time(scaling):
             assert sum(sizes[what] != value for what, value in scaling.BASE.items()) <= 1
 
 
+def loaded(monkeypatch, name: str):
+    """A benchmark as a module."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    spec = importlib.util.spec_from_file_location(f"{name}_costs", BENCHMARKS / f"{name}.py")
+    spec.loader.exec_module(module := importlib.util.module_from_spec(spec))
+    return module
+
+
 def measured_points(scaling) -> list[dict]:
     """All points of the VAE, as if each had taken the same time at the same rate."""
     found = {"rate": 1e9}
@@ -128,6 +140,10 @@ def test_a_finished_measurement_is_written_without_measuring(scaling, tmp_path, 
     assert "old" not in text
     assert text.count("| VAE | 32 | 1 | 128 | 4 | 2 | 2.0 | 4 | 2 | 2.0 |") == 1
     assert text.endswith(" after\n")
+    others = [point | {"family": "GAN"} for point in points]
+    (tmp_path / "GAN.json").write_text(json.dumps(others))
+    assert scaling.main(command) == 0
+    assert "| GAN |" in page.read_text()  # what an earlier call has measured stays on the page
     with Image.open(tmp_path / "drawings" / "scaling.png") as chart:
         assert chart.size[0] > 1000
 
@@ -147,9 +163,7 @@ def test_points_of_machines_of_other_speeds_are_not_one_chart(scaling, tmp_path)
 
 def test_clients_that_cannot_begin_stop_the_load(monkeypatch):
     """Of serving.py: no thread waits for them for ever."""
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    spec = importlib.util.spec_from_file_location("serving_costs", BENCHMARKS / "serving.py")
-    spec.loader.exec_module(serving := importlib.util.module_from_spec(spec))
+    serving = loaded(monkeypatch, "serving")
 
     def work(index):
         if index == 3:
@@ -212,3 +226,33 @@ def test_starting_is_measured_in_new_processes(tmp_path):
     assert server["models"] == 2
     assert 0 < server["ready"]["now"] <= server["asked"]["peak"]
     assert server["stored_megabytes"] > 1
+
+
+def test_images_whose_memory_is_measured_are_as_large_in_a_file(monkeypatch):
+    """A loader that kept the files would not be noticed with images that are small there."""
+    memory, file = loaded(monkeypatch, "memory"), io.BytesIO()
+    Image.fromarray(memory.picture(5)).save(file, "png")
+    assert len(file.getvalue()) > 0.9 * math.prod(memory.SHAPE)
+
+
+def test_a_bare_step_leaves_nothing_out(monkeypatch):
+    model = tfgen.GAN((8, 8, 1), latent_dim=2, filters=(4,), dense_units=6, augment=True)
+    with pytest.raises(SystemExit, match="a GAN without augment"):
+        loaded(monkeypatch, "fit_overhead").adversarial_step(model)
+
+
+@pytest.mark.parametrize(
+    ("label", "less"),
+    [
+        ("validation accuracy", False),
+        ("precision (k = 3), samples / real images", False),
+        ("Frechet distance, samples / real images", True),
+        ("validation negative log-likelihood, exact", True),
+    ],
+)
+def test_a_chart_says_where_less_is_better(monkeypatch, label, less):
+    script, drawn = loaded(monkeypatch, "quality_minutes"), []
+    monkeypatch.setattr(script.common, "save_chart", lambda figure, path: drawn.append(figure))
+    point = {"minutes": 1, "value": 90.0, "label": label, "unit": "%", "epoch": 1}
+    script.draw({"run": [point]}, BENCHMARKS / "nothing.png")
+    assert ("less is better" in drawn[0].axes[0].get_ylabel()) == less

@@ -83,6 +83,12 @@ COMPILED = """
     import laws
     from conftest import CASES, FAMILIES
 
+    # Data stay in the memory of the machine: TensorFlow would copy them to a GPU.
+    from tfgen import data
+    with tf.device("CPU:1"):
+        held = data.Arrays(np.zeros((3, 4, 4, 1), np.uint8), None)._tensors[0]
+    assert held.device.endswith("CPU:0"), held.device
+
     # One for all: the sums of all strategies of a process share one numbering.
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     for family in FAMILIES:

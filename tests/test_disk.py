@@ -6,6 +6,7 @@ import errno
 import importlib.util
 import json
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -62,6 +63,26 @@ WRITERS = {
     "a.keras": lambda path: AutoEncoder(**runs.TINY).save(path),
     "a.weights.h5": lambda path: AutoEncoder(**runs.TINY).save_weights(path),
 }
+
+
+ADDRESSED = {
+    "an export": lambda path: AutoEncoder(**runs.TINY).export(path),
+    "a preset": lambda path: AutoEncoder(**runs.TINY).save_to_preset(path),
+    "another format": lambda path: AutoEncoder(**runs.TINY).export(path, format="litert"),
+    "a run": lambda path: training.train(RECIPE, path, verbose=0),
+    "images": lambda path: cli.save_samples(IMAGES, None, pathlib.Path(path, "a.npz"), None, 1),
+}
+
+
+@pytest.mark.slow_except("a preset-gs://bucket/model", "another format-gs://bucket", "images-*")
+@pytest.mark.parametrize("path", ["gs://bucket/model", "s3:/bucket/model", "gs://bucket"])
+@pytest.mark.parametrize("name", ADDRESSED)
+def test_an_address_is_not_taken_for_a_folder(name, path, tmp_path, monkeypatch):
+    """What is written to a folder called gs: is soon gone, with the machine."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"must be on a disk of this machine; received .*(gs|s3):"):
+        ADDRESSED[name](path)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", WRITERS)

@@ -9,6 +9,7 @@ from PIL import Image
 
 import tfgen_command
 from tfgen import data, drafts, training
+from tfgen.data import folders
 from tfgen.data.named import named_file
 from tfgen.recipe import Recipe
 from tfgen.training.announce import announcement, too_few
@@ -252,6 +253,12 @@ def test_the_command_names_mirroring_where_it_is_proposed(tmp_path, fast, monkey
         assert "mirror" not in json.loads(Path(f"{name}.json").read_text())
 
 
+def test_a_network_is_built_without_reading_the_photos(photos, fast, monkeypatch):
+    recipe = drafts.draft(data.Source(str(photos), 8), "VAE", 1.0).recipe
+    monkeypatch.setattr(folders.ImageFolder, "read", lambda *_: pytest.fail("decoded"))
+    training.build(recipe)
+
+
 # The commands
 
 
@@ -269,6 +276,17 @@ def test_the_commands(photos, tmp_path, fast, monkeypatch, capsys):
     assert "scale and crop them, e.g. with --size 8" in capsys.readouterr().out
     assert run("data", "check", photos, "--size", 8, "--json") == 0
     assert json.loads(capsys.readouterr().out)["problems"] == []
+    measure = drafts.draft
+
+    def slow(*given):
+        Path("mine.json").write_text("written meanwhile")
+        return measure(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(drafts, "draft", slow)
+        assert run("recipe", "new", "--data", photos, "--out", "mine.json", "--size", 8) == 2
+    assert "--out must be a new file" in capsys.readouterr().err
+    assert Path("mine.json").read_text() == "written meanwhile"
     command = ("recipe", "new", "--data", photos, "--out", "my.json", "--size", 8)
     assert run(*command) == 0
     assert "tfgen train my.json --out runs/my" in capsys.readouterr().out

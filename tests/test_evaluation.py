@@ -2,8 +2,10 @@
 
 import ast
 import dataclasses
+import importlib
 import json
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -326,8 +328,17 @@ def test_a_card_of_a_users_own_model_names_its_path_and_no_licence(tmp_path):
     assert 'tfgen.load("/home/me/my runs/mine")' in spaced
     assert "tfgen evaluate '/home/me/my runs/mine' --check" in spaced
     assert "tfgen train '/home/me/my runs/mine' --out" in spaced
-    assert "![what it draws](samples.png)" in text
+    assert "![What it draws](samples.png)\n\n*What it draws.*\n" in text
     assert "progress.png" not in text
+
+
+def test_every_card_says_what_its_numbers_and_pictures_mean():
+    for name in zoo.list_models(kind=None):
+        text = card_of(zoo.folder(name))
+        assert not re.search(r"e\+\d|\d\.0 epochs", text), name
+        assert ("a Frechet ratio of 1 or" in text) == ("| ratio |" in text), name
+        draws = zoo.info(name)["family"] not in ("AutoEncoder", "Classifier")
+        assert ("*What it draws.*" in text) == draws, name
 
 
 def loaded_by(text: str) -> str:
@@ -707,6 +718,34 @@ def test_what_was_not_measured_gets_no_results(measured, monkeypatch, what):
     found = evaluation.evaluate(measured, check=True, verbose=0)
     assert list(found) == ["found", "own"]
     assert not found["own"].reproduced  # what is recorded and measured no more
+
+
+def test_a_model_saved_while_its_pictures_are_drawn_keeps_its_results(measured, monkeypatch):
+    """Nor does a full disk under the pictures leave new results beside an old card."""
+    own = {"own": {"value": 2.0, "unit": "nats"}}
+    found = {"found": Result(3.0, "nats")}
+    monkeypatch.setitem(evaluation.METRICS, "squared_error", lambda *_, **__: found)
+    module = importlib.import_module("tfgen.evaluation.evaluate")  # hidden by its function
+    draw = module._draw
+
+    def full(*_):
+        raise OSError("full")
+
+    monkeypatch.setattr(module, "_draw", full)
+    before = zoo.info(measured)["results"]
+    with pytest.raises(OSError, match="full"):
+        evaluation.evaluate(measured, verbose=0)
+    assert zoo.info(measured)["results"] == before
+
+    def slow(*given):
+        draw(*given)
+        zoo.save(AutoEncoder(**SMALL), measured, metadata={"results": own})
+
+    monkeypatch.setattr(module, "_draw", slow)
+    with pytest.raises(ValueError, match="was saved again while it was measured"):
+        evaluation.evaluate(measured, verbose=0)
+    assert zoo.info(measured)["results"] == own
+    assert not (measured / "card.md").exists()
 
 
 def test_nothing_is_measured_that_cannot_be_written(measured, monkeypatch):

@@ -168,7 +168,7 @@ def test_curves_of_nothing(log, as_history):
 
 @pytest.mark.parametrize("as_history", [False, True])
 def test_curves_of_a_quantity_that_few_epochs_measure(as_history, tmp_path):
-    """As `fit(validation_freq=2)` has it; its points stand at their epochs."""
+    """As `fit(validation_freq=2)` has it; its points stand at their epochs, from 1."""
     log = {"loss": [5.0, 4.0, 3.0, 2.0, 1.0], "val_loss": [6.0, 7.0]}
     first = 0
     if as_history:
@@ -177,14 +177,14 @@ def test_curves_of_a_quantity_that_few_epochs_measure(as_history, tmp_path):
         log = history
     (axes,) = plots.curves(log).axes
     loss, held_out = axes.lines
-    assert loss.get_xdata().tolist() == [first + epoch for epoch in range(5)]
-    assert held_out.get_xdata().tolist() == [first + 1, first + 3]
+    assert loss.get_xdata().tolist() == [first + 1 + epoch for epoch in range(5)]
+    assert held_out.get_xdata().tolist() == [first + 2, first + 4]
     draw = plots.Draw(plots.curves, tmp_path)
     for epoch in range(5):
         draw.on_epoch_end(epoch, {"loss": 1.0, **({"val_loss": 2.0} if epoch % 2 else {})})
     assert len(os.listdir(tmp_path)) == 5
     held_out = plots.curves(draw.log).axes[0].lines[1]
-    assert held_out.get_xdata().tolist() == [1, 3]
+    assert held_out.get_xdata().tolist() == [2, 4]
     draw.on_epoch_end(0, {"loss": 3.0})  # of another `fit`
     assert draw.log["epoch"] == [0]
     assert draw.log["loss"] == [3.0]

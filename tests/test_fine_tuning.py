@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from tfgen import data, families, presets, training, tuning, zoo
+from tfgen import data, devices, families, presets, training, tuning, zoo
 from tfgen.recipe import Recipe
 
 SMALL = {"image_shape": [8, 8, 1]}
@@ -42,6 +42,15 @@ def entry(request, tmp_path_factory):
     )
     model = training.train(recipe, folder / "run", verbose=0)
     return presets.save(model, folder / "entry", recipe)
+
+
+def test_the_gradient_s_bound_is_that_of_each_device(tmp_path, monkeypatch):
+    """Each of two hands over half of the summed gradient, as in `tfgen train`."""
+    recipe = Recipe("AutoEncoder", {**SMALL, **MODELS["AutoEncoder"]}, "digits", clip_norm=4.0)
+    entry = presets.save(families.find("AutoEncoder")(**recipe.model), tmp_path / "entry", recipe)
+    assert zoo.load(entry).optimizer.global_clipnorm == 4.0
+    monkeypatch.setattr(devices, "num_replicas", lambda: 2)
+    assert zoo.load(entry).optimizer.global_clipnorm == 2.0
 
 
 def arguments(model, split: str) -> list[np.ndarray]:

@@ -67,8 +67,10 @@ def test_sixteen_bits_are_refused(tmp_path, format):
 
 def test_a_folder_that_exists_is_left_alone(small, tmp_path):
     (tmp_path / "mine").mkdir()
-    with pytest.raises(ValueError, match="folder must not exist yet"):
-        small.export(tmp_path / "mine", format="litert")
+    (tmp_path / "linked").symlink_to("gone")
+    for name in ("mine", "linked"):
+        with pytest.raises(ValueError, match="folder must not exist yet"):
+            small.export(tmp_path / name, format="litert")
     assert not list((tmp_path / "mine").iterdir())
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +80,7 @@ def test_answers_and_steps_are_those_of_the_cpu(prepared, tmp_path):
 
 def test_a_model_trained_without_tensorflow(prepared, tmp_path):
     """From the recipe to a folder that `tfgen.load` takes; it has learned."""
-    folder, weights = prepared / "out" / "train.vae.float32", tmp_path / "weights.npz"
+    folder, weights = prepared / "out" / "train.vae.float32", tmp_path / "new" / "weights.npz"
     options = ("--minutes", 0.15, "--warmup-steps", 10, "--out", weights)
     printed = run(GPU / "train.py", folder, *options, without=tmp_path)
     assert "validation" in printed
@@ -94,6 +95,24 @@ def test_a_model_trained_without_tensorflow(prepared, tmp_path):
     found = -model.log_likelihood(images, num_samples=1).mean()
     assert found < -untrained.log_likelihood(images, num_samples=1).mean() - 20
     assert abs(found - log[:, 2].min()) < 5
+
+
+def test_a_stopped_script_leaves_no_training_behind(tmp_path):
+    """Its background jobs are deaf to Ctrl-C."""
+    fake = tmp_path / "bin" / "python3"
+    fake.parent.mkdir()
+    fake.write_text(f"#!/bin/bash\necho $$ > {tmp_path}/pid\nexec sleep 300\n")
+    fake.chmod(0o755)
+    command = ["bash", str(GPU / "side_by_side.sh"), "5", str(tmp_path / "out"), str(tmp_path)]
+    path = f"{fake.parent}:{os.environ['PATH']}"
+    script = subprocess.Popen(command, env={**os.environ, "PATH": path}, start_new_session=True)
+    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text().strip():
+        time.sleep(0.05)
+    training_pid = int((tmp_path / "pid").read_text())
+    script.terminate()
+    assert script.wait(20) == 130
+    with pytest.raises(ProcessLookupError):
+        os.kill(training_pid, 0)
 
 
 def test_a_later_stage_moves_its_parts_alone(tmp_path):

@@ -93,7 +93,7 @@ def test_the_likelihood_is_that_of_the_definition(family, space):
         assert np.exp(expected).sum() == pytest.approx(1.0)
 
 
-@pytest.mark.slow_except("tokens-PixelRNN")
+@pytest.mark.slow_except("pixels-PixelCNN")
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("space", ["pixels", "tokens"])
 def test_probabilities_of_two_orders_sum_to_one(family, space):
@@ -245,6 +245,7 @@ def test_guidance_that_is_set_must_be_possible(changes, strength, message):
     assert model.guidance == 0.0
 
 
+@pytest.mark.slow
 def test_guidance_may_be_a_number_of_numpy(tmp_path):
     model = guided("PixelCNN", "pixels")
     for strength in (np.int64(2), np.float32(0.5)):

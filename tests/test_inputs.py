@@ -125,25 +125,32 @@ def test_images_of_zeros_and_ones_are_refused(plain):
     plain.fit(255 * ones, verbose=0)
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.slow_except("*-options0", "*-options2", "generator-options1")
+@pytest.mark.parametrize(
+    "options", [{"jit_compile": False}, {"jit_compile": True}, {"run_eagerly": True}]
+)
 @pytest.mark.parametrize("source", [np.asarray, batches, Batches, generator])
-def test_a_batch_of_dark_images_trains(source, jit_compile):
+def test_a_batch_of_dark_images_trains(source, options):
     """A black frame has values of 0 and 1; so may a whole batch, though not the first."""
     dark = IMAGES.copy()
     dark[2:] = 0
     dark[2:, 3, 4] = 1
     model = AutoEncoder(**SMALL)
-    model.compile(jit_compile=jit_compile)
+    model.compile(**options)
     options = {"batch_size": 2, "shuffle": False} if source is np.asarray else {}
     log = model.fit(source(dark), verbose=0, **options)
+    if source is np.asarray:
+        model.evaluate(dark, batch_size=2, verbose=0)
+        model.predict(dark, batch_size=2, verbose=0)
     assert np.isfinite(log.history["loss"]).all()
     assert all(np.isfinite(weight).all() for weight in model.get_weights())
 
 
 def test_labels_in_one_tuple_with_the_images_are_told(conditional):
-    for call in (conditional.fit, conditional.evaluate):
-        with pytest.raises(ValueError, match=r"x must be images alone; .* tuple of 2"):
-            call((IMAGES, LABELS))
+    for kind in (tuple, list):
+        for call in (conditional.fit, conditional.evaluate):
+            with pytest.raises(ValueError, match=f"x must be .* alone; .* {kind.__name__} of 2"):
+                call(kind((IMAGES, LABELS)))
 
 
 def test_a_step_before_compile_is_told():
@@ -312,6 +319,8 @@ def test_weights_go_with_every_validation(eager, weights, source):
     rows, options = (IMAGES, LABELS), {"batch_size": 2} if source is None else {}
     if weights == "class_weight":
         options["class_weight"] = {0: 0.5, 1: 1.0, 2: 2.0}
+        if source is None:
+            rows = (IMAGES, LABELS.tolist())
     elif source is None:
         options["sample_weight"] = np.ones(6)
     else:

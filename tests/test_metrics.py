@@ -6,9 +6,15 @@ import pytest
 import tensorflow as tf
 
 from tfgen.evaluation import distances
-from tfgen.evaluation.class_metrics import ClassBalance, ClassifierScore
-from tfgen.evaluation.distances import FrechetDistance, frechet_distance, kernel_distance
-from tfgen.evaluation.neighbours import density_coverage, nearest_distances, precision_recall
+from tfgen.evaluation.distances import (
+    FrechetDistance,
+    density_coverage,
+    frechet_distance,
+    kernel_distance,
+    precision_recall,
+)
+from tfgen.evaluation.judges import ClassBalance, ClassifierScore
+from tfgen.evaluation.latents import nearest_distances
 
 
 @pytest.fixture

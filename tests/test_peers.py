@@ -556,6 +556,10 @@ def test_sides_of_the_chart_look_different_and_pairs_alike(run):
     assert len({tuple(sorted(style.items())) for style in styles.values()}) == len(styles)
     for peer, (first, *_) in recipes.items():
         assert styles[peer]["color"] == styles[f"{run.report.OURS}{first}"]["color"]
+    grey = [
+        (style["marker"], style["linestyle"], style.get("fillstyle")) for style in styles.values()
+    ]
+    assert len(set(grey)) == len(grey)  # also without colours
 
 
 def test_the_summary_marks_the_better_of_a_pair_and_counts_who_is_ahead(run):

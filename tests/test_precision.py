@@ -9,7 +9,7 @@ import pytest
 import runs
 import tensorflow as tf
 
-from tfgen import training
+from tfgen import layers, pixels, training
 from tfgen.models import gan_networks
 from tfgen.models.attention import CausalAttention
 from tfgen.models.trunk import Conditions
@@ -64,6 +64,19 @@ def test_every_endpoint_in_sixteen_bits(case, precision):
             assert np.isfinite(output).all(), name
         else:
             assert len(output) == 3, name
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_greys_are_scaled_and_checked_before_they_are_rounded(precision):
+    layer = layers.GreyToPixels(dtype=precision)
+    greys = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
+    exact = tf.cast(pixels.images_to_pixels(greys), layer.compute_dtype)
+    np.testing.assert_array_equal(layer(greys), exact)
+    given = keras.Input((16, 16, 1))
+    np.testing.assert_array_equal(keras.Model(given, layer(given))(greys), exact)
+    for wrong in (200.03, 200.3):
+        with pytest.raises(ValueError, match="grey values"):
+            layer(np.full((1, 2, 2, 1), wrong, np.float32))
 
 
 @pytest.mark.slow_except("AutoEncoder-float64", "GAN-mixed_float16")

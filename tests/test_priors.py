@@ -99,6 +99,28 @@ def test_conditional_flow_is_a_density_of_each_class(prior):
             model.prior_distribution(wrong)
     one, same = (model.prior_distribution(of).log_prob(points[None]) for of in (2, [2]))
     np.testing.assert_array_equal(one, same)
+    several = model.prior_distribution([0, 1, 2])
+    rows = np.stack([points[:7]] * 3)
+    for label, own in enumerate(several.log_prob(rows)):
+        same = model.prior_distribution(label).log_prob(rows[:1])[0]
+        np.testing.assert_allclose(own, same, rtol=1e-4, atol=1e-5)
+    calls = (
+        several.sample,
+        lambda: several.sample(4),
+        lambda: several.log_prob(points[None, :300]),
+    )
+    for call in calls:
+        with pytest.raises(ValueError, match="first axis of 3, one entry for each label"):
+            call()
+
+
+@pytest.mark.parametrize("num_classes", [None, 2])
+def test_a_tail_bounds_a_far_latent_in_16_bits(num_classes):
+    arguments = {"latent_dim": 4, "prior": "flow", "prior_tail": 0.01, "dtype": "mixed_float16"}
+    model = laws.randomised(VAE(**arguments, num_classes=num_classes, **BINARY))
+    z = np.full((1, 4), 1e5, np.float32)
+    found = model.prior_distribution(None if num_classes is None else [1]).log_prob(z)
+    assert found >= math.log(0.01) + 1.001 * log_normal(z, priors.TAIL_SCALE)
 
 
 @pytest.mark.parametrize("prior", vae.FLOWS)
@@ -138,6 +160,7 @@ def test_vamp_components_are_posteriors():
     np.testing.assert_allclose(components.stddev(), expected.stddev(), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow_except("2-True")
 @pytest.mark.parametrize("jit_compile", [False, True])
 @pytest.mark.parametrize("classes", [None, 2])
 def test_vamp_draws_from_the_same_posteriors_in_any_batch(classes, jit_compile):
@@ -372,6 +395,7 @@ def test_a_tail_bounds_what_a_far_latent_costs(prior):
     np.testing.assert_array_equal(tailed._prior_sample(seeds, 0.0), plain._prior_sample(seeds, 0.0))
 
 
+@pytest.mark.slow_except("flow")
 @pytest.mark.parametrize("prior", vae.FLOWS)
 def test_the_tail_of_a_ladder(prior, monkeypatch):
     """The density of z_0 is the mixture's, and what is picked decodes from the wide normal."""

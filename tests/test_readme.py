@@ -410,5 +410,19 @@ def test_a_ratio_of_fewer_images_says_so():
         assert not of or f"{number} images" in of[0], entry["name"]
 
 
+def test_the_drawn_taxonomy_has_the_families_of_its_table():
+    drawn = (ROOT / "docs" / "drawings" / "taxonomy.svg").read_text()
+    rows = re.findall(
+        r'^\| `"(\w+)"` \| .* \| ([^|]*) \| [^|]* \|$',
+        (ROOT / "docs" / "taxonomy.md").read_text(),
+        re.M,
+    )
+    assert [kind for kind, _ in rows] == ["exact", "bound", "none"]
+    for kind, names in rows:
+        for name in names.split(", "):
+            assert f">{name}<" in drawn, name
+            assert families.find(name).likelihood == kind
+
+
 def test_readme_is_short():
     assert len(README.splitlines()) <= 140

@@ -4,6 +4,7 @@ import http.server
 import itertools
 import json
 import pickle
+import socketserver
 import threading
 import time
 from concurrent import futures
@@ -405,6 +406,26 @@ def test_an_answer_that_fits_no_metadata(scripted):
     address, _ = scripted(*[metadata(a="DT_UINT8"), answer([0.5])] * 3)
     with pytest.raises(ValueError, match="the server's a must be uint8; received float64"):
         Client(address).predict("tiny", {"x": [1]})
+
+
+def test_a_retry_over_grpc_connects_again():
+    """And does not wait for gRPC's own second, or for two minutes after a long outage."""
+    seen = []
+
+    class Close(socketserver.BaseRequestHandler):
+        def handle(self):
+            seen.append(1)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Close) as made:
+        threading.Thread(target=made.serve_forever, daemon=True).start()
+        address = f"grpc://127.0.0.1:{made.server_address[1]}"
+        with (
+            Client(address, retries=3) as client,  # within 0.35 s
+            pytest.raises(ServingError, match="UNAVAILABLE"),
+        ):
+            client.status("tiny")
+        made.shutdown()
+    assert len(seen) > 1
 
 
 def test_grpc_is_tried_again(waits):

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import shutil
 import signal
 import socket
@@ -243,6 +244,7 @@ def test_a_port_in_use(repository, server):
         ({"grpc_port": server.grpc_port}, f"port {server.grpc_port} of 127.0.0.1"),
         ({"host": "192.0.2.1"}, "192.0.2.1"),
         ({"models": str(repository / "nothing")}, "nothing is not a directory"),
+        ({"models": str(repository / "tiny")}, "tiny is a model itself"),
     ):
         second = Server(wait=False, **{"models": repository, **settings})
         assert second.process.wait(300) == 2
@@ -414,6 +416,7 @@ def assert_ended(process: subprocess.Popen) -> None:
     assert "stopped while a model was loaded or unloaded" in log
 
 
+@pytest.mark.slow_except("2")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_server_is_stopped_while_it_loads(number, repository):
     script = """
@@ -433,6 +436,7 @@ def test_a_server_is_stopped_while_it_loads(number, repository):
     assert_ended(process)
 
 
+@pytest.mark.slow
 def test_a_server_is_stopped_while_it_loads_a_new_version(repository):
     """Long after its start, and whatever time running requests have."""
     script = """
@@ -530,6 +534,7 @@ def test_a_version_that_grows_while_it_is_loaded_is_loaded_again(tmp_path, monke
     models.stop()
 
 
+@pytest.mark.slow
 def test_a_request_that_outlasts_the_time_to_finish(repository):
     """It is told what it is worth: another try elsewhere."""
     server, answers = Server(repository, grace_seconds=1), []
@@ -578,7 +583,7 @@ def test_the_command_serves_as_a_user_starts_it(repository):
 # models.config -------------------------------------------------------------------------------
 
 
-def test_where_a_models_config_points(repository, tmp_path):
+def test_where_a_models_config_points(repository, tmp_path, monkeypatch):
     elsewhere = tmp_path / "elsewhere" / "models"
     shutil.copytree(repository / "tiny", elsewhere / "tiny")
     root = tmp_path / "root"
@@ -598,6 +603,31 @@ def test_where_a_models_config_points(repository, tmp_path):
         "container": str(root / "found"),
         "found": str(root / "found"),
     }
+    look = os.stat
+
+    def forbidden(path, *args, **kwargs):
+        if str(path).startswith("/models"):
+            raise PermissionError(str(path))
+        return look(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "stat", forbidden)
+    (again,) = (m for m in read_config(root).model_config_list.config if m.name == "container")
+    assert again.base_path == str(root / "found")
+
+
+def test_the_last_good_version_stays_where_the_only_other_is_broken(repository, tmp_path):
+    """Also where it is no longer on disk, or no longer asked for."""
+    tiny = tmp_path / "tiny"
+    copy_version(repository / "tiny" / "3", tiny / "1")
+    models = Repository(tmp_path)
+    models.refresh()
+    (tiny / "2").mkdir()
+    (tiny / "2" / "saved_model.pb").write_bytes(b"\xff" * 100)
+    shutil.rmtree(tiny / "1")
+    models.refresh()
+    with models.use("tiny") as servable:
+        assert servable.version == 1
+    models.stop()
 
 
 def test_an_error_names_what_there_is(server):

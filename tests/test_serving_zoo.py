@@ -10,7 +10,7 @@ import tensorflow as tf
 from serving_support import running
 
 from tfgen import zoo
-from tfgen.serving import Client, catalogue
+from tfgen.serving import Client, bodies
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "serving.md"
 NAMES = ("ae_mnist", "vae_2d_mnist", "cvae_mnist", "gan_mnist")
@@ -74,7 +74,7 @@ def test_models_are_ranked_by_ratios_of_many_images():
     known = ("name", "sha256", "config_sha256")
     origins = {n: {key: zoo.info(n)[key] for key in known} for n in zoo.list_models()}
     ranked = {
-        name: catalogue._quality({"zoo": origin, "temperature": 1.0})
+        name: bodies._quality({"zoo": origin, "temperature": 1.0})
         for name, origin in origins.items()
     }
     for name, quality in ranked.items():
@@ -84,7 +84,7 @@ def test_models_are_ranked_by_ratios_of_many_images():
     assert ranked["gan_emoji"] is None
     assert ranked["gan_mnist"] < ranked["vae_2d_mnist"]
     own = origins["gan_mnist"] | {"sha256": "0" * 64}  # of that name, with other weights
-    assert catalogue._quality({"zoo": own, "temperature": 1.0}) is None
+    assert bodies._quality({"zoo": own, "temperature": 1.0}) is None
 
 
 def test_the_client_of_the_serving_page(served):

@@ -142,9 +142,12 @@ def test_resume_on_other_data_is_refused(tmp_path, change):
     split = "validation" if change == "validation" else "train"
     split = f"labels of the {split}" if change == "a label" else split
     message = rf"the {split} split of .* now has sha256 [0-9a-f]{{64}}, .* has [0-9a-f]{{64}}\."
-    with pytest.raises(ValueError, match=message):
-        training.train(recipe, tmp_path / "run", resume=True, verbose=0)
+    longer = dataclasses.replace(recipe, epochs=recipe.epochs + 1)
+    for given in (recipe, longer):
+        with pytest.raises(ValueError, match=message):
+            training.train(given, tmp_path / "run", resume=True, verbose=0)
     assert (tmp_path / "run" / "log.csv").read_bytes() == log
+    assert Recipe.load(tmp_path / "run" / "recipe.json") == recipe
 
 
 def test_a_staged_run_is_not_extended(tmp_path):

@@ -193,6 +193,19 @@ def test_index_cannot_lead_out_of_its_folder(shards, tmp_path):
         data.Shards(tmp_path, "train")
 
 
+@pytest.mark.slow
+def test_files_are_digested_once(folder, tmp_path, monkeypatch):
+    """Which reads each of them, of a folder that is larger than memory."""
+    monkeypatch.setattr(sources, "MEMORY_BYTES", 0)
+    calls, digest = [], data.Files.digest
+    monkeypatch.setattr(data.Files, "digest", lambda self: calls.append(1) or digest(self))
+    model = {"image_shape": [4, 6, 3], "latent_dim": 2, "filters": [4], "num_blocks": 0}
+    recipe = dataclasses.replace(RECIPE, data=str(folder), model=model, epochs=1)
+    training.train(recipe, tmp_path / "run", verbose=0)
+    assert len(calls) == 2  # of training and validation images
+
+
+@pytest.mark.filterwarnings("error:The .deterministic. argument")
 def test_missing_and_damaged_shards(shards, tmp_path):
     index = json.loads((shards / "dataset.json").read_text())
     (tmp_path / "dataset.json").write_text(json.dumps(index))

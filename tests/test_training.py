@@ -23,6 +23,7 @@ from tfgen import (
     devices,
     optimizers,
     plots,
+    presets,
     starting,
     training,
     zoo,
@@ -90,6 +91,34 @@ def test_a_model_is_not_replaced_by_a_run(tmp_path):
         with pytest.raises(ValueError, match=r"folder \(--out\) must be new: .* holds a model"):
             training.train(SIMPLE, tmp_path / "run", resume=resume, verbose=0)
     assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+
+
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_model_without_checkpoints_is_not_trained_from_scratch(tmp_path, resume, more):
+    """As an entry of the zoo, or a run whose checkpoints were deleted."""
+    presets.save(starting.from_recipe(SIMPLE), tmp_path / "run", SIMPLE)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    recipe = dataclasses.replace(SIMPLE, epochs=SIMPLE.epochs + more)
+    with pytest.raises(ValueError, match=r"must be new: .* and no checkpoint to continue from"):
+        training.train(recipe, tmp_path / "run", resume=resume, verbose=0)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+
+
+@pytest.mark.slow
+def test_a_recipe_that_was_edited_in_the_folder_is_not_resumed(tmp_path):
+    """With another batch size, epochs would be skipped; words and more epochs may change."""
+    runs.cut_off(SIMPLE, tmp_path / "run", 11)
+    path = tmp_path / "run" / "recipe.json"
+    for changes in ({"batch_size": 64}, {"learning_rate": 0.02}):
+        edited = dataclasses.replace(SIMPLE, **changes)
+        path.write_text(edited.to_json())
+        with pytest.raises(ValueError, match=r"recipe.json has changed since\. Restore it"):
+            training.train(edited, tmp_path / "run", resume=True, verbose=0)
+    edited = dataclasses.replace(SIMPLE, epochs=SIMPLE.epochs + 1, description="Of digits.")
+    path.write_text(edited.to_json())
+    training.train(edited, tmp_path / "run", resume=True, verbose=0)
+    assert len(runs.log_of(tmp_path / "run")) == edited.epochs
 
 
 @pytest.mark.parametrize("start", ["vae_2d_mnist", "./vae_2d_mnist", "~/vae_2d_mnist"])
@@ -570,10 +599,14 @@ def test_patience_stops_and_the_best_epoch_is_kept(tmp_path):
     loss = model.evaluate(images, batch_size=128, verbose=0, return_dict=True)["loss"]
     assert loss == pytest.approx(min(losses), rel=1e-6)
     # Resuming does not go on where patience has ended the run.
-    training.train(recipe, tmp_path / "run", resume=True, verbose=0)
-    assert len(runs.log_of(tmp_path / "run")) == len(losses)
+    for epochs in (20, 30):
+        longer = dataclasses.replace(recipe, epochs=epochs)
+        training.train(longer, tmp_path / "run", resume=True, verbose=0)
+        assert len(runs.log_of(tmp_path / "run")) == len(losses)
+    assert Recipe.load(tmp_path / "run" / "recipe.json") == recipe  # by which it was trained
 
 
+@pytest.mark.slow_except("True")
 @pytest.mark.parametrize("validated", [False, True])
 def test_averaged_weights_go_on_in_a_second_fit(validated):
     images, _ = data.arrays("digits", "train")

@@ -276,6 +276,18 @@ def test_rates_of_adapters_are_those_of_the_kernels_in_a_file(first_case, tmp_pa
     train_a_step(loaded)
 
 
+@pytest.mark.parametrize("optimizer", [keras.optimizers.SGD, keras.optimizers.Adam])
+@pytest.mark.filterwarnings("ignore:Skipping variable loading")
+def test_steps_of_adapters_are_counted_once(optimizer, tmp_path):
+    """Keras loads an optimizer that has no slots, and passes over one whose slots do not fit."""
+    model = AutoEncoder(**SMALL)
+    model.compile(optimizer(0.1), run_eagerly=True)
+    model.enable_lora(2, "decoder")
+    train_a_step(model)
+    model.save(tmp_path / "m.keras")
+    assert keras.models.load_model(tmp_path / "m.keras").steps_trained == 1
+
+
 class WithExtra(AutoEncoder):
     """A user's own layer on top of a family."""
 

@@ -21,6 +21,18 @@ def binary_images():
     return np.random.default_rng(1).choice(np.uint8([0, 255]), (6, 4, 4, 1))
 
 
+def test_many_samples_of_an_unlikely_image_all_count():
+    """To a sum of -10,000 nats float32 adds no small terms."""
+
+    @tf.function
+    def bound():
+        return pixel_decoder.importance_bound(
+            lambda index, count: tf.fill((1, count), -10_000.0), 100_000, 1
+        )
+
+    np.testing.assert_allclose(bound(), -10_000.0, atol=0.01)
+
+
 @pytest.fixture(scope="module")
 def line(binary_images):
     """A binary VAE with one latent, whose integral over it can be done by summing.
@@ -363,6 +375,7 @@ def test_temperature_scales_the_noise_of_the_prior(family):
     np.testing.assert_allclose(half, 0.5 * whole, rtol=1e-6)
 
 
+@pytest.mark.slow_except("VAE")
 @pytest.mark.parametrize("family", [VAE, HierarchicalVAE])
 def test_gaussian_pixels_in_float64(family):
     arguments = {"image_shape": (8, 8, 1), "filters": (4,)} if family is VAE else LADDER

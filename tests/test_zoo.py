@@ -430,7 +430,7 @@ def test_a_model_is_told_to_be_of_the_save_that_it_is_of(root, other_save, monke
     other = other_save(before["config"]["beta"])
 
     def loading(model, files):
-        load(model, files)
+        load(model, files)  # which looks at them again
         shutil.copytree(other, root / "vae_tiny", dirs_exist_ok=True)
         zoo.update_metadata(str(root / "vae_tiny"), steps=77)
 
@@ -438,6 +438,21 @@ def test_a_model_is_told_to_be_of_the_save_that_it_is_of(root, other_save, monke
     model = zoo.load("vae_tiny")
     assert zoo.origin(model)["sha256"] == before["sha256"] != zoo.info("vae_tiny")["sha256"]
     assert model.steps_before == before["steps"] != 77
+
+
+@pytest.mark.parametrize("options", [{}, {"load_weights": "partial"}, {"beta": 0.25}])
+def test_weights_that_are_replaced_after_they_were_checked(root, other_save, monkeypatch, options):
+    other = other_save(zoo.info("vae_tiny")["config"]["beta"])
+    check = presets._verified_weights
+
+    def checking(path, metadata):
+        found = check(path, metadata)
+        shutil.copytree(other, path, dirs_exist_ok=True)
+        return found
+
+    monkeypatch.setattr(presets, "_verified_weights", checking)
+    with pytest.raises(ValueError, match=r"^[^(]*is damaged or was changed"):
+        zoo.load("vae_tiny", **options)
 
 
 @pytest.mark.parametrize("value", [np.int64(3), float("nan")])
@@ -566,11 +581,11 @@ def test_every_entry_has_a_recipe_that_parses():
 @pytest.mark.parametrize(
     ("files", "words"),
     [
-        (["config.json"], "is a part of a preset: it has no metadata.json. Save it again."),
-        (["config.json", "log.csv"], "is a part of a preset"),
+        (["config.json"], "is an incomplete preset: it has no metadata.json. Save it again."),
+        (["config.json", "log.csv"], "is an incomplete preset"),
         (["recipe.json"], "has a recipe but is not trained yet. Train it: tfgen train "),
         (["recipe.json", "config.json"], "has a recipe but is not trained yet"),
-        (["recipe.json", "config.json", "model.weights.h5"], "is a part of a preset"),
+        (["recipe.json", "config.json", "model.weights.h5"], "is an incomplete preset"),
         (["recipe.json", "log.csv"], "is a run that has not ended; .* --resume"),
     ],
 )
@@ -592,7 +607,7 @@ def test_a_part_of_a_preset_says_what_it_lacks(tmp_path):
     model = AutoEncoder(**runs.TINY)
     model.save_to_preset(tmp_path / "own")
     (tmp_path / "own" / "metadata.json").unlink()
-    with pytest.raises(ValueError, match=r"is a part of a preset: it has no metadata\.json"):
+    with pytest.raises(ValueError, match=r"is an incomplete preset: it has no metadata\.json"):
         zoo.load(tmp_path / "own")
 
 

@@ -241,7 +241,7 @@ def _images_per_second(recipe: Recipe, split: data.Split) -> float:
 def _pause(recipe: Recipe) -> float:
     """Returns the seconds of an epoch's pictures and files, without building the graph."""
     model = training.build(recipe)
-    images, _ = data.head(data.open_split(data.of_recipe(recipe), "validation"), BATCH_SIZE)
+    images, _ = data.head(data.open_split(data.of_recipe(recipe), "validation", 0), BATCH_SIZE)
     pictures.fixed_picture(model, images)
     start = time.perf_counter()
     pictures.fixed_picture(model, images)

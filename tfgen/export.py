@@ -15,7 +15,6 @@ A model repository is a folder of such `<name>/`, with a models.config that list
 """
 
 import os
-from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,7 +93,7 @@ def save(
         "temperature": temperature,
         "num_samples": num_samples,
         "jit_compile": bool(jit_compile),
-        "versions": {package: version_of(package) for package in ("tfgen", "keras", "tensorflow")},
+        "versions": presets.versions(),
         "signatures": {name: _specs(function) for name, function in concrete.items()},
     }
     with scratch(folder) as temporary, system_errors(folder):
@@ -128,8 +127,8 @@ def add(
     repository = Path(repository).expanduser()
     checks.one_of("format", format, formats.FORMATS)
     entry = presets.folder(name).resolve().name
-    _check_name(entry)
     if format == "tf_saved_model":
+        _check_name(entry)
         check_config(repository)
         _check_version(repository / entry, options.get("version"))
     model = presets.load(name)
@@ -149,7 +148,7 @@ def add(
 
 
 def _publish(built: Path, folder: Path, version: int | None) -> Path:
-    """Renames a finished version into its place, the next one also when others export too."""
+    """Moves a finished version into place; tries the next number if another export took it."""
     while True:
         target = folder / str(next_version(folder) if version is None else version)
         try:
@@ -204,9 +203,7 @@ def _specs(function) -> dict[str, dict[str, Any]]:
             for name, spec in specs.items()
         }
 
-    # `None` stands for labels of a model that takes none.
-    given = [spec for spec in function.structured_input_signature[0] if spec is not None]
-    arguments = {spec.name: spec for spec in given}
+    arguments = {spec.name: spec for spec in function.structured_input_signature[0]}
     return {"inputs": listed(arguments), "outputs": listed(function.structured_outputs)}
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import secrets
 import tempfile
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ __all__ = [
 ]
 
 LOCK = "writer.lock"
+ADDRESS = re.compile("(^|/)(gs|s3|hdfs|https?|file):(/|$)")  # as a path that was made of one
 NOT_JSON = (ValueError, RecursionError)  # what reading a damaged JSON file can raise
 COLUMNS = 100  # the longest line of a JSON file that people read
 
@@ -67,6 +69,15 @@ def expanded(path: str | Path) -> str | Path:
     return path if "://" in str(path) else Path(path).expanduser()
 
 
+def _local(path: str | Path) -> Path:
+    """Returns a path, or raises ValueError for an address, which would be a folder of here."""
+    if ADDRESS.search(str(path)):
+        raise ValueError(
+            f"a path must be on a disk of this machine; received {path}. Write there and copy it."
+        )
+    return Path(path)
+
+
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """Yields a temporary name next to `path`; on success it becomes `path`, else it is removed.
@@ -78,7 +89,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
     A link stays a link.
     """
-    path = Path(path)
+    path = _local(path)
     path = path.resolve() if path.is_symlink() else path
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}-{secrets.token_hex(4)}.tmp.{path.name}")
@@ -110,7 +121,7 @@ def scratch(folder: str | Path) -> Iterator[Path]:
     Rename what is built out of it to make it appear whole. Whatever is left in it is removed, and
     so is `folder` if it was made here and has stayed empty.
     """
-    folder = Path(folder)
+    folder = _local(folder)
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -149,7 +160,7 @@ def only_writer(folder: str | Path) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
-    folder = Path(folder)
+    folder = _local(folder)
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK)
     try:

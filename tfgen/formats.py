@@ -112,7 +112,7 @@ def _check(folder, format, temperature, num_samples, batch, opset) -> None:
     checks.at_least(1, num_samples=num_samples)
     checks.at_least(1, **({} if batch is None else {"batch": batch}))
     checks.at_least(OLDEST_OPSET, opset=opset)
-    if folder.exists():
+    if folder.exists() or folder.is_symlink():
         raise ValueError(f"folder must not exist yet; {folder} does. Remove it or name another.")
     check_installed(format)
 

@@ -125,15 +125,15 @@ def greys_to_unit(greys: np.ndarray) -> np.ndarray:
     return greys / np.float32(255.0)
 
 
-def bits_per_dim(nats: float, image_shape: tuple[int, ...]) -> float:
+def bits_per_dim(log_p: float, image_shape: tuple[int, ...]) -> float:
     """Converts a log-likelihood in nats per image to bits per dimension.
 
-        bits/dim = -nats / (H W C ln 2)
+        bits/dim = -log_p / (H W C ln 2)
 
     >>> round(bits_per_dim(-784 * math.log(2), (28, 28, 1)), 6)
     1.0
     """
-    return -nats / (math.prod(image_shape) * math.log(2.0))
+    return -log_p / (math.prod(image_shape) * math.log(2.0))
 
 
 def check_format(images: Any, image_shape: tuple[int, ...], name: str = "images") -> None:

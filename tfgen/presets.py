@@ -90,11 +90,8 @@ def load(
         stored_model = cls.from_config(stored["config"])
         weight_files.load(stored_model, weights)
         if initial := tuning.copy_weights(stored_model, model):
-            warnings.warn(
-                f"{len(initial)} weights of {path.name!r} keep initial values: "
-                f"{'; '.join(initial)}.",
-                stacklevel=2,
-            )
+            text = f"{len(initial)} weights of {path.name!r} keep initial values: "
+            warnings.warn(f"{text}{'; '.join(initial)}.", stacklevel=2)
     elif load_weights:
         try:
             weight_files.load(model, weights)
@@ -103,6 +100,8 @@ def load(
             if overrides and "candidates" not in overrides and count not in (None, held):
                 raise ValueError(f"{count} parameters are stored, this network has {held}")
         except ValueError as error:
+            if not overrides or "was changed" in str(error):
+                raise
             raise ValueError(
                 f"the weights of {path.name!r} do not fit the overrides {overrides}: they change "
                 "the shape of the network. Pass load_weights=False to train from scratch, or "
@@ -175,14 +174,15 @@ def _verified_config(path: Path, stored: dict[str, Any], metadata: dict[str, Any
     return found
 
 
-def _verified_weights(path: Path, metadata: dict[str, Any]) -> list[Path]:
-    """Returns an entry's weights file, downloaded if need be, and those of its members.
+def _verified_weights(path: Path, metadata: dict[str, Any]) -> list[tuple[Path, str]]:
+    """Returns an entry's weights file, downloaded if need be, its members' and each one's sha256.
 
     Raises:
         ValueError: One has not the recorded sha256, or there is no such file.
         DownloadError: It cannot be downloaded.
     """
-    files = [weight_files.verified(path / WEIGHTS, metadata["sha256"], metadata.get("urls"))]
+    expected = metadata["sha256"]
+    found = [(weight_files.verified(path / WEIGHTS, expected, metadata.get("urls")), expected)]
     for name, expected in metadata.get("members", {}).items():
         member = path.resolve().parent / name
         if not (member / "metadata.json").is_file():
@@ -191,8 +191,8 @@ def _verified_weights(path: Path, metadata: dict[str, Any]) -> list[Path]:
                 "folder too, or save a model that stands alone: model.save_to_preset(folder)."
             )
         urls = read_metadata(member).get("urls")
-        files.append(weight_files.verified(member / WEIGHTS, expected, urls))
-    return files
+        found.append((weight_files.verified(member / WEIGHTS, expected, urls), expected))
+    return found
 
 
 # Saving ---------------------------------------------------------------------------------------
@@ -289,12 +289,12 @@ def _circumstances(model: keras.Model, recipe: Recipe | None) -> dict[str, Any]:
         "steps": model.steps_trained,
         "by_recipe": recipe is not None,
         "commit": _commit(),
-        "versions": _versions(),
+        "versions": versions(),
         "results": {},
     }
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     packages = {package: version(package) for package in ("tfgen", "keras", "tensorflow")}
     return {"python": platform.python_version(), **packages}
 

@@ -96,7 +96,7 @@ OBJECTS = _list_of("objects", lambda v: isinstance(v, dict))
 POSITIVES = _object_of("positive numbers", POSITIVE.holds)
 RANKS = _object_of("integers, at least 1", lambda v: _is_integer(v, 1))
 EPOCHS = Rule(
-    "be a growing list of epochs, at least 1",
+    "be an increasing list of epochs, at least 1",
     lambda v: (
         isinstance(v, (list, tuple)) and all(_is_integer(epoch, 1) for epoch in v) and _growing(v)
     ),
@@ -132,15 +132,15 @@ class Recipe:
         learning_rate: Peak of Adam's cosine schedule.
         learning_rates: The same for one of several optimizers, by its name in the family's
             `compile`, e.g. {"discriminator_optimizer": 0.0004}.
-        betas: Adam's two momenta.
-        warmup_steps: Steps of linear growth up to the peak, at most half of the first cycle.
+        betas: Adam's beta_1 and beta_2.
+        warmup_steps: Steps of linear warm-up to the peak, at most half of the first cycle.
         final_fraction: The learning rate at the end, as a fraction of its peak.
         restart_epochs: Epochs after which the cosine starts again at its peak, all before
             `epochs` (Loshchilov & Hutter, "SGDR", 2017).
-        clip_norm: Bound on the global norm of the gradient; None leaves it.
+        clip_norm: Bound on the gradient's global norm; None does not clip.
         ema_momentum: Momentum of the averaged weights, warmed up; 0 turns averaging off.
         max_shift: Largest random shift of a training image, in pixels.
-        mirror: Swap left and right in each training image with probability one half, drawn again
+        mirror: Flip each training image left to right with probability one half, drawn again
             every epoch. Validation, test and results see the images as they are.
         patience: Epochs without a better validation loss before stopping; None never stops early.
             The weights of the best epoch are kept either way; a GAN keeps the last ones.

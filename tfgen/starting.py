@@ -80,7 +80,8 @@ def continue_training(model: keras.Model, metadata: dict[str, Any], recipe_path:
         if recipe is not None:
             config["learning_rate"] = recipe.learning_rates.get(name, recipe.learning_rate)
             config["beta_1"], config["beta_2"] = recipe.betas
-            config["global_clipnorm"] = recipe.clip_norm
+            bound = recipe.clip_norm
+            config["global_clipnorm"] = bound and bound / devices.num_replicas()
         config["learning_rate"] *= FINE_TUNING
         optimizers[name] = type(inner).from_config(config)
     model.compile(**optimizers)

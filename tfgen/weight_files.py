@@ -38,11 +38,16 @@ def serialized_weights(model: keras.Model, half: bool = False) -> bytes:
     return _halved(buffer) if half else buffer.getvalue()
 
 
-def load(model: keras.Model, files: list[Path]) -> None:
-    """Fills a model from its file, or an ensemble from one file for each of its networks."""
+def load(model: keras.Model, files: list[tuple[Path, str]]) -> None:
+    """Fills a model from its file, or an ensemble from one for each network; each with its sha256.
+
+    Raises:
+        ValueError: A file was replaced meanwhile, or does not fit.
+    """
     parts = [model] if len(files) == 1 else getattr(model, "networks", [model])
-    for part, file in zip(parts, files, strict=True):
+    for part, (file, expected) in zip(parts, files, strict=True):
         part.load_weights(file)
+        verified(file, expected)
 
 
 def weights_digest(model: keras.Model) -> str:

@@ -151,7 +151,7 @@ def output(
     if out is None:
         return Path(default)
     out = out.expanduser()
-    if out.suffix.lower() not in endings:
+    if out.suffix.lower() not in endings and not ("" in endings and out.is_dir()):
         kinds = " or ".join(filter(None, endings))
         folder = ", or name a folder" if "" in endings else ""
         raise ValueError(f"--out must end in {kinds}{folder}; received {out}.")

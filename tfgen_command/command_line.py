@@ -25,6 +25,12 @@ from tfgen_command.app import app
 __all__ = ["app", "run"]
 
 EXPLAINED = (ValueError, NotImplementedError, OSError, ImportError, FloatingPointError)
+NO_MEMORY = "out of memory; use a smaller batch or model"
+TOLD = {
+    "DataLossError": "a record of the data is damaged. Prepare the shards again.",
+    "OverflowError": "a number is too large",
+    "ResourceExhaustedError": NO_MEMORY,
+}
 NO_HOME = "Could not determine home directory."  # what pathlib says of ~NAME
 
 
@@ -48,13 +54,18 @@ def run() -> NoReturn:
     except ConnectionError as error:  # worth another try, unlike most others
         _fail(error, os.EX_TEMPFAIL)
     except MemoryError as error:  # that of Python has no message
-        _fail(str(error) or "out of memory; use a smaller batch or model")
+        _fail(str(error) or NO_MEMORY)
     except EXPLAINED as error:
         _fail(error)
     except RuntimeError as error:
         if str(error) != NO_HOME:
             raise
         _fail("~NAME must be a user of this machine; write ./~NAME for a file.")
+    except Exception as error:
+        kind = type(error).__name__  # TensorFlow's are not imported: that takes seconds
+        if kind not in TOLD:
+            raise
+        _fail(TOLD[kind])
     sys.exit(code or 0)
 
 

@@ -160,9 +160,7 @@ def complete(
     ] = None,
     mask: Annotated[
         Path | None,
-        typer.Option(
-            exists=True, dir_okay=False, help="Image that is white where pixels are kept."
-        ),
+        typer.Option(help="Image that is white where pixels are kept."),
     ] = None,
     data_name: DataName = None,
     seed: Annotated[
@@ -197,7 +195,9 @@ def complete(
     images, labels = cli.images_for(
         model, name, files, data_name, num, labels, invert, binarize, usual=8
     )
-    kept = cli.read_mask(model, mask) if mask else cli.kept_half(model, keep or "upper")
+    kept = (
+        cli.read_mask(model, mask.expanduser()) if mask else cli.kept_half(model, keep or "upper")
+    )
     shown = plots.completed(model, images, kept, ways, labels, seed)
     captions = ["kept", *(str(way + 1) for way in range(ways)), "original"]
     say(cli.save_rows(shown, out, scale, columns=captions))

@@ -275,7 +275,7 @@ def _untrained(path: Path, name: str | Path) -> str:
     quoted = shlex.quote(str(name))
     runs = (path / "log.csv").is_file()
     if not (path / "recipe.json").is_file() or ((path / "model.weights.h5").is_file() and not runs):
-        return f"{path} is a part of a preset: it has no metadata.json. Save it again."
+        return f"{path} is an incomplete preset: it has no metadata.json. Save it again."
     if runs:
         return (
             f"{path.name!r} is a run that has not ended; sample and evaluate take it as it is. "

@@ -11,7 +11,7 @@ import typer
 
 from tfgen_command import entries
 from tfgen_command.app import Json, Name, command, say_json
-from tfgen_command.wording import how_trained, with_commas
+from tfgen_command.wording import four_digits, how_trained, with_commas
 
 __all__ = ["info", "list_entries"]
 
@@ -186,9 +186,9 @@ def _results(results: dict[str, dict[str, Any]]) -> list[str]:
         f"{'model':>9}" + (f"  {'real':>9}" if compared else "") + "  as tfgen evaluate measures it"
     ]
     for label, result in results.items():
-        numbers = f"{result['value']:>9.4g}"
+        numbers = f"{four_digits(result['value']):>9}"
         if compared:
-            numbers += f"  {format(result['real'], '.4g') if 'real' in result else '':>9}"
+            numbers += f"  {four_digits(result['real']) if 'real' in result else '':>9}"
         lines += _wrapped(f"{numbers}  {with_commas(label)} ({result['unit']})", len(numbers) + 2)
     return lines
 
@@ -200,5 +200,6 @@ def _training(state: dict[str, Any], device: str | None, note: str) -> str | Non
     best = state.get("best_epoch", -1) + 1
     kept = f", epoch {best} kept" if best else ""
     where = f" on {device}" if device else ""
-    took = f"{state['epoch']} epochs{kept}, {state['seconds'] / 60.0:.0f} minutes{where}"
+    minutes = state.get("seconds", 0.0) / 60.0
+    took = f"{state.get('epoch', 0):g} epochs{kept}, {minutes:.0f} minutes{where}"
     return f"{took}. {note}" if note else took

@@ -104,8 +104,7 @@ def new(
     out = out.expanduser()
     if out.suffix != ".json":
         raise ValueError(f"--out must end in .json; received {out}.")
-    if out.exists():
-        raise ValueError(f"--out must be a new file; {out} exists. Name another file.")
+    _refuse_old(out)
     import_tensorflow()
     from tfgen import cli, data, drafts
     from tfgen.files import replacing
@@ -114,6 +113,7 @@ def new(
     drafted = drafts.draft(data.Source(data_name, size, skip_bad), family, minutes, conditional)
     with cli.writing(out), replacing(out) as path:
         path.write_text(drafted.recipe.to_json(), encoding="utf-8")
+        _refuse_old(out)  # another command may have written it meanwhile
     shape = " x ".join(map(str, drafted.recipe.model["image_shape"]))
     say(
         f"Wrote {out}: {family} of {shape}, {drafted.recipe.epochs} epochs of "
@@ -131,6 +131,11 @@ def new(
         say(warning)
     run = Path("runs") / out.stem
     say(f"Train it: tfgen train {shlex.quote(str(out))} --out {shlex.quote(str(run))}")
+
+
+def _refuse_old(out: Path) -> None:
+    if out.exists():
+        raise ValueError(f"--out must be a new file; {out} exists. Name another file.")
 
 
 def _short(value: float) -> str:

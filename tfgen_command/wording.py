@@ -4,7 +4,15 @@ import re
 import sys
 from typing import Any
 
-__all__ = ["counted", "how_to_install", "how_trained", "listed", "tell", "with_commas"]
+__all__ = [
+    "counted",
+    "four_digits",
+    "how_to_install",
+    "how_trained",
+    "listed",
+    "tell",
+    "with_commas",
+]
 
 # What "program" in an entry's metadata.json stands for.
 BY_JAX = (
@@ -21,6 +29,15 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
     ('1 model', '2,000 classes')
     """
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
+def four_digits(value: float) -> str:
+    """Returns a number as it is read.
+
+    >>> four_digits(12647.3), four_digits(0.00342441)
+    ('12,650', '0.003424')
+    """
+    return f"{float(f'{value:.4g}'):,.9g}"
 
 
 def how_to_install(extra: str) -> str:
@@ -45,7 +62,7 @@ def with_commas(name: str) -> str:
     >>> with_commas("Frechet distance, 10000 images against 350 test images")
     'Frechet distance, 10,000 images against 350 test images'
     """
-    return re.sub(r"\b\d{4,}\b", lambda found: f"{int(found[0]):,}", name)
+    return re.sub(r"(?<![\w-])\d{4,}(?![\w-])", lambda found: f"{int(found[0]):,}", name)
 
 
 def listed(names: list[str], most: int = 3) -> str:

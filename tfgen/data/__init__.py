@@ -12,7 +12,7 @@
 
     sources   from a name or a path to images: `arrays`, `load`, `open_split`
     named     the table above, and where each set is downloaded from
-    npz, folders, shards    the three formats on disk; `prepare` writes shards
+    pairs, folders, shards  the three formats on disk (.npz in `pairs`); `prepare` writes shards
     images    one image file: what its header holds, and its pixels
     splits    a split as training reads it, in a new order for each epoch
     report    what a set holds, before anything trains on it: `check`

@@ -17,8 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from tfgen import downloads
-from tfgen.data.npz import read_npz
-from tfgen.data.pairs import DataNotFoundError, Pair
+from tfgen.data.pairs import DataNotFoundError, Pair, read_npz
 from tfgen.files import replacing
 
 __all__ = ["CIFAR10_JPEG", "CLOTHING64", "Clone", "cached", "data_folder", "read_clone"]

@@ -18,8 +18,7 @@ import numpy as np
 
 from tfgen import downloads, pixels
 from tfgen.data import clones
-from tfgen.data.npz import read_npz
-from tfgen.data.pairs import DataNotFoundError, Pair, validated, with_every_split
+from tfgen.data.pairs import DataNotFoundError, Pair, read_npz, validated, with_every_split
 from tfgen_command.entries import nearest
 from tfgen_command.wording import how_to_install
 

@@ -57,7 +57,6 @@ class Shards:
         records = tf.data.Dataset.from_tensor_slices(paths).interleave(
             lambda path: tf.data.TFRecordDataset(path, buffer_size=2**20),
             cycle_length=min(INTERLEAVE, len(self._paths)),
-            deterministic=True,
         )
 
         def permuted(place, block):

@@ -13,8 +13,14 @@ from tfgen import checks
 from tfgen.data.folders import open_folder
 from tfgen.data.images import fitted
 from tfgen.data.named import as_text, is_named, load_named, named_file, names, unknown
-from tfgen.data.npz import read_npz
-from tfgen.data.pairs import DataNotFoundError, Pair, check_split, validated, with_every_split
+from tfgen.data.pairs import (
+    DataNotFoundError,
+    Pair,
+    check_split,
+    read_npz,
+    validated,
+    with_every_split,
+)
 from tfgen.data.shards import Shards, is_shards, read_shards
 from tfgen.data.splits import Arrays, Files, Split
 from tfgen.recipe import Recipe

@@ -79,7 +79,7 @@ class Arrays:
     @functools.cached_property
     def _tensors(self) -> tuple[tf.Tensor, tf.Tensor | None]:
         images, labels = self._arrays
-        with tf.init_scope():  # not a constant of the graph that is being traced
+        with tf.init_scope(), tf.device("CPU:0"):  # neither in a traced graph nor on a GPU
             return tf.constant(images), None if labels is None else tf.constant(labels)
 
     def keys(self, seed: tf.Tensor, epoch: tf.Tensor) -> tf.data.Dataset:

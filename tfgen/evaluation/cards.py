@@ -6,20 +6,21 @@ from collections.abc import Collection
 from typing import Any
 
 from tfgen.recipe import Recipe
-from tfgen_command.wording import how_trained, with_commas
+from tfgen_command.wording import four_digits, how_trained, with_commas
 
 __all__ = ["PICTURES", "card"]
 
 # The pictures of an entry's folder, in their order on the card.
 PICTURES = {
-    "samples.png": "what it draws",
-    "interpolation.png": "interpolations between latents",
-    "completions.png": "the upper half, six completions of it, the image",
-    "progress.png": "the same seeds after as many epochs of training as the column says",
+    "samples.png": "What it draws",
+    "interpolation.png": "Interpolations between latents",
+    "completions.png": "The upper half, six completions of it, the image",
+    "progress.png": "The same seeds after as many epochs of training as the column says",
 }
+RECONSTRUCTED = {"samples.png": "Images, and below each row its reconstructions"}
 TWO_COLUMNS = """
-In the column of real images, training images take the place of samples where a result compares with
-test images, and test images everywhere else.
+Real images are training images where a result compares with test images, and test images everywhere
+else.
 """
 
 
@@ -35,7 +36,10 @@ def card(details: dict[str, Any], pictures: Collection[str], source: str) -> str
     pictures = set(pictures)
     if not details.get("by_recipe", True):  # that is the course of other weights
         pictures.discard("progress.png")
-    shown = "".join(f"![{PICTURES[file]}]({file})\n\n" for file in PICTURES if file in pictures)
+    texts = PICTURES | (RECONSTRUCTED if details["family"] == "AutoEncoder" else {})
+    shown = "".join(
+        f"![{text}]({file})\n\n*{text}.*\n\n" for file, text in texts.items() if file in pictures
+    )
     return f"""# {details["name"]}
 
 {recipe.description}
@@ -61,13 +65,13 @@ def _table(results: dict[str, dict[str, Any]]) -> str:
     """Returns the table of results; a second column if some have a value of real images."""
     if not any("real" in result for result in results.values()):
         rows = [
-            f"| {with_commas(name)} | {result['value']:.4g} | {result['unit']} |"
+            f"| {with_commas(name)} | {four_digits(result['value'])} | {result['unit']} |"
             for name, result in results.items()
         ]
         return "\n".join(["| result | value | unit |", "|---|---|---|", *rows, ""])
     rows = [
-        f"| {with_commas(name)} | {result['value']:.4g} | "
-        f"{format(result['real'], '.4g') if 'real' in result else ''} | {result['unit']} |"
+        f"| {with_commas(name)} | {four_digits(result['value'])} | "
+        f"{four_digits(result['real']) if 'real' in result else ''} | {result['unit']} |"
         for name, result in results.items()
     ]
     judges = dict.fromkeys(result["judge"] for result in results.values() if "judge" in result)
@@ -79,8 +83,8 @@ def _judged(judges: Collection[str]) -> str:
     """Returns what a card says of the networks that results were judged by, a paragraph."""
     if not judges:
         return ""
-    return f"""Judged by {", ".join(judges)}, fitted to training images: a ratio near or below 1
-says only that samples are as close to the test images as the training images are.
+    return f"""Judged by {", ".join(judges)}, fitted to training images: a Frechet ratio of 1 or
+less says only that samples are as close to the test images as those are.
 """
 
 
@@ -100,9 +104,9 @@ def _facts(details: dict[str, Any], recipe: Recipe, source: str) -> str:
         f"Family `{family}`: {arguments}; {details['parameters']:,} weights.",
         _history(details, recipe),
         f"Recipe: `recipe.json`; `tfgen train {shlex.quote(source)} --out DIR` "
-        f"{'trains it again' if again else 'trains from it'} (seed {recipe.seed}).",
+        f"{'trains it again' if again else 'trains another by it'} (seed {recipe.seed}).",
         f"Weights: `model.weights.h5`{averaged}, sha256\n  `{details['sha256']}`"
-        f"{terms}.{shared}\n  Data: {licence.get('data') or 'see its source'}",
+        f"{terms}.{shared}\n  Data: {licence.get('data') or 'no licence recorded'}",
         f"Versions: {', '.join(f'{key} {value}' for key, value in details['versions'].items())}.",
     ]
     if details["kind"] == "model":
@@ -126,9 +130,9 @@ def _history(details: dict[str, Any], recipe: Recipe) -> str:
     state = details.get("training", {})
     epochs, best = state.get("epoch", 0), state.get("best_epoch", -1) + 1
     kept = (
-        f"The epoch with the lowest validation loss was kept: {best} of {epochs} epochs"
+        f"The epoch with the lowest validation loss, number {best} of {epochs:g}, was kept"
         if best
-        else f"{epochs} epochs, of which the last was kept"
+        else f"{epochs:g} epochs, of which the last was kept"
     )
     minutes = state.get("seconds", 0.0) / 60.0
     sizes = {stage.get("batch_size", recipe.batch_size) for stage in recipe.stages}

@@ -78,8 +78,7 @@ def evaluate(
         for label, recorded in details["results"].items():  # also what is no longer measured
             results.setdefault(label, Result(math.nan, recorded["unit"]))
     if writes:
-        _check_unchanged(path, details)
-        _write(model, recipe, path, results)
+        _write(model, recipe, path, results, details)
     return {
         label: _with_recorded(details["results"], label, result)
         for label, result in results.items()
@@ -100,7 +99,7 @@ def _check_unchanged(path: Path, details: dict[str, Any]) -> None:
     now = entries.read_metadata(path)
     if any(now.get(key) != details.get(key) for key in ("sha256", "config_sha256")):
         raise ValueError(
-            f"{path} was saved again while it was measured, so nothing was recorded. Measure it "
+            f"{path} was saved again while it was measured, so no result was recorded. Measure it "
             "again."
         )
 
@@ -181,12 +180,16 @@ def _with_recorded(recorded: dict[str, dict[str, Any]], label: str, result: Resu
     )
 
 
-def _write(model: ImageModel, recipe: Recipe, path: Path, results: Results) -> None:
-    """Writes results, pictures and card into an entry's folder."""
-    records = {label: _record(found) for label, found in results.items() if found.finite}
-    presets.update_metadata(path, results=records)
+def _write(
+    model: ImageModel, recipe: Recipe, path: Path, results: Results, details: dict[str, Any]
+) -> None:
+    """Writes pictures, results and card into an entry's folder; what takes long comes first."""
+    _check_unchanged(path, details)
     if isinstance(model, GenerativeModel):
         _draw(model, recipe, path)
+    _check_unchanged(path, details)
+    records = {label: _record(found) for label, found in results.items() if found.finite}
+    presets.update_metadata(path, results=records)
     write_card(path)
 
 

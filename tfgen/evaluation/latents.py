@@ -18,11 +18,14 @@ __all__ = [
     "label_agreement",
     "labelled",
     "log_likelihood",
+    "nearest_distances",
     "nearest_neighbour",
     "nearest_neighbour_accuracy",
     "on_levels",
     "squared_error",
 ]
+
+BLOCK = 500  # queries at a time
 
 
 def nearest_neighbour(queries: np.ndarray, references: np.ndarray) -> np.ndarray:
@@ -36,9 +39,33 @@ def nearest_neighbour(queries: np.ndarray, references: np.ndarray) -> np.ndarray
         tf.argmax(
             tf.matmul(tf.cast(part, tf.float32), references, transpose_b=True) - half_norms, 1
         )
-        for part in np.array_split(queries, max(len(queries) // 500, 1))
+        for part in np.array_split(queries, max(len(queries) // BLOCK, 1))
     ]
     return tf.concat(nearest, 0).numpy()
+
+
+def nearest_distances(queries: np.ndarray, references: np.ndarray) -> np.ndarray:
+    """Returns the distance of each query to its nearest reference, float64 (queries,).
+
+    The neighbour is found in float32; the distance to it is exact, so that a copy is at 0.
+
+    >>> nearest_distances(np.array([[0.0, 0.0], [3.0, 5.0]]), np.array([[3.0, 4.0]]))
+    array([5., 1.])
+
+    Args:
+        queries: (queries, features), numbers of any kind.
+        references: (references, features), at least one.
+    """
+    # Centred, because what float32 loses grows with the norms.
+    middle = references.mean(0, dtype=np.float32)
+    index = nearest_neighbour(queries - middle, references - middle)
+    parts = np.array_split(np.arange(len(queries)), max(len(queries) // BLOCK, 1))
+    return np.concatenate(
+        [
+            np.linalg.norm(queries[part].astype(np.float64) - references[index[part]], axis=1)
+            for part in parts
+        ]
+    )
 
 
 def evenly(values: np.ndarray, count: int) -> np.ndarray:

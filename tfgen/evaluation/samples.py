@@ -12,17 +12,22 @@ import numpy as np
 
 from tfgen import checks, data
 from tfgen.evaluation import judges
-from tfgen.evaluation.class_metrics import ClassBalance, ClassifierScore
-from tfgen.evaluation.distances import FrechetDistance, kernel_distance
+from tfgen.evaluation.distances import (
+    FrechetDistance,
+    density_coverage,
+    kernel_distance,
+    precision_recall,
+)
+from tfgen.evaluation.judges import ClassBalance, ClassifierScore
 from tfgen.evaluation.latents import (
     check_conditional,
     classes_to_ask,
     evenly,
     flat,
     labelled,
+    nearest_distances,
     on_levels,
 )
-from tfgen.evaluation.neighbours import density_coverage, nearest_distances, precision_recall
 from tfgen.evaluation.result import Result, Results
 from tfgen.models.generative import GenerativeModel
 from tfgen_command.wording import how_to_install
@@ -52,8 +57,8 @@ def sample_quality(
     distances of samples to their nearest training images would be smaller than those of held-out
     images. Real images are taken on the model's grey levels, so a binary model is compared with
     binary images. A ratio to real images is left out where their own value is 0. The judge was
-    fitted to train images, so a ratio near or below 1 says only that samples are as close to the
-    held-out images as those are.
+    fitted to train images, so a Frechet ratio of 1 or less says only that samples are as close to
+    the held-out images as those are.
 
     Args:
         model: A model that can be sampled from; sample i has seed i and, if it is conditional, a

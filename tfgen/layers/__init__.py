@@ -1,6 +1,7 @@
 """Layers and networks that two or more families use."""
 
 from tfgen.layers.basic import (
+    CHECKED,
     GreyToPixels,
     SpectralNormalization,
     SubPixel,
@@ -16,11 +17,14 @@ from tfgen.layers.networks import (
     check_strides,
     decoder_network,
     encoder_network,
+    join_labels,
+    network_inputs,
     one_hot,
     residual_block,
 )
 
 __all__ = [
+    "CHECKED",
     "MASKS",
     "GreyToPixels",
     "MaskedConv2D",
@@ -33,8 +37,10 @@ __all__ = [
     "cut",
     "decoder_network",
     "encoder_network",
+    "join_labels",
     "leading_shape",
     "matmul",
+    "network_inputs",
     "one_hot",
     "residual_block",
     "seeded_dropout",

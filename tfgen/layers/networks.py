@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import keras
 
@@ -13,6 +14,8 @@ __all__ = [
     "check_strides",
     "decoder_network",
     "encoder_network",
+    "join_labels",
+    "network_inputs",
     "one_hot",
     "residual_block",
 ]
@@ -108,8 +111,8 @@ def encoder_network(
     channels and one residual block come first, at full size.
     """
     check_strides(image_shape, filters, may_be_dense=True)
-    images = keras.Input(image_shape, name="images")
-    x = GreyToPixels(name="pixels")(images)
+    given = network_inputs(image_shape, "images", num_classes)
+    x = GreyToPixels(name="pixels")(given if num_classes is None else given[0])
     if stem:
         x = keras.layers.Conv2D(stem, 3, padding="same", name="stem_conv")(x)
         x = residual_block(x, stem, "stem_block")
@@ -120,13 +123,9 @@ def encoder_network(
             x = residual_block(x, width, f"stage_{stage}_block_{block}")
         x = keras.layers.Activation(ACTIVATION, name=f"stage_{stage}_activation")(x)
     x = keras.layers.Flatten(name="flatten")(x)
-    inputs = images
-    if num_classes is not None:
-        labels = keras.Input((), dtype="int64", name="labels")
-        x = keras.layers.Concatenate(name="with_labels")([x, one_hot(labels, num_classes)])
-        inputs = [images, labels]
+    x = join_labels(x if num_classes is None else [x, given[1]], num_classes)
     x = keras.layers.Dense(dense_units, activation=ACTIVATION, name="dense")(x)
-    return keras.Model(inputs, x, name="encoder_trunk")
+    return keras.Model(given, x, name="encoder_trunk")
 
 
 def decoder_network(
@@ -139,26 +138,22 @@ def decoder_network(
     num_outputs: int,
     num_classes: int | None = None,
 ) -> keras.Model:
-    """Builds a decoder: the encoder's stages in reverse, growing by sub-pixels.
+    """Builds a decoder: the encoder's stages in reverse, upsampling by sub-pixels.
 
     latents (batch, latent_dim) [and labels (batch,)] -> float32 (batch, height, width,
     num_outputs). It starts on the grid of height / 2^num_stages; each entry of `filters` is a
-    stage at twice the size of the one before, and the last convolution grows the rest at once.
+    stage at twice the size of the one before, and the last convolution upsamples the rest at once.
     Without `filters` it is two dense layers, the second of which gives all outputs.
     """
-    latents = keras.Input((latent_dim,), name="latents")
-    inputs, x = latents, latents
-    if num_classes is not None:
-        labels = keras.Input((), dtype="int64", name="labels")
-        x = keras.layers.Concatenate(name="with_labels")([x, one_hot(labels, num_classes)])
-        inputs = [latents, labels]
+    given = network_inputs((latent_dim,), "latents", num_classes)
+    x = join_labels(given, num_classes)
     height, width = (side // 2**num_stages for side in image_shape[:2])
     x = keras.layers.Dense(dense_units, activation=ACTIVATION, name="dense")(x)
     if not filters:
         outputs = (height, width, num_outputs)
         x = keras.layers.Dense(math.prod(outputs), name="to_pixels")(x)
         x = keras.layers.Reshape(outputs, dtype="float32", name="pixels")(x)
-        return keras.Model(inputs, x, name="decoder")
+        return keras.Model(given, x, name="decoder")
     x = keras.layers.Dense(height * width * filters[0], name="to_grid")(x)
     x = keras.layers.Reshape((height, width, filters[0]), name="grid")(x)
     for stage, stage_filters in enumerate(filters):
@@ -171,7 +166,21 @@ def decoder_network(
     factor = 2 ** (num_stages - len(filters) + 1)
     x = keras.layers.Conv2D(factor**2 * num_outputs, 3, padding="same", name="to_pixels")(x)
     x = SubPixel(factor, dtype="float32", name="pixels")(x)
-    return keras.Model(inputs, x, name="decoder")
+    return keras.Model(given, x, name="decoder")
+
+
+def network_inputs(shape: tuple[int, ...], name: str, num_classes: int | None) -> Any:
+    """Returns the symbolic inputs of a network: a tensor, or [tensor, labels]."""
+    x = keras.Input(shape, name=name)
+    return x if num_classes is None else [x, keras.Input((), dtype="int64", name="labels")]
+
+
+def join_labels(given: Any, num_classes: int | None, **options: Any) -> Any:
+    """Returns a tensor as it is, or [tensor, labels] as one, with labels as one-hot rows."""
+    if num_classes is None:
+        return given
+    x = [given[0], one_hot(given[1], num_classes)]
+    return keras.layers.Concatenate(name="with_labels", **options)(x)
 
 
 def one_hot(labels: keras.KerasTensor, num_classes: int) -> keras.KerasTensor:

@@ -67,8 +67,8 @@ class AdversarialModel(GenerativeModel):
 
         Raises:
             ValueError: `loss` or `optimizer` was given, one object for both networks, an optimizer
-                that was built for other variables, `ScheduleFreeAdamW`, `use_ema` for the
-                discriminator, or what the `compile` of every model refuses.
+                that was built for other variables, `ScheduleFreeAdamW`, `use_ema`, or what the
+                `compile` of every model refuses.
         """
         if "optimizer" in kwargs:
             raise ValueError(
@@ -90,15 +90,17 @@ class AdversarialModel(GenerativeModel):
                 "generator_optimizer and discriminator_optimizer must be two objects, each with "
                 "slots for its own network; received one for both. Make a second one."
             )
-        if devices.unscaled(discriminator_optimizer).use_ema:
-            raise ValueError(
-                "discriminator_optimizer: use_ema must be False, since samples come from the "
-                "average of the generator alone, averaged_generator."
-            )
-        for name, given, network in (
+        pairs = (
             ("generator_optimizer", generator_optimizer, self.generator),
             ("discriminator_optimizer", discriminator_optimizer, self.discriminator),
-        ):
+        )
+        for name, given, _ in pairs:
+            if devices.unscaled(given).use_ema:
+                raise ValueError(
+                    f"{name}: use_ema must be False, since samples come from the generator's own "
+                    "average, averaged_generator. Set ema_momentum of the GAN."
+                )
+        for name, given, network in pairs:
             _check_fit(name, given, network)
             self.note_factors(name, given, network.trainable_variables)
         super().compile(optimizer=generator_optimizer, **kwargs)

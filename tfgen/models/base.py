@@ -122,7 +122,7 @@ class ImageModel(CompiledModel):
             return super().predict(x, *args, **kwargs)
 
     def _checked_pair(self, method: str, x: Any, y: Any, args: tuple, kwargs: dict) -> tuple:
-        """Returns images and labels that a method of Keras' takes, checked."""
+        """Returns a Keras method's images and labels, checked."""
         given = SIGNATURES[method].bind(self, x, y, *args, **kwargs).arguments
         by_class = given.get("class_weight") is not None
         if by_class:
@@ -285,5 +285,5 @@ class ImageModel(CompiledModel):
 
 
 def _weighted(given: dict[str, Any]) -> bool:
-    """Whether weights, of images or of classes, are among the arguments of a method of Keras'."""
+    """Whether a Keras method was given sample or class weights."""
     return any(given.get(name) is not None for name in WEIGHTS)

@@ -38,15 +38,16 @@ class CompiledModel(ConfiguredModel):
         """Keras' lock of a model that is built; here a subclass may add layers of its own."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name != "optimizer" or not self.compiled:
-            super().__setattr__(name, value)
-            for kind in ("train", "test", "predict") if name in self.settable else ():
+        if name == "optimizer" and self.compiled:
+            optimizer, steps = checked_optimizer(name, value), self.steps_trained
+            super().__setattr__(name, optimizer)
+            self.steps_before = steps - _counted(optimizer)  # it may have counted steps already
+            return
+        super().__setattr__(name, value)
+        if name in self.settable:
+            for kind in ("train", "test", "predict"):
                 if getattr(self, f"{kind}_function", None) is not None:
                     getattr(self, f"make_{kind}_function")()  # also in the middle of `fit`
-            return
-        optimizer, steps = checked_optimizer(name, value), self.steps_trained
-        super().__setattr__(name, optimizer)
-        self.steps_before = steps - _counted(optimizer)  # it may have counted steps already
 
     def compile(
         self,
@@ -71,7 +72,7 @@ class CompiledModel(ConfiguredModel):
         if kwargs.get("jit_compile") is True and self.distribute_strategy.num_replicas_in_sync > 1:
             raise ValueError(
                 "compile(jit_compile=True) must be left out under a distribution strategy: XLA "
-                "does not compile sums over devices."
+                "does not compile all-reduces."
             )
         for name, value in {"loss": loss, **kwargs}.items():
             if name in REFUSED and value is not None:
@@ -95,7 +96,7 @@ class CompiledModel(ConfiguredModel):
     def note_factors(
         self, name: str, optimizer: keras.optimizers.Optimizer, variables: list[keras.Variable]
     ) -> None:
-        """Settles which variable each factor of a new `GroupedAdam` is for.
+        """Assigns the factors of a new `GroupedAdam` to variables.
 
         Raises:
             ValueError: There is not one for each variable; the message names the argument.
@@ -112,7 +113,7 @@ class CompiledModel(ConfiguredModel):
         if not self.compiled:
             return {}
         self._note_scales()
-        # As it was given: "auto" is another thing on another machine. Or as it was set since.
+        # As given ("auto" resolves on each machine), unless it was set since.
         given, resolved = self._jit
         held, optimizers, scales = tuning.weights(self), {}, {}
         for name, (optimizer, _) in self.optimizers.items():
@@ -121,10 +122,11 @@ class CompiledModel(ConfiguredModel):
             if isinstance(own, GroupedAdam):  # a file has what adapters change, and not them
                 known = own.scales_by_name(held)
                 scales[name] = known | {tuning.adapted_name(n): s for n, s in known.items()}
-        # Nor would Keras load the state of an optimizer that trained them, with its count of steps.
-        halves = {id(weight) for name, weight in held.items() if tuning.adapted_name(name) != name}
-        _, own = next(iter(self.optimizers.values()))
-        uncounted = any(id(variable) in halves for variable in own)
+        # Nor would Keras load the state, and step count, of an optimizer that trains adapters.
+        adapters = {id(w) for name, w in held.items() if tuning.adapted_name(name) != name}
+        optimizer, variables = next(iter(self.optimizers.values()))
+        slots = len(devices.unscaled(optimizer).variables) > 2  # beside its count and its rate
+        uncounted = slots and any(id(variable) in adapters for variable in variables)
         return {
             **optimizers,
             "scales": scales,
@@ -153,16 +155,21 @@ class CompiledModel(ConfiguredModel):
             self.build_optimizers()
 
     def load_weights(self, filepath: str | Path, *args: Any, **kwargs: Any) -> None:
-        """Loads as Keras does; adapters, of which Keras makes zeros, begin anew."""
+        """Loads as Keras does; adapters, which Keras zeroes, are initialised anew."""
         super().load_weights(files.expanded(filepath), *args, **kwargs)
         tuning.restart_adapters(self)
 
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        if self.compiled and not self.is_fitting and any(self._changes()):
+            self._recompile()  # as the next `fit` would, so that slots fit what trains
+        super().save(*args, **kwargs)
+
     def save_assets(self, folder: str) -> None:
-        """Keeps the steps in a `.keras` file apart from the optimizers', for Keras to call."""
+        """Writes the step count into a `.keras` file; Keras calls it."""
         Path(folder, STEPS).write_text(json.dumps(self.steps_trained), encoding="utf-8")
 
     def load_assets(self, folder: str | None) -> None:
-        """Puts the steps back into a model that is loaded with `compile=False`."""
+        """Restores the step count of a model that is loaded with `compile=False`."""
         path = Path(folder or "", STEPS)
         if folder and path.is_file() and not self.compiled:
             self.steps_before = int(json.loads(path.read_text(encoding="utf-8-sig")))
@@ -229,11 +236,18 @@ class CompiledModel(ConfiguredModel):
                 if steps and tf.distribute.has_strategy():
                     raise ValueError(
                         f"gradient_accumulation_steps={steps} must be left out under a "
-                        "distribution strategy: Keras cannot sum over devices in some steps alone."
+                        "distribution strategy: Keras cannot all-reduce in only some steps."
                     )
                 if not optimizer.built:
                     self.note_factors(name, optimizer, variables)
                     optimizer.build(variables)
+                    own = devices.unscaled(optimizer)
+                    if own.use_ema:  # it starts at zeros, which a `fit` of no step would put in
+                        for average, variable in zip(
+                            own._model_variables_moving_average, variables, strict=True
+                        ):
+                            if average is not None:  # as for scales of 8-bit floats
+                                average.assign(variable)
 
     def _changes(self) -> tuple[bool, bool]:
         """Whether a weight trains that an optimizer has no slots for; whether one no longer does.
@@ -249,7 +263,7 @@ class CompiledModel(ConfiguredModel):
         return grown, shrunk
 
     def _note_scales(self) -> None:
-        """Settles which variable each scale of a rate is for, while they all still train."""
+        """Assigns learning-rate scales to variables, while these all still train."""
         if not self.compiled:
             return
         for name, (optimizer, variables) in self.optimizers.items():

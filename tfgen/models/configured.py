@@ -71,12 +71,13 @@ class ConfiguredModel(keras.Model):
                 f"Save and load it changed: tfgen.load(folder, {name.removesuffix('_policy')}=...)."
             )
         value = checks.seed(value) if name == "seed" else value
-        checked = built and name in self.settable
-        old, value = (getattr(self, name), _each(tuple, value)) if checked else (None, value)
-        super().__setattr__(name, value)
+        if not (built and name in self.settable):
+            super().__setattr__(name, value)
+            return
+        old = getattr(self, name)
+        super().__setattr__(name, _each(tuple, value))
         try:
-            if checked:
-                self.check_settings()
+            self.check_settings()
         except Exception:
             super().__setattr__(name, old)
             raise
@@ -140,7 +141,7 @@ class ConfiguredModel(keras.Model):
         self.built = True
 
     def changed_since(self, reader: str, *options: Any) -> bool:
-        """Whether a graph that `reader` made at its last call is out of date, and notes this one.
+        """Whether the last graph of `reader` is out of date; notes the state of the new one.
 
         A graph is made from the constructor's arguments, of which a user may set some; from the
         variables, which low-rank adapters replace; from which of them train; and from `options`.
@@ -162,7 +163,7 @@ class ConfiguredModel(keras.Model):
 
     @property
     def frozen(self) -> list[str]:
-        """The names of the weights that `freeze`, or `trainable` of a layer, keeps as they are."""
+        """The names of the weights that `freeze`, or a layer's `trainable`, has frozen."""
         adapted = tuning.adapted(self).keys()  # which rest while their adapters train
         return sorted(
             name
@@ -222,7 +223,7 @@ class ConfiguredModel(keras.Model):
         return names
 
     def _note_scales(self) -> None:
-        """Settles which variable each scale of a rate is for, while they all still train."""
+        """Assigns learning-rate scales to variables, while these all still train."""
 
     def _recompile(self) -> None:
         """Makes optimizers of the same settings for the variables that train now."""

@@ -222,7 +222,7 @@ class GAN(AdversarialModel):
         # latents (batch, latent_dim) [and labels] -> pixels (batch, *image_shape) in [-1, 1]
         self.generator, self.averaged_generator = (
             build_generator(
-                given=gan_networks.inputs((self.latent_dim,), "latents", self.num_classes),
+                given=layers.network_inputs((self.latent_dim,), "latents", self.num_classes),
                 image_shape=self.image_shape,
                 filters=self.generator_filters or self.filters[::-1],
                 num_blocks=self.num_blocks,
@@ -234,7 +234,7 @@ class GAN(AdversarialModel):
         # pixels (batch, *image_shape) in [-1, 1] [and labels] -> logit (batch, 1)
         normalized = self.spectral_normalization
         self.discriminator = build_discriminator(
-            given=gan_networks.inputs(self.image_shape, "pixels", self.num_classes),
+            given=layers.network_inputs(self.image_shape, "pixels", self.num_classes),
             filters=self.filters,
             num_blocks=self.num_blocks,
             dense_units=self.dense_units,
@@ -349,7 +349,7 @@ class GAN(AdversarialModel):
 
     @property
     def score_border(self) -> float | None:
-        """The `score` between real and generated images; None for a critic, which only ranks."""
+        """The decision threshold of `score`; None for a critic, which only ranks."""
         return BORDERS[self.objective]
 
     def score(self, images: np.ndarray, *, labels: Labels = None) -> np.ndarray:

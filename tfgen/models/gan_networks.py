@@ -25,7 +25,6 @@ __all__ = [
     "augmented",
     "dcgan_discriminator",
     "dcgan_generator",
-    "inputs",
     "residual_discriminator",
     "residual_generator",
 ]
@@ -58,12 +57,6 @@ class Modulation(keras.layers.Layer):
         return input_shape[0]
 
 
-def inputs(shape: tuple[int, ...], name: str, num_classes: int | None) -> Any:
-    """Returns the symbolic inputs of a network: a tensor, or [tensor, labels]."""
-    x = keras.Input(shape, name=name)
-    return x if num_classes is None else [x, keras.Input((), dtype="int64", name="labels")]
-
-
 def dcgan_generator(
     given: Any,
     image_shape: tuple[int, int, int],
@@ -74,10 +67,7 @@ def dcgan_generator(
 ) -> keras.Model:
     """As `residual_generator`, but that each stage ends with a transposed convolution."""
     height, width = (side // 2 ** len(filters) for side in image_shape[:2])
-    x = given if num_classes is None else given[0]
-    if num_classes is not None:
-        rows = layers.one_hot(given[1], num_classes)
-        x = keras.layers.Concatenate(name="with_labels")([x, rows])
+    x = layers.join_labels(given, num_classes)
     x = keras.layers.Dense(height * width * filters[0], name="to_grid")(x)
     x = keras.layers.Reshape((height, width, filters[0]), name="grid")(x)
     for stage, channels in enumerate((*filters[1:], filters[-1])):
@@ -131,10 +121,7 @@ def residual_generator(
         name: The network's name.
     """
     height, width = (side // 2 ** len(filters) for side in image_shape[:2])
-    w = given if num_classes is None else given[0]
-    if num_classes is not None:
-        rows = layers.one_hot(given[1], num_classes)
-        w = keras.layers.Concatenate(name="with_labels")([w, rows])
+    w = layers.join_labels(given, num_classes)
     for index in range(2):
         w = keras.layers.Dense(STYLE_UNITS, name=f"style_{index}")(w)
         w = keras.layers.LeakyReLU(SLOPE, name=f"style_{index}_activation")(w)

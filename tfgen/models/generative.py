@@ -129,7 +129,7 @@ class GenerativeModel(EndpointModel):
         ):
             raise ValueError(
                 f"seed must be None, an integer, or {count} integers, one per image, the last "
-                f"image's below 2^63; received {seed!r}. Use a smaller one."
+                f"image's below 2^63; received {seed!r}."
             )
         if seeds.ndim == 0:
             seeds = seeds.astype(np.int64) + np.arange(count, dtype=np.int64)
@@ -256,7 +256,7 @@ class GenerativeModel(EndpointModel):
         checks.at_least(2, steps=steps)  # both ends are included
         if start.shape != end.shape:
             raise ValueError(
-                f"a and b must hold the same number of images; received {start.shape[0]} and "
+                f"a and b must hold the same number of rows; received {start.shape[0]} and "
                 f"{end.shape[0]}."
             )
         along = tf.linspace(0.0, 1.0, steps)[None, :, None]

@@ -37,7 +37,7 @@ class HierarchicalVAE(PixelDecoder):
         ELBO = E_q log p(x | z) - sum_l E_q KL(q(eps_l | eps_<l, x) || p(eps_l))    nats per image
 
     The loss is -ELBO with `beta` and `free_bits` on the KL. With `prior="flow"` z_0 comes from a
-    RealNVP and its KL is that of a sample; a "continuous_flow" (of v) learns as in a `VAE`.
+    RealNVP and its KL is a Monte Carlo estimate; a "continuous_flow" (of v) learns as in a `VAE`.
 
     The prior also draws latents that no image leads to. With `candidates` above 1 a critic D looks
     at the decoder's state h after the coarsest maps and learns to tell the two apart; each sample

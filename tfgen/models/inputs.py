@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfgen import devices, pixels
+from tfgen import devices, layers, pixels
 from tfgen.models.configured import ConfiguredModel
 
 __all__ = [
@@ -44,12 +44,12 @@ def checked(
         x: Images; or a `tf.data.Dataset`, a `keras.utils.PyDataset`, a generator, or a loader that
             Keras can read, of batches of images, (images, labels) or (images, labels, weights).
         y: Labels for images in an array.
-        weighted: Whether weights come with them, of images or of classes. Keras takes weights only
-            behind labels, which are then allowed for an unconditional model, and decide on nothing
-            but the weights of classes; where there are none, zeros take their place.
+        weighted: Whether sample or class weights come with them. Keras takes weights only after
+            labels, so an unconditional model may have labels then, used for class weights alone;
+            zeros stand in for missing ones.
         with_labels: False to look at images alone, e.g. to predict classes.
         is_whole: Whether an array is all that there is, so that it cannot be dark throughout.
-        by_class: Whether there are weights of classes, which need labels.
+        by_class: Whether there are class weights, which need labels.
     """
     check_data = functools.partial(_dataset, model, weighted=weighted, with_labels=with_labels)
     check_batch = functools.partial(_batch, model, weighted, with_labels, by_class)
@@ -66,10 +66,10 @@ def checked(
         return x, y
     if not (hasattr(x, "dtype") or isinstance(x, (list, tuple))):
         return _loaded(x, check_data), y
-    if isinstance(x, tuple) and x and np.ndim(x[0]) == 4:
+    if isinstance(x, (list, tuple)) and x and np.ndim(x[0]) == 4:
         raise ValueError(
-            f"x must be images alone; received a tuple of {len(x)}. Labels and weights are "
-            "arguments of their own."
+            f"x must be images alone; received a {type(x).__name__} of {len(x)}. Labels and "
+            "weights are arguments of their own."
         )
     x = pixels.as_array(x)
     pixels.check_format(x, model.image_shape)
@@ -122,8 +122,8 @@ def refuse_empty(name: str, x: Any) -> None:
     """
     if is_empty(x):
         raise ValueError(
-            f"{name} must hold at least one image; received none. Look whether a filter or a slice "
-            "has left any."
+            f"{name} must hold at least one image; received none. Check whether a filter or slice "
+            "dropped all."
         )
 
 
@@ -145,6 +145,7 @@ def _no_classes() -> ValueError:
 @contextlib.contextmanager
 def explained() -> Iterator[None]:
     """Turns what is wrong with data, found in the middle of training, into a ValueError."""
+    token = layers.CHECKED.set(True)
     try:
         yield
     except ValueError as error:
@@ -161,19 +162,20 @@ def explained() -> Iterator[None]:
         if found is None:
             raise
         raise ValueError((found[1] or found[2]).replace("] [", " ")) from error
+    finally:
+        layers.CHECKED.reset(token)
 
 
 def _labels(model, labels: Any, count: int, weighted: bool) -> Any:
     if model.num_classes is None:
         if not weighted:
             pixels.check_labels(labels, None, count)
-        return np.zeros(count, np.int64) if weighted and labels is None else labels
-    if labels is not None:
-        labels = np.asarray(labels)
-        labels = labels.reshape(-1) if labels.shape[1:] == (1,) else labels
-        labels = np.full(count, labels) if labels.ndim == 0 else labels
-    pixels.check_labels(labels, model.num_classes, count)
-    return labels
+        if labels is None:
+            return np.zeros(count, np.int64) if weighted else None
+        return pixels.as_array(labels)
+    if np.shape(labels)[1:] == (1,):
+        labels = np.asarray(labels).reshape(-1)
+    return pixels.check_labels(labels, model.num_classes, count).numpy()
 
 
 def _batch(

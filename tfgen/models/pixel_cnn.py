@@ -26,8 +26,8 @@ class PixelCNN(AutoregressiveModel):
         log p(x) = sum_i log p(x_i | x_1, ..., x_{i-1})      nats per image, exact
 
     Pixels are read row by row from the top left; see `token_shape` and `orders`. Training sees all
-    pixels at once; sampling draws one after another with cached activations, for about the cost of
-    one pass over the image.
+    pixels at once; sampling draws one after another with cached activations, which takes about the
+    arithmetic of one pass over the image.
 
     Input of `call`: uint8 images (batch, height, width, channels). Output: the parameters of each
     pixel's distribution, float (batch, height, width, channels, outputs).

@@ -53,15 +53,12 @@ def coupling_network(
         num_classes: Classes of a conditional prior, or None.
     """
     kept = latent_dim // 2
-    x = given = keras.Input((kept,), name="kept")
-    if num_classes is not None:
-        labels = keras.Input((), dtype="int64", name="labels")
-        rows = layers.one_hot(labels, num_classes)
-        x = keras.layers.Concatenate(name="with_labels")([x, rows])
-        given = [given, labels]
+    given = layers.network_inputs((kept,), "kept", num_classes)
+    wide = {"dtype": "float32"}  # of latents far out float16 would make NaN
+    x = layers.join_labels(given, num_classes, **wide)
     for index in range(2):
-        x = keras.layers.Dense(units, activation="silu", name=f"dense_{index}")(x)
-    zeros = {"kernel_initializer": "zeros", "dtype": "float32"}
+        x = keras.layers.Dense(units, activation="silu", name=f"dense_{index}", **wide)(x)
+    zeros = {"kernel_initializer": "zeros", **wide}
     shift = keras.layers.Dense(latent_dim - kept, name="shift", **zeros)(x)
     raw = keras.layers.Dense(latent_dim - kept, activation="tanh", name="log_scale", **zeros)(x)
     log_scale = keras.layers.Rescaling(LARGEST_LOG_SCALE, dtype="float32", name="bounded")(raw)
@@ -268,6 +265,12 @@ def _rows(x, labels):
     """Vectors (batch, ..., values) as rows (-1, values), and the class of each row."""
     rows = tf.reshape(x, (-1, x.shape[-1]))
     if labels is not None:
+        first, count = x.shape[0] if x.shape.rank > 1 else 1, labels.shape[0]
+        if None not in (first, count) and count not in (1, first):
+            raise ValueError(
+                f"vectors must have a first axis of {count}, one entry for each label; received "
+                f"shape {tuple(x.shape)}. Or give one label for all."
+            )
         # A replica may hold no images.
         labels = tf.repeat(labels, tf.shape(rows)[0] // tf.maximum(tf.shape(labels)[0], 1))
     return rows, labels

@@ -39,7 +39,7 @@ class VAE(PixelDecoder):
 
     The loss is -ELBO (with `beta` on the KL), or -IWAE_k for `num_importance_samples` k > 1
     (Burda et al., "Importance weighted autoencoders", 2016). Posterior, prior and pixels are TFP
-    distributions; the KL is analytic for the standard normal prior and a sample's for the others.
+    distributions; the KL is analytic for a standard normal prior and k = 1, else Monte Carlo.
 
     A continuous flow learns by flow matching: while training, the KL is that to N(0, I) and the
     loss of `continuous.matching_loss` is added, whose gradient reaches the flow alone. All other
@@ -55,7 +55,7 @@ class VAE(PixelDecoder):
         filters: tuple of int. Channels of the encoder's stages, each with stride 2; () for dense
             networks with one hidden layer, and images of any size. Defaults to (32, 64).
         decoder_filters: tuple of int or None. Channels of the decoder's stages, the coarsest first;
-            None mirrors `filters`. With fewer stages the last convolution grows the rest at once,
+            None mirrors `filters`. With fewer stages the last convolution upsamples the rest,
             which makes a decoder that is cheap to evaluate. Defaults to None.
         num_blocks: int. Residual blocks per stage of the encoder. Defaults to 1.
         decoder_blocks: int or None. The same for the decoder; None means `num_blocks`. Defaults to

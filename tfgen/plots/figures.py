@@ -342,7 +342,7 @@ def curves(log: str | Path | Mapping[str, Sequence[float]] | keras.callbacks.His
         twins = [twin for twin in (name, f"val_{name}") if twin in values]
         for twin in twins:
             x, y = points(epochs, values[twin])
-            axes.plot(x, y, marker="o" if len(x) == 1 else None, label=twin)
+            axes.plot(x + 1, y, marker="o" if len(x) == 1 else None, label=twin)
         if len(twins) > 1:
             axes.legend()
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))  # no half epochs

@@ -12,6 +12,7 @@ available; loading is tried again once the files change.
 import contextlib
 import dataclasses
 import logging
+import os
 import re
 import threading
 from collections.abc import Callable, Container, Iterator
@@ -42,9 +43,10 @@ def read_config(root: Path) -> model_server_config_pb2.ModelServerConfig:
     Raises:
         ValueError: `root` is not a directory, or its `models.config` is not valid.
     """
-    if not root.is_dir():
+    if not root.is_dir() or versions(root):
+        what = "a model itself" if root.is_dir() else "not a directory"
         raise ValueError(
-            f"--models must be a folder of NAME/VERSION/saved_model.pb; {root} is not a directory. "
+            f"--models must be a folder of NAME/VERSION/saved_model.pb; {root} is {what}. "
             "Create one: tfgen export NAME --out DIR."
         )
     config = model_server_config_pb2.ModelServerConfig()
@@ -58,7 +60,7 @@ def read_config(root: Path) -> model_server_config_pb2.ModelServerConfig:
     models = config.model_config_list.config
     for model in models:
         path = root / model.base_path
-        if not path.is_dir():
+        if not os.path.isdir(path):  # nor where it may not be looked at
             path = root / Path(model.base_path).name
         model.base_path = str(path.resolve())
     named = {model.name for model in models}
@@ -273,6 +275,8 @@ class Repository:
                 break
             if version in model.loaded or self._load(name, model, version, found[version]):
                 good.append(version)
+        if candidates and not good:  # the last good one stays
+            good = list(model.loaded)
         self._label(model, config, good)
         for version in set(model.loaded) - set(good):
             self._unload(name, model, version)

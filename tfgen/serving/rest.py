@@ -27,8 +27,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from tfgen.serving.backend import Backend, shorten, signature_map
-from tfgen.serving.bodies import Reader, too_large, unzip, write_outputs
-from tfgen.serving.catalogue import catalogue
+from tfgen.serving.bodies import Reader, catalogue, too_large, unzip, write_outputs
 from tfgen.serving.errors import ServingError
 
 __all__ = ["build_app"]

@@ -331,6 +331,8 @@ class Grpc:
                 ("grpc.max_receive_message_length", -1),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.enable_retries", 0),  # `Client` retries, as for REST
+                ("grpc.initial_reconnect_backoff_ms", 100),
+                ("grpc.max_reconnect_backoff_ms", 1000),
                 # A proxy cannot reach this machine's own loopback address.
                 ("grpc.enable_http_proxy", int(not _is_loopback(target))),
             ],

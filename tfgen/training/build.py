@@ -25,7 +25,7 @@ def build(recipe: Recipe, steps_per_epoch: int | None = None) -> ImageModel:
             that does not fit it.
     """
     if steps_per_epoch is None:
-        count = data.open_split(data.of_recipe(recipe), "train").count
+        count = data.open_split(data.of_recipe(recipe), "train", 0).count  # reads no photo
         check_batch(recipe, count)
         steps_per_epoch = count // recipe.batch_size
     model = starting.from_recipe(recipe)

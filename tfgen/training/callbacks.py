@@ -113,7 +113,16 @@ class AveragedWeights(keras.callbacks.Callback):
         """Goes on from the weights."""
         self._hold(average=False)
         if self._counts is not unscaled(self.model.optimizer)._iterations:
-            self._trace()  # a callback has changed what trains
+            self._take_in()
+            self._trace()
+
+    def _take_in(self) -> None:
+        """Averages what a callback has let train, too, in the order of the model."""
+        held = dict(zip(map(id, self._of), zip(self._of, self.averages, strict=True), strict=True))
+        trained = {id(v): (v, tf.Variable(v.numpy())) for v in self.model.trainable_variables}
+        if trained.keys() - held.keys():
+            pairs = {key: held.get(key, new) for key, new in trained.items()} | held
+            self._of, self.averages = map(list, zip(*pairs.values(), strict=True))
 
     def on_train_batch_end(self, batch, logs=None):
         """Moves the average by the steps since the last call."""

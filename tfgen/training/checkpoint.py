@@ -46,8 +46,8 @@ class RunState:
         stage: Which of the recipe's plan trains now, from 0.
         stage_step: Steps done when it began.
         stage_epoch: Epochs done when it began.
-        data: The digests of the splits that the run began with, by their names, and of their
-            labels if it is conditional.
+        data: The digests of the splits that the run began with, by their names, of their labels
+            if it is conditional, and of its recipe.
     """
 
     step: int = 0
@@ -180,6 +180,15 @@ class Checkpoint(keras.callbacks.Callback):
         self._since = self._last = time.monotonic()
         self.stop = Stop(self.files.folder) if stop is None else stop
         self._resumed_means: list[np.ndarray] | None = None
+
+    def check_with_others(self, model: keras.Model, callbacks: list) -> None:
+        """Raises ValueError next to an average that it would take for the weights."""
+        for other in callbacks:
+            if isinstance(other, AveragedWeights) and other is not self.averages:
+                raise ValueError(
+                    "callbacks: Checkpoint must be given the AveragedWeights beside it, or it "
+                    "would store the average as the weights: Checkpoint(folder, averages)."
+                )
 
     # What is saved ---------------------------------------------------------------------------
 

@@ -9,11 +9,12 @@ from typing import Any
 import tensorflow as tf
 
 from tfgen import data, presets
+from tfgen.arrays import checkpoint_paths
 from tfgen.files import replacing
 from tfgen.recipe import Recipe
 from tfgen_command import entries
 
-__all__ = ["check_folder", "provenance", "start_folder"]
+__all__ = ["check_folder", "keep_recipe", "provenance", "start_folder"]
 
 
 def check_folder(folder: Path, recipe: Recipe, resume: bool) -> None:
@@ -33,6 +34,12 @@ def check_folder(folder: Path, recipe: Recipe, resume: bool) -> None:
             f"folder (--out) must lie outside the images, {recipe.data!r}, or the run's pictures "
             f"would be taken for some of them; received {folder}. Name another folder."
         )
+    for name in ("config.json", "metadata.json", presets.WEIGHTS):
+        if (folder / name).exists() and not checkpoint_paths(folder):
+            raise ValueError(
+                f"folder (--out) must be new: {folder} holds a model ({name}) and no checkpoint to "
+                "continue from; the run would replace it. Name another folder."
+            )
     path = folder / "recipe.json"
     if path.exists():
         if not resume:
@@ -45,13 +52,6 @@ def check_folder(folder: Path, recipe: Recipe, resume: bool) -> None:
             raise ValueError(
                 f"resume needs the recipe that began the run: {path} differs in "
                 f"{_differences(began, recipe)}."
-            )
-        return
-    for name in ("config.json", "metadata.json", presets.WEIGHTS):
-        if (folder / name).exists():
-            raise ValueError(
-                f"folder (--out) must be new: {folder} holds a model ({name}), which the run would "
-                "replace. Name another folder."
             )
 
 
@@ -72,12 +72,16 @@ def _differences(began: Recipe, recipe: Recipe) -> str:
 
 
 def start_folder(folder: Path, recipe: Recipe, resume: bool) -> None:
-    """Writes the recipe into the run's folder."""
+    """Writes the recipe into the folder of a new run."""
     check_folder(folder, recipe, resume)  # again: another process may have begun meanwhile
-    path = folder / "recipe.json"
-    if not path.exists() or Recipe.load(path) != recipe:  # new, or with more epochs
-        with replacing(path) as temporary:
-            temporary.write_text(recipe.to_json(), encoding="utf-8")
+    if not (folder / "recipe.json").exists():
+        keep_recipe(folder, recipe)
+
+
+def keep_recipe(folder: Path, recipe: Recipe) -> None:
+    """Writes the recipe that a run trains by; it may have more epochs than the one there."""
+    with replacing(folder / "recipe.json") as temporary:
+        temporary.write_text(recipe.to_json(), encoding="utf-8")
 
 
 def provenance(recipe: Recipe, folder: str | Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import importlib.util
 import math
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from tfgen.training.batches import train_batches, validation_batches
 from tfgen.training.build import begin_stage, build, check_batch, end_stages
 from tfgen.training.callbacks import AveragedWeights, CSVLog, DrawSamples, KeepWeights
 from tfgen.training.checkpoint import Checkpoint, CheckpointFiles, RunState
-from tfgen.training.folder import check_folder, start_folder
+from tfgen.training.folder import check_folder, keep_recipe, start_folder
 from tfgen.training.stopping import Stop
 from tfgen_command.wording import how_to_install
 
@@ -31,7 +32,7 @@ __all__ = ["train"]
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """How a run is watched and kept, which changes nothing of what it trains.
+    """How a run is monitored and saved; this does not change what it trains.
 
     Args:
         verbose: As in `keras.Model.fit`.
@@ -196,7 +197,8 @@ def _train_stages(run: Run, resume: bool, stop: Stop) -> RunState:
     if devices.is_chief():
         _check_data(run, state)
     state = state.broadcast()  # with what the chief trains on, which all must have
-    _check_data(run, state)
+    if not devices.is_chief():
+        _check_data(run, state)
     plan = run.recipe.plan()
     for index in range(state.stage, len(plan)):
         stage = plan[index]
@@ -216,6 +218,8 @@ def _train_stages(run: Run, resume: bool, stop: Stop) -> RunState:
             if averages is not None:
                 averages.start(run.model)
             checkpoint.save()  # so that no kill falls back into the stage before
+        if devices.is_chief() and not state.patience_is_over(patience):
+            keep_recipe(run.folder, run.recipe)
         _fit(stage_run, checkpoint, _callbacks(stage_run, checkpoint, len(plan) > 1))
         if devices.is_chief():
             files.load_best(run.model, index)
@@ -226,7 +230,18 @@ def _train_stages(run: Run, resume: bool, stop: Stop) -> RunState:
 
 
 def _check_data(run: Run, state: RunState) -> None:
-    """Notes what the run trains on, or raises ValueError if it began with other data."""
+    """Notes what the run trains on and how, or raises ValueError if it began otherwise."""
+    # What may change; the digests below tell data apart, wherever they lie.
+    others = {"description": "", "results": [], "epochs": 10**9, "data": "-", "init_from": None}
+    if run.recipe.stages:
+        del others["epochs"]
+    recipe = dataclasses.replace(run.recipe, **others)
+    used = hashlib.sha256(recipe.to_json().encode()).hexdigest()
+    if state.data.setdefault("recipe", used) != used:
+        raise ValueError(
+            f"resume needs the recipe that began the run: {run.folder / 'recipe.json'} has changed "
+            "since. Restore it, or begin a new run in another folder."
+        )
     for split, opened in (("train", run.training), ("validation", run.validation)):
         digests = {split: opened.digest()}
         if run.labelled:
