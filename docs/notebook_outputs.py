@@ -21,7 +21,7 @@ from zoo_pages import digest
 
 NOTEBOOKS = Path(__file__).resolve().parent / "notebooks"
 OUTPUTS = NOTEBOOKS / "outputs"
-COLOURS = (48, 16, 8)  # of a picture, the fewer where it would be larger than `ENOUGH`
+COLOURS = (256, 48, 16, 8)  # of a picture, the fewer where it would be larger than `ENOUGH`
 ENOUGH = 40_000  # bytes
 WIDEST = 640  # pixels
 

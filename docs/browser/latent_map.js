@@ -14,7 +14,8 @@ const plane = document.getElementById("latent-map-plane");
 const image = document.getElementById("latent-map-image");
 const status = document.getElementById("latent-map-status");
 const map = document.createElement("canvas"); // the plane without the marker
-map.width = map.height = TILES * SIDE;
+map.width = map.height = plane.width = plane.height = TILES * SIDE;
+image.width = image.height = SIDE;
 
 let session;
 let point = [0, 0];

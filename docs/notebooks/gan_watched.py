@@ -33,7 +33,7 @@ class Watch(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         if epoch % 12 == 0:
             self.rows.append(self.model.sample(8, seed=0))
-            print(f"epoch {epoch}: " + ", ".join(f"{k} {v:.2f}" for k, v in logs.items()))
+            print(f"epoch {epoch + 1}: " + ", ".join(f"{k} {v:.2f}" for k, v in logs.items()))
 
 
 watch = Watch()

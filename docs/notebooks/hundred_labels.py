@@ -5,8 +5,8 @@
 # classifier with ten labelled images of each class, next to the same network from scratch.
 #
 # This is one draw of the images and one learning rate, on 2,000 test images.
-# `benchmarks/fine_tuning.py` compares more carefully, with five draws and learning rates chosen on
-# validation images, but has not measured `ae_mnist` yet.
+# `benchmarks/fine_tuning.py` compares more carefully (five draws, learning rates chosen on
+# validation images); it has not been run on `ae_mnist` yet.
 
 # %%
 import keras

@@ -28,8 +28,10 @@ labels = np.repeat(np.arange(10), 30)
 digits = tfgen.load("cgan_mnist").sample(300, labels=labels, seed=0)
 latents = np.asarray(model.encode(digits))
 plt.figure(figsize=(6, 6))
-plt.scatter(*latents.T, c=labels, cmap="tab10", s=12)
-plt.colorbar(label="class")
+for label in range(10):
+    plt.scatter(*latents[labels == label].T, s=40, marker=f"${label}$")
+plt.xlabel("first latent")
+plt.ylabel("second latent")
 plt.show()
 spread = [latents[labels == label].std(0).mean() for label in range(10)]
 print(f"all classes: spread {latents.std(0).mean():.2f}; within a class: {np.mean(spread):.2f}")

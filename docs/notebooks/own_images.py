@@ -1,9 +1,9 @@
 # %% [markdown]
 # # Fine-tune on your own images
 #
-# A folder of images is all it takes. This notebook makes one (of thick, inverted digits) and trains
-# a model of the zoo on it. Put the path of your own folder into the recipe; `size=28` scales and
-# crops images of other sizes. For colour images also set
+# A folder of images is all it takes. This notebook makes one, of thick dark digits on white, and
+# goes on training a model of the zoo with it. Put the path of your own folder into the recipe;
+# `size=28` scales and crops images of other sizes. For colour images also set
 # `model={**start.model, "image_shape": (28, 28, 3)}`: the layers that no longer fit start from
 # scratch.
 
