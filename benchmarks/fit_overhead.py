@@ -55,6 +55,8 @@ def adversarial_step(model) -> Callable:
     from tfgen.models.gan import MIX_STREAM, OBJECTIVES
     from tfgen.models.generative import with_labels
 
+    if model.augment:
+        raise SystemExit("--name must be a GAN without augment, which the bare step leaves out")
     generator, discriminator = model.generator, model.discriminator
     objective = OBJECTIVES[model.objective]
 

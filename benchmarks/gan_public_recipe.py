@@ -122,8 +122,7 @@ def public_side(name: str, recipe, images: tf.Tensor) -> Timed:
 
 def against(real: np.ndarray, other: np.ndarray) -> dict[str, float]:
     """Returns the results of some images' features, (rows, features), against real ones'."""
-    from tfgen.evaluation.distances import FrechetDistance, kernel_distance
-    from tfgen.evaluation.neighbours import precision_recall
+    from tfgen.evaluation.distances import FrechetDistance, kernel_distance, precision_recall
 
     frechet = FrechetDistance(real.shape[1])
     frechet.update_state(real, other)

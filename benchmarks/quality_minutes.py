@@ -165,6 +165,10 @@ def of_peers(folder: Path, arguments: dict, result: str) -> dict[str, list[dict]
     return {name: sorted(found[name], key=lambda point: point["minutes"]) for name in sorted(found)}
 
 
+MARKS = "osD^vPX*hp"
+LESS = ("Frechet", "kernel", "negative log-likelihood", "bits per dimension")  # is better
+
+
 def draw(runs: dict[str, list[dict]], path: Path) -> None:
     """Draws a line for each run, both axes logarithmic."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -172,17 +176,19 @@ def draw(runs: dict[str, list[dict]], path: Path) -> None:
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     first = next(iter(runs.values()))[0]
+    less = any(word in first["label"] for word in LESS)
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot(
-        xlabel="minutes of training", ylabel=f"{first['label']} ({first['unit']})"
+        xlabel="minutes of training",
+        ylabel=f"{first['label']}\n({first['unit']}{', less is better' if less else ''})",
     )
-    for name, points in runs.items():
+    for place, (name, points) in enumerate(runs.items()):
         ours = points[0]["epoch"] is not None
         axes.plot(
             [p["minutes"] for p in points],
             [p["value"] for p in points],
-            marker="o" if ours else "s",
+            marker=MARKS[place % len(MARKS)],
             linestyle="-" if ours else "--",
             label=name,
         )

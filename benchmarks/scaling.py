@@ -39,6 +39,7 @@ VALUES = {"batch": (8, 32, 128), "width": (0.5, 1.0, 2.0), "side": (16, 32, 64, 
 AXES = ("batch size", "width relative to the base", "image side, pixels")
 BASE = {"batch": 32, "width": 1.0, "side": 32}
 MATRIX = 2048
+MARKS = "osD^vP"  # of the families in the chart
 SPREAD = 1.5  # fastest over slowest rate of a chart: machines of one name differ by a factor of 2
 HEADER = (
     *("family", "batch", "width", "side", "train, ms", "limit", "over", "sample, ms"),
@@ -278,11 +279,11 @@ def measured(point: Point, repeats: int, seconds: float, jit_compile: bool) -> d
 
 
 def measured_family(family: str, given) -> list[dict[str, Any]]:
-    """Measures what the family's file does not hold yet, and returns everything."""
+    """Measures what the family's file does not hold yet, if asked to, and returns everything."""
     path = given.out / f"{family}{'_jit' if given.jit else ''}.json"
     done = json.loads(path.read_text()) if path.is_file() else []
     known = {tuple(one[name] for name in Point._fields) for one in done}
-    for point in points_of(family, given.vary):
+    for point in points_of(family, given.vary) if family in given.only else ():
         if tuple(point) in known or point.side > given.largest:
             continue
         done.append(point._asdict() | measured(point, given.repeats, given.seconds, given.jit))
@@ -328,7 +329,7 @@ def draw(found: list[dict[str, Any]], path: Path) -> None:
                 sizes, colour = [one[what] for one in line], f"C{index}"
                 times = [1e3 * one[f"{side}_seconds"] for one in line]
                 limits = [1e3 * one[f"{side}_multiply_adds"] / one["rate"] for one in line]
-                axes.plot(sizes, times, marker="o", markersize=4, color=colour, label=family)
+                axes.plot(sizes, times, marker=MARKS[index], color=colour, label=family)
                 axes.plot(sizes, limits, ":", color=colour)
             axes.set_xscale("log", base=2)
             axes.set_yscale("log")
@@ -365,7 +366,7 @@ def main(arguments: list[str] | None = None) -> int:
     from tfgen.training import tune_allocator
 
     tune_allocator()
-    found = [one for family in given.only for one in measured_family(family, given)]
+    found = [one for family in FAMILIES for one in measured_family(family, given)]
     rows = [row(one) for one in found]
     rates = [one["rate"] / 1e9 for one in found]
     if max(rates) > SPREAD * min(rates):

@@ -131,6 +131,8 @@ def main() -> int:
         work(given.work, given.started)
         return 0
     if given.write is not None:
+        if given.names or not given.server:
+            parser.error("--write replaces the whole section: give --server and no names")
         common.around_section(given.write, "start")
 
     from tfgen import zoo

@@ -1,11 +1,12 @@
 """Runs what ../gpu.py prepared on this machine's first device. Needs numpy and jax alone.
 
-    python measure.py OUT [--minutes 5] [--teraflops 67]
+    python measure.py OUT [--minutes 5] [--teraflops 495]
 
 Prints a row of JSON per endpoint and batch: the share of values equal to the CPU's, the largest
 difference, seconds of compilation, images per second (the median of 20 calls), the arithmetic per
-second as XLA counts it, and with `--teraflops`, the card's limit, its share of that. Then a row per
-training step (train.py's `--check`). Stops after `--minutes`.
+second as XLA counts it, and with `--teraflops`, the card's limit, its share of that. XLA counts the
+body of a loop once, so the arithmetic of a pixel model's `sample` is more. Then a row per training
+step (train.py's `--check`). Stops after `--minutes`.
 """
 
 import argparse
@@ -64,7 +65,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--minutes", type=float, default=5.0)
-    parser.add_argument("--teraflops", type=float, help="the card's limit, e.g. 67 of an H100")
+    parser.add_argument("--teraflops", type=float, help="the limit, e.g. 495 of an H100 in TF32")
     options = parser.parse_args()
     end = time.monotonic() + 60 * options.minutes
     print(json.dumps({"device": str(jax.devices()[0].device_kind)}), flush=True)

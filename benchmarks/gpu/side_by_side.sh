@@ -11,11 +11,19 @@ shift 2
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 mkdir -p "$out"
 export PYTHONUNBUFFERED=1 XLA_PYTHON_CLIENT_PREALLOCATE=false
+mps=
+stop() {
+    running="$(jobs -pr)" # deaf to Ctrl-C, which a script's background jobs ignore
+    if [[ $running ]]; then kill $running; wait || true; fi
+    if [[ $mps ]]; then echo quit | nvidia-cuda-mps-control || true; rm -rf "$mps"; fi
+}
+trap stop EXIT
+trap 'exit 130' INT TERM
 if command -v nvidia-cuda-mps-control > /dev/null; then
     CUDA_MPS_PIPE_DIRECTORY="$(mktemp -d)"
     export CUDA_MPS_PIPE_DIRECTORY CUDA_MPS_LOG_DIRECTORY="$CUDA_MPS_PIPE_DIRECTORY"
     nvidia-cuda-mps-control -d
-    trap 'echo quit | nvidia-cuda-mps-control' EXIT
+    mps="$CUDA_MPS_PIPE_DIRECTORY"
 fi
 jobs=()
 for folder in "$@"; do

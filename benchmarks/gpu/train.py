@@ -129,6 +129,8 @@ def train(training: Training, seconds: float, out: Path, warmup: int, keep: str)
             rate = steps * size / (time.monotonic() - begin)
             print(f"{now - begin:6.0f} s  step {steps}  {rate:.0f} images/s  {values}", flush=True)
             if not np.isfinite(values).all():
+                if kept:
+                    save(out, kept, log)
                 raise SystemExit(
                     f"diverged at step {steps}: {dict(zip(names, values, strict=True))}"
                 )
@@ -144,7 +146,8 @@ def train(training: Training, seconds: float, out: Path, warmup: int, keep: str)
             if found[0] < best or (keep == "last" and np.isfinite(found).all()):
                 best, kept = found[0], {k: np.asarray(v) for k, v in training.weights().items()}
     if not kept and not np.isfinite(np.asarray(losses)).all():
-        raise SystemExit(f"diverged by step {steps}; {out} holds the weights of a minute before")
+        before = f"; {out} holds the weights of a minute before" if saved > begin else ""
+        raise SystemExit(f"diverged by step {steps}{before}")
     save(out, kept or training.weights(), log)
     print(f"{steps} steps, {steps * size / count:.1f} epochs; {out}")
 
@@ -217,6 +220,9 @@ def main() -> None:
         seconds = 60 * options.minutes
         if options.until:
             seconds = options.until - time.time()
+        if seconds <= 0:
+            raise SystemExit("--until or --minutes leaves no time to train")
+        options.out.parent.mkdir(parents=True, exist_ok=True)
         train(training, seconds, options.out, options.warmup_steps, options.keep)
 
 

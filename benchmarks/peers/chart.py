@@ -8,7 +8,8 @@ import common
 from peers.report import COMPARED, OURS, QUALITY, Result
 
 FILLED = ("none", "full")  # peers, ours
-MARKS = "osD^"  # of the peers of one recipe
+MARKS = "osD^vPX*hp"  # of recipes; their peers have the same, not filled
+DASHES = ("--", ":", "-.", (0, (5, 1)))  # of the peers of one recipe
 TITLES = {"mnist": "MNIST", "binarized_mnist": "binarised MNIST"}  # of data sets
 
 
@@ -67,20 +68,21 @@ def rank(axes, values: dict[str, float]) -> None:
 def styles(recipes: dict[str, tuple[str, ...]]) -> dict[str, dict]:
     """Returns how the line of each side is drawn.
 
-    Each recipe has a colour, as far as there are ten, and so has each peer: that of the first
-    recipe it is held against. Ours are whole and filled; peers of one recipe differ by their marks.
+    Each recipe has a colour and a mark, as far as there are ten, and each peer has those of the
+    first recipe it is held against. Ours are whole and filled; peers of one recipe differ by their
+    dashes.
     """
     every = list(dict.fromkeys(recipe for names in recipes.values() for recipe in names))
-    colours = {recipe: f"C{place % 10}" for place, recipe in enumerate(every)}
-    made = {
-        f"{OURS}{recipe}": {"color": colour, "linestyle": "-", "marker": "o"}
-        for recipe, colour in colours.items()
+    looks = {
+        recipe: {"color": f"C{place % 10}", "marker": MARKS[place % len(MARKS)]}
+        for place, recipe in enumerate(every)
     }
+    made = {f"{OURS}{recipe}": {**look, "linestyle": "-"} for recipe, look in looks.items()}
     against: dict[str, int] = {}
     for peer, (first, *_) in recipes.items():
         place = against[first] = against.get(first, -1) + 1
-        marks = {"marker": MARKS[place % len(MARKS)], "fillstyle": "none"}
-        made[peer] = {"color": colours[first], "linestyle": "--", **marks}
+        dashes = DASHES[place % len(DASHES)]
+        made[peer] = {**looks[first], "linestyle": dashes, "fillstyle": "none"}
     return made
 
 
