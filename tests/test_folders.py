@@ -639,6 +639,12 @@ def test_skipping_is_for_folders():
         data.arrays(data.Source("digits", skip_bad=True))
 
 
+def test_a_folder_that_is_not_there_is_told_first(tmp_path):
+    """As where a run's relative path is read from another working directory."""
+    with pytest.raises(data.DataNotFoundError, match="must be a path that exists"):
+        data.arrays(data.Source(str(tmp_path / "photos"), skip_bad=True))
+
+
 def test_no_keys_are_no_images(tmp_path):
     fill(tmp_path / "a", 6)
     split = data.open_split(data.Source(tmp_path / "a", size=4), "train", memory_bytes=0)

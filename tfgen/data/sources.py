@@ -239,15 +239,16 @@ def _read_folder(source: Source, split: str) -> Pair:
 
 def _load(source: Source) -> dict[str, Pair]:
     """Loads every split of a named set or an .npz file; raises ValueError for another source."""
+    path = None if is_named(source.data) else _npz(source)  # first: is there anything?
     if source.skip_bad:
         raise ValueError(
             f"skip_bad must be False for {source.data!r}, which is not a folder of images. "
             "Leave it out (--skip-bad)."
         )
-    if is_named(source.data):
+    if path is None:
         splits = load_named(source.data)
     else:
-        splits = with_every_split(str(source.path), read_npz(_npz(source)))
+        splits = with_every_split(str(source.path), read_npz(path))
     if source.size is None:
         return splits
     return {split: (_resized(images, source.size), y) for split, (images, y) in splits.items()}
