@@ -25,6 +25,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["KERAS_BACKEND"] = "tensorflow"
 
 __all__ = [
+    "MARKS",
     "Training",
     "around_section",
     "finish",
@@ -39,6 +40,8 @@ __all__ = [
     "write_section",
     "zoo_model",
 ]
+
+MARKS = "osD^vPX*hp"  # of the lines of a chart, which can be told apart without colours
 
 Rounds = dict[Any, list[Any]]  # {side: its measurement in each round}
 

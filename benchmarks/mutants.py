@@ -328,7 +328,7 @@ MUTANTS: dict[tuple[str, str], list[tuple[str, str]]] = {
     ],
     ("training/build.py", "test_gan.py -k recipe"): [
         ('"beta_2": beta_2', '"beta_2": 0.999'),
-        ("recipe.clip_norm and recipe.clip_norm / num_replicas()", "None"),
+        ("starting.gradient_bound(recipe)", "None"),
         ("recipe.final_fraction, warmup, ends)", "0.0, warmup, ends)"),
         ("[updates * epoch for epoch", "[epoch for epoch"),
     ],

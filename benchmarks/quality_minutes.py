@@ -165,7 +165,6 @@ def of_peers(folder: Path, arguments: dict, result: str) -> dict[str, list[dict]
     return {name: sorted(found[name], key=lambda point: point["minutes"]) for name in sorted(found)}
 
 
-MARKS = "osD^vPX*hp"
 LESS = ("Frechet", "kernel", "negative log-likelihood", "bits per dimension")  # is better
 
 
@@ -188,7 +187,7 @@ def draw(runs: dict[str, list[dict]], path: Path) -> None:
         axes.plot(
             [p["minutes"] for p in points],
             [p["value"] for p in points],
-            marker=MARKS[place % len(MARKS)],
+            marker=common.MARKS[place % len(common.MARKS)],
             linestyle="-" if ours else "--",
             label=name,
         )

@@ -39,7 +39,6 @@ VALUES = {"batch": (8, 32, 128), "width": (0.5, 1.0, 2.0), "side": (16, 32, 64, 
 AXES = ("batch size", "width relative to the base", "image side, pixels")
 BASE = {"batch": 32, "width": 1.0, "side": 32}
 MATRIX = 2048
-MARKS = "osD^vP"  # of the families in the chart
 SPREAD = 1.5  # fastest over slowest rate of a chart: machines of one name differ by a factor of 2
 HEADER = (
     *("family", "batch", "width", "side", "train, ms", "limit", "over", "sample, ms"),
@@ -329,7 +328,7 @@ def draw(found: list[dict[str, Any]], path: Path) -> None:
                 sizes, colour = [one[what] for one in line], f"C{index}"
                 times = [1e3 * one[f"{side}_seconds"] for one in line]
                 limits = [1e3 * one[f"{side}_multiply_adds"] / one["rate"] for one in line]
-                axes.plot(sizes, times, marker=MARKS[index], color=colour, label=family)
+                axes.plot(sizes, times, marker=common.MARKS[index], color=colour, label=family)
                 axes.plot(sizes, limits, ":", color=colour)
             axes.set_xscale("log", base=2)
             axes.set_yscale("log")

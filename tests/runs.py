@@ -2,6 +2,8 @@
 
 import csv
 import dataclasses
+import importlib.util
+import types
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +53,14 @@ SIMPLE = dataclasses.replace(
     family="AutoEncoder",
     model=TINY,
 )
+
+
+def script_of(path: Path) -> types.ModuleType:
+    """A script outside the packages, as a module that nobody else can import."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 class Interruption(Exception):

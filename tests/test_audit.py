@@ -1,13 +1,13 @@
 """The audit of what is installed: which packages' licences count, and which of them bind."""
 
 import configparser
-import importlib.util
 import json
 import subprocess
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
+import runs
 
 ROOT = Path(__file__).resolve().parents[1]
 GPL = "GNU General Public License v3 (GPLv3)"
@@ -21,10 +21,7 @@ NEEDED, OTHERS = ("a", "b-b", "c", "e"), ("dev", "none", "slow", "stranger")
 
 @pytest.fixture
 def audit():
-    spec = importlib.util.spec_from_file_location("audit", ROOT / ".ci" / "audit.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return runs.script_of(ROOT / ".ci" / "audit.py")
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """docs/latent-map.md: a decoder in the browser, without a server and without the network."""
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import runs
 from test_serving_page import BROWSERS_OWN
 from test_site import ROOT, address, browser, site  # noqa: F401, fixtures
 
@@ -19,10 +19,7 @@ SCRIPT = ROOT / "docs" / "browser.py"
 
 @pytest.fixture(scope="module")
 def files():
-    spec = importlib.util.spec_from_file_location("browser_files", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return runs.script_of(SCRIPT)
 
 
 @pytest.fixture(scope="module")

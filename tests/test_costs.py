@@ -1,6 +1,5 @@
 """Benchmarks of cost: counts, points, tables, charts, and sides that can be compared."""
 
-import importlib.util
 import io
 import json
 import math
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import runs
 import tensorflow as tf
 from PIL import Image
 
@@ -115,9 +115,7 @@ def test_one_thing_changes_at_a_time(scaling):
 def loaded(monkeypatch, name: str):
     """A benchmark as a module."""
     monkeypatch.syspath_prepend(BENCHMARKS)
-    spec = importlib.util.spec_from_file_location(f"{name}_costs", BENCHMARKS / f"{name}.py")
-    spec.loader.exec_module(module := importlib.util.module_from_spec(spec))
-    return module
+    return runs.script_of(BENCHMARKS / f"{name}.py")
 
 
 def measured_points(scaling) -> list[dict]:

@@ -1,7 +1,6 @@
 """README and the pages under docs/: every fenced block is run or checked, every name exists."""
 
 import doctest
-import importlib.util
 import inspect
 import json
 import re
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import runs
 import typer
 import yaml
 from PIL import Image
@@ -58,10 +58,7 @@ def pages_with(language):
 
 
 def load_zoo_pages():
-    spec = importlib.util.spec_from_file_location("zoo_pages", ROOT / "docs" / "zoo_pages.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return runs.script_of(ROOT / "docs" / "zoo_pages.py")
 
 
 # Code

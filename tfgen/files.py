@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 LOCK = "writer.lock"
-ADDRESS = re.compile("(^|/)(gs|s3|hdfs|https?|file):(/|$)")  # as a path that was made of one
+ADDRESS = re.compile("(^|/)(gs|s3|hdfs|https?|file):(/|$)")  # or what a path makes of one
 NOT_JSON = (ValueError, RecursionError)  # what reading a damaged JSON file can raise
 COLUMNS = 100  # the longest line of a JSON file that people read
 
@@ -70,7 +70,7 @@ def expanded(path: str | Path) -> str | Path:
 
 
 def _local(path: str | Path) -> Path:
-    """Returns a path, or raises ValueError for an address, which would be a folder of here."""
+    """Returns a path, or raises ValueError for an address."""
     if ADDRESS.search(str(path)):
         raise ValueError(
             f"a path must be on a disk of this machine; received {path}. Write there and copy it."

@@ -100,7 +100,7 @@ def load(
             if overrides and "candidates" not in overrides and count not in (None, held):
                 raise ValueError(f"{count} parameters are stored, this network has {held}")
         except ValueError as error:
-            if not overrides or "was changed" in str(error):
+            if not overrides or isinstance(error, weight_files.DamagedError):
                 raise
             raise ValueError(
                 f"the weights of {path.name!r} do not fit the overrides {overrides}: they change "

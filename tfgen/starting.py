@@ -10,7 +10,7 @@ import keras
 from tfgen import arrays, devices, families, tuning
 from tfgen.recipe import Recipe
 
-__all__ = ["continue_training", "from_recipe", "unfinished"]
+__all__ = ["continue_training", "from_recipe", "gradient_bound", "unfinished"]
 
 FINE_TUNING = 0.02  # the learning rate for trained weights, as a fraction of the peak before
 MANY_STEPS = 10**6  # training steps where a preset does not tell: past every warm-up
@@ -28,6 +28,11 @@ def from_recipe(recipe: Recipe) -> keras.Model:
         return family(**{"seed": recipe.seed, "dtype": recipe.precision, **recipe.model})
     except TypeError as error:
         raise ValueError(f"recipe: model does not fit {recipe.family}: {error}.") from error
+
+
+def gradient_bound(recipe: Recipe) -> float | None:
+    """Returns a bound for the share of each device."""
+    return recipe.clip_norm and recipe.clip_norm / devices.num_replicas()
 
 
 def unfinished(path: Path) -> keras.Model:
@@ -80,8 +85,7 @@ def continue_training(model: keras.Model, metadata: dict[str, Any], recipe_path:
         if recipe is not None:
             config["learning_rate"] = recipe.learning_rates.get(name, recipe.learning_rate)
             config["beta_1"], config["beta_2"] = recipe.betas
-            bound = recipe.clip_norm
-            config["global_clipnorm"] = bound and bound / devices.num_replicas()
+            config["global_clipnorm"] = gradient_bound(recipe)
         config["learning_rate"] *= FINE_TUNING
         optimizers[name] = type(inner).from_config(config)
     model.compile(**optimizers)

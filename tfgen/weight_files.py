@@ -11,11 +11,15 @@ from keras.src.saving import saving_lib
 
 from tfgen.downloads import fetch, sha256
 
-__all__ = ["load", "serialized_weights", "verified", "weights_digest"]
+__all__ = ["DamagedError", "load", "serialized_weights", "verified", "weights_digest"]
 
 LARGE = 1 << 14  # bytes from which a halved array is compressed: a table of its own costs 2 KB
 # Bytes of the exponents next to one another: 8 % smaller than a wheel or git make them.
 COMPRESSED = {"shuffle": True, "compression": "gzip", "compression_opts": 9}
+
+
+class DamagedError(ValueError):
+    """A file has another sha256."""
 
 
 def serialized_weights(model: keras.Model, half: bool = False) -> bytes:
@@ -76,7 +80,7 @@ def verified(weights: Path, expected: str, urls: list[str] | None = None) -> Pat
     if not weights.is_file():
         raise ValueError(f"{weights} is missing; install tfgen again or restore the file.")
     if (found := sha256(weights)) != expected:
-        raise ValueError(
+        raise DamagedError(
             f"{weights} is damaged or was changed: its sha256 is {found[:16]}..., recorded is "
             f"{expected[:16]}... Install tfgen again or restore the file."
         )

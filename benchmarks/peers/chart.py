@@ -8,7 +8,6 @@ import common
 from peers.report import COMPARED, OURS, QUALITY, Result
 
 FILLED = ("none", "full")  # peers, ours
-MARKS = "osD^vPX*hp"  # of recipes; their peers have the same, not filled
 DASHES = ("--", ":", "-.", (0, (5, 1)))  # of the peers of one recipe
 TITLES = {"mnist": "MNIST", "binarized_mnist": "binarised MNIST"}  # of data sets
 
@@ -74,7 +73,7 @@ def styles(recipes: dict[str, tuple[str, ...]]) -> dict[str, dict]:
     """
     every = list(dict.fromkeys(recipe for names in recipes.values() for recipe in names))
     looks = {
-        recipe: {"color": f"C{place % 10}", "marker": MARKS[place % len(MARKS)]}
+        recipe: {"color": f"C{place % 10}", "marker": common.MARKS[place % len(common.MARKS)]}
         for place, recipe in enumerate(every)
     }
     made = {f"{OURS}{recipe}": {**look, "linestyle": "-"} for recipe, look in looks.items()}

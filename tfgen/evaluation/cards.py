@@ -104,7 +104,7 @@ def _facts(details: dict[str, Any], recipe: Recipe, source: str) -> str:
         f"Family `{family}`: {arguments}; {details['parameters']:,} weights.",
         _history(details, recipe),
         f"Recipe: `recipe.json`; `tfgen train {shlex.quote(source)} --out DIR` "
-        f"{'trains it again' if again else 'trains another by it'} (seed {recipe.seed}).",
+        f"{'trains it again' if again else 'trains a new model from it'} (seed {recipe.seed}).",
         f"Weights: `model.weights.h5`{averaged}, sha256\n  `{details['sha256']}`"
         f"{terms}.{shared}\n  Data: {licence.get('data') or 'no licence recorded'}",
         f"Versions: {', '.join(f'{key} {value}' for key, value in details['versions'].items())}.",

@@ -183,7 +183,7 @@ def _with_recorded(recorded: dict[str, dict[str, Any]], label: str, result: Resu
 def _write(
     model: ImageModel, recipe: Recipe, path: Path, results: Results, details: dict[str, Any]
 ) -> None:
-    """Writes pictures, results and card into an entry's folder; what takes long comes first."""
+    """Writes pictures, then results and card, into an entry's folder."""
     _check_unchanged(path, details)
     if isinstance(model, GenerativeModel):
         _draw(model, recipe, path)

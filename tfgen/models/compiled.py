@@ -232,22 +232,22 @@ class CompiledModel(ConfiguredModel):
             self._recompile()
         with self.distribute_strategy.scope():
             for name, (optimizer, variables) in self.optimizers.items():
-                steps = devices.unscaled(optimizer).gradient_accumulation_steps
+                own = devices.unscaled(optimizer)
+                steps = own.gradient_accumulation_steps
                 if steps and tf.distribute.has_strategy():
                     raise ValueError(
                         f"gradient_accumulation_steps={steps} must be left out under a "
                         "distribution strategy: Keras cannot all-reduce in only some steps."
                     )
-                if not optimizer.built:
-                    self.note_factors(name, optimizer, variables)
-                    optimizer.build(variables)
-                    own = devices.unscaled(optimizer)
-                    if own.use_ema:  # it starts at zeros, which a `fit` of no step would put in
-                        for average, variable in zip(
-                            own._model_variables_moving_average, variables, strict=True
-                        ):
-                            if average is not None:  # as for scales of 8-bit floats
-                                average.assign(variable)
+                if optimizer.built:
+                    continue
+                self.note_factors(name, optimizer, variables)
+                optimizer.build(variables)
+                # They start at zeros, where a `fit` of no step would leave the model.
+                averages = own._model_variables_moving_average if own.use_ema else ()
+                for average, variable in zip(averages, variables, strict=False):
+                    if average is not None:  # of 8-bit scales
+                        average.assign(variable)
 
     def _changes(self) -> tuple[bool, bool]:
         """Whether a weight trains that an optimizer has no slots for; whether one no longer does.

@@ -144,7 +144,7 @@ def _no_classes() -> ValueError:
 
 @contextlib.contextmanager
 def explained() -> Iterator[None]:
-    """Turns what is wrong with data, found in the middle of training, into a ValueError."""
+    """Turns what is wrong with data into a ValueError; layers no longer look at it."""
     token = layers.CHECKED.set(True)
     try:
         yield

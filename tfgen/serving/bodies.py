@@ -233,7 +233,7 @@ def write_outputs(outputs: dict[str, np.ndarray], by_rows: bool) -> bytes:
     return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-# What the page needs to know and TF Serving's API does not tell --------------------------------
+# The page -----------------------------------------------------------------------------------
 
 
 def catalogue(repository: Repository) -> list[dict[str, Any]]:

@@ -138,8 +138,7 @@ def _optimizer(
         "learning_rate": CosineCycles(learning_rate, recipe.final_fraction, warmup, ends),
         "beta_1": beta_1,
         "beta_2": beta_2,
-        # See apply_gradients.
-        "global_clipnorm": recipe.clip_norm and recipe.clip_norm / num_replicas(),
+        "global_clipnorm": starting.gradient_bound(recipe),
     }
     if scales is None:
         return keras.optimizers.Adam(**settings)

@@ -117,7 +117,7 @@ class AveragedWeights(keras.callbacks.Callback):
             self._trace()
 
     def _take_in(self) -> None:
-        """Averages what a callback has let train, too, in the order of the model."""
+        """Averages what a callback has let train, too."""
         held = dict(zip(map(id, self._of), zip(self._of, self.averages, strict=True), strict=True))
         trained = {id(v): (v, tf.Variable(v.numpy())) for v in self.model.trainable_variables}
         if trained.keys() - held.keys():

@@ -231,11 +231,10 @@ def _train_stages(run: Run, resume: bool, stop: Stop) -> RunState:
 
 def _check_data(run: Run, state: RunState) -> None:
     """Notes what the run trains on and how, or raises ValueError if it began otherwise."""
-    # What may change; the digests below tell data apart, wherever they lie.
-    others = {"description": "", "results": [], "epochs": 10**9, "data": "-", "init_from": None}
-    if run.recipe.stages:
-        del others["epochs"]
-    recipe = dataclasses.replace(run.recipe, **others)
+    # Without what may change; the digests below tell data apart, wherever they lie.
+    fixed = {"description": "", "results": [], "data": "-", "init_from": None}
+    epochs = run.recipe.epochs if run.recipe.stages else 10**9
+    recipe = dataclasses.replace(run.recipe, epochs=epochs, **fixed)
     used = hashlib.sha256(recipe.to_json().encode()).hexdigest()
     if state.data.setdefault("recipe", used) != used:
         raise ValueError(
