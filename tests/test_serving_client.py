@@ -361,7 +361,7 @@ def test_connecting_counts_for_the_time_that_a_call_may_take(scripted, monkeypat
     begin = time.monotonic()
     with pytest.raises(ServingError, match="DEADLINE_EXCEEDED"):
         Client(address, timeout=1.0, retries=0).status("tiny")
-    assert time.monotonic() - begin < 1.4
+    assert time.monotonic() - begin < 1.55  # 1.6 if connecting did not count
 
 
 def metadata(**outputs: str) -> tuple[int, bytes]:

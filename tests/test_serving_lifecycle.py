@@ -1,5 +1,6 @@
 """`tfgen serve` over its life: starting, new and broken versions, stopping."""
 
+import dataclasses
 import itertools
 import json
 import os
@@ -303,12 +304,28 @@ def executed(monkeypatch):
     return run
 
 
-def test_the_local_server_is_started(executed, monkeypatch):
+SERVE = {
+    "host": "::1",
+    "port": 1,
+    "grpc_port": 2,
+    "max_batch_size": 3,
+    "batch_window_ms": 4.0,
+    "threads": 5,
+    "max_body_mb": 6.0,
+    "timeout": 7.0,
+    "poll_seconds": 8.0,
+    "grace_seconds": 9.0,
+}
+
+
+def test_every_option_reaches_the_local_server(executed, monkeypatch):
     monkeypatch.setenv("PATH", "")
-    path, arguments = executed("--models", "here", "--port", 1, "--host", "::1", "--timeout", 9)
+    typed = [part for name, value in SERVE.items() for part in (f"--{name}", value)]
+    typed = [part.replace("_", "-") if isinstance(part, str) else part for part in typed]
+    path, arguments = executed("--models", "here", *typed)
     assert path == arguments[0] == sys.executable
-    settings = Settings.from_json(arguments[2])
-    assert settings == Settings("here", host="::1", port=1, timeout=9.0)
+    assert Settings.from_json(arguments[2]) == Settings("here", **SERVE)
+    assert {"models", *SERVE} == {field.name for field in dataclasses.fields(Settings)}
 
 
 @pytest.fixture

@@ -593,6 +593,7 @@ def test_an_image_of_ones_own(page):
         const done = arguments[0], canvas = document.createElement("canvas");
         canvas.width = 60; canvas.height = 30;
         const context = canvas.getContext("2d");
+        context.fillRect(0, 0, 60, 30);
         context.fillStyle = "#fff";
         context.fillRect(20, 0, 20, 30);
         canvas.toBlob((file) => rebuildPad.load(file).then(done));
@@ -612,6 +613,48 @@ def test_an_image_of_ones_own(page):
     assert (shown.grey("#reconstruct-pad canvas") == 255).all()
 
 
+def test_what_is_transparent_is_white(page):
+    """As in files that the commands read; a photo's edges fall between no two pixels."""
+    shown = page("vae_2d_mnist")
+    shown.until(lambda: shown.run("return rebuildPad.image.flat(2).some((value) => value > 0)"))
+    shown.browser.execute_async_script(
+        """
+        const done = arguments[0], canvas = document.createElement("canvas");
+        canvas.width = 40; canvas.height = 30;
+        canvas.getContext("2d").fillRect(0, 0, 10, 30);
+        canvas.toBlob((file) => rebuildPad.load(file).then(done));
+        """
+    )
+    grey = shown.grey("#reconstruct-pad canvas")
+    assert (grey[3:24, 8:] == 255).all()
+    assert not grey[3:24, :6].any()
+    assert not grey[:3].any()
+    assert not grey[24:].any()
+
+
+def test_a_class_is_part_of_what_is_judged(page):
+    shown = page("cpixelcnn_mnist")
+    shown.until(lambda: told(shown, "value").startswith("log p(x | class) = "))
+    shown.choose("cgan_mnist")
+    text = "return document.getElementById('judge-text').textContent"
+    shown.until(lambda: "of the class chosen above" in shown.run(text))
+    shown.choose("gan_mnist")
+    shown.until(lambda: "class" not in shown.run(text))
+
+
+def test_a_problem_is_seen_and_moves_nothing(page):
+    shown = page("vae_2d_mnist")
+    shown.until(lambda: told(shown, "own"))
+    shown.run("window.scrollTo(0, document.body.scrollHeight)")
+    place = "return document.getElementById('judge-pad').getBoundingClientRect().top"
+    before = shown.run(place)
+    shown.run(f"{PASTE} paste('no image')")
+    shown.until(shown.problem)
+    box = "const box = document.getElementById('problem').getBoundingClientRect();"
+    assert shown.run(f"{box} return box.top >= 0 && box.bottom <= window.innerHeight")
+    assert shown.run(place) == before
+
+
 def test_a_pasted_image(page):
     """Goes to every pad that is shown."""
     shown = page("vae_2d_mnist")
@@ -624,6 +667,7 @@ def paste_black(shown):
     shown.browser.execute_async_script(
         f"{PASTE} const done = arguments[0], canvas = document.createElement('canvas');"
         "canvas.width = canvas.height = 28;"
+        "canvas.getContext('2d').fillRect(0, 0, 28, 28);"
         "canvas.toBlob((blob) => { paste(blob); done(); });"
     )
 
@@ -769,6 +813,10 @@ def test_what_a_screen_reader_is_told(page, models):
         " && !(c.role === 'img' && c.ariaLabel)).map((c) => c.id)"
     )
     shown.until(lambda: shown.run(nameless) == [])
+    labels = "return [...document.querySelectorAll('main canvas')].filter((c) => c.offsetParent"
+    names = shown.run(f"{labels} && c.role === 'img').map((c) => [c.id, c.ariaLabel])")
+    assert not [name for name, label in names if name and name == label]
+    assert {"Reconstruction", "From", "To"} <= {label for _, label in names}
     assert (
         shown.run("return document.getElementById('plane').getAttribute('role')") == "application"
     )

@@ -6,6 +6,7 @@
 Exports write it and servers read it. Nothing here needs TensorFlow, so both may import it.
 """
 
+import errno
 import os
 import re
 from pathlib import Path
@@ -39,11 +40,14 @@ def versions(folder: str | Path) -> dict[int, Path]:
     """Returns the versions of a model and their folders, ascending.
 
     TensorFlow Serving takes a folder for a version if its name is a number, "007" as well as "7",
-    and it holds a SavedModel. A folder that may not be read, such as lost+found, has none.
+    and it holds a SavedModel. A folder that may not be read, such as lost+found, has none, nor has
+    a link to itself.
     """
     try:
         found = numbered(folder)
-    except PermissionError:
+    except OSError as error:
+        if not isinstance(error, PermissionError) and error.errno != errno.ELOOP:
+            raise
         found = {}
     return {
         number: path

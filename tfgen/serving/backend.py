@@ -84,8 +84,7 @@ class Metrics:
 class RequestRecord:
     """What the metrics record about a request; filled in as it is read."""
 
-    def __init__(self, api: str):
-        self.api = api
+    def __init__(self):
         self.began = time.perf_counter()
         self.model = self.signature = ""
 
@@ -121,10 +120,10 @@ class Backend:
     @contextlib.contextmanager
     def counted(self, api: str) -> Iterator[RequestRecord]:
         """Counts one request, under the code of the ServingError that leaves the block."""
-        request = RequestRecord(api)
+        record = RequestRecord()
         code = "INTERNAL"
         try:
-            yield request
+            yield record
             code = "OK"
         except ServingError as error:
             code = error.code
@@ -133,9 +132,9 @@ class Backend:
             code = "CANCELLED"
             raise
         finally:
-            metrics, model = self.metrics, request.model
-            metrics.requests.labels(model, request.signature, api, code).inc()
-            metrics.seconds.labels(model, api).observe(time.perf_counter() - request.began)
+            metrics, model = self.metrics, record.model
+            metrics.requests.labels(model, record.signature, api, code).inc()
+            metrics.seconds.labels(model, api).observe(time.perf_counter() - record.began)
 
     @contextlib.contextmanager
     def holding(self) -> Iterator[Callable[[int], None]]:

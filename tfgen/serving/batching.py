@@ -17,7 +17,7 @@ from concurrent.futures import Future
 import numpy as np
 
 from tfgen import checks
-from tfgen.serving.errors import ServingError
+from tfgen.serving.errors import ServingError, invalid
 from tfgen.serving.servable import Signature
 
 __all__ = ["Batcher"]
@@ -70,12 +70,8 @@ class Batcher:
         self._waiting = 0
         self._running = 0
         self._stopping = False
-        self._threads = [
-            threading.Thread(target=self._work, name=f"batcher-{i}", daemon=True)
-            for i in range(threads)
-        ]
-        for thread in self._threads:
-            thread.start()
+        for index in range(threads):
+            threading.Thread(target=self._work, name=f"batcher-{index}", daemon=True).start()
 
     def submit(self, signature: Signature, arrays: Arrays, timeout: float) -> Future:
         """Checks and queues inputs; the future holds the outputs.
@@ -113,8 +109,7 @@ class Batcher:
     def check_rows(self, rows: int) -> None:
         """Raises INVALID_ARGUMENT if a request has more than `max_rows` rows."""
         if rows > self.max_rows:
-            raise ServingError(
-                "INVALID_ARGUMENT",
+            raise invalid(
                 f"Task size {rows} is larger than maximum input batch size {self.max_rows}. "
                 "Send fewer rows per request.",
             )

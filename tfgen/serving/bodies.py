@@ -14,16 +14,16 @@ import orjson
 
 from tfgen.serving.backend import RequestRecord
 from tfgen.serving.batching import Batcher
-from tfgen.serving.errors import ServingError
+from tfgen.serving.errors import ServingError, invalid
 from tfgen.serving.pieces import TooManyValues, loads
 from tfgen.serving.repository import Repository
 from tfgen.serving.servable import Servable, Signature
 from tfgen.serving.tensors import from_json, to_json
 
 __all__ = [
-    "Reader",
     "catalogue",
     "parse_body",
+    "read_body",
     "read_inputs",
     "too_large",
     "unzip",
@@ -48,13 +48,13 @@ def unzip(body: bytes, limit: int) -> bytes:
     try:
         plain = decompressor.decompress(body, limit + 1)
     except zlib.error as error:
-        raise ServingError("INVALID_ARGUMENT", f"the body is not valid gzip: {error}.") from None
+        raise invalid(f"the body is not valid gzip: {error}.") from None
     if len(plain) > limit:
         raise too_large(limit)
     if not decompressor.eof:
-        raise ServingError("INVALID_ARGUMENT", "the body is not valid gzip: it ends too early.")
+        raise invalid("the body is not valid gzip: it ends too early.")
     if decompressor.unused_data:
-        raise ServingError("INVALID_ARGUMENT", "the body is not one gzip stream: bytes follow it.")
+        raise invalid("the body is not one gzip stream: bytes follow it.")
     return plain
 
 
@@ -83,38 +83,25 @@ def _collector_paused() -> Iterator[None]:
                 gc.enable()
 
 
-class Reader:
-    """Reads the body of a predict request; limits are checked before parsing.
+def read_body(
+    servable: Servable, batcher: Batcher, record: RequestRecord, body: bytes
+) -> tuple[dict[str, np.ndarray], bool]:
+    """Returns the inputs of a predict request, and whether they are in row format.
 
-    Args:
-        servable: The model.
-        batcher: Knows how many rows are allowed.
-        record: Receives the name of the signature.
+    Limits are checked before parsing; `record` receives the name of the signature.
+
+    Raises:
+        ServingError: The body is not a valid request for the model, or too large.
     """
-
-    def __init__(self, servable: Servable, batcher: Batcher, record: RequestRecord):
-        self._servable = servable
-        self._batcher = batcher
-        self._record = record
-
-    def __call__(self, body: bytes) -> tuple[dict[str, np.ndarray], bool]:
-        """Returns the inputs, and whether they are in row format.
-
-        Raises:
-            ServingError: The body is not a valid request for the model, or too large.
-        """
-        with _collector_paused():
-            given = parse_body(body, self._max_values())
-            signature = self._servable.signature(given.get("signature_name", ""))
-            self._record.signature = signature.name
-            return read_inputs(given, signature, self._batcher)
-
-    def _max_values(self) -> int | None:
-        """Returns how many values the largest allowed request holds; None if that is unknown."""
-        counts = [s.values_per_row for s in self._servable.signatures.values()]
-        if not counts or None in counts:
-            return None
-        return max(counts) * self._batcher.max_rows + EXTRA_VALUES
+    counts = [s.values_per_row for s in servable.signatures.values()]
+    most = None  # values of the largest allowed request, if that is known
+    if counts and None not in counts:
+        most = max(counts) * batcher.max_rows + EXTRA_VALUES
+    with _collector_paused():
+        given = parse_body(body, most)
+        signature = servable.signature(given.get("signature_name", ""))
+        record.signature = signature.name
+        return read_inputs(given, signature, batcher)
 
 
 def parse_body(body: bytes, max_values: int | None = None) -> dict[str, Any]:
@@ -125,25 +112,22 @@ def parse_body(body: bytes, max_values: int | None = None) -> dict[str, Any]:
             more than `max_values` values.
     """
     if not body:
-        raise ServingError("INVALID_ARGUMENT", "JSON Parse error: The document is empty")
+        raise invalid("JSON Parse error: The document is empty")
     try:
         given = loads(body, max_values)
     except TooManyValues:
-        raise ServingError(
-            "INVALID_ARGUMENT",
+        raise invalid(
             f"the body holds more than {max_values} values, more than the maximum input batch "
             "size of any endpoint takes; send fewer rows per request.",
         ) from None
     except (ValueError, RecursionError) as error:
-        raise ServingError("INVALID_ARGUMENT", f"JSON Parse error: {error}") from None
+        raise invalid(f"JSON Parse error: {error}") from None
     if not isinstance(given, dict):
-        raise ServingError(
-            "INVALID_ARGUMENT",
+        raise invalid(
             f"JSON Value: the body must be an object; received {type(given).__name__}.",
         )
     if not isinstance(given.get("signature_name", ""), str):
-        raise ServingError(
-            "INVALID_ARGUMENT",
+        raise invalid(
             "JSON Value: not formatted correctly. 'signature_name' key must be a string value.",
         )
     return given
@@ -160,8 +144,7 @@ def read_inputs(
     """
     if ("instances" in given) == ("inputs" in given):
         found = "both" if "inputs" in given else f"{sorted(given)[:5]}"
-        raise ServingError(
-            "INVALID_ARGUMENT",
+        raise invalid(
             f"the body must have either an 'instances' or an 'inputs' key; received {found}.",
         )
     if "instances" in given:
@@ -170,8 +153,7 @@ def read_inputs(
         columns = given["inputs"]
         if not isinstance(columns, dict) or columns.keys() == {"b64"}:
             if len(signature.inputs) != 1:
-                raise ServingError(
-                    "INVALID_ARGUMENT",
+                raise invalid(
                     "inputs is a plain value/list, but expecting an object as multiple input "
                     f"tensors are required: {', '.join(signature.inputs)}.",
                 )
@@ -188,14 +170,11 @@ def read_inputs(
 def _columns(instances: Any, signature: Signature) -> dict[str, list]:
     """Turns a list of {name: value}, or of values for a single input, into {name: values}."""
     if not isinstance(instances, list) or not instances:
-        raise ServingError(
-            "INVALID_ARGUMENT", "'instances' must be a list/array of at least one element."
-        )
+        raise invalid("'instances' must be a list/array of at least one element.")
     plain = [not isinstance(row, dict) or row.keys() == {"b64"} for row in instances]
     if all(plain):
         if len(signature.inputs) != 1:
-            raise ServingError(
-                "INVALID_ARGUMENT",
+            raise invalid(
                 "instances is a plain list, but expecting list of objects as multiple input "
                 f"tensors are required: {', '.join(signature.inputs)}.",
             )
@@ -203,8 +182,7 @@ def _columns(instances: Any, signature: Signature) -> dict[str, list]:
     for index, row in enumerate(instances):
         if plain[index] or row.keys() != signature.inputs.keys():
             keys = "" if plain[index] else ",".join(sorted(row))
-            raise ServingError(
-                "INVALID_ARGUMENT",
+            raise invalid(
                 f"Failed to process element: {index} of 'instances' list. JSON object keys must "
                 f"be equal to: {','.join(signature.inputs)}; received: {keys or 'a plain value'}.",
             )

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from tfgen import checks
-from tfgen.serving.errors import ServingError
-from tfgen.serving.transports import Endpoint, Grpc, ModelSpec, Rest, Transport, convert
+from tfgen.serving.errors import ServingError, invalid
+from tfgen.serving.transports import Endpoint, Grpc, ModelSpec, Rest, convert
 from tfgen_command.wording import how_to_install
 
 __all__ = ["Client"]
@@ -61,9 +61,7 @@ class Client:
         self.timeout = timeout
         self.retries = retries
         try:
-            self._transport: Transport = (
-                Grpc(parts.netloc) if parts.scheme == "grpc" else Rest(address)
-            )
+            self._transport = Grpc(parts.netloc) if parts.scheme == "grpc" else Rest(address)
         except ImportError as error:
             raise ImportError(f"Client needs {error.name}. {how_to_install('serving')}") from error
         self._known: dict[ModelSpec, dict[str, Endpoint]] = {}
@@ -154,8 +152,7 @@ class Client:
     def _endpoint(self, model_spec: ModelSpec, signature: str, deadline: float) -> Endpoint:
         endpoints = self._fetched(model_spec, deadline)
         if signature not in endpoints:
-            raise ServingError(
-                "INVALID_ARGUMENT",
+            raise invalid(
                 f"{model_spec.name} has no endpoint {signature!r}; it has "
                 f"{', '.join(sorted(endpoints))}.",
             )

@@ -1,6 +1,6 @@
 """Errors as TF Serving reports them: gRPC status codes and the HTTP status of each."""
 
-__all__ = ["CODES", "ServingError", "code_of_http"]
+__all__ = ["CODES", "ServingError", "code_of_http", "invalid"]
 
 # {name: (gRPC's number, HTTP status)}; TF Serving's own table.
 CODES = {
@@ -24,9 +24,9 @@ CODES = {
 }
 # The code that a client should assume where several share an HTTP status.
 _OF_HTTP = {status: name for name, (_, status) in reversed(CODES.items())} | {
-    400: "INVALID_ARGUMENT",
     413: "RESOURCE_EXHAUSTED",
     500: "INTERNAL",
+    502: "UNAVAILABLE",
 }
 
 
@@ -49,12 +49,15 @@ class ServingError(Exception):
         return type(self), (self.code, self.message, self.http)
 
 
+def invalid(message: str) -> ServingError:
+    """Returns the error for a request that does not fit what is served."""
+    return ServingError("INVALID_ARGUMENT", message)
+
+
 def code_of_http(status: int) -> str:
     """Returns the code that an HTTP status stands for.
 
     >>> code_of_http(404), code_of_http(418), code_of_http(502)
     ('NOT_FOUND', 'INVALID_ARGUMENT', 'UNAVAILABLE')
     """
-    if status in (502, 503):
-        return "UNAVAILABLE"
     return _OF_HTTP.get(status, "INVALID_ARGUMENT" if status < 500 else "INTERNAL")

@@ -23,14 +23,14 @@ from tensorflow_serving.apis import get_model_status_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
 from tfgen.model_repository import CONFIG, versions
-from tfgen.serving.errors import CODES, ServingError
+from tfgen.serving.errors import CODES, ServingError, invalid
 from tfgen.serving.servable import Servable
 
 __all__ = ["Repository", "read_config"]
 
 UNLOAD_SECONDS = 60.0  # how long running requests may delay an unload
 _STATES = get_model_status_pb2.ModelVersionStatus
-_NAME = re.compile(r"[^./:][^/:]*")
+_NAME = re.compile(r"[^./:\udc80-\udcff][^/:\udc80-\udcff]*")  # in UTF-8
 _log = logging.getLogger("tfgen.serving")
 
 
@@ -156,13 +156,10 @@ class Repository:
 
     def _labelled(self, model: _Model | None, version: int | None, label: str) -> int:
         if version is not None:
-            raise ServingError(
-                "INVALID_ARGUMENT", "give either a version or a version label, not both."
-            )
+            raise invalid("give either a version or a version label, not both.")
         if model is None or label not in model.labels:
             has = ", ".join(sorted(model.labels)) if model and model.labels else "none"
-            raise ServingError(
-                "INVALID_ARGUMENT",
+            raise invalid(
                 f"Unrecognized servable version label: {label}. Labels ({CONFIG}): {has}.",
             )
         return model.labels[label]
@@ -262,6 +259,7 @@ class Repository:
             self._update(name, self._models[name], {}, model_server_config_pb2.ModelConfig())
 
     def _update(self, name: str, model: _Model, found: dict[int, Path], config) -> None:
+        """Loads the versions that the policy asks for, newest first, then unloads the others."""
         policy = config.model_version_policy
         kind = policy.WhichOneof("policy_choice")
         candidates = sorted(found, reverse=True)
@@ -295,6 +293,7 @@ class Repository:
             }
 
     def _load(self, name: str, model: _Model, version: int, path: Path) -> bool:
+        """Loads a version, unless the same files failed before; returns whether it is loaded."""
         fingerprint = _fingerprint(path)
         if model.failed.get(version) == fingerprint:
             return False

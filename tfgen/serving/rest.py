@@ -27,19 +27,17 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from tfgen.serving.backend import Backend, shorten, signature_map
-from tfgen.serving.bodies import Reader, catalogue, too_large, unzip, write_outputs
-from tfgen.serving.errors import ServingError
+from tfgen.serving.bodies import catalogue, read_body, too_large, unzip, write_outputs
+from tfgen.serving.errors import ServingError, invalid
 
 __all__ = ["build_app"]
 
 PAGE = {
     "": ("page.html", "text/html; charset=utf-8"),
     "page.pads.js": ("page.pads.js", "text/javascript; charset=utf-8"),
-    "page.judge.js": ("page.judge.js", "text/javascript; charset=utf-8"),
     "page.js": ("page.js", "text/javascript; charset=utf-8"),
 }
 METRICS_PATH = "/monitoring/prometheus/metrics"  # TF Serving's default
-_VERSION = re.compile(r"[0-9]+")
 _log = logging.getLogger("tfgen.serving")
 
 # The schema of a body that FastAPI cannot infer, as handlers take the raw request.
@@ -101,9 +99,12 @@ def _parameter(name: str) -> dict[str, Any]:
 
 
 def _error(status: int, message: str) -> Response:
+    return _json({"error": shorten(message)}, status)
+
+
+def _json(content: Any, status: int = 200) -> Response:
     # json escapes lone surrogates, which a client may have sent.
-    content = json.dumps({"error": shorten(message)})
-    return Response(content, status, media_type="application/json")
+    return Response(json.dumps(content), status, media_type="application/json")
 
 
 def _answering(handle: Callable[[fastapi.Request], Awaitable[Response]]) -> Callable:
@@ -143,21 +144,14 @@ def _model_spec(request: fastapi.Request) -> tuple[str, int | None, str]:
     """
     given = request.path_params
     version, label = given.get("version"), given.get("label", "")
-    if (
-        ":" in given["name"]
-        or ":" in label
-        or not (version is None or (_VERSION.fullmatch(version) and version.isascii()))
-    ):
-        raise ServingError(
-            "INVALID_ARGUMENT", f"Malformed request: {request.method} {request.url.path}"
-        )
+    plain = version is None or re.fullmatch("[0-9]+", version)
+    if ":" in given["name"] + label or not plain:
+        raise invalid(f"Malformed request: {request.method} {request.url.path}")
     if version is None:
         return given["name"], None, label
     digits = version.lstrip("0") or "0"
     if len(digits) > 19 or int(digits) >= 2**63:
-        raise ServingError(
-            "INVALID_ARGUMENT", f"Failed to convert version: {digits[:25]} to numeric."
-        )
+        raise invalid(f"Failed to convert version: {digits[:25]} to numeric.")
     return given["name"], int(digits), label
 
 
@@ -195,8 +189,9 @@ class _Handler:
                 if request.headers.get("content-encoding", "").lower() == "gzip":
                     body = await backend.in_thread(unzip, body, backend.max_bytes)
                     hold(len(body))
-                read = Reader(servable, backend.batcher, record)
-                arrays, by_rows = await backend.by_size(len(body), read, body)
+                arrays, by_rows = await backend.by_size(
+                    len(body), read_body, servable, backend.batcher, record, body
+                )
                 del body
                 held.close()
                 signature = servable.signatures[record.signature]
@@ -210,14 +205,13 @@ class _Handler:
         name, version, label = _model_spec(request)
         method = request.url.path.rpartition(":")[2]
         with self._backend.repository.use(name, version, label):
-            raise ServingError(
-                "INVALID_ARGUMENT",
+            raise invalid(
                 f"Expected {method} signature method_name to be tensorflow/serving/{method}. "
                 f"Was: tensorflow/serving/predict. Use :predict.",
             )
 
     async def status(self, request: fastapi.Request) -> Response:
-        return _proto(self._backend.repository.status(*_model_spec(request)))
+        return _json(_plain(self._backend.repository.status(*_model_spec(request))))
 
     async def metadata(self, request: fastapi.Request) -> Response:
         with self._backend.repository.use(*_model_spec(request)) as servable:
@@ -227,22 +221,18 @@ class _Handler:
                 "version": str(servable.version),
             }
             signatures = _plain(signature_map(servable))
-        content = {"model_spec": spec, "metadata": {"signature_def": signatures}}
-        return Response(json.dumps(content), media_type="application/json")
+        return _json({"model_spec": spec, "metadata": {"signature_def": signatures}})
 
     async def models(self, request: fastapi.Request) -> Response:
         """Lists the models and the limit of rows: for the page, as TF Serving's API has neither."""
         backend = self._backend
-        content = {
-            "models": catalogue(backend.repository),
-            "max_batch_size": backend.batcher.max_rows,
-        }
-        return Response(json.dumps(content), media_type="application/json")
+        models = catalogue(backend.repository)
+        return _json({"models": models, "max_batch_size": backend.batcher.max_rows})
 
     async def health(self, request: fastapi.Request) -> Response:
         if self._backend.draining:
             raise ServingError("UNAVAILABLE", "the server is shutting down.")
-        return Response(b'{"status": "ok"}', media_type="application/json")
+        return _json({"status": "ok"})
 
     async def metrics(self, request: fastapi.Request) -> Response:
         return Response(self._backend.metrics.page(), media_type="text/plain; version=0.0.4")
@@ -252,10 +242,6 @@ def _plain(message) -> dict[str, Any]:
     return json_format.MessageToDict(
         message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
-
-
-def _proto(message) -> Response:
-    return Response(json.dumps(_plain(message)), media_type="application/json")
 
 
 # Bodies --------------------------------------------------------------------------------------

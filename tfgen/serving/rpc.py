@@ -14,7 +14,7 @@ from tensorflow_serving.apis import (
 )
 
 from tfgen.serving.backend import Backend, shorten, signature_map
-from tfgen.serving.errors import ServingError
+from tfgen.serving.errors import ServingError, invalid
 from tfgen.serving.servable import DEFAULT_SIGNATURE, Signature
 from tfgen.serving.tensors import from_proto, to_proto
 
@@ -58,8 +58,7 @@ def _method(
     async def answer(request: Message | DecodeError, context: Context) -> Message:
         try:
             if isinstance(request, DecodeError):
-                raise ServingError(
-                    "INVALID_ARGUMENT",
+                raise invalid(
                     f"the message is not a valid {request_type.__name__}: {request}.",
                 )
             return await handle(request, context)
@@ -77,7 +76,7 @@ def _method(
 
 def _model_spec(request: Message) -> tuple[str, int | None, str]:
     if not request.HasField("model_spec"):
-        raise ServingError("INVALID_ARGUMENT", "Missing ModelSpec")
+        raise invalid("Missing ModelSpec")
     spec: model_pb2.ModelSpec = request.model_spec
     return spec.name, spec.version.value if spec.HasField("version") else None, spec.version_label
 
@@ -90,10 +89,10 @@ class _Service:
         backend = self._backend
         left = context.time_remaining()
         timeout = backend.timeout if left is None else min(left, backend.timeout)
-        with backend.counted("grpc") as counted:
+        with backend.counted("grpc") as record:
             name, version, label = _model_spec(request)
             with backend.repository.use(name, version, label) as servable:
-                counted.model = name
+                record.model = name
                 signature_name = request.model_spec.signature_name or DEFAULT_SIGNATURE
                 if signature_name not in servable.signatures:
                     raise ServingError(
@@ -102,7 +101,7 @@ class _Service:
                         f"{', '.join(sorted(servable.signatures))}.",
                     )
                 signature = servable.signature(signature_name)
-                counted.signature = signature_name
+                record.signature = signature_name
                 if request.inputs.keys() != signature.inputs.keys():
                     raise signature.wrong_names(request.inputs)
                 wanted = _filtered(request, signature.outputs)
@@ -135,14 +134,12 @@ class _Service:
     ) -> Message:
         spec = _model_spec(request)
         if not request.metadata_field:
-            raise ServingError(
-                "INVALID_ARGUMENT",
+            raise invalid(
                 "GetModelMetadataRequest must specify at least one metadata_field",
             )
         for field in request.metadata_field:
             if field != "signature_def":
-                raise ServingError(
-                    "INVALID_ARGUMENT",
+                raise invalid(
                     f"Metadata field {field} is not supported; ask for signature_def.",
                 )
         response = get_model_metadata_pb2.GetModelMetadataResponse()
@@ -163,11 +160,10 @@ def _filtered(request: predict_pb2.PredictRequest, outputs) -> list[str]:
     wanted = list(request.output_filter) or list(outputs)
     for index, name in enumerate(wanted):
         if name not in outputs:
-            raise ServingError(
-                "INVALID_ARGUMENT",
+            raise invalid(
                 f"output tensor alias not found in signature: {name} Outputs expected to be in "
                 f"the set {{{','.join(outputs)}}}.",
             )
         if name in wanted[:index]:
-            raise ServingError("INVALID_ARGUMENT", f"duplicate output tensor alias: {name}")
+            raise invalid(f"duplicate output tensor alias: {name}")
     return wanted

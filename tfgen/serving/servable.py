@@ -17,8 +17,9 @@ import tensorflow as tf
 from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
+from tfgen.files import NOT_JSON
 from tfgen.model_repository import METADATA, WARMUP
-from tfgen.serving.errors import CODES, ServingError
+from tfgen.serving.errors import CODES, ServingError, invalid
 from tfgen.serving.tensors import Spec, from_proto
 
 __all__ = ["Servable", "Signature"]
@@ -81,8 +82,7 @@ class Signature:
             dtype = tf.string if array.dtype == object else tf.as_dtype(array.dtype)
             self.inputs[name].check(dtype, array.shape)
             if array.dtype.kind == "f" and not np.isfinite(array).all():
-                raise ServingError(
-                    "INVALID_ARGUMENT",
+                raise invalid(
                     f"input {name!r} must be finite; received NaN or infinity.",
                 )
         self._check_labels(arrays.get("labels"))
@@ -91,13 +91,12 @@ class Signature:
         rows = {len(array) for array in arrays.values()}
         if len(rows) != 1:
             sizes = ", ".join(f"{name} {len(array)}" for name, array in arrays.items())
-            raise ServingError(
-                "INVALID_ARGUMENT",
+            raise invalid(
                 f"Batching input tensors must have equal 0th-dimension size; received {sizes}.",
             )
         (count,) = rows
         if not count:
-            raise ServingError("INVALID_ARGUMENT", "the batch has no rows; send at least one.")
+            raise invalid("the batch has no rows; send at least one.")
         return count
 
     def _check_labels(self, labels: np.ndarray | None) -> None:
@@ -106,8 +105,7 @@ class Signature:
             return
         outside = labels[(labels < 0) | (labels >= self.num_classes)]
         if outside.size:
-            raise ServingError(
-                "INVALID_ARGUMENT",
+            raise invalid(
                 f"input 'labels' must be in [0, {self.num_classes - 1}]; received {outside[0]}.",
             )
 
@@ -115,8 +113,7 @@ class Signature:
         """Returns TF Serving's error for missing or unknown inputs."""
         given, wanted = sorted(given), sorted(self.inputs)
         extra, missing = sorted(set(given) - set(wanted)), sorted(set(wanted) - set(given))
-        return ServingError(
-            "INVALID_ARGUMENT",
+        return invalid(
             f"input size does not match signature {self.name!r}: {len(given)}!={len(wanted)} "
             f"len({{{','.join(given)}}}) != len({{{','.join(wanted)}}}). Sent extra: "
             f"{{{','.join(extra)}}}. Missing but required: {{{','.join(missing)}}}.",
@@ -156,7 +153,6 @@ class Servable:
         self._changed = threading.Condition()
         self._users = 0
         self.details = _details(path / METADATA)
-        self._session = None
         graph = tf.Graph()
         # Restoring and warm-up are calls too, and may take longer.
         limit = tf.compat.v1.ConfigProto(operation_timeout_in_ms=int(1000 * max(call_seconds, 30)))
@@ -194,8 +190,7 @@ class Servable:
         """
         name = name or DEFAULT_SIGNATURE
         if name not in self.signatures:
-            raise ServingError(
-                "INVALID_ARGUMENT",
+            raise invalid(
                 f'Serving signature name: "{name}" not found in signature def. {self.model} has '
                 f"{', '.join(sorted(self.signatures))}.",
             )
@@ -258,7 +253,7 @@ def _details(path: Path) -> dict[str, Any]:
     """Returns what the export recorded about a model; nothing for models from elsewhere."""
     try:
         details = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError):
+    except (OSError, *NOT_JSON):
         return {}
     if not isinstance(details, dict) or not isinstance(details.get("num_classes"), int | None):
         return {}

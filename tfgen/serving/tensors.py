@@ -17,7 +17,7 @@ import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
 
-from tfgen.serving.errors import ServingError
+from tfgen.serving.errors import ServingError, invalid
 from tfgen.serving.pieces import NotNumbers, array_of
 
 __all__ = ["Spec", "from_json", "from_proto", "read_proto", "to_json", "to_proto"]
@@ -60,13 +60,13 @@ class Spec:
     def check(self, dtype: tf.DType, shape: tuple[int, ...]) -> None:
         """Raises INVALID_ARGUMENT if a tensor of that type and shape does not fit."""
         if dtype != self.dtype:
-            raise _invalid(f"input {self.name!r} must be {self.dtype.name}; received {dtype.name}.")
+            raise invalid(f"input {self.name!r} must be {self.dtype.name}; received {dtype.name}.")
         fits = self.shape is None or (
             len(shape) == len(self.shape)
             and all(want in (None, size) for want, size in zip(self.shape, shape, strict=True))
         )
         if not fits:
-            raise _invalid(
+            raise invalid(
                 f"input {self.name!r} must have shape {_text(self.shape)}, -1 for any size; "
                 f"received {_text(shape)}."
             )
@@ -74,10 +74,6 @@ class Spec:
 
 def _text(shape: tuple[int | None, ...]) -> str:
     return "[" + ",".join("-1" if size is None else str(size) for size in shape) + "]"
-
-
-def _invalid(message: str) -> ServingError:
-    return ServingError("INVALID_ARGUMENT", message)
 
 
 # TensorProto ---------------------------------------------------------------------------------
@@ -102,13 +98,13 @@ def from_proto(proto: tensor_pb2.TensorProto, spec: Spec, limit: int) -> np.ndar
     try:
         dtype = tf.as_dtype(proto.dtype)
     except TypeError:
-        raise _invalid(
+        raise invalid(
             f"input {spec.name!r} has the unknown dtype {proto.dtype}; it must be "
             f"{spec.dtype.name}."
         ) from None
     shape = tuple(axis.size for axis in proto.tensor_shape.dim)
     if proto.tensor_shape.unknown_rank or min(shape, default=0) < 0:
-        raise _invalid(
+        raise invalid(
             f"input {spec.name!r} must have a fully specified shape; received {_text(shape)}."
         )
     spec.check(dtype, shape)
@@ -119,7 +115,7 @@ def from_proto(proto: tensor_pb2.TensorProto, spec: Spec, limit: int) -> np.ndar
         return np.array(list(proto.string_val), object).reshape(shape)
     size = count * dtype.as_numpy_dtype().itemsize
     if size > limit:
-        raise _invalid(f"input {spec.name!r} takes {size} bytes; the limit is {limit}.")
+        raise invalid(f"input {spec.name!r} takes {size} bytes; the limit is {limit}.")
     values = max(len(getattr(proto, name)) for name in _FIELDS.values())
     if values > count:
         raise _wrong_count(spec, count, values)
@@ -130,11 +126,11 @@ def from_proto(proto: tensor_pb2.TensorProto, spec: Spec, limit: int) -> np.ndar
     try:
         return np.asarray(tf.make_ndarray(proto))
     except (TypeError, ValueError, OverflowError) as error:
-        raise _invalid(f"input {spec.name!r} cannot be read: {error}.") from None
+        raise invalid(f"input {spec.name!r} cannot be read: {error}.") from None
 
 
 def _wrong_count(spec: Spec, expected: int, found) -> ServingError:
-    return _invalid(f"input {spec.name!r} must hold {expected} values; received {found}.")
+    return invalid(f"input {spec.name!r} must hold {expected} values; received {found}.")
 
 
 def to_proto(array: np.ndarray, in_fields: bool = False) -> tensor_pb2.TensorProto:
@@ -180,7 +176,7 @@ def from_json(value: Any, spec: Spec) -> np.ndarray:
     except NotNumbers:
         raise _unexpected(value, spec) from None
     except (ValueError, TypeError, OverflowError):
-        raise _invalid(
+        raise invalid(
             f"input {spec.name!r} must be lists of equal lengths of {spec.dtype.name}."
         ) from None
     target = np.dtype(spec.dtype.as_numpy_dtype)
@@ -194,14 +190,14 @@ def from_json(value: Any, spec: Spec) -> np.ndarray:
         low, high = int(array.min()), int(array.max())
         if low < bounds.min or high > bounds.max:
             outside = low if low < bounds.min else high
-            raise _invalid(
+            raise invalid(
                 f"JSON Value: {outside} is not of expected type: {target.name}, which is in "
                 f"[{bounds.min}, {bounds.max}] (input {spec.name!r})."
             )
     with np.errstate(over="ignore"):
         made = array.astype(target)
     if target.kind == "f" and np.isfinite(array).all() and not np.isfinite(made).all():
-        raise _invalid(
+        raise invalid(
             f"Cannot convert JSON value to {target.name} without loss: a number of input "
             f"{spec.name!r} is too large."
         )
@@ -209,7 +205,7 @@ def from_json(value: Any, spec: Spec) -> np.ndarray:
 
 
 def _unexpected(value: Any, spec: Spec) -> ServingError:
-    return _invalid(
+    return invalid(
         f"JSON Value: {_shorten(value)} is not of expected type: {spec.dtype.name} "
         f"(input {spec.name!r})."
     )
@@ -229,13 +225,13 @@ def _strings(value: Any, spec: Spec) -> np.ndarray:
             try:
                 return item.encode()
             except UnicodeEncodeError:  # half of a surrogate pair
-                raise _invalid(f"input {spec.name!r} must be valid Unicode.") from None
+                raise invalid(f"input {spec.name!r} must be valid Unicode.") from None
         if isinstance(item, dict) and set(item) == {"b64"} and isinstance(item["b64"], str):
             try:
                 return base64.b64decode(item["b64"], validate=True)
             except (binascii.Error, ValueError):
-                raise _invalid(f"Unable to base64 decode (input {spec.name!r}).") from None
-        raise _invalid(
+                raise invalid(f"Unable to base64 decode (input {spec.name!r}).") from None
+        raise invalid(
             f"JSON Value: {_shorten(item)} is not of expected type: string (input {spec.name!r})."
         )
 
@@ -244,13 +240,13 @@ def _strings(value: Any, spec: Spec) -> np.ndarray:
         shape.append(len(first))
         first = first[0] if first else None
     if len(shape) > MOST_AXES:
-        raise _invalid(
+        raise invalid(
             f"input {spec.name!r} must have at most {MOST_AXES} axes; received {len(shape)}."
         )
     items = [value]
     for size in shape:
         if not all(isinstance(item, list) and len(item) == size for item in items):
-            raise _invalid(f"input {spec.name!r} must be lists of equal lengths of strings.")
+            raise invalid(f"input {spec.name!r} must be lists of equal lengths of strings.")
         items = [inner for item in items for inner in item]
     array = np.empty(len(items), object)
     array[:] = [leaf(item) for item in items]

@@ -5,7 +5,7 @@ import dataclasses
 import ipaddress
 import json
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote, urlsplit
 
 import numpy as np
@@ -13,25 +13,16 @@ from google.protobuf.message import Message
 
 from tfgen.serving.errors import ServingError, code_of_http
 
-__all__ = ["Endpoint", "Grpc", "ModelSpec", "Rest", "TensorSpec", "Transport", "convert"]
+__all__ = ["Endpoint", "Grpc", "ModelSpec", "Rest", "TensorSpec", "convert"]
 
 Arrays = dict[str, np.ndarray]
 
-# TensorFlow's name of each dtype -> NumPy's.
-_DTYPES = {
-    "DT_FLOAT": "float32",
-    "DT_DOUBLE": "float64",
-    "DT_HALF": "float16",
-    "DT_INT8": "int8",
-    "DT_INT16": "int16",
-    "DT_INT32": "int32",
-    "DT_INT64": "int64",
-    "DT_UINT8": "uint8",
-    "DT_UINT16": "uint16",
-    "DT_UINT32": "uint32",
-    "DT_UINT64": "uint64",
-    "DT_BOOL": "bool",
-    "DT_STRING": "object",
+# TensorFlow's name of each dtype -> NumPy's; all others are objects.
+_DTYPES = {"DT_FLOAT": "float32", "DT_DOUBLE": "float64", "DT_HALF": "float16", "DT_BOOL": "bool"}
+_DTYPES |= {
+    f"DT_{kind.upper()}{bits}": f"{kind}{bits}"
+    for kind in ("int", "uint")
+    for bits in (8, 16, 32, 64)
 }
 
 
@@ -62,41 +53,13 @@ class ModelSpec(NamedTuple):
     label: str | None = None
 
 
-class Transport(Protocol):
-    """What `Client` needs from REST and from gRPC. Every method raises ServingError.
-
-    `timeout` is in seconds.
-    """
-
-    def predict(
-        self,
-        model_spec: ModelSpec,
-        signature: str,
-        endpoint: Endpoint,
-        arrays: Arrays,
-        timeout: float,
-    ) -> Arrays:
-        """Runs an endpoint on arrays of its dtypes."""
-        ...
-
-    def metadata(self, model_spec: ModelSpec, timeout: float) -> dict[str, Endpoint]:
-        """Returns a model's endpoints by name."""
-        ...
-
-    def status(self, model_spec: ModelSpec, timeout: float) -> dict[int, str]:
-        """Returns the state of each version."""
-        ...
-
-    def close(self) -> None:
-        """Closes the connections."""
-        ...
-
-
 # REST ----------------------------------------------------------------------------------------
 
 
 class Rest:
-    """TF Serving's REST API.
+    """TF Serving's REST API. Its methods, which `Grpc` has too, raise ServingError.
+
+    A `timeout` is in seconds.
 
     Args:
         address: "http://host:port" or "https://host:port".
@@ -264,13 +227,13 @@ def _jsonable(array: np.ndarray) -> Any:
     if array.dtype.kind != "O":
         return np.ascontiguousarray(array) if array.ndim else array.item()
 
-    def convert(item: Any) -> Any:
+    def encoded(item: Any) -> Any:
         if isinstance(item, list):
-            return [convert(inner) for inner in item]
+            return [encoded(inner) for inner in item]
         raw = item.encode() if isinstance(item, str) else item
         return {"b64": base64.b64encode(raw).decode()}
 
-    return convert(array.tolist())
+    return encoded(array.tolist())
 
 
 def _from_json(name: str, value: Any, dtype: np.dtype) -> np.ndarray:
