@@ -394,7 +394,7 @@ def test_a_folder_of_levels_0_and_1_alone_is_no_good(tmp_path):
     """Masks, saved as they are, would train a model of black."""
     for index in range(9):
         Image.fromarray(noise((4, 6), index) % 2).save(tmp_path / f"{index}.png")
-    assert "All levels are 0 and 1" in " ".join(data.check(tmp_path).problems)
+    assert "All values are 0 and 1" in " ".join(data.check(tmp_path).problems)
     with pytest.raises(ValueError, match="only 0 and 1"):
         data.arrays(tmp_path, "train")
     with pytest.raises(ValueError, match="only 0 and 1"):
@@ -407,9 +407,9 @@ def test_shards_of_levels_0_and_1_alone_are_no_good(tmp_path, monkeypatch):
     (tmp_path / "masks").mkdir()
     for index in range(9):
         Image.fromarray(noise((4, 6), index) % 2).save(tmp_path / "masks" / f"{index}.png")
-    monkeypatch.setattr(writing, "check_levels", lambda *_: None)
+    monkeypatch.setattr(writing, "check_values", lambda *_: None)
     shards = data.prepare(tmp_path / "masks", tmp_path / "shards", verbose=0)
-    assert "All levels are 0 and 1" in " ".join(data.check(shards).problems)
+    assert "All values are 0 and 1" in " ".join(data.check(shards).problems)
 
 
 def test_a_size_of_numpy_is_a_size():

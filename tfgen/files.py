@@ -92,7 +92,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     path = _local(path)
     path = path.resolve() if path.is_symlink() else path
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}-{secrets.token_hex(4)}.tmp.{path.name}")
+    temporary = path.with_name(f".{os.getpid()}-{secrets.token_hex(4)}.tmp.{path.name[-40:]}")
     try:
         yield temporary
         with temporary.open("rb+") as file:

@@ -35,7 +35,7 @@ SPLIT_NAMES = {
     "test": "test",
     "testing": "test",
 }
-UNSEEN = ("__macosx", "thumbs.db", "desktop.ini")  # made by systems, not by people
+UNSEEN = ("__macosx", "@eadir", "$recycle.bin", "thumbs.db", "desktop.ini")  # made by systems
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,8 +108,8 @@ def open_folder(
         ValueError: No images, images of several sizes, or files that cannot be read.
     """
     folder = _open(path, size, skip_bad, tuple(map(_stamp, list_folder(path).files)))
-    for note in () if quiet else (*folder.contents, *folder.changes):
-        tell(f"{path}: {note}")
+    if not quiet:
+        tell(f"{path}: {' '.join((*folder.contents, *folder.changes))}")
     return folder
 
 

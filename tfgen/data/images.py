@@ -30,6 +30,7 @@ __all__ = ["READABLE", "Header", "fitted", "is_dangling", "read_header", "read_i
 READABLE = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 GREY = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L")
 DEEP = ("I", "I;16", "I;16B", "I;16L")  # 16 bits, which Pillow may hold in 32
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")  # not EPS, a program that Pillow would run
 # What Pillow raises on damaged files.
 DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
 WHITE = (255, 255, 255, 255)
@@ -178,9 +179,7 @@ def _opened(path: str | Path) -> "Iterator[Image.Image]":
     try:
         if is_dangling(Path(path)):
             raise FileNotFoundError("it is a link to a file that is gone")
-        with Image.open(path) as image:
-            if image.mode == "F":
-                raise ValueError("it holds floating-point numbers")
+        with Image.open(path, formats=FORMATS) as image:
             if image.format == "PNG" and "transparency" in image.info and image.tile:
                 # Pillow scales grey pixels of 2 and 4 bits, and not the level that is transparent.
                 image.info["transparency"] *= {"L;2": 85, "L;4": 17}.get(image.tile[0][3], 1)

@@ -5,10 +5,12 @@ without internet works. Only then is it downloaded, into the cache of Keras. Two
 a repository that you clone (`clones`), and one has no address; the error tells what to do.
 """
 
+import contextlib
 import dataclasses
 import io
 import itertools
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeGuard
@@ -64,7 +66,7 @@ def unknown(data: str) -> ValueError:
     hint = nearest(data, names())
     return ValueError(
         f"data must be one of {', '.join(names())}, or the path of an .npz file or of a folder of "
-        f"images; received {data!r}.{hint}"
+        f"images; received {data!r}.{hint} A relative path starts at {Path.cwd()}."
     )
 
 
@@ -88,7 +90,8 @@ def load_named(name: str) -> dict[str, Pair]:
         splits = read_npz(path, source.image_shape)
         return with_every_split(name, splits, source.num_validation)
     try:
-        splits = source.fetch()
+        with contextlib.redirect_stdout(sys.stderr or sys.stdout):  # Keras' progress
+            splits = source.fetch()
     except ImportError:
         raise
     # Keras raises a bare Exception when a download fails, so nothing narrower will do.
@@ -98,7 +101,8 @@ def load_named(name: str) -> dict[str, Pair]:
         if not isinstance(error, DataNotFoundError):
             reason = (
                 f"and could not be downloaded from {source.origin}: {type(error).__name__}: "
-                f"{error}. Either connect to the internet and try again, or"
+                f"{error}. Either connect to the internet, delete its files in ~/.keras/datasets "
+                "and try again, or"
             )
         raise DataNotFoundError(
             f"data {name!r} is not on this disk ({missing}), {reason} set TFGEN_DATA_DIR to a "

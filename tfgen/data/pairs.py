@@ -22,9 +22,9 @@ __all__ = [
     "DataNotFoundError",
     "Pair",
     "check_classes",
-    "check_levels",
     "check_shape",
     "check_split",
+    "check_values",
     "digest",
     "digest_of",
     "read_npz",
@@ -58,11 +58,11 @@ def check_split(split: str) -> None:
     checks.one_of("split", split, SPLITS)
 
 
-def check_levels(what: str, highest: int) -> None:
-    """Raises ValueError if the highest level is 1."""
-    if highest == 1:
+def check_values(what: str, largest: int) -> None:
+    """Raises ValueError if the largest value is 1."""
+    if largest == 1:
         raise ValueError(
-            f"{what} must hold levels in [0, 255], where 1 is nearly black; received only 0 and 1. "
+            f"{what} must hold values in [0, 255], where 1 is nearly black; received only 0 and 1. "
             "Save 255 * images."
         )
 
@@ -115,7 +115,7 @@ def validated(
             f"{what} must hold images of shape {tuple(image_shape)}; received "
             f"{images.shape[1:]}. Put another file in its place."
         )
-    check_levels(what, images.max())
+    check_values(what, images.max())
     return images, None if labels is None else _validated_labels(what, len(images), labels)
 
 
@@ -275,8 +275,6 @@ def digest_of(parts: Iterable[np.ndarray], shape: tuple[int, ...]) -> str:
         if sha is None:
             sha = hashlib.sha256(f"{part.dtype.str}{tuple(shape)}".encode())
         sha.update(np.ascontiguousarray(part).data)
-    if sha is None:
-        raise ValueError(f"parts must hold at least one array; shape {shape} has none.")
     return sha.hexdigest()
 
 

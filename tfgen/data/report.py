@@ -12,8 +12,8 @@ import tensorflow as tf
 from tfgen.data.folders import ImageFolder, Listing, list_folder, open_folder
 from tfgen.data.images import read_header, read_image
 from tfgen.data.pairs import SPLITS
-from tfgen.data.shards import Shards, is_shards
-from tfgen.data.sources import Data, Source, open_split
+from tfgen.data.shards import Shards
+from tfgen.data.sources import Data, Source, open_split, source_of
 from tfgen.data.splits import Split
 from tfgen_command.wording import listed
 
@@ -21,7 +21,7 @@ __all__ = ["Report", "check"]
 
 LARGEST = 64  # the size to propose where images differ, since small models train on two cores
 MULTIPLE = 8  # divides the size to propose: models halve an image several times
-BINARY = "All levels are 0 and 1, and 1 is nearly black. Save 255 * image."
+BINARY = "All values are 0 and 1, and 1 is nearly black. Save 255 * image."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,11 +98,11 @@ def check(data: Data) -> Report:
         ValueError: There are no images, or they are arranged in a way that is not understood.
         DataNotFoundError: The set is neither on this disk nor reachable.
     """
-    source = data if isinstance(data, Source) else Source(data)
-    path = source.path
-    if path is None or not path.is_dir() or is_shards(path):
+    source = source_of(data)
+    folder = source.image_folder
+    if folder is None:
         return _check_arrays(source)
-    return _check_folder(source, list_folder(path))
+    return _check_folder(source, list_folder(folder))
 
 
 def _check_arrays(source: Source) -> Report:
@@ -116,10 +116,10 @@ def _check_arrays(source: Source) -> Report:
         if classes is None and not isinstance(opened, Shards):
             continue  # it has been read, and there is nothing to count
         try:
-            found, counted, level = _read(opened, classes)
+            found, counted, largest = _read(opened, classes)
         except tf.errors.OpError:
-            found, counted, level = 0, 0, 0
-        brightest = max(brightest, level)
+            found, counted, largest = 0, 0, 0
+        brightest = max(brightest, largest)
         by_class += counted
         if found != opened.count:
             problems.append(f"The shards of {name} are damaged. Prepare them again.")
@@ -137,7 +137,7 @@ def _check_arrays(source: Source) -> Report:
 
 
 def _read(split: Split, num_classes: int | None) -> tuple[int, np.ndarray, int]:
-    """Reads a split; returns how many images it holds, those of each class, the highest level."""
+    """Reads a split; returns how many images it holds, those of each class, the largest value."""
     found, by_class, brightest = 0, np.zeros(num_classes or 0, np.int64), 0
     for keys in split.keys_in_order().batch(100):
         images, labels = split.read(keys)
@@ -156,11 +156,11 @@ def _check_folder(source: Source, listing: Listing) -> Report:
         name = str(path.relative_to(listing.path))
         try:
             header = read_header(path)
-            levels = read_image(path, (*header.size, 3 if header.colour else 1))
+            image = read_image(path, (*header.size, 3 if header.colour else 1))
         except ValueError as error:
             unreadable.append((name, str(error.__cause__ or error)))
             continue
-        brightest = max(brightest, int(levels.max()))
+        brightest = max(brightest, int(image.max()))
         sizes[header.size] += 1
         modes[header.mode + (", transparent" if header.transparent else "")] += 1
         content = hashlib.sha256(path.read_bytes()).digest()
@@ -184,19 +184,19 @@ def _check_folder(source: Source, listing: Listing) -> Report:
         except ValueError as error:  # a class, or a split, without one that can be read
             problems.append(str(error))
     return Report(
-        str(source.data),
-        sum(sizes.values()),
-        dict(sizes.most_common()),
-        dict(modes.most_common()),
-        None if listing.classes is None or folder is None else _by_name(listing, folder),
-        {} if folder is None else {split: len(folder.splits[split][0]) for split in SPLITS},
-        tuple(split for split in SPLITS if split not in listing.splits),
-        tuple(unreadable),
-        tuple(duplicates),
-        tuple(listing.skipped),
-        () if folder is None else folder.changes,
-        tuple(problems),
-        size,
+        data=str(source.data),
+        count=sum(sizes.values()),
+        sizes=dict(sizes.most_common()),
+        modes=dict(modes.most_common()),
+        classes=None if listing.classes is None or folder is None else _by_name(listing, folder),
+        splits={} if folder is None else {split: len(folder.splits[split][0]) for split in SPLITS},
+        held_out=tuple(split for split in SPLITS if split not in listing.splits),
+        unreadable=tuple(unreadable),
+        duplicates=tuple(duplicates),
+        skipped=tuple(listing.skipped),
+        changes=() if folder is None else folder.changes,
+        problems=tuple(problems),
+        size=size,
     )
 
 

@@ -5,6 +5,7 @@ records, so at most two blocks are held in memory.
 """
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ INDEX = "dataset.json"
 FORMAT = "tfgen shards 1"
 BLOCK = 4096  # records that are permuted together; at most two blocks are held
 INTERLEAVE = 4  # shards that are read at once
-ORDER_FOLD = 3  # epoch -> the order of records within a block
+ORDER_BITS = 3  # of the seed, flipped for the order of records within a block
 
 
 class Shards:
@@ -48,7 +49,7 @@ class Shards:
         self.image_shape = tuple(index["image_shape"])
         self.num_classes = index["num_classes"]
         self._digest = own["digest"]
-        self._paths = [str(folder / shard) for shard in own["shards"]]
+        self._paths = [os.fsencode(folder / shard) for shard in own["shards"]]
 
     def keys(self, seed: tf.Tensor, epoch: tf.Tensor) -> tf.data.Dataset:
         paths = tf.random.experimental.stateless_shuffle(
@@ -61,7 +62,7 @@ class Shards:
 
         def permuted(place, block):
             # Another stream of the seed than the order of the shards.
-            key = tf.stack([seed ^ ORDER_FOLD, epoch * 2**32 + place])
+            key = tf.stack([seed ^ ORDER_BITS, epoch * 2**32 + place])
             return tf.data.Dataset.from_tensor_slices(
                 tf.random.experimental.stateless_shuffle(block, seed=key)
             )

@@ -25,7 +25,7 @@ from tfgen.data.shards import Shards, is_shards, read_shards
 from tfgen.data.splits import Arrays, Files, Split
 from tfgen.recipe import Recipe
 
-__all__ = ["Data", "Source", "arrays", "load", "of_recipe", "open_split"]
+__all__ = ["Data", "Source", "arrays", "load", "of_recipe", "open_split", "source_of"]
 
 MEMORY_BYTES = 2**30  # an image folder larger than that is not held in memory
 
@@ -73,12 +73,25 @@ class Source:
             raise unknown("")
         return Path(self.data).expanduser()
 
-    def holds(self, folder: Path) -> bool:
-        """Whether a folder is that of these images, or lies in it; False for shards."""
-        images = self.path
-        if images is None or not images.is_dir() or is_shards(images):
-            return False
-        return folder.resolve().is_relative_to(images.resolve())
+    @property
+    def image_folder(self) -> Path | None:
+        """The folder of image files that it is; None for anything else, shards too."""
+        path = self.path
+        return path if path is not None and path.is_dir() and not is_shards(path) else None
+
+    def refuse(self, folder: Path, why: str) -> None:
+        """Raises ValueError if `folder` is that of these images, or lies in it; not of shards.
+
+        Args:
+            folder: What is to be written.
+            why: What would happen otherwise.
+        """
+        images = self.image_folder
+        if images is not None and folder.resolve().is_relative_to(images.resolve()):
+            raise ValueError(
+                f"folder (--out) must lie outside the images, {str(self.data)!r}, or {why}; "
+                f"received {folder}. Name another folder."
+            )
 
 
 Data = str | os.PathLike[str] | Source
@@ -96,9 +109,8 @@ def of_recipe(recipe: Recipe, other: Data | None = None) -> Data:
     if other is not None:
         if isinstance(other, Source) or is_named(other):
             return other
-        wanted, path = other, Path(other).expanduser()
-        is_folder = path.is_dir() and not is_shards(path)
-        if not is_folder and path.suffix.lower() != ".npz":
+        wanted, is_folder = other, Source(other).image_folder is not None
+        if not is_folder and Path(other).suffix.lower() != ".npz":
             return other
         skip_bad = skip_bad and is_folder
     if recipe.size is None and not skip_bad:
@@ -130,7 +142,7 @@ def load(data: Data, split: str = "train", labels: bool = False) -> tf.data.Data
         return tf.data.Dataset.from_tensor_slices(images)
     if classes is None:
         raise ValueError(
-            f"labels must be False for {_source(data).data!r}, because this set has no labels; "
+            f"labels must be False for {source_of(data).data!r}, because this set has no labels; "
             "received True. Leave labels out, or choose a labelled set such as 'mnist'."
         )
     return tf.data.Dataset.from_tensor_slices((images, classes))
@@ -172,7 +184,7 @@ def arrays(data: Data, split: str = "train") -> Pair:
         ImportError: `digits` without scikit-learn.
     """
     check_split(split)
-    source = _source(data)
+    source = source_of(data)
     if _is_shards(source):
         return read_shards(source.path, split)
     if _is_folder(source):
@@ -195,7 +207,7 @@ def open_split(data: Data, split: str, memory_bytes: int | None = None) -> Split
         ValueError, DataNotFoundError, ImportError: As for `arrays`.
     """
     check_split(split)
-    source = _source(data)
+    source = source_of(data)
     if _is_shards(source):
         return Shards(source.path, split)
     if _is_folder(source):
@@ -212,7 +224,8 @@ def open_split(data: Data, split: str, memory_bytes: int | None = None) -> Split
     return Arrays(*splits[split], 1 + int(max(labels)) if labels else None)
 
 
-def _source(data: Data) -> Source:
+def source_of(data: Data) -> Source:
+    """Returns a name or a path as a `Source`."""
     return data if isinstance(data, Source) else Source(data)
 
 

@@ -57,7 +57,26 @@ class Split(Protocol):
         """Returns what identifies the labels, or None without labels."""
 
 
-class Arrays:
+class _Numbered:
+    """A split whose keys are the indices of its images."""
+
+    count: int
+    _labels: np.ndarray | None
+
+    def keys(self, seed: tf.Tensor, epoch: tf.Tensor) -> tf.data.Dataset:
+        indices = tf.random.experimental.stateless_shuffle(
+            tf.range(self.count), seed=tf.stack([seed, epoch])
+        )
+        return tf.data.Dataset.from_tensor_slices(indices)
+
+    def keys_in_order(self) -> tf.data.Dataset:
+        return tf.data.Dataset.range(self.count)
+
+    def label_digest(self) -> str | None:
+        return None if self._labels is None else digest(self._labels)
+
+
+class Arrays(_Numbered):
     """A split that is held in memory.
 
     Args:
@@ -74,33 +93,23 @@ class Arrays:
         self.count = len(images)
         self.image_shape = images.shape[1:]
         self.num_classes = num_classes or (None if labels is None else int(labels.max()) + 1)
-        self._arrays = images, labels
+        self._images, self._labels = images, labels
 
     @functools.cached_property
     def _tensors(self) -> tuple[tf.Tensor, tf.Tensor | None]:
-        images, labels = self._arrays
+        images, labels = self._images, self._labels
         with tf.init_scope(), tf.device("CPU:0"):  # neither in a traced graph nor on a GPU
             return tf.constant(images), None if labels is None else tf.constant(labels)
-
-    def keys(self, seed: tf.Tensor, epoch: tf.Tensor) -> tf.data.Dataset:
-        return _permuted(self.count, seed, epoch)
-
-    def keys_in_order(self) -> tf.data.Dataset:
-        return tf.data.Dataset.range(self.count)
 
     def read(self, keys: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
         images, labels = self._tensors
         return tf.gather(images, keys), None if labels is None else tf.gather(labels, keys)
 
     def digest(self) -> str:
-        return digest(self._arrays[0])
-
-    def label_digest(self) -> str | None:
-        labels = self._arrays[1]
-        return None if labels is None else digest(labels)
+        return digest(self._images)
 
 
-class Files:
+class Files(_Numbered):
     """A split of image files, which are read and decoded when they are needed.
 
     Args:
@@ -117,12 +126,6 @@ class Files:
         self.num_classes = folder.num_classes
         self._fit = folder.fit
 
-    def keys(self, seed: tf.Tensor, epoch: tf.Tensor) -> tf.data.Dataset:
-        return _permuted(self.count, seed, epoch)
-
-    def keys_in_order(self) -> tf.data.Dataset:
-        return tf.data.Dataset.range(self.count)
-
     def read(self, keys: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
         images = tf.numpy_function(self._read, [keys], tf.uint8, stateful=False)
         images = tf.ensure_shape(images, (keys.shape[0], *self.image_shape))
@@ -138,19 +141,9 @@ class Files:
         images = (read_image(path, self.image_shape, self._fit) for path in self._paths)
         return digest_of(images, (self.count, *self.image_shape))
 
-    def label_digest(self) -> str | None:
-        return None if self._labels is None else digest(self._labels)
-
 
 def head(split: Split, count: int) -> tuple[np.ndarray, np.ndarray | None]:
     """Returns the first images of a split, at most `count`, and their labels."""
     keys = next(iter(split.keys_in_order().take(count).batch(count)))
     images, labels = split.read(keys)
     return np.asarray(images), None if labels is None else np.asarray(labels)
-
-
-def _permuted(count: int, seed: tf.Tensor, epoch: tf.Tensor) -> tf.data.Dataset:
-    indices = tf.random.experimental.stateless_shuffle(
-        tf.range(count), seed=tf.stack([seed, epoch])
-    )
-    return tf.data.Dataset.from_tensor_slices(indices)

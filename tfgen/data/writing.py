@@ -11,9 +11,9 @@ import numpy as np
 import tensorflow as tf
 
 from tfgen import checks
-from tfgen.data.pairs import SPLITS, check_levels
+from tfgen.data.pairs import SPLITS, check_values
 from tfgen.data.shards import FORMAT, INDEX, Shards
-from tfgen.data.sources import Data, Source, open_split
+from tfgen.data.sources import Data, open_split, source_of
 from tfgen.data.splits import Split
 from tfgen.files import only_writer, replacing, system_errors, write_json
 
@@ -50,7 +50,7 @@ def prepare(
     checks.at_least(1, shard_bytes=shard_bytes)
     checks.at_least(0, seed=seed)
     _check_new(folder)
-    _check_outside(folder, data if isinstance(data, Source) else Source(data))
+    source_of(data).refuse(folder, "shards and images would be mixed up")
     splits = {split: open_split(data, split, memory_bytes=0) for split in SPLITS}
     if isinstance(splits["train"], Shards):
         raise ValueError(
@@ -79,7 +79,7 @@ def prepare(
                     brightest = max(brightest, _write_shard(path, split, keys, bar))
             files = [folder / path for path in paths]
             index["splits"][part] = {"count": split.count, "shards": paths, **_contents(files)}
-        check_levels("data", brightest)
+        check_values("data", brightest)
         write_json(folder / INDEX, index)
     return folder
 
@@ -91,23 +91,15 @@ def _check_new(folder: Path) -> None:
         )
 
 
-def _check_outside(folder: Path, source: Source) -> None:
-    if source.holds(folder):
-        raise ValueError(
-            f"folder (--out) must lie outside the images, {str(source.data)!r}, or shards and "
-            f"images would be mixed up; received {folder}. Name another folder."
-        )
-
-
 def _write_shard(path: Path, split: Split, keys: np.ndarray, bar: keras.utils.Progbar) -> int:
-    """Writes images; returns the highest level in them."""
+    """Writes images; returns the largest value in them."""
     brightest = 0
     with system_errors(path.parent):
-        writer = tf.io.TFRecordWriter(str(path))
+        writer = tf.io.TFRecordWriter(os.fsencode(path))
     try:
         for key in keys:
-            record, level = _record(split, key)
-            brightest = max(brightest, level)
+            record, largest = _record(split, key)
+            brightest = max(brightest, largest)
             with system_errors(path.parent):
                 writer.write(record)
             bar.add(1)
@@ -118,7 +110,7 @@ def _write_shard(path: Path, split: Split, keys: np.ndarray, bar: keras.utils.Pr
 
 
 def _record(split: Split, key: Any) -> tuple[bytes, int]:
-    """Returns an image and its label as shards hold them, and its highest level."""
+    """Returns an image and its label as shards hold them, and its largest value."""
     images, labels = split.read(tf.constant([key]))
     png = tf.io.encode_png(images[0]).numpy()
     feature = {"image": tf.train.Feature(bytes_list=tf.train.BytesList(value=[png]))}
