@@ -116,7 +116,7 @@ def adversarial_step(model) -> Callable:
 
 def bare_loops(training: common.Training) -> tuple[Callable, Callable]:
     """Returns the two loops over one bare step: steps -> images/s."""
-    from tfgen.models import GAN
+    from tfgen import GAN
 
     model, batch_size = training.model, training.recipe.batch_size
     conditional = model.num_classes is not None

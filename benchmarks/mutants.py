@@ -111,7 +111,7 @@ MUTANTS: dict[tuple[str, str], list[tuple[str, str]]] = {
             "return image[::-1] if order & 1 else image",
         ),
         ("if order & 4:", "if order & 8:"),
-        ("np.argsort(self._reading, 1).astype(np.int32)", "self._reading"),
+        ("np.argsort(self._sequences, 1).astype(np.int32)", "self._sequences"),
         (
             "return tf.argmax(tf.stack(first_hidden, 1), 1, tf.int32)",
             "return tf.argmin(tf.stack(first_hidden, 1), 1, tf.int32)",
@@ -150,7 +150,7 @@ MUTANTS: dict[tuple[str, str], list[tuple[str, str]]] = {
     ("models/pixel_cnn.py", "test_pixel_models.py -k stream"): [
         ("2 * self.stream, 2 * self.stream + 1", "2 * self.stream, 2 * self.stream"),
     ],
-    ("models/residual_trunk.py", RESIDUAL): [
+    ("models/trunk.py", RESIDUAL): [
         ("apply_left([left, y], kernel)", "apply_left([y, left], kernel)"),
         ("        return recorded\n", "        return cache\n"),
     ],
@@ -212,7 +212,7 @@ MUTANTS: dict[tuple[str, str], list[tuple[str, str]]] = {
         ("tf.cumsum(each, -1, exclusive=True)", "tf.cumsum(each, -1)"),
         ("tf.where(before, each, 0.0)", "each"),
         ("tf.where(before, each, 0.0)", "tf.zeros_like(each)"),
-        ("shown = batch_of if self.hidden_classes > 1 else labels", "shown = labels"),
+        ("labels = tf.broadcast_to(tf.cast(reading, tf.int32), (batch,))", "pass"),
         ("above[self.rows_above - trunk.rows_above :]", "above[: trunk.rows_above]"),
         ("left[self.num_left - trunk.num_left :]", "left[: trunk.num_left]"),
         ("tuning.copy_weights(member, network)", "pass"),
@@ -391,7 +391,7 @@ MUTANTS: dict[tuple[str, str], list[tuple[str, str]]] = {
         ),
         ("others = (labels + further)", "others = (labels + 0 * further)"),
         ("noise.normal(noise.fold(seeds, CRITIC_FOLD)", "noise.normal(noise.fold(seeds, 0)"),
-        ("return tf.concat([kept, rest], 1)", "return tf.concat([kept, 0.9 * rest], 1)"),
+        ("latents = tf.concat([kept, rest], 1)", "latents = tf.concat([kept, 0.9 * rest], 1)"),
     ],
     ("models/classifier.py", "test_classifier.py -k 'cutout or training_alone'"): [
         ("if training and self.cutout", "if self.cutout"),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfgen import VAE, noise, pixels
+from tfgen import GAN, VAE, noise, pixels
 from tfgen.models import vae
 
 SMALL = {"latent_dim": 2, "filters": (4,), "dense_units": 8, "num_blocks": 0}
@@ -150,6 +150,18 @@ class ReconstructsWithoutLabels(VAE):
         return endpoints
 
 
+class JudgesWithoutLabels(GAN):
+    def call(self, images, labels=None, training=False):
+        return super().call(images, None if labels is None else tf.zeros_like(labels))
+
+
+def test_a_score_that_ignores_the_label():
+    arguments = {"image_shape": (8, 8, 1), **SMALL, "num_classes": 2}
+    laws.labels_matter(laws.randomised(GAN(**arguments)))
+    with caught("the score ignores the label"):
+        laws.labels_matter(laws.randomised(JudgesWithoutLabels(**arguments)))
+
+
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
@@ -225,10 +237,17 @@ def test_broken_likelihood(broken):
         laws.probabilities_sum_to_one(fitted(broken), num_samples=500)
 
 
-def test_mean_over_pixels_in_the_loss():
+class AddsANat(VAE):
+    def losses_per_image(self, images, labels, seeds, training):
+        losses = super().losses_per_image(images, labels, seeds, training)
+        return {**losses, "loss": losses["loss"] + 1.0}
+
+
+def test_a_loss_that_is_not_the_likelihood():
     laws.loss_is_minus_log_likelihood(laws.randomised(VAE(**BINARY)))
-    with pytest.raises(AssertionError):
-        laws.loss_is_minus_log_likelihood(laws.randomised(MeanOverPixelsInTheLoss(**BINARY)))
+    for broken in (MeanOverPixelsInTheLoss, AddsANat):
+        with caught("nats too high"):
+            laws.loss_is_minus_log_likelihood(laws.randomised(broken(**BINARY)))
 
 
 def test_one_score_for_the_batch():
@@ -263,6 +282,19 @@ class StopsTheGradient(VAE):
 def test_frozen_weight(broken, weight):
     with caught(f"{weight}.* did not move"):
         laws.every_weight_moves(broken(**BINARY))
+
+
+class CutsTheReconstruction(VAE):
+    """The encoder feels the KL divergence alone, and the decoder learns from noise."""
+
+    def _log_pixels(self, images, latents, labels):
+        return super()._log_pixels(images, tf.stop_gradient(latents), labels)
+
+
+def test_a_gradient_that_is_cut():
+    laws.gradients_are_the_slopes_of_the_loss(VAE(**BINARY))
+    with caught(r"(stage_0_conv|dense|mean|raw_scale)/.*: slope"):
+        laws.gradients_are_the_slopes_of_the_loss(CutsTheReconstruction(**BINARY))
 
 
 # Images

@@ -13,8 +13,8 @@ from test_pixel_sampling import naive_sample
 
 from tfgen import PixelCNN, layers
 from tfgen.models.pixel_cnn import GatedTrunk
-from tfgen.models.residual_trunk import ResidualTrunk
 from tfgen.models.sampler import Sampler
+from tfgen.models.trunk import ResidualTrunk
 
 
 class SeesItself(PixelCNN):

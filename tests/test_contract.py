@@ -336,12 +336,13 @@ def test_loss_is_the_likelihood(case):
     if case().likelihood == "none":
         pytest.skip("the family has no likelihood")
     # Objectives other than the likelihood: a weighted KL, and one of several orders for all.
-    plain = {"beta": 1.0, "orders": 1}
+    # And a critic's loss, which is added.
+    plain = {"beta": 1.0, "orders": 1, "candidates": 1}
     model = case(**{name: plain[name] for name in plain if name in case.arguments})
     laws.loss_is_minus_log_likelihood(laws.randomised(model))
 
 
-@pytest.mark.slow_except("PixelCNN")
+@pytest.mark.slow_except("VAE")
 def test_probabilities_sum_to_one(first_case):
     if first_case().likelihood == "none":
         pytest.skip("the family has no likelihood")
@@ -368,6 +369,16 @@ def test_overfits_one_batch(fitted):
 
 def test_every_weight_moves(case):
     laws.every_weight_moves(case())
+
+
+@pytest.mark.slow_except("VAE-flow_importance", "HierarchicalVAE-bernoulli")
+def test_gradients_are_the_slopes_of_the_loss(case):
+    model = case()
+    if "loss" not in model.loss_names:
+        pytest.skip("two objectives that pull against each other; see test_gan.py")
+    if getattr(model, "candidates", 1) > 1 or getattr(model, "prior", "") == "continuous_flow":
+        pytest.skip("parts of its loss stop the gradient on purpose")
+    laws.gradients_are_the_slopes_of_the_loss(model)
 
 
 @pytest.mark.slow

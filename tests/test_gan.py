@@ -404,6 +404,30 @@ def test_latents_are_those_of_sample():
     )
 
 
+def test_samples_of_a_class_are_the_averaged_generators():
+    model = laws.randomised(made(num_classes=3))
+    seeds = tf.range(6, dtype=tf.int64)
+    outputs = model.averaged_generator([noise.normal(seeds, (3,)), seeds % 3])
+    drawn = model.sample(6, seed=0, labels=np.arange(6) % 3)
+    assert np.abs((outputs + 1) * 127.5 - drawn).max() <= 0.51
+
+
+def test_every_kernel_of_the_discriminator_is_normalised():
+    """But its embedding of the classes is not."""
+    model = laws.randomised(made(spectral_normalization=True, num_classes=3, num_blocks=1))
+    for _ in range(50):
+        model._logits(tf.ones((3, 8, 8, 1)), tf.range(3, dtype=tf.int64), training=True)
+    wrapped = [each for each in model.discriminator.layers if hasattr(each, "vector_u")]
+    bare = {each.name for each in model.discriminator.layers if each.weights} - {
+        each.name for each in wrapped
+    }
+    assert bare == {"embedding"}
+    for each in wrapped:
+        kernel = each.layer.kernel.numpy()
+        largest = np.linalg.svd(kernel.reshape(-1, kernel.shape[-1]), compute_uv=False).max()
+        assert largest == pytest.approx(1.0, abs=0.05), each.name
+
+
 def test_latents_need_a_class_where_it_matters():
     one = made(num_classes=2)
     np.testing.assert_array_equal(one.latents(3, seed=0), one.latents(3, labels=1, seed=0))
@@ -678,7 +702,7 @@ def test_divergence_stops_the_run(tmp_path, monkeypatch):
     monkeypatch.setattr(GAN, "generator_losses", explode)
     with pytest.raises(
         FloatingPointError,
-        match=r"diverged in epoch 2: generator_loss is nan.*good checkpoint is .*checkpoint-0+9\.",
+        match=r"diverged in epoch 2: generator_loss is nan.*good checkpoint: .*checkpoint-0+9\.",
     ):
         training.train(recipe, tmp_path / "run", verbose=0, checkpoint_seconds=0.0)
     newest = max((tmp_path / "run").glob("checkpoint-*.npz"))
@@ -786,8 +810,3 @@ def test_an_average_gets_no_adapter_of_its_own():
     assert model.enable_lora(2, "*generator")
     model.compile(run_eagerly=True)
     model.train_on_batch(laws.images_for(model, 4))
-
-
-def test_float64_is_refused():
-    with pytest.raises(ValueError, match=r"dtype must be float32, .*received float64"):
-        GAN(**TINY, dtype="float64")

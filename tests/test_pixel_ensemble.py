@@ -114,7 +114,7 @@ def test_completions_score_no_more_images_at_once_than_a_likelihood():
     model._run = lambda name, given, size, *rest, **fixed: sizes.append(size)
     images = laws.images_for(model, 4000)
     model.complete(images, np.zeros((4000, *model.image_shape[:2], 1), bool), seed=0)
-    assert sizes[0] * 8 <= endpoints.ROWS["log_likelihood_map"]
+    assert sizes[0] * 8 <= endpoints.PER_PASS["log_likelihood_map"]
 
 
 @pytest.mark.slow_except("pixels")

@@ -402,12 +402,12 @@ def test_dropout_is_off_outside_training():
 @pytest.mark.slow
 @each_network
 def test_dropout_has_a_stream_for_every_place(network, monkeypatch):
-    """Both stacks of a gated block, and every block, drop other features."""
+    """Both stacks of a gated block, every block, and every member, drop other features."""
     model = build(network, (2, 2, 1), dropout=0.5, num_blocks=3)
     streams = []
 
     def recorded(x, rate, seeds, stream, whole=layers.seeded_dropout):
-        streams.append(stream)
+        streams.append((stream, *seeds.numpy()))
         return whole(x, rate, seeds, stream)
 
     monkeypatch.setattr(layers, "seeded_dropout", recorded)
@@ -436,7 +436,7 @@ def test_whole_passes_run_one_after_the_other_and_none_is_too_large(monkeypatch)
     monkeypatch.setattr(
         concurrent.futures, "ThreadPoolExecutor", lambda n: workers.append(n) or pool(n)
     )
-    monkeypatch.setitem(endpoints.ROWS, "log_likelihood_map", 3)
+    monkeypatch.setitem(endpoints.PER_PASS, "log_likelihood_map", 3)
     model._log_prob_of_pixels = lambda levels, *given: (
         passes.append(len(levels)) or single(levels, *given)
     )
@@ -474,20 +474,24 @@ def test_the_colour_recipe_trains_samples_and_exports(tmp_path):
     """zoo/pixelcnn_cifar10_jpeg with fewer filters, on made-up images of its size."""
     recipe = zoo.load_recipe("pixelcnn_cifar10_jpeg")
     images = np.random.default_rng(0).integers(0, 256, (24, 32, 32, 3), np.uint8)
-    np.savez(tmp_path / "colour.npz", **dict.fromkeys(("train", "validation", "test"), images))
+    splits = dict.fromkeys(("x_train", "x_val", "x_test"), images)
+    splits |= dict.fromkeys(("y_train", "y_val", "y_test"), np.arange(24) % 10)
+    np.savez(tmp_path / "colour.npz", **splits)
     small = {**recipe.model, "filters": 4, "num_blocks": 1, "head_units": 4, "num_mixtures": 2}
     tiny = dataclasses.replace(
         recipe, model=small, data=str(tmp_path / "colour.npz"), batch_size=8, epochs=1
     )
     model = training.train(tiny, tmp_path / "run", verbose=0)
-    drawn = model.sample(2, seed=0)
+    labels = np.array([3, 7])
+    drawn = model.sample(2, seed=0, labels=labels)
     assert drawn.shape == (2, 32, 32, 3)
     assert len(np.unique(drawn)) > 50
     assert (drawn[..., 0] != drawn[..., 1]).any(), "the channels are copies"
     version = model.export(tmp_path / "colour")
     exported = tf.saved_model.load(str(version)).signatures["sample"]
-    (again,) = exported(seed=tf.range(2, dtype=tf.int64)).values()
-    laws.assert_close_images(again.numpy(), model.sample(2, seed=0, batch_size=2), 256)
+    seeds = tf.range(2, dtype=tf.int64)
+    (again,) = exported(seed=seeds, labels=tf.constant(labels, tf.int64)).values()
+    laws.assert_close_images(again.numpy(), drawn, 256)
 
 
 # Bad arguments

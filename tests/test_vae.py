@@ -11,6 +11,7 @@ from scipy import special, stats
 
 from tfgen import GAN, VAE, HierarchicalVAE, noise, pixels
 from tfgen.models import pixel_decoder, vae
+from tfgen.models.generative import with_labels
 
 SMALL = {"filters": (4,), "dense_units": 8, "num_blocks": 0}
 BINARY = {"image_shape": (4, 4, 1), "pixel_distribution": "bernoulli", "num_levels": 2, **SMALL}
@@ -286,6 +287,31 @@ LADDER = {
     "dense_units": 8,
     "pixel_distribution": "gaussian",
 }
+
+
+@pytest.mark.parametrize("num_classes", [None, 3])
+def test_a_ladder_decodes_what_it_scores(num_classes):
+    model = laws.randomised(HierarchicalVAE(**LADDER, num_classes=num_classes), 0.15)
+    images, seeds = tf.constant(laws.images_for(model, 6)), tf.range(6, dtype=tf.int64)
+    labels = None if num_classes is None else seeds % num_classes
+    drawn = noise.normal(seeds, (model.latent_dim,))
+    walk = model.top_down.infer(model.bottom_up(images), drawn, labels)
+    found = model.decoder(with_labels(walk["latents"], labels))
+    np.testing.assert_allclose(found, walk["parameters"], rtol=1e-3, atol=1e-4)
+
+
+def test_a_vae_draws_what_it_scores(binary_images):
+    model = laws.randomised(VAE(latent_dim=2, num_classes=3, **BINARY), 0.5)
+    seeds = tf.range(6, dtype=tf.int64)
+    labels = seeds % 3
+    z = model._prior_sample(seeds, 1.0, labels)
+    p = tf.sigmoid(model.decoder([z, labels])).numpy()
+    np.testing.assert_allclose(model.mean_image(z, labels), 255 * p, rtol=1e-4, atol=1e-3)
+    expected = np.log(np.where(binary_images > 0, p, 1 - p)).sum((1, 2, 3))
+    found = model._log_pixels(binary_images, z[:, None], labels)[:, 0]
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    drawn = model.sample(6, seed=0, labels=labels.numpy())
+    np.testing.assert_array_equal(drawn, np.where(p > 0.5, 255, 0))
 
 
 @pytest.mark.parametrize("num_classes", [None, 2])

@@ -28,6 +28,7 @@ __all__ = [
     "num_replicas",
     "num_workers",
     "objective",
+    "share",
     "unscaled",
     "worker_index",
 ]
@@ -103,9 +104,10 @@ def is_chief() -> bool:
 
 
 def _task() -> tuple[int, int]:
-    resolver = tf.distribute.get_strategy().cluster_resolver
-    if not isinstance(tf.distribute.get_strategy(), tf.distribute.MultiWorkerMirroredStrategy):
+    strategy = tf.distribute.get_strategy()
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         return 0, 1
+    resolver = strategy.cluster_resolver
     return resolver.task_id, len(resolver.cluster_spec().as_dict()["worker"])
 
 
@@ -123,6 +125,16 @@ def broadcast(arrays: list[np.ndarray]) -> list[np.ndarray]:
     if not is_chief():
         arrays = [np.zeros_like(array) for array in arrays]
     return _total(arrays)
+
+
+def share(variables: Sequence[keras.Variable]) -> None:
+    """Gives variables the chief's values in every process."""
+    if num_workers() == 1:
+        return
+    values = broadcast([variable.numpy() for variable in variables])
+    for variable, value in zip(variables, values, strict=True):
+        if not is_chief():
+            variable.assign(value)
 
 
 def _total(arrays: list[np.ndarray]) -> list[np.ndarray]:
@@ -259,12 +271,13 @@ def move_averages(
         replica.merge_call(_move_on_each_device, (averages, weights, keep))
         return
     for average, weight in zip(averages, weights, strict=True):
-        average.assign_sub(tf.cast(1.0 - keep, average.dtype) * (average - weight))
+        _move(average, weight, keep)
+
+
+def _move(average, weight, keep) -> None:
+    average.assign_sub(tf.cast(1.0 - keep, average.dtype) * (average - weight))
 
 
 def _move_on_each_device(strategy, averages, weights, keep) -> None:
-    def move(average, weight, keep):
-        average.assign_sub(tf.cast(1.0 - keep, average.dtype) * (average - weight))
-
     for average, weight in zip(averages, weights, strict=True):
-        strategy.extended.update(average, move, args=(weight, keep), group=False)
+        strategy.extended.update(average, _move, args=(weight, keep), group=False)

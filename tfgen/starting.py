@@ -44,8 +44,8 @@ def unfinished(path: Path) -> keras.Model:
     weights = arrays.weights_so_far(path)
     if weights is None:
         raise ValueError(
-            f"{path.name!r} has a recipe but no trained weights yet. "
-            f"Train it: tfgen train {shlex.quote(str(path))} --out DIR."
+            f"{path.name!r} has a recipe but no trained weights yet. If it is training, wait for "
+            f"its first checkpoint; else train it: tfgen train {shlex.quote(str(path))} --out DIR."
         )
     recipe = Recipe.load(path / "recipe.json")
     trained = from_recipe(recipe)
@@ -53,9 +53,7 @@ def unfinished(path: Path) -> keras.Model:
         trained.enable_lora(rank, part)
     arrays.load_weights(weights, trained)
     model = from_recipe(recipe)  # without adapters, which are folded into what they adapt
-    held = tuning.values(trained)
-    for name, variable in tuning.weights(model).items():
-        variable.assign(held[name])
+    tuning.copy_weights(trained, model)
     model.compile()
     continue_training(model, {}, path / "recipe.json")  # best.npz does not tell its step
     return model

@@ -83,7 +83,7 @@ def matching(names: Iterable[str], patterns: Iterable[str]) -> list[str]:
     """
     names, found = list(names), []
     for pattern in patterns:
-        hits = [n for n in names if fnmatch.fnmatch(n, pattern) or _below(n, pattern)]
+        hits = [n for n in names if any(fnmatch.fnmatch(n, p) for p in (pattern, f"{pattern}/*"))]
         if not hits:
             tops = sorted({name.split("/")[0] for name in names})
             raise ValueError(
@@ -92,10 +92,6 @@ def matching(names: Iterable[str], patterns: Iterable[str]) -> list[str]:
             )
         found += [name for name in hits if name not in found]
     return found
-
-
-def _below(name: str, pattern: str) -> bool:
-    return fnmatch.fnmatch(name, f"{pattern}/*")
 
 
 def lora_layers(model: keras.Model, patterns: Iterable[str]) -> dict[str, keras.Layer]:

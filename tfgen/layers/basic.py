@@ -66,7 +66,7 @@ def _grey_values(images: tf.Tensor) -> tf.Tensor:
     fine = tf.reduce_all(tf.equal(images, tf.round(images)) & (images >= 0.0) & (images <= 255.0))
     message = (
         "images must be grey values, integers in [0, 255] (uint8); received floats that look "
-        "already scaled, e.g. to [0, 1]. Multiply by 255, round and cast to uint8."
+        "already scaled or resized. Multiply those in [0, 1] by 255; then round."
     )
     if tf.executing_eagerly():
         dark = 0.0 < tf.reduce_max(images) <= 1.0 and not CHECKED.get()

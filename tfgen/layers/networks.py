@@ -14,6 +14,7 @@ __all__ = [
     "check_strides",
     "decoder_network",
     "encoder_network",
+    "grid_of",
     "join_labels",
     "network_inputs",
     "one_hot",
@@ -147,15 +148,13 @@ def decoder_network(
     """
     given = network_inputs((latent_dim,), "latents", num_classes)
     x = join_labels(given, num_classes)
-    height, width = (side // 2**num_stages for side in image_shape[:2])
     x = keras.layers.Dense(dense_units, activation=ACTIVATION, name="dense")(x)
     if not filters:
-        outputs = (height, width, num_outputs)
+        outputs = (*image_shape[:2], num_outputs)
         x = keras.layers.Dense(math.prod(outputs), name="to_pixels")(x)
         x = keras.layers.Reshape(outputs, dtype="float32", name="pixels")(x)
         return keras.Model(given, x, name="decoder")
-    x = keras.layers.Dense(height * width * filters[0], name="to_grid")(x)
-    x = keras.layers.Reshape((height, width, filters[0]), name="grid")(x)
+    x = grid_of(x, image_shape, num_stages, filters[0])
     for stage, stage_filters in enumerate(filters):
         if stage:
             x = keras.layers.Conv2D(4 * stage_filters, 3, padding="same", name=f"grow_{stage}")(x)
@@ -167,6 +166,15 @@ def decoder_network(
     x = keras.layers.Conv2D(factor**2 * num_outputs, 3, padding="same", name="to_pixels")(x)
     x = SubPixel(factor, dtype="float32", name="pixels")(x)
     return keras.Model(given, x, name="decoder")
+
+
+def grid_of(
+    x: keras.KerasTensor, image_shape: tuple[int, int, int], num_stages: int, filters: int
+) -> keras.KerasTensor:
+    """Turns vectors, by a dense layer, into maps that `num_stages` doublings make an image."""
+    height, width = (side // 2**num_stages for side in image_shape[:2])
+    x = keras.layers.Dense(height * width * filters, name="to_grid")(x)
+    return keras.layers.Reshape((height, width, filters), name="grid")(x)
 
 
 def network_inputs(shape: tuple[int, ...], name: str, num_classes: int | None) -> Any:

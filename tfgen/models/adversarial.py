@@ -21,8 +21,9 @@ class AdversarialModel(GenerativeModel):
     Each training step updates D `discriminator_steps` times, then G once, then the averaged
     generator; an update reads both networks and moves its own alone.
 
-    A subclass's constructor sets the attributes; `discriminator_losses` and `generator_losses` give
-    the objective.
+    A subclass's constructor sets the attributes; `discriminator_losses(images, labels, seeds,
+    training)` and `generator_losses(labels, seeds, training)` give the objective: losses (batch,)
+    by name, the first of which is lowered.
 
     Attributes:
         generator: G.
@@ -38,18 +39,6 @@ class AdversarialModel(GenerativeModel):
     discriminator_steps: int
     ema_momentum: float
     discriminator_optimizer: keras.optimizers.Optimizer | None = None  # until `compile`
-
-    def discriminator_losses(
-        self, images: tf.Tensor, labels: tf.Tensor | None, seeds: tf.Tensor, training: bool
-    ) -> dict[str, tf.Tensor]:
-        """Returns the loss of D, which is lowered, and what else to report, (batch,) each."""
-        raise NotImplementedError
-
-    def generator_losses(
-        self, labels: tf.Tensor | None, seeds: tf.Tensor, training: bool = False
-    ) -> dict[str, tf.Tensor]:
-        """Returns the loss of G, which is lowered, and what else to report, (batch,) each."""
-        raise NotImplementedError
 
     def compile(
         self,
@@ -153,7 +142,6 @@ class AdversarialModel(GenerativeModel):
         }
 
     def train_step(self, data):
-        """Updates D `discriminator_steps` times, then G, then the averaged generator."""
         images, labels, weight = self._unpack(data)
         seeds = self.step_seeds(tf.shape(images)[0])
         reported = {}

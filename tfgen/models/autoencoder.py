@@ -81,7 +81,6 @@ class AutoEncoder(GenerativeModel):
         self.build()
 
     def check_settings(self) -> None:
-        """Raises ValueError where an argument that may be set is out of its range."""
         checks.finite(0, noise_std=self.noise_std)
 
     def _build_networks(self) -> None:
@@ -149,7 +148,6 @@ class AutoEncoder(GenerativeModel):
         return self.latent_endpoints()
 
     def why_not(self, name: str) -> str:
-        """Returns one sentence on why the family has no such endpoint."""
         if name in ("sample", "log_likelihood"):
             return (
                 "an autoencoder puts no distribution on its latents, so there is nothing to draw "

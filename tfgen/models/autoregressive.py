@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfgen import checks, distributions, layers, noise, pixels, portable
-from tfgen.models.endpoints import ROWS
+from tfgen.models.endpoints import PER_PASS
 from tfgen.models.generative import Labels, Seed
 from tfgen.models.guidance import Guide, check_guidance
 from tfgen.models.sampler import Sampler
@@ -28,8 +28,8 @@ from tfgen.models.tokens import pattern_logits
 
 __all__ = ["AutoregressiveModel"]
 
-# Streams of an image's seed, in addition to the sampler's.
-READING_STREAM, DROPOUT_STREAM = 1, 2
+# Of an image's seed: a stream, next to the sampler's, and a fold.
+READING_STREAM, DROPOUT_FOLD = 1, 2
 # That this process may use; not every system tells.
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -45,7 +45,6 @@ class AutoregressiveModel(TokenModel):
     num_workers = CORES
 
     def check_settings(self) -> None:
-        """Raises ValueError where an argument that may be set is out of its range."""
         check_guidance(self.guidance, self.num_classes, self.pixel_distribution)
 
     @property
@@ -164,7 +163,7 @@ class AutoregressiveModel(TokenModel):
         is an upper bound of -log p of their mixture, and every order gets its share of training.
         Guidance is left out: what trains is the network that it weighs.
         """
-        dropout = noise.fold(seeds, DROPOUT_STREAM) if training and self.dropout else None
+        dropout = noise.fold(seeds, DROPOUT_FOLD) if training and self.dropout else None
         log_prob = self.log_prob_to_train(self.levels_of(images), labels, seeds, dropout)
         nats = -tf.cast(log_prob, tf.float32)
         return {"loss": nats, "bits_per_dim": nats * pixels.bits_per_dim(-1.0, self.image_shape)}
@@ -236,10 +235,9 @@ class AutoregressiveModel(TokenModel):
     def batch_size_for(self, count: int) -> int:
         """Returns an equal share for each core, fewer where each is read as every class."""
         rows = (self.num_classes or 1) if self.guidance else 1  # of the network, for each image
-        return max(1, min(-(-count // self.num_workers), ROWS["sample"] // rows))
+        return max(1, min(-(-count // self.num_workers), PER_PASS["sample"] // rows))
 
     def why_not(self, name: str) -> str:
-        """Returns one sentence on why the family has no such endpoint."""
         if name in ("encode", "decode", "reconstruct"):
             return "it computes the density of the pixels directly, without latents."
         return super().why_not(name)
@@ -323,7 +321,7 @@ class AutoregressiveModel(TokenModel):
         images, labels = self.check(images, labels)
         if order == 0 or not len(images):
             return self._run("log_likelihood_map", {"images": images, "labels": labels})
-        size, levels = ROWS["log_likelihood_map"], self.levels_of(images)
+        size, levels = PER_PASS["log_likelihood_map"], self.levels_of(images)
         parts = [
             self._log_prob_of_pixels(
                 levels[start : start + size],
@@ -338,7 +336,7 @@ class AutoregressiveModel(TokenModel):
 def _completed_at_once(model, count):
     """Images of a pass; fewer where the likelihoods of all classes come first."""
     size = model.batch_size_for(count)
-    scored = max(1, ROWS["log_likelihood_map"] // model.num_workers)
+    scored = max(1, PER_PASS["log_likelihood_map"] // model.num_workers)
     return min(size, scored) if model.num_readings > model.orders else size
 
 

@@ -167,21 +167,22 @@ class ImageModel(CompiledModel):
 
     def make_train_function(self, force: bool = False) -> Any:
         optimizers = [optimizer for optimizer, _ in self.optimizers.values()]
-        changed = self.changed_since(
-            "train", self.steps_before, *self._graph_options(), *optimizers
+        rates = (id(devices.unscaled(optimizer)._learning_rate) for optimizer in optimizers)
+        changed = self.outdated(
+            "train", self.steps_before, *self._graph_options(), *optimizers, *rates
         )
         return super().make_train_function(changed or force)
 
     def make_test_function(self, force: bool = False) -> Any:
-        changed = self.changed_since("test", self.steps_before, *self._graph_options())
+        changed = self.outdated("test", self.steps_before, *self._graph_options())
         return super().make_test_function(changed or force)
 
     def make_predict_function(self, force: bool = False) -> Any:
-        changed = self.changed_since("predict", *self._graph_options())
+        changed = self.outdated("predict", *self._graph_options())
         return super().make_predict_function(changed or force)
 
     def _graph_options(self) -> tuple:
-        """What a user may set and Keras' graphs are made from, beside the model's arguments."""
+        """What a user may set and Keras' graphs are made from, besides the model's arguments."""
         return self.run_eagerly, self.jit_compile, self.steps_per_execution
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:

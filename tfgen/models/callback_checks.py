@@ -3,12 +3,14 @@
 A callback that does not fit would otherwise fail after an epoch, or do nothing without a word.
 """
 
+import re
+from pathlib import Path
 from typing import Any
 
 import keras
 
-from tfgen import devices
-from tfgen.models.configured import ConfiguredModel
+from tfgen import devices, files
+from tfgen.models.configured import ConfiguredModel, is_replaced
 
 __all__ = ["check_callbacks"]
 
@@ -31,11 +33,22 @@ def check_callbacks(model: ConfiguredModel, callbacks: Any) -> None:
     """
     found = keras.tree.flatten(getattr(callbacks, "callbacks", callbacks) or [])
     for index, callback in enumerate(found):
+        _check_path(callback)
         _check_optimizers(model, callback)
         _check_losses(model, callback, found[:index])
         if hasattr(callback, "check_with_others"):
             # tfgen's own callbacks check which others they can run next to.
             callback.check_with_others(model, found)
+
+
+def _check_path(callback: keras.callbacks.Callback) -> None:
+    """Makes ~ the home folder, as the model's methods do; refuses names that `save` would."""
+    if isinstance(callback, (keras.callbacks.BackupAndRestore, keras.callbacks.ModelCheckpoint)):
+        for key, value in vars(callback).items():
+            if isinstance(value, (str, Path)) and str(value).startswith("~"):
+                setattr(callback, key, str(files.expanded(value)))
+    if isinstance(callback, keras.callbacks.ModelCheckpoint) and not callback.save_weights_only:
+        is_replaced(callback.filepath, True, ".keras")
 
 
 def _check_optimizers(model: ConfiguredModel, callback: keras.callbacks.Callback) -> None:
@@ -83,6 +96,10 @@ def _check_losses(model: ConfiguredModel, callback: keras.callbacks.Callback, be
         )
     if not isinstance(callback, MONITORS):
         return
+    path = str(getattr(callback, "filepath", ""))
+    unknown = "loss" not in model.loss_names and re.search(r"{(val_)?loss\b", path)
+    if unknown and not any(map(_may_report, [model, *before])):
+        raise ValueError(f"callbacks: {name} names files by 'loss'; the model reports {reported}.")
     loss, told = callback.monitor.removeprefix("val_"), callback.mode != "auto"
     if loss in model.loss_names:
         if not told:

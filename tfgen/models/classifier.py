@@ -84,7 +84,6 @@ class Classifier(EndpointModel):
         self.build()
 
     def check_settings(self) -> None:
-        """Raises ValueError where an argument that may be set is out of its range."""
         checks.at_least(0, cutout=self.cutout)
         checks.fraction(label_smoothing=self.label_smoothing, dropout=self.dropout)
 

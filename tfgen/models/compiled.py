@@ -112,7 +112,7 @@ class CompiledModel(ConfiguredModel):
         """Returns what `compile_from_config` needs to compile the same way."""
         if not self.compiled:
             return {}
-        self._note_scales()
+        self._note_all_factors()
         # As given ("auto" resolves on each machine), unless it was set since.
         given, resolved = self._jit
         held, optimizers, scales = tuning.weights(self), {}, {}
@@ -122,15 +122,9 @@ class CompiledModel(ConfiguredModel):
             if isinstance(own, GroupedAdam):  # a file has what adapters change, and not them
                 known = own.scales_by_name(held)
                 scales[name] = known | {tuning.adapted_name(n): s for n, s in known.items()}
-        # Nor would Keras load the state, and step count, of an optimizer that trains adapters.
-        adapters = {id(w) for name, w in held.items() if tuning.adapted_name(name) != name}
-        optimizer, variables = next(iter(self.optimizers.values()))
-        slots = len(devices.unscaled(optimizer).variables) > 2  # beside its count and its rate
-        uncounted = slots and any(id(variable) in adapters for variable in variables)
         return {
             **optimizers,
             "scales": scales,
-            "steps_before": self.steps_trained if uncounted else self.steps_before,
             "built": all(optimizer.built for optimizer, _ in self.optimizers.values()),
             "run_eagerly": self.run_eagerly,
             "steps_per_execution": self.steps_per_execution,
@@ -155,7 +149,7 @@ class CompiledModel(ConfiguredModel):
             self.build_optimizers()
 
     def load_weights(self, filepath: str | Path, *args: Any, **kwargs: Any) -> None:
-        """Loads as Keras does; adapters, which Keras zeroes, are initialised anew."""
+        """Loads as Keras does; adapters, which Keras zeroes, are initialised again."""
         super().load_weights(files.expanded(filepath), *args, **kwargs)
         tuning.restart_adapters(self)
 
@@ -165,14 +159,33 @@ class CompiledModel(ConfiguredModel):
         super().save(*args, **kwargs)
 
     def save_assets(self, folder: str) -> None:
-        """Writes the step count into a `.keras` file; Keras calls it."""
-        Path(folder, STEPS).write_text(json.dumps(self.steps_trained), encoding="utf-8")
+        """Writes all steps, and those not in the optimizer's count, into a file of Keras."""
+        before = self.steps_trained if self._keeps_no_count() else self.steps_before
+        text = json.dumps([self.steps_trained, before])
+        Path(folder, STEPS).write_text(text, encoding="utf-8")
 
     def load_assets(self, folder: str | None) -> None:
-        """Restores the step count of a model that is loaded with `compile=False`."""
+        """Restores the step count, all of it in a model that is loaded with `compile=False`."""
         path = Path(folder or "", STEPS)
-        if folder and path.is_file() and not self.compiled:
-            self.steps_before = int(json.loads(path.read_text(encoding="utf-8-sig")))
+        if folder and path.is_file():
+            stored = json.loads(path.read_text(encoding="utf-8-sig"))
+            # Older files have the second number among the settings of `compile`.
+            trained, before = stored if isinstance(stored, list) else (stored, self.steps_before)
+            self.steps_before = before if self.compiled else trained
+
+    def _keeps_no_count(self) -> bool:
+        """Whether Keras will not load the optimizer's state, and count, since its slots differ.
+
+        They do while it trains adapters, which no file has, or other weights than it was built for.
+        """
+        if not self.compiled:
+            return False
+        optimizer, variables = next(iter(self.optimizers.values()))
+        own, now = devices.unscaled(optimizer), {id(variable) for variable in variables}
+        adapters = {id(w) for n, w in tuning.weights(self).items() if tuning.adapted_name(n) != n}
+        fits = now == {id(variable) for variable in own._trainable_variables}
+        slots = len(own.variables) > 2  # besides its count and its rate
+        return slots and not (fits and now.isdisjoint(adapters))
 
     def _recompile(self) -> None:
         """Makes optimizers of the same settings for the variables that train now.
@@ -262,8 +275,7 @@ class CompiledModel(ConfiguredModel):
                 grown, shrunk = grown or not own <= known, shrunk or not known <= own
         return grown, shrunk
 
-    def _note_scales(self) -> None:
-        """Assigns learning-rate scales to variables, while these all still train."""
+    def _note_all_factors(self) -> None:
         if not self.compiled:
             return
         for name, (optimizer, variables) in self.optimizers.items():

@@ -55,7 +55,7 @@ class ConfiguredModel(keras.Model):
         # Keras would track plain attributes.
         self.__dict__["_frozen"] = set()  # names of weights that `freeze` froze
         self.__dict__["_made_trainable"] = set()  # names of those that the constructor lets train
-        self.__dict__["_states"] = {}  # what graphs were made from; see `changed_since`
+        self.__dict__["_states"] = {}  # what graphs were made from; see `outdated`
 
     if TYPE_CHECKING:
 
@@ -65,7 +65,7 @@ class ConfiguredModel(keras.Model):
     def __setattr__(self, name: str, value: Any) -> None:
         fixed = {*STORED_BY_BASE, *self._kept, "dtype_policy"} - set(self.settable)
         built = self.__dict__.get("built", False)
-        if built and name in fixed and getattr(self, name) != _each(tuple, value):
+        if built and name in fixed and getattr(self, name) != _as(tuple, value):
             raise AttributeError(
                 f"{name} of a {type(self).__name__} is fixed when it is built; received {value!r}. "
                 f"Save and load it changed: tfgen.load(folder, {name.removesuffix('_policy')}=...)."
@@ -75,7 +75,7 @@ class ConfiguredModel(keras.Model):
             super().__setattr__(name, value)
             return
         old = getattr(self, name)
-        super().__setattr__(name, _each(tuple, value))
+        super().__setattr__(name, _as(tuple, value))
         try:
             self.check_settings()
         except Exception:
@@ -96,7 +96,7 @@ class ConfiguredModel(keras.Model):
         names = [n for n in arguments if n not in ("self", "args", "kwargs", "__class__")]
         for name in names:
             if name not in STORED_BY_BASE:
-                super().__setattr__(name, _each(tuple, arguments[name]))
+                super().__setattr__(name, _as(tuple, arguments[name]))
         self.__dict__["_kept"] = (*self._kept, *names)
         if self.num_classes is not None and "num_classes" not in self._argument_names():
             raise ValueError(f"num_classes must be left out: {type(self).__name__} has no classes.")
@@ -106,7 +106,7 @@ class ConfiguredModel(keras.Model):
         tuning.refuse_quantized(self)
         config = {"name": self.name, "trainable": self.trainable}
         config["dtype"] = _stored(self.dtype_policy)
-        config |= {name: _each(list, getattr(self, name)) for name in self._argument_names()}
+        config |= {name: _as(list, getattr(self, name)) for name in self._argument_names()}
         if frozen := tuning.folded(self.frozen):
             config["frozen"] = frozen
         return config
@@ -140,8 +140,8 @@ class ConfiguredModel(keras.Model):
         self._made_trainable.update(n for n, w in tuning.weights(self).items() if w.trainable)
         self.built = True
 
-    def changed_since(self, reader: str, *options: Any) -> bool:
-        """Whether the last graph of `reader` is out of date; notes the state of the new one.
+    def outdated(self, graph: str, *options: Any) -> bool:
+        """Whether the last graph of that name is; notes what a new one will be made from.
 
         A graph is made from the constructor's arguments, of which a user may set some; from the
         variables, which low-rank adapters replace; from which of them train; and from `options`.
@@ -152,11 +152,11 @@ class ConfiguredModel(keras.Model):
         weights = tuning.variables(self)  # held, so that no other variable gets the id of one
         arguments = [getattr(self, name) for name in self._argument_names()]
         state = (options, arguments, [(id(weight), weight.trainable) for weight in weights])
-        old, _ = self._states.get(reader, (None, None))
+        old, _ = self._states.get(graph, (None, None))
         if old == state:
             return False
         tuning.refuse_quantized(self)  # which replaces variables
-        self._states[reader] = (state, weights)
+        self._states[graph] = (state, weights)
         return old is not None
 
     # Fine-tuning -----------------------------------------------------------------------------
@@ -191,7 +191,7 @@ class ConfiguredModel(keras.Model):
         return self._set_trainable(patterns or self.frozen, True)
 
     def _set_trainable(self, patterns, trainable: bool) -> list[str]:
-        self._note_scales()
+        self._note_all_factors()
         names = tuning.set_trainable(self, patterns, trainable)
         (self._frozen.difference_update if trainable else self._frozen.update)(names)
         if names:
@@ -216,14 +216,14 @@ class ConfiguredModel(keras.Model):
             ValueError: A rank below 1, a pattern that matches nothing, or no layer under the
                 patterns offers it.
         """
-        self._note_scales()
+        self._note_all_factors()
         with self.distribute_strategy.scope():
             names = tuning.enable_lora(self, rank, patterns)
         self._recompile()
         return names
 
-    def _note_scales(self) -> None:
-        """Assigns learning-rate scales to variables, while these all still train."""
+    def _note_all_factors(self) -> None:
+        """Calls `note_factors` for each optimizer, while its variables all still train."""
 
     def _recompile(self) -> None:
         """Makes optimizers of the same settings for the variables that train now."""
@@ -265,7 +265,7 @@ class ConfiguredModel(keras.Model):
         """Writes a `.weights.h5` file as Keras does, but whole or not at all."""
         tuning.refuse_quantized(self)
         filepath = files.expanded(filepath)
-        if max_shard_size or not _is_replaced(filepath, overwrite, ".weights.h5"):
+        if max_shard_size or not is_replaced(filepath, overwrite, ".weights.h5"):
             super().save_weights(filepath, overwrite, max_shard_size)
             return
         with files.replacing(filepath) as temporary:
@@ -279,7 +279,7 @@ class ConfiguredModel(keras.Model):
         **kwargs: Any,
     ) -> None:
         """Writes a `.keras` file as `keras.Model.save` does, whole or not at all; refuses .h5."""
-        if not _is_replaced(filepath := files.expanded(filepath), overwrite, ".keras"):
+        if not is_replaced(filepath := files.expanded(filepath), overwrite, ".keras"):
             super().save(filepath, overwrite, zipped, **kwargs)
             return
         with files.replacing(filepath) as temporary:
@@ -328,7 +328,7 @@ def _parameters(family: type) -> tuple[str, ...]:
     return tuple(n for n, p in given.items() if p.kind not in bundles and n != "self")
 
 
-def _is_replaced(path: str | Path, overwrite: bool, ending: str) -> bool:
+def is_replaced(path: str | Path, overwrite: bool, ending: str) -> bool:
     """Whether a file is written here, whole or not at all; if not, Keras writes it.
 
     Raises:
@@ -340,7 +340,7 @@ def _is_replaced(path: str | Path, overwrite: bool, ending: str) -> bool:
     return (overwrite or not Path(text).exists()) and "://" not in text and text.endswith(ending)
 
 
-def _each(kind: type, value: Any) -> Any:
+def _as(kind: type, value: Any) -> Any:
     """The value with lists and tuples, at every depth, turned into one of both kinds.
 
     Scalars of NumPy become Python's, which JSON can hold.
@@ -348,7 +348,7 @@ def _each(kind: type, value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, (list, tuple)):
-        return kind(_each(kind, item) for item in value)
+        return kind(_as(kind, item) for item in value)
     return value
 
 

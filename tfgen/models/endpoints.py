@@ -2,6 +2,8 @@
 
 import concurrent.futures
 import contextlib
+import dataclasses
+import functools
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,7 +22,7 @@ __all__ = ["EndpointModel", "Endpoints"]
 Endpoints = dict[str, tuple[Callable[..., dict[str, tf.Tensor]], dict[str, tf.TensorSpec]]]
 
 # Images per pass of each endpoint, unless the caller says otherwise: as many as is fast.
-ROWS = {
+PER_PASS = {
     "sample": 250,
     "complete": 250,
     "latents": 250,
@@ -182,12 +184,12 @@ class EndpointModel(ImageModel):
         num_samples: int = 1,
         jit_compile: bool = False,
     ) -> "_Graph":
-        """Returns an endpoint with fixed options, made anew if the model has changed."""
+        """Returns an endpoint with fixed options, made again if the model has changed."""
         # Keras would wrap a plain attribute in a tracker, and graphs are no part of the state.
         graphs = self.__dict__.setdefault("_graphs", {})
         key = (name, temperature, num_samples, jit_compile)
         with _LOCK:
-            if self.changed_since("endpoints"):
+            if self.outdated("endpoints"):
                 graphs.clear()
             graph = graphs.pop(key, None)
             if graph is None:
@@ -230,14 +232,14 @@ class EndpointModel(ImageModel):
             name: The endpoint.
             arguments: Tensors of equal first axes by the names of its specs, in any order. What
                 the endpoint does not take, such as labels or a seed, is left out.
-            batch_size: Images per pass; None takes the number in `ROWS`.
+            batch_size: Images per pass; None takes the number in `PER_PASS`.
             verbose: 1 shows a progress bar.
             **fixed: As for `_graph`.
         """
         graph = self._graph(name, **fixed)
         rows = [tf.convert_to_tensor(arguments[argument]) for argument in graph.arguments]
         count = int(rows[0].shape[0])
-        step = ROWS[name] if batch_size is None else checks.positive("batch_size", batch_size)
+        step = PER_PASS[name] if batch_size is None else checks.positive("batch_size", batch_size)
         # XLA compiles for each number of rows, so that the last batch gets as many as the others.
         fill = fixed.get("jit_compile", False) and count > step
 
@@ -267,6 +269,7 @@ class EndpointModel(ImageModel):
         return outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
 
 
+@dataclasses.dataclass
 class _Graph:
     """An endpoint as a graph.
 
@@ -275,12 +278,10 @@ class _Graph:
         arguments: The names of the specs.
     """
 
-    def __init__(self, function: Callable[..., dict[str, tf.Tensor]], arguments: tuple[str, ...]):
-        self.function, self.arguments, self._traced = function, arguments, None
+    function: Callable[..., dict[str, tf.Tensor]]
+    arguments: tuple[str, ...]
 
-    @property
+    @functools.cached_property
     def traced(self) -> Callable[..., dict[str, tf.Tensor]]:
         """The function for any number of rows."""
-        if self._traced is None:
-            self._traced = self.function.get_concrete_function()
-        return self._traced
+        return self.function.get_concrete_function()

@@ -27,8 +27,8 @@ __all__ = [
     "wasserstein_gp",
 ]
 
-# Streams of a seed; 0 is that of the latents, 2 that of the choice between candidates.
-MIX_STREAM, AUGMENT_STREAM = 1, 3
+# Of a seed: a stream, next to 0 (latents) and 2 (choice between candidates), and a fold.
+MIX_STREAM, AUGMENT_FOLD = 1, 3
 
 SETTABLE = (
     *("seed", "gradient_penalty", "r1", "augment", "discriminator_steps", "ema_momentum"),
@@ -209,7 +209,6 @@ class GAN(AdversarialModel):
         self.build()
 
     def check_settings(self) -> None:
-        """Raises ValueError where an argument that may be set is out of its range."""
         checks.at_least(1, discriminator_steps=self.discriminator_steps, candidates=self.candidates)
         checks.finite(
             0, gradient_penalty=self.gradient_penalty, r1=self.r1, selectivity=self.selectivity
@@ -257,7 +256,7 @@ class GAN(AdversarialModel):
             both = tf.concat([real, fake], 0)  # (2 batch, height, width, channels)
             if self.augment and training:
                 both = gan_networks.augmented(
-                    both, noise.fold(tf.concat([seeds, ~seeds], 0), AUGMENT_STREAM)
+                    both, noise.fold(tf.concat([seeds, ~seeds], 0), AUGMENT_FOLD)
                 )
             twice = None if labels is None else tf.concat([labels, labels], 0)
             logits = self._logits(both, twice, training)
@@ -279,7 +278,7 @@ class GAN(AdversarialModel):
         """Returns generator_loss, (batch,)."""
         fake = self._generate(self.generator, seeds, labels)
         if self.augment and training:
-            fake = gan_networks.augmented(fake, noise.fold(seeds, AUGMENT_STREAM))
+            fake = gan_networks.augmented(fake, noise.fold(seeds, AUGMENT_FOLD))
         logits = self._logits(fake, labels)
         _, loss = OBJECTIVES[self.objective](tf.zeros_like(logits), logits)
         return {"generator_loss": loss}
@@ -340,7 +339,6 @@ class GAN(AdversarialModel):
         }
 
     def why_not(self, name: str) -> str:
-        """Returns one sentence on why the family has no such endpoint."""
         if name == "log_likelihood":
             return "a GAN draws from a density that it never computes (implicit density)."
         if name in ("encode", "reconstruct"):

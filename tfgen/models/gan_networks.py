@@ -66,19 +66,14 @@ def dcgan_generator(
     name: str,
 ) -> keras.Model:
     """As `residual_generator`, but that each stage ends with a transposed convolution."""
-    height, width = (side // 2 ** len(filters) for side in image_shape[:2])
     x = layers.join_labels(given, num_classes)
-    x = keras.layers.Dense(height * width * filters[0], name="to_grid")(x)
-    x = keras.layers.Reshape((height, width, filters[0]), name="grid")(x)
+    x = layers.grid_of(x, image_shape, len(filters), filters[0])
     for stage, channels in enumerate((*filters[1:], filters[-1])):
         for block in range(num_blocks):
             x = layers.residual_block(x, filters[stage], f"stage_{stage}_block_{block}")
         x = keras.layers.LeakyReLU(SLOPE, name=f"stage_{stage}_activation")(x)
         x = keras.layers.Conv2DTranspose(channels, 4, 2, "same", name=f"grow_{stage}")(x)
-    x = keras.layers.LeakyReLU(SLOPE, name="last_activation")(x)
-    x = keras.layers.Conv2D(image_shape[2], 3, padding="same", name="to_pixels")(x)
-    x = keras.layers.Activation("tanh", dtype="float32", name="pixels")(x)
-    return keras.Model(given, x, name=name)
+    return keras.Model(given, _image(x, image_shape[2]), name=name)
 
 
 def dcgan_discriminator(
@@ -120,22 +115,17 @@ def residual_generator(
         num_classes: Classes, or None.
         name: The network's name.
     """
-    height, width = (side // 2 ** len(filters) for side in image_shape[:2])
     w = layers.join_labels(given, num_classes)
     for index in range(2):
         w = keras.layers.Dense(STYLE_UNITS, name=f"style_{index}")(w)
         w = keras.layers.LeakyReLU(SLOPE, name=f"style_{index}_activation")(w)
-    x = keras.layers.Dense(height * width * filters[0], name="to_grid")(w)
-    x = keras.layers.Reshape((height, width, filters[0]), name="grid")(x)
+    x = layers.grid_of(w, image_shape, len(filters), filters[0])
     for stage, channels in enumerate((*filters[1:], filters[-1])):
         x = keras.layers.UpSampling2D(name=f"stage_{stage}_grow")(x)
         for block in range(num_blocks):
             x = _modulated_block(x, w, channels, f"stage_{stage}_block_{block}")
     x = Modulation(name="last_modulation")([x, w])
-    x = keras.layers.LeakyReLU(SLOPE, name="last_activation")(x)
-    x = keras.layers.Conv2D(image_shape[2], 3, padding="same", name="to_pixels")(x)
-    x = keras.layers.Activation("tanh", dtype="float32", name="pixels")(x)
-    return keras.Model(given, x, name=name)
+    return keras.Model(given, _image(x, image_shape[2]), name=name)
 
 
 def residual_discriminator(
@@ -167,6 +157,13 @@ def residual_discriminator(
     x = keras.layers.LeakyReLU(SLOPE, name="last_activation")(x)
     logit = _logit(x, given, dense_units, num_classes, biased, wrap)
     return keras.Model(given, logit, name="discriminator")
+
+
+def _image(x, channels: int):
+    """tanh(conv(lrelu(x))), pixels in [-1, 1]."""
+    x = keras.layers.LeakyReLU(SLOPE, name="last_activation")(x)
+    x = keras.layers.Conv2D(channels, 3, padding="same", name="to_pixels")(x)
+    return keras.layers.Activation("tanh", dtype="float32", name="pixels")(x)
 
 
 def _logit(x, given, units: int, num_classes: int | None, biased: bool, wrap):

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfgen import checks, pixels
-from tfgen.models.endpoints import ROWS, EndpointModel, Endpoints
+from tfgen.models.endpoints import PER_PASS, EndpointModel, Endpoints
 
 __all__ = ["GenerativeModel"]
 
@@ -108,7 +108,7 @@ class GenerativeModel(EndpointModel):
 
     def batch_size_for(self, count: int) -> int:
         """Returns how many of `count` images `sample` draws in one pass unless told otherwise."""
-        return min(count, ROWS["sample"])
+        return min(count, PER_PASS["sample"])
 
     @staticmethod
     def image_seeds(count: int, seed: Seed) -> tf.Tensor:

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tfgen import checks, distributions, layers, noise, pixels, portable
 from tfgen.models import continuous, priors
+from tfgen.models.generative import with_labels
 from tfgen.models.ladder import BottomUp, Encode, TopDown, check_ladder
 from tfgen.models.pixel_decoder import PixelDecoder, importance_bound
 from tfgen.models.resampling import Critic, resampled
@@ -110,8 +111,6 @@ class HierarchicalVAE(PixelDecoder):
     (5,)
     """
 
-    likelihood = "bound"
-    loss_names = ("loss", "reconstruction", "kl")
     settable = ("seed", "beta", "kl_warmup_steps", "free_bits", "selectivity", "dropout")
 
     def __init__(
@@ -169,7 +168,6 @@ class HierarchicalVAE(PixelDecoder):
         self.build()
 
     def check_settings(self) -> None:
-        """Raises ValueError where an argument that may be set is out of its range."""
         checks.at_least(0, kl_warmup_steps=self.kl_warmup_steps)
         checks.finite(0, beta=self.beta, free_bits=self.free_bits, selectivity=self.selectivity)
         checks.fraction(dropout=self.dropout)
@@ -179,8 +177,8 @@ class HierarchicalVAE(PixelDecoder):
             self.pixel_distribution, self.num_levels, self.num_mixtures
         )
         images = keras.Input(self.image_shape, name="images")
-        labels = keras.Input((), dtype="int64", name="labels")
-        given = () if self.num_classes is None else (labels,)
+        labels = None if self.num_classes is None else keras.Input((), dtype="int64", name="labels")
+        given = () if labels is None else (labels,)
         flow = priors.networks(
             self.prior, self.prior_components, self.top_dim, self.prior_units, self.num_classes
         )
@@ -200,11 +198,9 @@ class HierarchicalVAE(PixelDecoder):
         self.top_down.owned_by(self)
         encode = Encode(self.bottom_up, self.top_down, name="encode").owned_by(self)
         means = encode(images, *given)
-        self.encoder = keras.Model([images, *given] if given else images, means, name="encoder")
+        self.encoder = keras.Model(with_labels(images, labels), means, name="encoder")
         parameters = self.top_down(latents, *given)
-        self.decoder = keras.Model(
-            [latents, *given] if given else latents, parameters, name="decoder"
-        )
+        self.decoder = keras.Model(with_labels(latents, labels), parameters, name="decoder")
         if self.candidates > 1:
             self.loss_names = (*self.loss_names, "critic")
             self._means["critic"] = keras.metrics.Mean("critic")
@@ -216,7 +212,7 @@ class HierarchicalVAE(PixelDecoder):
     # Objective -------------------------------------------------------------------------------
 
     def losses_per_image(self, images, labels, seeds, training):
-        """Returns loss, reconstruction and kl in nats per image, each (batch,)."""
+        """Returns loss, reconstruction and kl in nats, and the critic's loss if any: (batch,)."""
         masks = self._masks(seeds) if training and self.dropout else None
         features = self.bottom_up(images, masks)
         drawn = noise.normal(seeds, (self.latent_dim,))
@@ -267,26 +263,6 @@ class HierarchicalVAE(PixelDecoder):
 
     # Endpoints -------------------------------------------------------------------------------
 
-    def endpoints(self, temperature=1.0, num_samples=1):
-        """Returns sample, log_likelihood and the latent endpoints."""
-        images, seed, labels = (self.specs[name] for name in ("images", "seed", "labels"))
-
-        def sample(seed, labels=None):
-            latents = self._prior_sample(seed, temperature, labels)
-            if self.prior != "standard_normal" and self.prior_tail and temperature > 0:
-                picked = noise.uniform(seed, (1,), stream=1) < self.prior_tail
-                latents = self.top_down.in_tail(latents, picked, labels)
-            return {"images": self.decode_tensors(latents, labels)}
-
-        def log_likelihood(images, seed, labels=None):
-            return {"log_likelihood": self._bound(images, labels, seed, num_samples)}
-
-        return {
-            "sample": (sample, seed | labels),
-            "log_likelihood": (log_likelihood, images | seed | labels),
-            **self.latent_endpoints(),
-        }
-
     def _prior_sample(self, seeds, temperature, labels):
         """Turns each image's own noise into standardised latents, (batch, latent_dim)."""
         coarse = self.top_down.coarse_dim
@@ -299,7 +275,11 @@ class HierarchicalVAE(PixelDecoder):
 
         drawn = tf.reshape(candidates, (-1, self.candidates, coarse))
         kept = resampled(drawn, score, self.selectivity, seeds, labels)
-        return tf.concat([kept, rest], 1)
+        latents = tf.concat([kept, rest], 1)
+        if self.prior != "standard_normal" and self.prior_tail and temperature > 0:
+            picked = noise.uniform(seeds, (1,), stream=1) < self.prior_tail
+            latents = self.top_down.in_tail(latents, picked, labels)
+        return latents
 
     def _bound(self, images, labels, seeds, num_samples):
         """The importance-weighted bound, nats, (batch,).

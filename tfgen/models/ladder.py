@@ -111,7 +111,7 @@ class Group(Composite):
         """Returns m and s of q(eps | h, x), float32 maps."""
         state, image = self.from_state(keras.ops.elu(h)), self.from_image(keras.ops.elu(feature))
         # Graph optimizers fuse add_n with a convolution always, and a sum written with + only where
-        # they know both shapes: in Python's runtime they did and in C's they did not.
+        # they know both shapes, so that C's runtime would give other bits than Python's.
         seen = tf.add_n([state, image])
         return _mean_and_scale(self.to_posterior(keras.ops.elu(seen)))
 
@@ -195,7 +195,7 @@ class TopDown(Part):
     def call(self, latents, labels=None):
         eps = tf.cast(latents, tf.float32)
         top = self._top(eps[:, : self.top_dim], labels)
-        return self._descend(top, labels, None, eps[:, self.top_dim :])
+        return self._descend(top, labels, eps[:, self.top_dim :])
 
     def in_tail(
         self, latents: tf.Tensor, picked: tf.Tensor, labels: tf.Tensor | None = None
@@ -253,7 +253,7 @@ class TopDown(Part):
         walk = {"features": features, "top": top}
         walk |= {"latents": [eps], "kl": [kl], "log_ratio": [ratio]}
         rest = noises[:, self.top_dim :]
-        walk["parameters"] = self._descend(top, labels, walk, rest, masks)
+        walk["parameters"] = self._descend(top, labels, rest, walk, masks)
         walk["latents"] = tf.concat(walk["latents"], 1)
         return walk
 
@@ -286,14 +286,14 @@ class TopDown(Part):
             return continuous.inverse(self.velocity, self.flow_steps, top, labels)
         return priors.inverse(self.couplings, top, labels)
 
-    def _descend(self, top, labels, inferred, noises, masks=None):
-        """From z_0 down to the pixels; `noises` is eps, or what infers it."""
+    def _descend(self, top, labels, noises, walk=None, masks=None):
+        """From z_0 to the pixels; `noises` is eps, or the xi of an eps that `walk` collects."""
         h = self._first_state(top, labels)
         for stage, size in enumerate(self.sizes):
-            h = self._stage(stage, h, noises[:, :size], inferred, masks)
+            h = self._stage(stage, h, noises[:, :size], walk, masks)
             noises = noises[:, size:]
-            if inferred is not None and not stage:
-                inferred["coarse_state"] = h
+            if walk is not None and not stage:
+                walk["coarse_state"] = h
         for block in self.last:
             h = block(h, masks)
         return self.sub_pixel(self.to_pixels(keras.ops.elu(h)))
@@ -301,7 +301,7 @@ class TopDown(Part):
     def _first_state(self, top, labels):
         return self.dense(tf.cast(with_class(top, labels, self.num_classes), self.compute_dtype))
 
-    def _stage(self, stage, h, noises, inferred=None, masks=None):
+    def _stage(self, stage, h, noises, walk=None, masks=None):
         """Grows h to the next resolution and takes in its groups; `noises` has theirs alone."""
         height, width, filters, channels = self.grids[stage]
         h = self.grow[stage](h)
@@ -311,14 +311,14 @@ class TopDown(Part):
         for index, rung in enumerate(self.groups[stage]):
             eps = noises[:, index * size : (index + 1) * size]
             eps = tf.reshape(eps, (-1, height, width, channels))
-            if inferred is not None:
-                feature = inferred["features"][len(self.grow) - 1 - stage]
+            if walk is not None:
+                feature = walk["features"][len(self.grow) - 1 - stage]
                 mean, scale = rung.posterior(h, feature)
                 xi = eps
                 eps = mean + scale * xi
-                inferred["latents"].append(tf.reshape(eps, (-1, size)))
-                inferred["kl"].append(_kl(mean, scale))
-                inferred["log_ratio"].append(_log_ratio(eps, xi, scale))
+                walk["latents"].append(tf.reshape(eps, (-1, size)))
+                walk["kl"].append(_kl(mean, scale))
+                walk["log_ratio"].append(_log_ratio(eps, xi, scale))
             h = rung(h, eps, masks)
         return h
 

@@ -54,10 +54,6 @@ class RecurrentLayer(keras.layers.Layer):
             initializer=keras.initializers.Orthogonal(),
         )
 
-    def scan(self, x: tf.Tensor, tokens: tf.Tensor, context_bias: tf.Tensor | float) -> tf.Tensor:
-        """Returns the LSTM's output over the whole grid, (batch, rows, columns, filters)."""
-        raise NotImplementedError
-
 
 class RowLSTM(RecurrentLayer):
     """Runs from the top row down; a row's state sees three columns of the row above.
@@ -84,10 +80,6 @@ class RowLSTM(RecurrentLayer):
             h, c = _lstm(of_input + layers.matmul(around, kernel), c)
             rows.append(h)
         return keras.ops.stack(rows, 1)
-
-    def start(self, row: tf.Tensor) -> Tensors:
-        """h and c of the row above."""
-        return (row, row)
 
     def begin_row(self, cache: Tensors, conditions: Conditions) -> Tensors:
         """What the state above adds to the gates, with the bias, and the cells above."""
@@ -155,10 +147,6 @@ class DiagonalBiLSTM(RecurrentLayer):
         mirrored = self.inputs_right(keras.ops.flip(with_tokens, 2)) + context_bias
         right = keras.ops.flip(_over_diagonals(mirrored, kernels[1]), 2)
         return left + keras.ops.pad(layers.cut(right, 1, 0, -1), [[0, 0], [1, 0], [0, 0], [0, 0]])
-
-    def start(self, row: tf.Tensor) -> Tensors:
-        """h of the row above, from the left and from the right."""
-        return (row, row)
 
     def begin_row(self, cache: Tensors, conditions: Conditions) -> Tensors:
         """What the state above adds to the gates, with the bias, and the other direction's h."""

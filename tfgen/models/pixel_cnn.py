@@ -11,8 +11,7 @@ import tensorflow as tf
 from tfgen import checks, layers
 from tfgen.models.attention import AttentiveTrunk, CausalAttention
 from tfgen.models.autoregressive import AutoregressiveModel
-from tfgen.models.residual_trunk import ResidualTrunk
-from tfgen.models.trunk import Column, Conditions, PositionMap, Row, Trunk, plus
+from tfgen.models.trunk import Column, Conditions, PositionMap, ResidualTrunk, Row, Trunk, plus
 
 __all__ = ["PixelCNN"]
 
@@ -244,9 +243,7 @@ class GatedTrunk(Trunk):
 
     def start(self, conditions: Conditions) -> tuple:
         """elu v of the row above for each block."""
-        batch = tf.shape(conditions.order)[0]
-        row = tf.zeros((self.columns, batch, self.filters), self.compute_dtype)
-        return (row,) * len(self.blocks)
+        return (self.zeros(conditions, self.columns),) * len(self.blocks)
 
     def begin_row(
         self, cache: tuple, above: tf.Tensor, row: tf.Tensor, conditions: Conditions
@@ -260,7 +257,7 @@ class GatedTrunk(Trunk):
             v, activation, term = block.row(row_above, v, conditions)
             terms.append(term)
             known.append(activation)
-        column = tf.zeros((tf.shape(conditions.order)[0], self.filters), self.compute_dtype)
+        column = self.zeros(conditions)
         return Row(tuple(terms), tuple((column, column) for _ in self.blocks), tuple(known))
 
     def step_kernels(self) -> tuple:

@@ -18,8 +18,29 @@ SAMPLES_PER_PASS = 5  # per image; few enough for a pass to stay in the cache
 class PixelDecoder(GenerativeModel):
     """A model with `encoder`, `decoder`, `pixel_distribution`, `beta` and `kl_warmup_steps`.
 
-    Where the distribution is "gaussian" it also has the weight `log_scale`.
+    Where the distribution is "gaussian" it also has the weight `log_scale`. `_prior_sample` draws
+    latents, and `_bound` gives the bound.
     """
+
+    likelihood = "bound"
+    loss_names = ("loss", "reconstruction", "kl")
+
+    def endpoints(self, temperature=1.0, num_samples=1):
+        """Returns sample, log_likelihood and the latent endpoints."""
+        images, seed, labels = (self.specs[name] for name in ("images", "seed", "labels"))
+
+        def sample(seed, labels=None):
+            latents = self._prior_sample(seed, temperature, labels)
+            return {"images": self.decode_tensors(latents, labels)}
+
+        def log_likelihood(images, seed, labels=None):
+            return {"log_likelihood": self._bound(images, labels, seed, num_samples)}
+
+        return {
+            "sample": (sample, seed | labels),
+            "log_likelihood": (log_likelihood, images | labels | seed),
+            **self.latent_endpoints(),
+        }
 
     def pixel_likelihood(self, latents: np.ndarray | tf.Tensor, *, labels: Labels = None) -> Any:
         """Returns p(x | latents), a TFP distribution over levels; its `sample` draws pixels."""
@@ -55,7 +76,6 @@ class PixelDecoder(GenerativeModel):
         return self.beta * tf.minimum(step / self.kl_warmup_steps, 1.0)
 
     def mean_image(self, latents, labels):
-        """Returns the mean of p(x | latents), float32 grey values in [0, 255]."""
         return distributions.mean_images(
             self.pixel_distribution,
             self.decoder(with_labels(latents, labels)),

@@ -153,16 +153,16 @@ class PixelEnsemble(AutoregressiveModel):
         self,
         batch: int | tf.Tensor,
         labels: tf.Tensor | None,
-        order: int | tf.Tensor,
+        reading: int | tf.Tensor,
         seeds: tf.Tensor | None = None,
     ) -> tuple[Conditions, ...]:
-        """Returns those of each member; a hidden class comes in as `order`."""
-        batch_of = tf.broadcast_to(tf.cast(order, tf.int32), (batch,))
-        shown = batch_of if self.hidden_classes > 1 else labels
+        """Returns those of each member; a hidden class is the way of reading."""
+        if self.hidden_classes > 1:
+            labels = tf.broadcast_to(tf.cast(reading, tf.int32), (batch,))
         return tuple(
             network.conditions(
                 batch,
-                None if network.num_classes is None else shown,
+                None if network.num_classes is None else labels,
                 0,
                 None if seeds is None else noise.fold(seeds, index),  # its own dropout
             )

@@ -41,20 +41,15 @@ class PixelRNN(AutoregressiveModel):
         head_units: int. Hidden units per group of a token between the features and the
             parameters. Defaults to 64.
         token_shape: (height, width) in pixels of the blocks that the network reads as one
-            position. The head draws their pixels one after another, or, of two levels, by
-            softmaxes over up to 4 pixels. Larger tokens see further and cost the network less,
-            the head more. Defaults to (1, 1).
-        orders: int. How many reading orders the network serves, 1, 2, 4 or 8: rotated by 0 and
-            180 degrees, then those transposed, then all of them mirrored. The likelihood is the
-            mean of their probabilities, and sampling picks one per image. Defaults to 1.
+            position, as in a PixelCNN. Defaults to (1, 1).
+        orders: int. How many reading orders the network serves, 1, 2, 4 or 8, as in a PixelCNN.
+            Defaults to 1.
         pixel_distribution: str. "bernoulli" (2 levels), "categorical" or
             "discretized_logistic_mixture" (the default).
         num_levels: int. Grey levels, 2 to 256. Defaults to 256.
         num_mixtures: int. Components of the logistic mixture. Defaults to 5.
         fourier_features: int. How many periods (2, 4, 8, ... levels) of a pixel's level the
-            network sees as sine and cosine next to the pixel itself, so that it can tell
-            neighbouring levels apart (Kingma et al., "Variational diffusion models", 2021).
-            Defaults to 0.
+            network sees next to the pixel itself, as in a PixelCNN. Defaults to 0.
         dropout: float. Share of its input that each LSTM drops in training, in [0, 1).
             Defaults to 0.
         num_classes: int or None. Classes of a conditional model p(x | label). Defaults to None.
@@ -144,10 +139,9 @@ class RecurrentTrunk(Trunk):
         return keras.ops.elu(x)
 
     def start(self, conditions: Conditions) -> tuple:
-        """The states of each layer in the row above."""
-        batch = tf.shape(conditions.order)[0]
-        row = tf.zeros((self.columns, batch, self.filters), self.compute_dtype)
-        return tuple(block.start(row) for block in self.blocks)
+        """The two states of each layer in the row above."""
+        row = self.zeros(conditions, self.columns)
+        return ((row, row),) * len(self.blocks)
 
     def begin_row(
         self, cache: tuple, above: tf.Tensor, row: tf.Tensor, conditions: Conditions
@@ -156,7 +150,7 @@ class RecurrentTrunk(Trunk):
         terms = [self.first.apply_rows_above(above) + self.position.row(row, conditions.order)]
         for block, states in zip(self.blocks, cache, strict=True):
             terms += block.begin_row(states, conditions)
-        zeros = tf.zeros((tf.shape(conditions.order)[0], self.filters), self.compute_dtype)
+        zeros = self.zeros(conditions)
         return Row(tuple(terms), tuple(block.first_column(zeros) for block in self.blocks))
 
     def step_kernels(self) -> tuple:

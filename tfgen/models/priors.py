@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from tfgen import layers, pixels, portable
 from tfgen.models import continuous
+from tfgen.models.generative import with_labels
 
 __all__ = [
     "TAIL_SCALE",
@@ -231,14 +232,14 @@ def greys_of(pseudo_inputs: tf.Tensor) -> tf.Tensor:
 
 
 def forward(
-    couplings: Sequence[keras.Model], noise: tf.Tensor, labels: tf.Tensor | None = None
+    couplings: Sequence[keras.Model], u: tf.Tensor, labels: tf.Tensor | None = None
 ) -> tf.Tensor:
-    """Maps noise (batch, latent_dim), N(0, I), to latents of the prior."""
-    z = noise
+    """Maps noise u (batch, latent_dim), N(0, I), to latents of the prior."""
+    z = u
     for network in reversed(couplings):
         z = z[:, ::-1]
         kept, rest = _halves(z)
-        shift, log_scale = network(kept if labels is None else [kept, labels])
+        shift, log_scale = network(with_labels(kept, labels))
         z = tf.concat([kept, rest * tf.exp(log_scale) + shift], 1)
     return z
 
@@ -250,7 +251,7 @@ def inverse(
     u, log_det = latents, 0.0
     for network in couplings:
         kept, rest = _halves(u)
-        shift, log_scale = network(kept if labels is None else [kept, labels])
+        shift, log_scale = network(with_labels(kept, labels))
         u = tf.concat([kept, (rest - shift) * tf.exp(-log_scale)], 1)[:, ::-1]
         log_det -= tf.reduce_sum(log_scale, 1)
     return u, log_det
@@ -286,7 +287,7 @@ def _coupling(network, labels):
 
     def shift_and_log_scale(kept, _, **__):
         rows, labels_of_rows = _rows(kept, labels)
-        outputs = network(rows if labels is None else [rows, labels_of_rows])
+        outputs = network(with_labels(rows, labels_of_rows))
         return [_like(kept, output) for output in outputs]
 
     return shift_and_log_scale

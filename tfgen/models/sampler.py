@@ -59,7 +59,7 @@ class Sampler:
         else:
             conditions, belief = self.guide.conditions(reading), self.guide.start(labels)
         kernels = trunk.step_kernels()
-        inputs = [self.uniforms(seeds)]
+        inputs = [self.uniforms(seeds)]  # of `draw_token`, in its order
         if mask is not None:
             for x in (kept, tf.cast(mask, model.output_dtype)):
                 inputs.append(grid.to_tokens(grid.reorder(x, reading)))
@@ -67,11 +67,11 @@ class Sampler:
         inputs = [tf.transpose(x, (1, 2, 0, 3, 4)) for x in inputs]
 
         def draw_row(row, cache, above, belief, image):
-            start = trunk.begin_row(cache, above, row, conditions)
+            begun = trunk.begin_row(cache, above, row, conditions)
             tokens, seen, recorded, belief = self._draw_row(
-                start, kernels, [x[row] for x in inputs], belief
+                begun, kernels, [x[row] for x in inputs], belief
             )
-            cache = trunk.end_row(cache, start.known, recorded, seen, conditions)
+            cache = trunk.end_row(cache, begun.known, recorded, seen, conditions)
             above = tf.concat([above, seen[None]], 0)[1:]
             return row + 1, cache, above, belief, image.write(row, tokens)
 
@@ -97,14 +97,14 @@ class Sampler:
         return x if self.guide is None else self.guide.copies(x, axis)
 
     def _draw_row(
-        self, start, kernels, inputs, belief
+        self, begun, kernels, inputs, belief
     ) -> tuple[tf.Tensor, tf.Tensor, tuple, Belief | tuple]:
         """Draws a row; returns its tokens, their features, what the trunk recorded, the belief."""
         model, trunk = self.model, self.model.trunk
         columns = model.token_grid.columns
 
         def draw_column(column, state, left, belief, written):
-            terms = tf.nest.map_structure(lambda term: term[column], start.terms)
+            terms = tf.nest.map_structure(lambda term: term[column], begun.terms)
             result = trunk.step(state, left, terms, kernels)
             token, belief = self.draw_token(result.features, belief, *(x[column] for x in inputs))
             seen = self._for_network(model.token_features(token))
@@ -122,7 +122,7 @@ class Sampler:
             draw_column,
             (
                 tf.constant(0),
-                start.state,
+                begun.state,
                 (nothing,) * trunk.num_left,
                 belief,
                 tuple(tf.TensorArray(dtype, columns) for dtype in dtypes),

@@ -147,11 +147,11 @@ class TokenModel(GenerativeModel):
         self,
         batch: int | tf.Tensor,
         labels: tf.Tensor | None,
-        order: int | tf.Tensor,
+        reading: int | tf.Tensor,
         seeds: tf.Tensor | None = None,
     ) -> Conditions:
-        """Puts the conditions of a batch together; `order` is one for all or (batch,)."""
-        order = tf.broadcast_to(tf.cast(order, tf.int32), (batch,))
+        """Puts the conditions of a batch together; `reading`, here an order, is one or (batch,)."""
+        order = tf.broadcast_to(tf.cast(reading, tf.int32), (batch,))
         context = []
         if self.num_classes is not None:
             labels = tf.zeros((batch,), tf.int32) if labels is None else labels

@@ -148,7 +148,7 @@ class TokenGrid:
     # Orders ----------------------------------------------------------------------------------
 
     @functools.cached_property
-    def _reading(self) -> np.ndarray:
+    def _sequences(self) -> np.ndarray:
         """The pixels (row * width + column) in the sequence of each order, (orders, pixels)."""
         height, width, _ = self.image_shape
         pixels = np.arange(height * width).reshape(height, width)
@@ -158,11 +158,11 @@ class TokenGrid:
 
     def reorder(self, images: tf.Tensor, order: tf.Tensor) -> tf.Tensor:
         """Rearranges each image (batch, height, width, ...) as its order, int32 (batch,), reads."""
-        return self._gathered(images, order, self._reading)
+        return self._gathered(images, order, self._sequences)
 
     def restore(self, images: tf.Tensor, order: tf.Tensor) -> tf.Tensor:
         """Undoes `reorder`."""
-        return self._gathered(images, order, np.argsort(self._reading, 1).astype(np.int32))
+        return self._gathered(images, order, np.argsort(self._sequences, 1).astype(np.int32))
 
     def _gathered(self, images: tf.Tensor, order: tf.Tensor, table: np.ndarray) -> tf.Tensor:
         if self.orders == 1:

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tfgen import checks, distributions, layers, noise, pixels, portable
 from tfgen.models import continuous, priors
-from tfgen.models.endpoints import ROWS
+from tfgen.models.endpoints import PER_PASS
 from tfgen.models.generative import Labels, with_labels
 from tfgen.models.pixel_decoder import PixelDecoder, importance_bound
 
@@ -98,8 +98,6 @@ class VAE(PixelDecoder):
     (5,)
     """
 
-    likelihood = "bound"
-    loss_names = ("loss", "reconstruction", "kl")
     settable = SETTABLE
 
     def __init__(
@@ -146,7 +144,6 @@ class VAE(PixelDecoder):
         self.build()
 
     def check_settings(self) -> None:
-        """Raises ValueError where an argument that may be set is out of its range."""
         checks.at_least(1, prior_steps=self.prior_steps)
         checks.at_least(1, num_importance_samples=self.num_importance_samples)
         checks.at_least(0, kl_warmup_steps=self.kl_warmup_steps)
@@ -205,7 +202,8 @@ class VAE(PixelDecoder):
 
     def _learned_prior(self, labels):
         """The prior without its tail."""
-        if (self.prior in FLOWS) if labels is None else tf.executing_eagerly():
+        missing = labels is None and self.prior in FLOWS  # which only a conditional flow minds
+        if missing or (labels is not None and tf.executing_eagerly()):
             labels = pixels.check_labels(labels, self.num_classes, np.size(labels))
         if self.prior == "vamp":
             return priors.vamp(self._components())
@@ -275,30 +273,13 @@ class VAE(PixelDecoder):
 
     # Endpoints -------------------------------------------------------------------------------
 
-    def endpoints(self, temperature=1.0, num_samples=1):
-        """Returns sample, log_likelihood and the latent endpoints."""
-        images, seed, labels = (self.specs[name] for name in ("images", "seed", "labels"))
-
-        def sample(seed, labels=None):
-            latents = self._prior_sample(seed, temperature, labels)
-            return {"images": self.decode_tensors(latents, labels)}
-
-        def log_likelihood(images, seed, labels=None):
-            return {"log_likelihood": self._bound(images, labels, seed, num_samples)}
-
-        return {
-            "sample": (sample, seed | labels),
-            "log_likelihood": (log_likelihood, images | labels | seed),
-            **self.latent_endpoints(),
-        }
-
     def batch_size_for(self, count):
         """Returns at most as many as `decode` takes: drawing is decoding, plus a little noise."""
-        return min(count, ROWS["decode"])
+        return min(count, PER_PASS["decode"])
 
-    def _prior_sample(self, seed, temperature, labels=None):
+    def _prior_sample(self, seeds, temperature, labels=None):
         """Turns each image's own noise into latents from the prior, (batch, latent_dim)."""
-        eps = temperature * noise.normal(seed, (self.latent_dim,))
+        eps = temperature * noise.normal(seeds, (self.latent_dim,))
         if self.prior == "standard_normal":
             return eps
         if self.prior in FLOWS:
@@ -306,10 +287,10 @@ class VAE(PixelDecoder):
         elif temperature == 0:
             z = priors.densest(self._learned_prior(labels)) + eps
         else:
-            u = noise.uniform(seed, (), stream=1)
+            u = noise.uniform(seeds, (), stream=1)
             z = priors.vamp_sample(self._components, self.prior_components, u, eps)
         if self.prior_tail and temperature > 0:
-            wide = noise.uniform(seed, (1,), stream=2) < self.prior_tail
+            wide = noise.uniform(seeds, (1,), stream=2) < self.prior_tail
             z = tf.where(wide, priors.TAIL_SCALE * eps, z)
         return z
 
