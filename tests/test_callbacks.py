@@ -275,7 +275,7 @@ def test_averages_go_on_where_a_callback_freezes_a_part(part, steps_per_executio
     fit(model, averages, keras.callbacks.LambdaCallback(on_epoch_begin=freeze), epochs=3)
     for before, after in itertools.pairwise(seen):
         assert any((own != old).any() for own, old in zip(after, before, strict=True))
-    for own, average in zip(averages._of, averages._left, strict=True):
+    for own, average in zip(averages._weights, averages._left, strict=True):
         np.testing.assert_array_equal(own, average)
 
 
@@ -295,7 +295,7 @@ def test_averages_take_in_what_a_callback_lets_train():
 
     events = keras.callbacks.LambdaCallback(on_epoch_begin=unfreeze, on_train_batch_end=note)
     fit(model, averages, events, epochs=3)
-    assert [*map(id, averages._of)] == [*map(id, model.trainable_variables)]
+    assert [*map(id, averages._weights)] == [*map(id, model.trainable_variables)]
     assert any((own.numpy() != last).any() for own, last in zip(frozen, raw, strict=True))
     first = averages.averages[0]
     fit(model, averages)

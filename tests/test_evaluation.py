@@ -23,7 +23,6 @@ from tfgen import (
     AutoEncoder,
     GenerativeModel,
     PixelCNN,
-    cli,
     data,
     evaluation,
     starting,
@@ -216,7 +215,7 @@ def test_a_metric_that_does_not_fit_is_named(tmp_path, monkeypatch):
 )
 def test_bad_results_of_a_recipe_are_found_before_training(wanted, message):
     with pytest.raises(ValueError, match=message):
-        cli.check_metrics(Recipe("VAE", SMALL, "digits", results=[wanted]))
+        metrics.check_results([wanted])
 
 
 def test_nothing_is_sampled_for_what_fails_later(tmp_path, monkeypatch):
@@ -239,7 +238,7 @@ def test_nothing_is_sampled_for_what_fails_later(tmp_path, monkeypatch):
 def test_classes_are_judged_once():
     wanted = [{"metric": "conditional_accuracy", "num_samples": n} for n in (1000, 5000)]
     with pytest.raises(ValueError, match=r"list conditional_accuracy at most once, .* it 2 times"):
-        cli.check_metrics(Recipe("VAE", {**SMALL, "num_classes": 10}, "digits", results=wanted))
+        metrics.check_results(wanted)
 
 
 def test_sample_quality_is_listed_once(tmp_path, monkeypatch):

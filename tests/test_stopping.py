@@ -199,7 +199,7 @@ def test_a_run_that_has_nothing_to_save_says_so(tmp_path):
     advice = stop._advice()
     assert "no step to save yet; begin with: tfgen train" in advice
     folder = str(tmp_path / "my run")
-    assert shlex.split(advice)[-4:] == [folder, "--out", folder, "--resume"]
+    assert shlex.split(advice.splitlines()[0])[-4:] == [folder, "--out", folder, "--resume"]
 
 
 def test_the_advice_continues_the_run_wherever_it_is_pasted(tmp_path, monkeypatch):
@@ -209,7 +209,7 @@ def test_the_advice_continues_the_run_wherever_it_is_pasted(tmp_path, monkeypatc
     folder.mkdir()
     (folder / "recipe.json").write_text(RECIPE.to_json())
     advice = training.stopping.Stop(Path(folder.name))._advice()
-    recipe, _, out, _ = shlex.split(advice)[-4:]
+    recipe, _, out, _ = shlex.split(advice.splitlines()[0])[-4:]
     for place in (tmp_path, folder):
         monkeypatch.chdir(place)
         assert zoo.load_recipe(recipe) == RECIPE

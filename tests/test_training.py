@@ -326,7 +326,7 @@ def test_folder_with_a_run_is_refused(whole):
 def test_resume_with_another_recipe_is_refused(whole):
     other = dataclasses.replace(RECIPE, learning_rate=0.02)
     message = (
-        r"resume needs the recipe that began the run: .* learning_rate \(there 0.01, given 0.02\)"
+        r"resume needs the run's own recipe, .* learning_rate \(there 0.01, given 0.02\)\. Give"
     )
     with pytest.raises(ValueError, match=message):
         training.train(other, whole[0], resume=True, verbose=0)
@@ -354,6 +354,7 @@ def test_the_expected_end_leaves_out_what_happens_between_epochs(monkeypatch, ca
     clock = types.SimpleNamespace(monotonic=lambda: now[0])
     monkeypatch.setattr(announce, "time", clock)
     end = announce.ExpectedEnd(epochs=100, steps=4)
+    end.set_params({"steps": 4})
     for epoch in range(3):
         end.on_epoch_begin(epoch)
         for batch in range(4):

@@ -482,7 +482,7 @@ def test_a_recipe_fine_tunes(tmp_path, capsys):
     )
     model = training.build(recipe)
     assert (
-        "starts from scratch: encoder/dense/kernel (shape (64, 8), stored (16, 8))"
+        f"not from {tmp_path / 'donor'}: encoder/dense/kernel (shape (64, 8), stored (16, 8))"
         in capsys.readouterr().out
     )
     stored, held = tuning.values(donor), tuning.weights(model)

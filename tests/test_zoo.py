@@ -294,13 +294,6 @@ def test_tampered_weights(root):
         zoo.load("vae_tiny")
 
 
-def test_truncated_weights(root):
-    path = root / "vae_tiny" / "model.weights.h5"
-    path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(ValueError, match="is damaged or was changed"):
-        zoo.load("vae_tiny")
-
-
 def test_missing_weights(root):
     (root / "vae_tiny" / "model.weights.h5").unlink()
     with pytest.raises(ValueError, match=r"model\.weights\.h5 is missing"):
@@ -497,13 +490,6 @@ def test_the_commit_is_that_of_tfgens_own_checkout(tmp_path, monkeypatch):
 # The shipped entries
 
 
-@pytest.mark.parametrize("name", SHIPPED)
-def test_a_shipped_entry_loads(name):
-    details = zoo.info(name)
-    known = {key: details[key] for key in ("name", "sha256", "config_sha256")}
-    assert zoo.origin(zoo.load(name)) == known
-
-
 @pytest.mark.parametrize("name", [name for name in SHIPPED if not zoo.load_recipe(name).stages])
 def test_an_entry_was_trained_on_the_images_that_it_names(name):
     """Its steps make up its epochs of the train split, or of more where it says so."""
@@ -529,12 +515,14 @@ def test_halving_twice_keeps_every_weight(tmp_path):
         np.testing.assert_allclose(own, other, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.slow_except("vae_2d_mnist", "pixelcnn_binarized_mnist")
+@pytest.mark.slow_except("vae_2d_mnist", "pixelcnn_binarized_mnist", "ae_mnist", "gan_mnist")
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_entry(name):
     model = zoo.load(name)  # checks the sha256
     details = zoo.info(name)
     assert details["name"] == name
+    known = {key: details[key] for key in ("name", "sha256", "config_sha256")}
+    assert zoo.origin(model) == known
     assert details["sha256"] == downloads.sha256(zoo.folder(name) / presets.WEIGHTS)
     assert details["licence"]["weights"]
     assert details["family"] == type(model).__name__

@@ -17,11 +17,10 @@ from tfgen.data.images import read_image
 from tfgen.data.pairs import check_shape
 from tfgen.files import replacing
 from tfgen.models.generative import GenerativeModel
-from tfgen.recipe import Recipe
+from tfgen_command.wording import counted
 
 __all__ = [
     "check_labels",
-    "check_metrics",
     "ends_for",
     "generative",
     "images_for",
@@ -93,13 +92,6 @@ def rows_of_labels(
     each, more = divmod(8 * len(classes) if num is None else num, len(classes))
     drawn = np.repeat(classes, each + (np.arange(len(classes)) < more))
     return drawn, min(len(drawn), MOST_SINGLE) if each <= 1 or more else each
-
-
-def check_metrics(recipe: Recipe) -> None:
-    """Raises ValueError if `tfgen evaluate` does not know a recipe's metrics or their arguments."""
-    from tfgen.evaluation.metrics import check_results
-
-    check_results(recipe.results)
 
 
 # Images ---------------------------------------------------------------------------------------
@@ -192,8 +184,8 @@ def ends_for(
         check_labels(model, labels)
         images, found = _of_validation(model, _data_of(name, data_name))
         if found is not None:
-            names, counts = np.unique(found, return_counts=True)
-            pairs = names[counts > 1] if (counts > 1).any() else names
+            classes, counts = np.unique(found, return_counts=True)
+            pairs = classes[counts > 1] if (counts > 1).any() else classes
             pairs = np.array(labels or pairs)
             if rows is None:
                 shares = [(found == n).sum() // 2 // (pairs == n).sum() for n in pairs]
@@ -203,7 +195,7 @@ def ends_for(
             images = _on_levels(model, name, np.concatenate([starts, ends]), invert, binarize)
             return images[:rows], images[rows:], walks
         rows = rows or max(1, min(6, len(images) // 2))
-        labels = [*np.resize(labels, rows).tolist()] * 2 if labels else ()
+        labels = np.resize(labels, rows).tolist() * 2 if labels else ()
     num = rows and 2 * rows
     images, found = images_for(
         model, name, files, data_name, num, labels, invert, binarize, "--rows", 12
@@ -387,7 +379,7 @@ def save_samples(
     width = max(4, len(str(len(images) - 1)))
     names = [f"{index:0{width}d}.png" for index in range(len(images))]
     others = len({path.name for path in out.iterdir()} - set(names)) if out.is_dir() else 0
+    also = f", which holds {counted(others, 'other file')}" if others else ""
     for name, image in zip(names, images, strict=True):
         _written(image, out / name, scale)
-    also = f", which holds {others} other files" if others else ""
-    return f"Wrote {len(images)} images to {out.resolve()}{also}"
+    return f"Wrote {counted(len(images), 'image')} to {out.resolve()}{also}"

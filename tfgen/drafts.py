@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from tfgen import arrays, checks, data, pictures, training
 from tfgen.data.named import as_text
+from tfgen.data.sources import source_of
 from tfgen.recipe import Recipe
 
 __all__ = ["FAMILIES", "Draft", "draft", "mirror_accuracy"]
@@ -44,6 +45,7 @@ class Draft:
         images_per_second: Speed of its training, measured on this machine.
         num_images: Training images.
         pause: Seconds of an epoch's pictures and files.
+        start: Seconds until the first step is done, which builds the graph.
         mirror: Whether `mirror` is worth a thought: the images look like colour photographs, and
             their left and right alike. The recipe leaves it out, since a few letters in them, or
             a class that means a side, are enough to forbid it.
@@ -53,13 +55,14 @@ class Draft:
     images_per_second: float
     num_images: int
     pause: float = 0.0
+    start: float = 0.0
     mirror: bool = False
 
     @property
     def minutes(self) -> float:
         """How long the training will take here, about."""
         steps = self.num_images / self.images_per_second / SHARE_OF_STEPS
-        return self.recipe.epochs * (steps + self.pause) / 60.0
+        return (self.start + self.recipe.epochs * (steps + self.pause)) / 60.0
 
 
 def draft(
@@ -86,15 +89,15 @@ def draft(
     checks.one_of("family", family, FAMILIES)
     if not 0 < minutes < float("inf"):
         raise ValueError(f"minutes must be positive; received {minutes!r}.")
-    source = source if isinstance(source, data.Source) else data.Source(source)
+    source = source_of(source)
     if source.size is None:
         source = dataclasses.replace(source, size=_size(data.check(source)))
     split = data.open_split(source, "train")
-    height, width, _ = split.image_shape
-    if family != "PixelCNN" and (height % 4 or width % 4):
+    sides = split.image_shape[:2]
+    if family != "PixelCNN" and any(side % 4 for side in sides):
         raise ValueError(
             "size (--size) must be a multiple of 4, which a network's strides need; received "
-            f"{height} x {width}. Use e.g. --size {max(4, min(height, width) // 4 * 4)}."
+            f"{sides[0]} x {sides[1]}. Use e.g. --size {max(4, min(sides) // 4 * 4)}."
         )
     if conditional and not 2 <= (split.num_classes or 0) <= split.count:
         raise ValueError(
@@ -108,14 +111,18 @@ def draft(
         if chosen and expected * minutes * 60 < FEWEST_EPOCHS * split.count and width > WIDTHS[-1]:
             continue  # still too slow: not worth measuring
         chosen = _Choice(family, source, split.image_shape, split.count, num_classes, width)
+        begin = time.perf_counter()
         speed = _images_per_second(chosen.recipe(1), split)
-        epochs = SHARE_OF_STEPS * minutes * 60 * speed / split.count
+        timed = TIMED_STEPS * chosen.batch_size / speed
+        start = max(0.0, time.perf_counter() - begin - timed)
+        seconds = max(60 * minutes - start, 1e-3)
+        epochs = SHARE_OF_STEPS * seconds * speed / split.count
         if epochs >= FEWEST_EPOCHS:
             break
     pause = _pause(chosen.recipe(1))
-    epochs = 60 * minutes / (60 * minutes / epochs + pause)
+    epochs = seconds / (seconds / epochs + pause)
     recipe = chosen.recipe(int(np.clip(epochs, 1, MOST_EPOCHS)))
-    return Draft(recipe, speed, split.count, pause, _may_be_mirrored(split))
+    return Draft(recipe, speed, split.count, pause, start, _may_be_mirrored(split))
 
 
 def _size(report: data.Report) -> tuple[int, int] | None:
@@ -167,9 +174,9 @@ class _Choice:
     def recipe(self, epochs: int) -> Recipe:
         """Returns the recipe of a training of so many epochs."""
         steps = epochs * (self.num_images // self.batch_size)
-        options = {"VAE": self._vae, "GAN": self._gan, "PixelCNN": self._pixel_cnn}[self.family]
-        model: dict[str, Any] = {"image_shape": list(self.image_shape)}
-        values = options(model, steps)
+        parts = {"VAE": self._vae, "GAN": self._gan, "PixelCNN": self._pixel_cnn}[self.family]
+        arguments, values = parts(steps)
+        model = {"image_shape": list(self.image_shape), **arguments}
         if self.num_classes is not None:
             model["num_classes"] = self.num_classes
         size = self.source.size
@@ -190,40 +197,42 @@ class _Choice:
     def _filters(self) -> list[int]:
         return [self.width * 2 ** min(stage, 3) for stage in range(self.stages)]
 
-    def _vae(self, model: dict[str, Any], steps: int) -> dict[str, Any]:
-        model |= {
+    # Each returns arguments of its constructor, and fields of the recipe.
+
+    def _vae(self, steps: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        model = {
             "latent_dim": 32 if min(self.image_shape[:2]) < 32 else 64,
             "filters": self._filters(),
             "dense_units": 8 * self.width,
             "kl_warmup_steps": steps // 10,
         }
         # The loss is in nats per image, so its gradient grows with the number of values.
-        return {
+        return model, {
             "clip_norm": 0.5 * float(np.prod(self.image_shape)),
             "results": [{"metric": "log_likelihood"}, {"metric": "squared_error"}],
         }
 
-    def _gan(self, model: dict[str, Any], steps: int) -> dict[str, Any]:
-        model |= {"latent_dim": 64, "filters": self._filters(), "dense_units": 128, "r1": 5.0}
-        return {
+    def _gan(self, steps: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        model = {"latent_dim": 64, "filters": self._filters(), "dense_units": 128, "r1": 5.0}
+        return model, {
             "learning_rate": 5e-4,
             "betas": (0.5, 0.99),
             "final_fraction": 0.05,
             "ema_momentum": 0.0,  # the generator has its own average
         }
 
-    def _pixel_cnn(self, model: dict[str, Any], steps: int) -> dict[str, Any]:
+    def _pixel_cnn(self, steps: int) -> tuple[dict[str, Any], dict[str, Any]]:
         height, width, _ = self.image_shape
         token = 4 if height * width > 32 * 32 else 2
         tokens = [token if side % token == 0 else 1 for side in (height, width)]
-        model |= {
+        model = {
             "filters": 2 * self.width,
             "num_blocks": 5,
             "head_units": 64,
             "token_shape": tokens,
             "dropout": 0.1,
         }
-        return {"clip_norm": 20.0, "results": [{"metric": "log_likelihood"}]}
+        return model, {"clip_norm": 20.0, "results": [{"metric": "log_likelihood"}]}
 
 
 def _images_per_second(recipe: Recipe, split: data.Split) -> float:
@@ -246,7 +255,8 @@ def _pause(recipe: Recipe) -> float:
     start = time.perf_counter()
     pictures.fixed_picture(model, images)
     with tempfile.TemporaryDirectory() as folder:
-        arrays.write_weights(Path(folder, "w.npz"), model)
+        for part in range(5):  # best.npz; and a checkpoint: weights, averages and two slots
+            arrays.write_weights(Path(folder, f"{part}.npz"), model)
     return time.perf_counter() - start
 
 

@@ -196,15 +196,9 @@ def _captured(model, functions) -> list[tf.Variable]:
 
 def _specs(function) -> dict[str, dict[str, Any]]:
     """Names, dtypes and shapes of a signature; the batch is null."""
-
-    def listed(specs):
-        return {
-            name: {"dtype": spec.dtype.name, "shape": spec.shape.as_list()}
-            for name, spec in specs.items()
-        }
-
     arguments = {spec.name: spec for spec in function.structured_input_signature[0]}
-    return {"inputs": listed(arguments), "outputs": listed(function.structured_outputs)}
+    outputs = formats.listed(function.structured_outputs)
+    return {"inputs": formats.listed(arguments), "outputs": outputs}
 
 
 def _write_warmup(path: Path, signatures: dict[str, Any], jit_compile: bool) -> None:

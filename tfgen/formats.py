@@ -37,7 +37,7 @@ SIGNATURES = "signatures.json"
 FORMATS = ("tf_saved_model", "onnx", "litert", "stablehlo")
 SUFFIXES = {"onnx": ".onnx", "litert": ".tflite", "stablehlo": ".stablehlo"}
 NEEDS = {"onnx": ("tf2onnx", "onnx"), "litert": (), "stablehlo": ("jaxlib",)}
-OLDEST_OPSET, OPSET = 18, 18  # the first with bitwise xor, which the noise needs
+OPSET = 18  # the first with bitwise xor, which the noise needs
 
 
 class Unsupported(Exception):
@@ -111,7 +111,7 @@ def _check(folder, format, temperature, num_samples, batch, opset) -> None:
     checks.finite(0, temperature=temperature)
     checks.at_least(1, num_samples=num_samples)
     checks.at_least(1, **({} if batch is None else {"batch": batch}))
-    checks.at_least(OLDEST_OPSET, opset=opset)
+    checks.at_least(OPSET, opset=opset)
     if folder.exists() or folder.is_symlink():
         raise ValueError(f"folder must not exist yet; {folder} does. Remove it or name another.")
     check_installed(format)
@@ -203,17 +203,15 @@ class _Writer:
         path = self.folder / (name + self.suffix)
         held = self.convert(graph, fixed, path)
         outputs = graph.get_concrete_function().structured_outputs
-        inputs = _listed({spec.name: spec for spec in fixed})
-        return {"file": path.name, "inputs": inputs, "outputs": _listed(outputs), **held}
-
-    def convert(self, graph, specs: list[tf.TensorSpec], path: Path) -> dict[str, Any]:
-        raise NotImplementedError
+        inputs = listed({spec.name: spec for spec in fixed})
+        return {"file": path.name, "inputs": inputs, "outputs": listed(outputs), **held}
 
     def finish(self) -> None:
         """Writes what the endpoints share."""
 
 
-def _listed(specs: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def listed(specs: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Returns dtypes and shapes by name, as JSON holds them."""
     return {k: {"dtype": s.dtype.name, "shape": s.shape.as_list()} for k, s in specs.items()}
 
 

@@ -122,24 +122,20 @@ def load_file(path: str | Path) -> keras.Model:
         if damaged is not None:
             raise ValueError(f"{damaged} fails its checksum")
         model = keras.models.load_model(path, safe_mode=True)
-    except OSError as error:
-        if error.errno is not None:  # of the system; h5py raises it without a number for damage
-            raise
-        raise _damaged_file(path, error) from error
     except Exception as error:  # whatever a parser of a damaged file can raise
-        raise _damaged_file(path, error) from error
+        # One of the system has a number; h5py raises an OSError without one for damage.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise ValueError(
+            f"{path} is not a whole .keras file of a model of tfgen: {error}. Save or copy it "
+            "again."
+        ) from error
     if type(model) not in families.known(None).values():
         raise ValueError(
             f"{path} must hold a model of tfgen; it holds a {type(model).__name__}. "
             "Load it with keras.models.load_model."
         )
     return model
-
-
-def _damaged_file(path: Path, error: Exception) -> ValueError:
-    return ValueError(
-        f"{path} is not a whole .keras file of a model of tfgen: {error}. Save or copy it again."
-    )
 
 
 def info(name: str | Path) -> dict[str, Any]:

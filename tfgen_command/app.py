@@ -79,8 +79,8 @@ class _Group(_Light, TyperGroup):
         if name not in self.commands and not name.startswith("-"):
             known = list(self.commands)
             raise ValueError(
-                f"there is no command {ctx.command_path} {name}.{entries.nearest(name, known, 1)} "
-                f"Commands: {', '.join(known)}."
+                f"there is no command {ctx.command_path} {name}."
+                + (entries.nearest(name, known, 1) or f" Commands: {', '.join(known)}.")
             )
         return super().resolve_command(ctx, args)
 
@@ -229,11 +229,16 @@ Files = Annotated[
 Seed = Annotated[int, typer.Option(help="Image i is drawn from seed + i.")]
 NumImages = Annotated[
     int | None,
-    typer.Option("--num", min=1, help="How many validation images; a few by default."),
+    typer.Option(
+        "--num", min=1, help="How many validation images; by default 16, or 8 to complete."
+    ),
 ]
 Label = Annotated[
     str | None,
-    typer.Option(help="Class, for a conditional model; several, such as 3,7, take turns."),
+    typer.Option(
+        help="Class to tell a conditional model of each image, instead of the data's; several, "
+        "such as 3,7, take turns."
+    ),
 ]
 Binarize = Annotated[
     bool,

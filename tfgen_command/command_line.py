@@ -31,6 +31,7 @@ TOLD = {
     "OverflowError": "a number is too large",
     "ResourceExhaustedError": NO_MEMORY,
 }
+INTERRUPTED = 130  # what typer returns after Ctrl-C
 NO_HOME = "Could not determine home directory."  # what pathlib says of ~NAME
 
 
@@ -46,11 +47,11 @@ def run() -> NoReturn:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = app(prog_name="tfgen", standalone_mode=False)
+        if code == INTERRUPTED:
+            _fail("interrupted", code)
     except typer.TyperException as error:  # an option that does not exist, or out of its range
         # Without the prefix of pydantic, which checks choices.
         _fail(error.format_message().replace("Value error, ", ""))
-    except typer.Abort:
-        _fail("interrupted", 130)
     except ConnectionError as error:  # worth another try, unlike most others
         _fail(error, os.EX_TEMPFAIL)
     except MemoryError as error:  # that of Python has no message
@@ -71,5 +72,6 @@ def run() -> NoReturn:
 
 def _fail(error: Exception | str, code: int = 2) -> NoReturn:
     line = re.sub(r"\s*\n\s*", " ", str(error).strip())  # spaces may be of a file's name
-    typer.echo(f"tfgen: {line}", err=True)
+    over = "\r\033[K" * (sys.stderr is not None and sys.stderr.isatty())  # a progress bar
+    typer.echo(f"{over}tfgen: {line}", err=True)
     raise SystemExit(code)

@@ -28,6 +28,8 @@ from tfgen_command.process import import_tensorflow
 
 __all__ = ["complete", "interpolate", "manifold", "reconstruct", "sample"]
 
+CAPTIONED = 24  # pixels across, from which on an image of a plane has room for its latents
+
 
 @command()
 def sample(
@@ -108,8 +110,15 @@ def interpolate(
     ] = None,
     steps: Annotated[int, typer.Option(min=2, help="Images from one end to the other.")] = 10,
     data_name: DataName = None,
-    seed: Seed = 0,
-    label: Label = None,
+    seed: Annotated[
+        int, typer.Option(help="For a GAN: walk i leads from seed + i to seed + rows + i.")
+    ] = 0,
+    label: Annotated[
+        str | None,
+        typer.Option(
+            help="Class of each walk of a conditional model; several, such as 3,7, take turns."
+        ),
+    ] = None,
     invert: Invert = False,
     binarize: Binarize = False,
     out: Out = None,
@@ -130,13 +139,15 @@ def interpolate(
     from tfgen import cli, pictures
 
     model = cli.with_latents(name)
+    captions = ["start", *[""] * (steps - 2), "end"]
     if "encode" not in model.capabilities:
         if files:
             raise ValueError(f"{name!r} walks between seeds, not files: {model.why_not('encode')}")
         why = f"is for images, and {name!r} walks between seeds: {model.why_not('encode')}"
         refuse(context, why, "data_name", "invert", "binarize")
         cli.check_labels(model, labels)
-        say(cli.save_rows(pictures.latent_walks(model, rows or 6, steps, seed, labels), out, scale))
+        walks = pictures.latent_walks(model, rows or 6, steps, seed, labels)
+        say(cli.save_rows(walks, out, scale, columns=captions))
         return
     refuse(context, f"is for a model without an encoder; {name!r} walks between images.", "seed")
     starts, ends, labels = cli.ends_for(
@@ -144,7 +155,8 @@ def interpolate(
     )
     if not len(starts):
         raise ValueError("a walk needs two images, and the validation split has one. Pass FILES.")
-    say(cli.save_rows(model.interpolate(starts, ends, steps, labels=labels), out, scale))
+    walks = model.interpolate(starts, ends, steps, labels=labels)
+    say(cli.save_rows(walks, out, scale, columns=captions))
 
 
 @command()
@@ -181,6 +193,8 @@ def complete(
     out, labels = output(out, "completions.png", force), parse_labels(label)
     if keep and mask:
         raise ValueError("--keep and --mask exclude each other: a mask says what is kept.")
+    if mask and not mask.expanduser().is_file():
+        raise ValueError(f"--mask must be an image file; there is none at {mask}.")
     if files:
         refuse(context, FOR_VALIDATION, "num", "data_name")
     import_tensorflow()
@@ -214,7 +228,7 @@ def manifold(
 ) -> None:
     """Draws the latent plane of a model with two latents.
 
-    Its steps are equal in the standard normal's probability.
+    Their values stand beside it, in steps equal in the standard normal's probability.
     """
     out, labels = output(out, "manifold.png", force), parse_labels(label)
     if len(labels) > 1:
@@ -230,4 +244,7 @@ def manifold(
         )
     cli.check_labels(model, labels)
     images = model.decode(plots.prior_plane(side), labels=labels[0] if labels else None)
-    say(cli.save(plots.grid(images, side, padding=0), out, scale))
+    picture = plots.grid(images, side, padding=0).repeat(scale, 0).repeat(scale, 1)
+    wide = scale * model.image_shape[1] >= CAPTIONED
+    at = [f"{z:.1f}" for z in plots.prior_plane(side)[:side, 0]] if wide else []
+    say(cli.save(plots.captioned(picture, at[::-1], at), out))

@@ -103,7 +103,7 @@ def find(name: str | Path, argument: str = "NAME") -> Path:
         wanted = "a recipe's JSON file or an entry of the zoo"
     raise ValueError(
         f"{argument} must be {wanted}; received {str(name)!r}."
-        f"{nearest(str(name), known)} Entries: {', '.join(known) or 'none'}."
+        + (nearest(str(name), known) or f" Entries: {', '.join(known) or 'none'}.")
     )
 
 
@@ -201,7 +201,8 @@ def check_data(name: str, argument: str = "--data") -> None:
     if name not in DATA_SETS and not Path(name).expanduser().exists():
         raise ValueError(
             f"{argument} must be the name of a data set, or the path of an .npz file or a folder;"
-            f" received {name!r}.{nearest(name, DATA_SETS)} Data sets: {', '.join(DATA_SETS)}."
+            f" received {name!r}."
+            + (nearest(name, DATA_SETS) or f" Data sets: {', '.join(DATA_SETS)}.")
         )
 
 
@@ -273,7 +274,7 @@ def _untrained(path: Path, name: str | Path) -> str:
         name: What the user called it.
     """
     quoted = shlex.quote(str(name))
-    runs = (path / "log.csv").is_file()
+    runs = (path / "log.csv").is_file() or any(path.glob("checkpoint-*.npz"))
     if not (path / "recipe.json").is_file() or ((path / "model.weights.h5").is_file() and not runs):
         return f"{path} is an incomplete preset: it has no metadata.json. Save it again."
     if runs:

@@ -11,7 +11,13 @@ import typer
 
 from tfgen_command import entries
 from tfgen_command.app import Json, Name, command, say_json
-from tfgen_command.wording import four_digits, how_trained, with_commas
+from tfgen_command.wording import (
+    LIKELIHOODS,
+    four_digits,
+    how_long,
+    how_trained,
+    with_commas,
+)
 
 __all__ = ["info", "list_entries"]
 
@@ -57,7 +63,8 @@ def list_entries(
     if not names:
         known = entries.names(kind=None)
         raise ValueError(
-            f"PATTERN must match an entry, as 'vae_*' does; {pattern!r} matches none."
+            f"PATTERN must match an entry, as 'vae_*' does; {pattern!r} matches none"
+            f"{'.' if every else ' without --all.'}"
             f"{entries.nearest(pattern, known)}"
         )
     found = [_row(entries.details(entries.root() / name)) for name in names]
@@ -65,7 +72,7 @@ def list_entries(
         say_json(found)
         return
     columns = list(found[0])
-    if sys.stdout and sys.stdout.isatty():  # None after >&-
+    if sys.stdout.isatty():
         _print_table(columns, found)
         return
     for row in (dict(zip(columns, columns, strict=True)), *found):
@@ -79,14 +86,15 @@ def _row(details: dict[str, Any]) -> dict[str, str | None]:
     if images.get("num_levels", 256) == 2:
         size += " binary"
     conditional = details["kind"] == "model" and config.get("num_classes") is not None
-    bits = _result(details, LIKELIHOOD)
+    results = details["results"]
+    bits = next((r["value"] for n, r in results.items() if n.startswith(LIKELIHOOD)), None)
     bound = "<= " if details.get("likelihood") == "bound" else ""
     return {
         "name": details["name"],
         "what it is": ("conditional " if conditional else "") + details["family"],
         "images": size,
         "data": _recipe(details).get("data"),
-        "sample quality": _quality(details["results"]),
+        "sample quality": _quality(results),
         "bits/dim": None if bits is None else f"{bound}{bits:.3f}",
     }
 
@@ -104,14 +112,6 @@ def _quality(results: dict[str, dict[str, Any]]) -> str | None:
     number = next(measured, USUAL_IMAGES)
     few = f" ({number:,})" if number != USUAL_IMAGES else ""
     return f"{results[QUALITY]['value']:.2f}{few}"
-
-
-def _result(details: dict[str, Any], start: str) -> float | None:
-    """Returns the first recorded value whose name starts so; None if there is none."""
-    for name, result in details["results"].items():
-        if name.startswith(start):
-            return result["value"]
-    return None
 
 
 def _print_table(columns: list[str], rows: list[dict[str, str | None]]) -> None:
@@ -138,7 +138,7 @@ def info(name: Name, as_json: Json = False) -> None:
     if as_json:
         say_json(details)
         return
-    typer.echo(_page(details, name))
+    typer.echo(_page(details, name).replace("`", ""))
 
 
 def _page(details: dict[str, Any], name: str) -> str:
@@ -148,7 +148,7 @@ def _page(details: dict[str, Any], name: str) -> str:
     facts = {
         "model": f"{row['what it is']}, {details['parameters']:,} weights",
         "images": row["images"],
-        "likelihood": details.get("likelihood"),
+        "likelihood": LIKELIHOODS.get(details.get("likelihood")),
         "data": ", ".join(filter(None, (recipe.get("data"), licence.get("data")))),
         "training": _training(state, details.get("device"), how_trained(details)),
         "licence": licence.get("weights"),
@@ -163,7 +163,7 @@ def _page(details: dict[str, Any], name: str) -> str:
         tried = COMMANDS.get(details["family"], ("sample",))
         typed = shlex.quote(name)
         lines += ["", "Try", *(f"  tfgen {verb} {typed}" for verb in tried)]
-        lines += [f"  tfgen evaluate {typed} --check"]
+        lines += [f"  tfgen evaluate {typed}" + " --check" * bool(details["results"])]
     return "\n".join(lines)
 
 
@@ -200,6 +200,5 @@ def _training(state: dict[str, Any], device: str | None, note: str) -> str | Non
     best = state.get("best_epoch", -1) + 1
     kept = f", epoch {best} kept" if best else ""
     where = f" on {device}" if device else ""
-    minutes = state.get("seconds", 0.0) / 60.0
-    took = f"{state.get('epoch', 0):g} epochs{kept}, {minutes:.0f} minutes{where}"
+    took = f"{how_long(state)[0]}{kept}, {how_long(state)[1]}{where}"
     return f"{took}. {note}" if note else took

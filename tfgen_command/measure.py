@@ -1,5 +1,6 @@
 """`tfgen score` and `tfgen evaluate`: numbers of single images and of whole models."""
 
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,7 +23,7 @@ from tfgen_command.app import (
     say_json,
 )
 from tfgen_command.process import import_tensorflow, tune_allocator
-from tfgen_command.wording import with_commas
+from tfgen_command.wording import counted, with_commas
 
 if TYPE_CHECKING:
     from tfgen.evaluation import Result
@@ -76,6 +77,15 @@ def score(
         typer.echo(f"{row['image']}  {row['value']:.3f} {unit}{verdict}")
 
 
+Metric = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Measure only this metric (with --all: of the models that it fits), and write "
+        "nothing; may be given several times."
+    ),
+]
+
+
 @command()
 def evaluate(
     name: OptionalName = None,
@@ -84,10 +94,7 @@ def evaluate(
     check: Annotated[
         bool, typer.Option("--check", help="Compare with recorded results; fail if one differs.")
     ] = False,
-    metric: Annotated[
-        list[str] | None,
-        typer.Option(help="Measure only this metric, of --all where it fits; write nothing."),
-    ] = None,
+    metric: Metric = None,
     num_samples: Annotated[
         int | None,
         typer.Option(min=8, help="Draw this many samples, for a quick look; nothing is written."),
@@ -117,7 +124,8 @@ def evaluate(
     tune_allocator()
     chosen = entries.folders() if name is None else {name: name}
     missed, measured = 0, {}
-    shows, skips = int(verbose and not as_json), all_entries and bool(metric)
+    shows = int(verbose and not as_json and sys.stdout.isatty())
+    skips = all_entries and bool(metric)
     for shown, model in chosen.items():
         results = evaluation.evaluate(
             model, data_name, check, shows, num_samples, metric or None, skip_unfit=skips
@@ -132,7 +140,7 @@ def evaluate(
     if as_json:
         say_json(measured)
     elif missed:
-        typer.echo(f"{missed} results were not reproduced.")
+        typer.echo(f"Not reproduced: {counted(missed, 'result')}.")
     if missed:
         raise typer.Exit(1)
 

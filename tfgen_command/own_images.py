@@ -3,6 +3,7 @@
 import functools
 import json
 import shlex
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -20,6 +21,7 @@ from tfgen_command.app import (
     say,
 )
 from tfgen_command.process import import_tensorflow
+from tfgen_command.wording import counted
 
 __all__ = ["check", "new", "prepare"]
 
@@ -70,7 +72,8 @@ def prepare(
     from tfgen import data
 
     source = data.Source(data_name, size, skip_bad)
-    folder = data.prepare(source, out, shard_mib * 2**20, seed, int(verbose))
+    shows = int(verbose and sys.stdout.isatty())
+    folder = data.prepare(source, out, shard_mib * 2**20, seed, shows)
     say(f"Wrote {folder.resolve()}")
 
 
@@ -116,15 +119,19 @@ def new(
         _refuse_old(out)  # another command may have written it meanwhile
     shape = " x ".join(map(str, drafted.recipe.model["image_shape"]))
     say(
-        f"Wrote {out}: {family} of {shape}, {drafted.recipe.epochs} epochs of "
+        f"Wrote {out}: {family} of {shape}, {counted(drafted.recipe.epochs, 'epoch')} of "
         f"{drafted.num_images:,} images at {_short(drafted.images_per_second)} images per second "
         f"(measured here), about {_short(drafted.minutes)} min."
     )
     if drafted.mirror:
         say(
-            f'These look like photographs whose left and right are alike: "mirror": true in {out} '
-            "also shows each of them mirrored, unless something is written in them or a class "
-            "means a side."
+            f'These photographs look natural when mirrored: set "mirror": true in {out} to train '
+            "on mirrored ones too, but not if they show text or a class means a side."
+        )
+    if family == "GAN" and drafted.recipe.model["image_shape"][2] == 3:
+        say(
+            f'For colour, add to "model" in {out}, at more time per epoch: "network": "residual", '
+            '"num_blocks": 1, "augment": true.'
         )
     warning = too_few(family, drafted.num_images, drafted.recipe.model["image_shape"][2])
     if warning:

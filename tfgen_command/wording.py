@@ -5,8 +5,10 @@ import sys
 from typing import Any
 
 __all__ = [
+    "LIKELIHOODS",
     "counted",
     "four_digits",
+    "how_long",
     "how_to_install",
     "how_trained",
     "listed",
@@ -14,6 +16,12 @@ __all__ = [
     "with_commas",
 ]
 
+# What "likelihood" in an entry's metadata.json stands for.
+LIKELIHOODS = {
+    "exact": "exact",
+    "bound": "a lower bound of log p(x)",
+    "none": "none: it draws or rebuilds images",
+}
 # What "program" in an entry's metadata.json stands for.
 BY_JAX = (
     "The recipe's training step ran in JAX, compiled by XLA (`benchmarks/gpu`). That program has "
@@ -49,6 +57,19 @@ def how_to_install(extra: str) -> str:
     'Run pip install ".[onnx]" in the clone of tfgen.'
     """
     return f'Run pip install ".[{extra}]" in the clone of tfgen.'
+
+
+def how_long(state: dict[str, Any]) -> tuple[str, str]:
+    """Returns the epochs and the minutes of a training as they are read.
+
+    >>> how_long({"epoch": 1, "seconds": 61.0}), how_long({"epoch": 2.5, "seconds": 9.0})
+    (('1 epoch', '1 minute'), ('2.5 epochs', 'less than a minute'))
+    """
+    epochs, minutes = state.get("epoch", 0), state.get("seconds", 0.0) / 60.0
+    return (
+        f"{epochs:g} epoch{'s' * (epochs != 1)}",
+        counted(round(minutes), "minute") if minutes > 0.5 else "less than a minute",
+    )
 
 
 def how_trained(details: dict[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """`tfgen train` and `tfgen export`: commands that write folders."""
 
 import dataclasses
-import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -39,7 +39,15 @@ KeepEpochs = Annotated[
 Tensorboard = Annotated[
     bool, typer.Option("--tensorboard", help="Also write logs for TensorBoard.")
 ]
-Verbose = Annotated[int, typer.Option(min=0, max=2, help="As in Keras' fit.")]
+Verbose = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        max=2,
+        help="0: nothing; 1: a progress bar; 2: a line per epoch. By default 1 on a terminal, else "
+        "2.",
+    ),
+]
 Strategy = Annotated[
     Literal["none", "mirrored", "multi-worker", "tpu"], typer.Option(help="Devices to train on.")
 ]
@@ -60,7 +68,7 @@ def train(
     epochs: Epochs = None,
     keep_epochs: KeepEpochs = 0,
     tensorboard: Tensorboard = False,
-    verbose: Verbose = 1,
+    verbose: Verbose = None,
     strategy: Strategy = "none",
     checkpoint_seconds: CheckpointSeconds = 120.0,
     deterministic: Deterministic = False,
@@ -74,11 +82,12 @@ def train(
     import_tensorflow()
     import tensorflow as tf
 
-    from tfgen import cli, devices, pictures, plots, training, zoo
+    from tfgen import devices, pictures, plots, training, zoo
+    from tfgen.evaluation.metrics import check_results
     from tfgen.models.generative import GenerativeModel
 
     chosen = zoo.load_recipe(recipe)
-    cli.check_metrics(chosen)
+    check_results(chosen.results)
     if epochs is not None:
         chosen = dataclasses.replace(chosen, epochs=epochs)
     tune_allocator()
@@ -87,20 +96,17 @@ def train(
     # First of all that touches a device: processes can only join before anything has run.
     chosen_strategy = devices.make_strategy(strategy)
     before = _trained(out / ("training.json" if _is_users(out) else "metadata.json"))
-    try:
-        model = training.train(
-            chosen,
-            out,
-            resume,
-            verbose,
-            tensorboard,
-            checkpoint_seconds,
-            strategy=chosen_strategy,
-            keep_epochs=keep_epochs,
-            stop_within=STOP_WITHIN,
-        )
-    except KeyboardInterrupt:  # it has said where it stopped
-        raise SystemExit(128 + signal.SIGINT) from None
+    model = training.train(
+        chosen,
+        out,
+        resume,
+        2 - sys.stdout.isatty() if verbose is None else verbose,
+        tensorboard,
+        checkpoint_seconds,
+        strategy=chosen_strategy,
+        keep_epochs=keep_epochs,
+        stop_within=STOP_WITHIN,
+    )
     with chosen_strategy.scope():
         if not devices.is_chief():
             return
@@ -173,9 +179,11 @@ def export(
     from tfgen import zoo
 
     options = {"temperature": temperature, "num_samples": num_samples}
-    if format == "tf_saved_model" or version is not None or jit:
-        options |= {"version": version, "jit_compile": jit}
+    options |= {"version": version, "jit_compile": jit}
     chosen = [entries.root() / entry for entry in zoo.list_models()] if name is None else [name]
     for model in chosen:
         written = exporting.add(out, model, format, **options)
-        say(f"Exported {written.resolve()}")
+        noted = written / "signatures.json"
+        left = entries.read_json(noted)["left_out"] if noted.is_file() else {}
+        without = f", without {', '.join(left)}: see signatures.json" if left else ""
+        say(f"Exported {written.resolve()}{without}")

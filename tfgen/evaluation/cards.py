@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import Any
 
 from tfgen.recipe import Recipe
-from tfgen_command.wording import four_digits, how_trained, with_commas
+from tfgen_command.wording import LIKELIHOODS, four_digits, how_long, how_trained, with_commas
 
 __all__ = ["PICTURES", "card"]
 
@@ -90,7 +90,7 @@ less says only that samples are as close to the test images as those are.
 
 def _facts(details: dict[str, Any], recipe: Recipe, source: str) -> str:
     """Returns the list of what the model is and where it comes from."""
-    own = _by_recipe(details)
+    own = details.get("by_recipe", True)
     family, model = (recipe.family, recipe.model) if own else (details["family"], details["config"])
     arguments = ", ".join(f"{key}={value!r}" for key, value in model.items())
     momentum, licence = recipe.ema_momentum, details.get("licence", {})
@@ -110,13 +110,8 @@ def _facts(details: dict[str, Any], recipe: Recipe, source: str) -> str:
         f"Versions: {', '.join(f'{key} {value}' for key, value in details['versions'].items())}.",
     ]
     if details["kind"] == "model":
-        facts.insert(1, f"Likelihood: {details['likelihood']}.")
+        facts.insert(1, f"Likelihood: {LIKELIHOODS.get(details['likelihood'], 'unknown')}.")
     return "".join(f"- {fact}\n" for fact in facts)
-
-
-def _by_recipe(details: dict[str, Any]) -> bool:
-    """Whether the weights were trained by recipe.json, as far as metadata.json tells."""
-    return details.get("by_recipe", True)
 
 
 def _history(details: dict[str, Any], recipe: Recipe) -> str:
@@ -125,16 +120,16 @@ def _history(details: dict[str, Any], recipe: Recipe) -> str:
     note = how_trained(details)
     note = note and f"\n  {note}"
     if not {"data", "device"} <= details.keys():
-        how = "by `recipe.json`" if _by_recipe(details) else "not by `recipe.json` alone"
+        how = "by `recipe.json`" if details.get("by_recipe", True) else "not by `recipe.json` alone"
         return f"Trained {how}; on which images and for how long is not recorded.{note}"
     state = details.get("training", {})
-    epochs, best = state.get("epoch", 0), state.get("best_epoch", -1) + 1
+    epochs, minutes = how_long(state)
+    best = state.get("best_epoch", -1) + 1
     kept = (
-        f"The epoch with the lowest validation loss, number {best} of {epochs:g}, was kept"
+        f"The epoch with the lowest validation loss, number {best} of {state['epoch']:g}, was kept"
         if best
-        else f"{epochs:g} epochs, of which the last was kept"
+        else f"{epochs}, of which the last was kept"
     )
-    minutes = state.get("seconds", 0.0) / 60.0
     sizes = {stage.get("batch_size", recipe.batch_size) for stage in recipe.stages}
     images = f" of {recipe.batch_size} images" if sizes <= {recipe.batch_size} else ""
     more = details["data"].get("also_trained_on")  # splits beside train that the model saw
@@ -144,5 +139,5 @@ def _history(details: dict[str, Any], recipe: Recipe) -> str:
     return (
         f"Trained on the {splits} of `{recipe.data}` (sha256{of} `{details['data']['digest']}`).\n"
         f"  {kept} ({state.get('step', 0):,} steps{images}, "
-        f"{minutes:.0f} minutes on {details['device']}).{note}"
+        f"{minutes} on {details['device']}).{note}"
     )

@@ -68,6 +68,9 @@ def evaluate(
     if writes:
         _check_writable(path)
     details = zoo.info(path) if ended else {"results": {}}
+    recorded = details["results"]
+    if check and not recorded:
+        raise ValueError(f"check (--check) needs recorded results; {path} has none. Leave it out.")
     model, recipe = zoo.load(path), zoo.load_recipe(path)
     measured_on = data.of_recipe(recipe, data_name)
     if data_name is None:
@@ -75,14 +78,11 @@ def evaluate(
     wanted = _wanted(model, recipe, metrics, measured_on, skip_unfit)
     results = _measured(model, measured_on, wanted, num_samples, verbose)
     if check and metrics is None and data_name is None:
-        for label, recorded in details["results"].items():  # also what is no longer measured
-            results.setdefault(label, Result(math.nan, recorded["unit"]))
+        for label, found in recorded.items():  # also what is no longer measured
+            results.setdefault(label, Result(math.nan, found["unit"]))
     if writes:
         _write(model, recipe, path, results, details)
-    return {
-        label: _with_recorded(details["results"], label, result)
-        for label, result in results.items()
-    }
+    return {label: _with_recorded(recorded, label, found) for label, found in results.items()}
 
 
 def _check_writable(path: Path) -> None:

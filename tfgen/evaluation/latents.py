@@ -203,12 +203,12 @@ def nearest_neighbour_accuracy(
     """
     references, reference_labels = _references(data_name, split)
     queries, labels = labelled(data_name, split)
-    codes = [
-        np.array(model.encode(on_levels(model, images), labels=classes_for(model, of_images)))
+    encoded = [
+        model.encode(on_levels(model, images), labels=classes_for(model, of_images))
         for images, of_images in ((queries, labels), (references, reference_labels))
     ]
     nearest = {
-        "latents": nearest_neighbour(*codes),
+        "latents": nearest_neighbour(*encoded),
         "raw pixels": nearest_neighbour(flat(queries), flat(references)),
     }
     return {

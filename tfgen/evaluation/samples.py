@@ -5,6 +5,7 @@ by it (see `judges`). Both sides have the same number of images, because most of
 depend on it; it is part of their names.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 
@@ -30,11 +31,12 @@ from tfgen.evaluation.latents import (
 )
 from tfgen.evaluation.result import Result, Results
 from tfgen.models.generative import GenerativeModel
-from tfgen_command.wording import how_to_install
+from tfgen_command.wording import how_to_install, tell
 
 __all__ = ["conditional_accuracy", "enough_images", "sample_quality"]
 
 FEWEST_SAMPLES = 6  # on each side: more than the neighbours that density and coverage look at
+ROUGH = 1_000  # images, below which a distance says little
 MAX_SAMPLES = 10_000  # unless the recipe asks for more
 MAX_QUERIES = 10_000  # images whose nearest training image is looked for, which takes time
 NUM_FITTED = 10_000  # training images of the second classifier
@@ -79,6 +81,8 @@ def sample_quality(
     held_out, labels = data.arrays(data_name, split)
     held_out = on_levels(model, held_out)
     num_samples = _checked(num_samples, min(len(train), len(held_out)), split, data_name)
+    if num_samples < ROUGH:
+        tell(f"Distances and ratios of {num_samples} images are rough, and flatter the model.")
     judge = judges.judge(data_name, train, evaluator)
     samples, _ = _draw(model, num_samples, labels, verbose)
     held_out = evenly(held_out, num_samples)
@@ -90,7 +94,7 @@ def sample_quality(
     )
     if judge.probabilities is not None:
         results |= _classes(judge.probabilities(samples), judge.probabilities(held_out))
-    results = {name: _judged(result, judge.name) for name, result in results.items()}
+    results = {name: dataclasses.replace(r, judge=judge.name) for name, r in results.items()}
     queries = (evenly(images, MAX_QUERIES) for images in (samples, held_out))
     return results | _diversity(*queries, train)
 
@@ -131,10 +135,6 @@ def _draw(
     return samples, asked
 
 
-def _judged(result: Result, judge: str) -> Result:
-    return Result(result.value, result.unit, result.real, result.tolerance, judge)
-
-
 def _compare(real: np.ndarray, other: np.ndarray) -> Results:
     """Compares the features of some images, (rows, features), with those of real ones."""
     frechet = FrechetDistance(real.shape[1])
@@ -158,7 +158,7 @@ def _compare(real: np.ndarray, other: np.ndarray) -> Results:
 def _with_baseline(samples: Results, baseline: Results, how: str) -> Results:
     """Returns the samples' results with those of real images, then their finite ratios."""
     results = {
-        f"{name}, {how}": Result(result.value, result.unit, baseline[name].value, result.tolerance)
+        f"{name}, {how}": dataclasses.replace(result, real=baseline[name].value)
         for name, result in samples.items()
     }
     for name in ("Frechet distance", "precision (k = 3)", "recall (k = 3)"):

@@ -198,25 +198,21 @@ def progress(
     """
     from PIL import Image
 
-    def epoch(path: Path) -> int:
-        return int(path.stem.removeprefix("epoch_"))
-
     found = Path(folder).expanduser().glob("epoch_*.png")
-    paths = sorted((path for path in found if path.stem[6:].isdecimal()), key=epoch)
+    paths = {int(path.stem[6:]): path for path in found if path.stem[6:].isdecimal()}
     if not paths:
         raise ValueError(f"folder must hold pictures epoch_0001.png, ...; {folder} holds none.")
     checks.at_least(2, columns=columns)
     checks.at_least(1, width=width)
-    shown = np.geomspace(1, len(paths), min(columns, len(paths)))
+    every, shown = sorted(paths), np.geomspace(1, len(paths), min(columns, len(paths)))
+    epochs = [every[number - 1] for number in sorted(set(map(round, shown)))]
     strips = []
-    indices = sorted({round(number) - 1 for number in shown})
-    for index in indices:
-        with Image.open(paths[index]) as picture:
+    for epoch in epochs:
+        with Image.open(paths[epoch]) as picture:
             # matplotlib's have an alpha.
             seen = picture if picture.mode == "L" else picture.convert("RGB")
             strips.append(np.asarray(seen)[:, :width])
-    whole = np.concatenate(strips, 1)
-    captions = [f"{epoch(paths[index])}" for index in indices]
+    whole, captions = np.concatenate(strips, 1), list(map(str, epochs))
     return save(
         captioned(whole[..., None] if whole.ndim == 2 else whole, columns=captions), out_path
     )

@@ -1,6 +1,7 @@
 """What a run prints before its first step and after its first ten."""
 
 import datetime
+import sys
 import time
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from tfgen import tuning
 from tfgen.data import Split
 from tfgen.models.base import ImageModel
 from tfgen.recipe import Recipe
+from tfgen_command.wording import counted
 
 __all__ = ["ExpectedEnd", "announcement", "too_few"]
 
@@ -50,7 +52,8 @@ def announcement(
         lines.append(
             (
                 "training",
-                f"{stage.recipe.epochs} epochs of {steps:,} steps of {stage.recipe.batch_size} "
+                f"{counted(stage.recipe.epochs, 'epoch')} of "
+                f"{counted(steps, 'step')} of {stage.recipe.batch_size} "
                 f"images{parts}",
             )
         )
@@ -71,7 +74,7 @@ def too_few(family: str, num_images: int, channels: int) -> str | None:
     emoji = ", or fine-tune gan_emoji (docs/own-images.md)" if channels == 3 else ""
     return (
         f"{num_images} training images are few for a VAE, which may learn little more than their "
-        f"mean. Try a GAN (tfgen recipe new --family GAN){emoji}."
+        f"mean. Try a GAN (recipe new with --family GAN){emoji}."
     )
 
 
@@ -80,12 +83,13 @@ class ExpectedEnd(keras.callbacks.Callback):
 
     Args:
         epochs: Of this `fit`, counted as its `epochs` are.
-        steps: Of each epoch.
+        steps: Of each whole epoch.
+        what: What ends then, e.g. "of this stage ".
     """
 
-    def __init__(self, epochs: int, steps: int):
+    def __init__(self, epochs: int, steps: int, what: str = ""):
         super().__init__()
-        self.epochs, self.steps = epochs, steps
+        self.epochs, self.steps, self.what = epochs, steps, what
         self._epoch = self._seen = 0
         self._spent = 0.0  # seconds of the steps after the first ones
 
@@ -100,10 +104,14 @@ class ExpectedEnd(keras.callbacks.Callback):
         if self._seen > WARM_UP:
             self._spent += self._last - last
         if self._seen == TIMED:
-            left = (self.epochs - self._epoch) * self.steps - batch - 1
+            rest = self.params["steps"] - batch - 1  # of an epoch that may have been cut before
+            left = (self.epochs - self._epoch - 1) * self.steps + rest
             seconds = left * self._spent / (TIMED - WARM_UP)
             end = datetime.datetime.now() + datetime.timedelta(seconds=seconds)
-            print(f"\n{'end':<10}expected at {end:%H:%M} on {end:%d %b}, in {_duration(seconds)}")
+            tty = getattr(sys.stdout, "isatty", bool)()
+            over = "\r\033[K" if tty else "\n"  # Keras draws its bar again below
+            when = f"{end:%H:%M} on {end:%d %b}, in {_duration(seconds)}"
+            print(f"{over}{'end':<10}{self.what}expected at {when}")
 
 
 def _duration(seconds: float) -> str:

@@ -33,7 +33,7 @@ def build(recipe: Recipe, steps_per_epoch: int | None = None) -> ImageModel:
         _check(stage, model)
     if recipe.init_from is not None:
         for kept in tuning.copy_weights(presets.load(recipe.init_from), model):
-            print(f"starts from scratch: {kept}")
+            print(f"not from {recipe.init_from}: {kept}")
     for part, rank in recipe.lora.items():
         model.enable_lora(rank, part)
     model.freeze(*recipe.freeze)

@@ -36,13 +36,13 @@ class AveragedWeights(keras.callbacks.Callback):
         self.averages: list[tf.Variable] = []
         self._swapped = self._for_test = False
         self._left: list[np.ndarray] = []
-        self._of: list[keras.Variable] = []
+        self._weights: list[keras.Variable] = []
 
     def start(self, model: keras.Model) -> None:
         """Starts the average at the weights."""
         self.set_model(model)
-        self._of, self._swapped = model.trainable_variables, False
-        self.averages = [tf.Variable(v.numpy()) for v in self._of]
+        self._weights, self._swapped = model.trainable_variables, False
+        self.averages = [tf.Variable(v.numpy()) for v in self._weights]
 
     def check_with_others(self, model: keras.Model, callbacks: list) -> None:
         """Raises ValueError next to what would mix the weights up; `fit` calls it first.
@@ -78,7 +78,7 @@ class AveragedWeights(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         """Makes the average, unless a checkpoint or an earlier `fit` has filled it."""
-        if list(map(id, self._of)) != list(map(id, self.model.trainable_variables)):
+        if list(map(id, self._weights)) != list(map(id, self.model.trainable_variables)):
             self.start(self.model)
         if self._swapped and self._left_alone():
             self._hold(average=False)  # an earlier `fit` left the average in the model
@@ -88,7 +88,7 @@ class AveragedWeights(keras.callbacks.Callback):
 
     def _trace(self) -> None:
         """Makes the graph that moves the average by the counts of the model's optimizer."""
-        averages, weights = self.averages, [v.value for v in self._of]
+        averages, weights = self.averages, [v.value for v in self._weights]
         # Keras' own `iterations` is no variable while it accumulates gradients.
         self._counts = unscaled(self.model.optimizer)._iterations
         iterations, momentum = self._counts.value, self.momentum
@@ -118,11 +118,11 @@ class AveragedWeights(keras.callbacks.Callback):
 
     def _take_in(self) -> None:
         """Averages what a callback has let train, too."""
-        held = dict(zip(map(id, self._of), zip(self._of, self.averages, strict=True), strict=True))
+        held = {id(w): (w, a) for w, a in zip(self._weights, self.averages, strict=True)}
         trained = {id(v): (v, tf.Variable(v.numpy())) for v in self.model.trainable_variables}
         if trained.keys() - held.keys():
             pairs = {key: held.get(key, new) for key, new in trained.items()} | held
-            self._of, self.averages = map(list, zip(*pairs.values(), strict=True))
+            self._weights, self.averages = map(list, zip(*pairs.values(), strict=True))
 
     def on_train_batch_end(self, batch, logs=None):
         """Moves the average by the steps since the last call."""
@@ -136,13 +136,13 @@ class AveragedWeights(keras.callbacks.Callback):
         """Has the average in the model; if False, the weights."""
         if not self.averages or average == self._swapped:
             return
-        for own, weight in zip(self.averages, self._of, strict=True):
+        for own, weight in zip(self.averages, self._weights, strict=True):
             held = own.numpy()
             own.assign(weight.numpy())
             weight.assign(held)
         self._swapped = average
         if average:
-            self._left = [weight.numpy() for weight in self._of]
+            self._left = [weight.numpy() for weight in self._weights]
 
     @contextlib.contextmanager
     def holding(self, *, average: bool) -> Iterator[None]:
@@ -171,7 +171,7 @@ class AveragedWeights(keras.callbacks.Callback):
 
     def _left_alone(self) -> bool:
         """Whether the model still has the average that this callback left in it."""
-        weights = [v.numpy() for v in self._of]
+        weights = [v.numpy() for v in self._weights]
         return len(weights) == len(self._left) and all(map(np.array_equal, weights, self._left))
 
 

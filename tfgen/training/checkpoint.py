@@ -193,9 +193,8 @@ class Checkpoint(keras.callbacks.Callback):
     # What is saved ---------------------------------------------------------------------------
 
     def _variables(self) -> dict[str, list]:
-        groups = {"weight": self.model.variables, "mean": []}
-        for metric in self.model.metrics:
-            groups["mean"] += metric.variables
+        means = [v for metric in self.model.metrics for v in metric.variables]
+        groups = {"weight": self.model.variables, "mean": means}
         if self.averages is not None:
             groups["average"] = self.averages.averages
         for name, (optimizer, _) in self.model.optimizers.items():
@@ -235,10 +234,10 @@ class Checkpoint(keras.callbacks.Callback):
         for metric in self.model.metrics:
             mean = float(metric.result())
             if not abs(mean) < LARGEST_LOSS:
-                newest = last_written(self.files.folder) or "none yet"
+                newest = last_written(self.files.folder) or "none"
                 raise FloatingPointError(
                     f"training diverged in epoch {self.state.epoch + 1}: {metric.name} is "
-                    f"{mean:.4g}. The last good checkpoint is {newest}. Start a new run with a "
+                    f"{mean:.4g}. Last good checkpoint: {newest}. Start a new run with a "
                     "lower learning rate or clip_norm."
                 )
 
@@ -284,11 +283,8 @@ class Checkpoint(keras.callbacks.Callback):
         means = groups.pop("mean")
         if self._resumed_means is None:
             self._resumed_means = [np.zeros(v.shape, np.float32) for v in means]
-        variables = [variable for group in groups.values() for variable in group]
-        values = devices.broadcast([*self._resumed_means, *(v.numpy() for v in variables)])
-        self._resumed_means = values[: len(means)]
-        for variable, value in zip(variables, values[len(means) :], strict=True):
-            variable.assign(value)
+        self._resumed_means = devices.broadcast(self._resumed_means)
+        devices.share([variable for group in groups.values() for variable in group])
 
     # When ------------------------------------------------------------------------------------
 
@@ -304,7 +300,7 @@ class Checkpoint(keras.callbacks.Callback):
     def put_back_means(self) -> None:
         """Gives the model the running means that `restore` has read, once."""
         if self._resumed_means is not None:
-            means = [v for metric in self.model.metrics for v in metric.variables]
+            means = self._variables()["mean"]
             for variable, value in zip(means, self._resumed_means, strict=True):
                 variable.assign(value)
             self._resumed_means = None

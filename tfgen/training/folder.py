@@ -29,11 +29,8 @@ def check_folder(folder: Path, recipe: Recipe, resume: bool) -> None:
             f"folder (--out) must differ from the recipe's init_from, {start!r}, or a resumed run "
             "would start from itself. Name another folder."
         )
-    if data.Source(recipe.data).holds(folder):
-        raise ValueError(
-            f"folder (--out) must lie outside the images, {recipe.data!r}, or the run's pictures "
-            f"would be taken for some of them; received {folder}. Name another folder."
-        )
+    why = "the run's pictures would be taken for some of them"
+    data.Source(recipe.data).refuse(folder, why)
     for name in ("config.json", "metadata.json", presets.WEIGHTS):
         if (folder / name).exists() and not checkpoint_paths(folder):
             raise ValueError(
@@ -50,8 +47,8 @@ def check_folder(folder: Path, recipe: Recipe, resume: bool) -> None:
         began = Recipe.load(path)
         if began != recipe and not _extends(recipe, began):
             raise ValueError(
-                f"resume needs the recipe that began the run: {path} differs in "
-                f"{_differences(began, recipe)}."
+                f"resume needs the run's own recipe, {path}; the one given differs in "
+                f"{_differences(began, recipe)}. Give that file."
             )
 
 

@@ -25,22 +25,14 @@ from tfgen.training.callbacks import AveragedWeights, CSVLog, DrawSamples, KeepW
 from tfgen.training.checkpoint import Checkpoint, CheckpointFiles, RunState
 from tfgen.training.folder import check_folder, keep_recipe, start_folder
 from tfgen.training.stopping import Stop
-from tfgen_command.wording import how_to_install
+from tfgen_command.wording import counted, how_to_install
 
 __all__ = ["train"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """How a run is monitored and saved; this does not change what it trains.
-
-    Args:
-        verbose: As in `keras.Model.fit`.
-        tensorboard: Whether to write TensorBoard logs.
-        checkpoint_seconds: Time between checkpoints inside an epoch; infinity makes none there.
-        keep_epochs: Keep the weights of every N-th epoch; 0 keeps none.
-        stop_within: Seconds after a signal in which the process ends; None waits for the step.
-    """
+    """How a run is monitored and saved, as `train` says; this does not change what it trains."""
 
     verbose: int = 1
     tensorboard: bool = False
@@ -194,6 +186,8 @@ def _train_stages(run: Run, resume: bool, stop: Stop) -> RunState:
     stored = files.newest() if resume and devices.is_chief() else None
     resumed = devices.any_process(stored is not None)
     state = stored.state if stored is not None else RunState()
+    if stored is not None and run.options.verbose:
+        print(f"{'resumed':<10}after step {state.step:,} and {counted(state.epoch, 'epoch')}")
     if devices.is_chief():
         _check_data(run, state)
     state = state.broadcast()  # with what the chief trains on, which all must have
@@ -223,7 +217,7 @@ def _train_stages(run: Run, resume: bool, stop: Stop) -> RunState:
         _fit(stage_run, checkpoint, _callbacks(stage_run, checkpoint, len(plan) > 1))
         if devices.is_chief():
             files.load_best(run.model, index)
-        _share_weights(run.model)
+        devices.share(run.model.variables)
     if len(plan) > 1:
         end_stages(run.recipe, run.model)
     return state
@@ -266,7 +260,8 @@ def _callbacks(run: Run, checkpoint: Checkpoint, staged: bool) -> list:
     if devices.is_chief():
         if options.verbose:
             last = checkpoint.state.stage_epoch + run.recipe.epochs
-            callbacks.append(ExpectedEnd(last, run.steps_per_epoch))
+            what = "of this stage " * staged
+            callbacks.append(ExpectedEnd(last, run.steps_per_epoch, what))
         callbacks.append(CSVLog(run.folder / "log.csv", columns))
         if options.keep_epochs:
             callbacks.append(KeepWeights(run.folder / "epochs", options.keep_epochs, averages))
@@ -345,11 +340,3 @@ def _explaining_lost_workers() -> Iterator[None]:
             f"({type(error).__name__}). Start all of them again with resume (--resume): the run "
             "continues from its newest checkpoint."
         ) from error
-
-
-def _share_weights(model: ImageModel) -> None:
-    """Gives every process the chief's weights."""
-    values = devices.broadcast([variable.numpy() for variable in model.variables])
-    if not devices.is_chief():
-        for variable, value in zip(model.variables, values, strict=True):
-            variable.assign(value)

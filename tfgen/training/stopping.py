@@ -109,7 +109,10 @@ class Stop:
         if newest is not None:
             saved = f"saved at step {int(newest.stem.split('-')[1]):,}; continue"
         folder = shlex.quote(str(self.folder.absolute()))
-        return f"{saved} with: tfgen train {folder} --out {folder} --resume"
+        return (
+            f"{saved} with: tfgen train {folder} --out {folder} --resume\n"
+            "       (and with other options that you gave, such as --keep-epochs)"
+        )
 
     def _watch(self, reader: socket.socket) -> None:
         """Ends the process where the main thread does not get round to it in time."""
