@@ -439,8 +439,11 @@ def test_the_page_is_that_of_the_results(run):
     )
     assert run.in_order(results) == results
     assert not run.report.unexplained(run.report.every_pair(results, recipes), reasons)
+    slower = run.report.read_rows(FOLDER / "results_slower.json")
+    assert run.in_order(slower) == slower
     sections = {
         "peers": run.report.section(results, recipes, reasons),
+        "peers_slower": run.report.short_section(slower, recipes),
         "speed": speed.section(speed.known()) if speed.RESULTS.is_file() else [],
     }
     for name, parts in sections.items():
@@ -626,6 +629,18 @@ def test_finished_sides_become_a_page_without_any_training(run, tmp_path, monkey
     (tmp_path / "elsewhere").rename(tmp_path / "out")
     (tmp_path / "out" / "1_minutes").rename(tmp_path / "1_minutes")
     (tmp_path / "results.json").unlink()
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--machine", "slower"])
+    with pytest.raises(SystemExit, match="peers_slower: begin"):
+        run.main()
+    page.write_text(f"{text}<!-- peers_slower: begin -->\n<!-- peers_slower: end -->\n")
+    assert run.main() == 0
+    own, other = page.read_text().split("<!-- peers_slower: begin -->")
+    assert own == text
+    assert other.count("| keras_vae : vae_2d_mnist | 1 | 1 | +0.0 | 1 | about 1 |") == 1
+    assert (tmp_path / "results_slower.json").is_file()
+    assert not (tmp_path / "results.json").is_file()
+    monkeypatch.setattr(sys, "argv", sys.argv[:-2])
+    page.write_text(text)
     assert run.main() == 0  # one number of minutes: ranked
     with Image.open(tmp_path / "drawings" / "peers.png") as chart:
         assert chart.size == followed.shape[1::-1]

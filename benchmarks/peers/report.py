@@ -28,6 +28,7 @@ COST_HEADER = (
 UNEXPLAINED = "not looked into yet"
 CROSSED = "†"  # marks a pair that was not measured under the same conditions
 SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+CONDITIONS = "Day; billions of multiply-adds a second; load average before and after training."
 CHART = "drawings/peers.png"  # next to the page
 
 Result = dict[str, Any]
@@ -263,9 +264,27 @@ def section(
     if why:
         listed = [f"{place}. {reason}" for reason, place in why.items()]
         parts += ["### Why a peer is ahead", "\n".join(listed)]
-    caption = "Day; billions of multiply-adds a second; load average before and after training."
-    parts += ["### When and where", caption, machines(results, times)]
+    parts += ["### When and where", CONDITIONS, machines(results, times)]
     return [*parts, f"Versions: {versions(results)}."]
+
+
+def short_section(results: list[Result], recipes: dict[str, tuple[str, ...]]) -> list[str]:
+    """Returns what a page shows of another machine: who is ahead, and how many times.
+
+    Args:
+        results: All of that machine.
+        recipes: Peer -> the recipes that it is held against.
+    """
+    times = {f"{minutes:g} minutes": minutes for minutes in sorted({r["minutes"] for r in results})}
+    pairs_after = {
+        name: {pair.name: pair for pair in pairs_of(results, recipes, minutes)}
+        for name, minutes in times.items()
+    }
+    parts = [verdict(pairs_after), summary(pairs_after)]
+    for name, pairs in pairs_after.items():
+        parts += [f"How many times better ours is after {name}, and by how many nats:"]
+        parts += [factors(pairs.values(), None, {})]
+    return [*parts, CONDITIONS, machines(results, times)]
 
 
 def tables(
@@ -342,12 +361,14 @@ def summary(pairs_after: dict[str, dict[str, Pair]]) -> str:
     return common.markdown(("peer : ours", "less is better", *pairs_after), rows)
 
 
-def factors(pairs: Iterable[Pair], reasons: dict[str, dict[str, str]], why: dict[str, int]) -> str:
+def factors(
+    pairs: Iterable[Pair], reasons: dict[str, dict[str, str]] | None, why: dict[str, int]
+) -> str:
     """Returns a table of how many times better ours is in each measure.
 
     Args:
         pairs: Of one time.
-        reasons: What reasons.json holds.
+        reasons: What reasons.json holds; None refers to no reasons.
         why: Reason -> its number; those that are new are added.
     """
 
@@ -360,7 +381,7 @@ def factors(pairs: Iterable[Pair], reasons: dict[str, dict[str, str]], why: dict
         leader = pair.leader(key)
         if leader is pair.ours:
             return f"**{text}**"
-        if leader is None:
+        if leader is None or reasons is None:
             return text
         place = why.setdefault(pair.reason(key, reasons), len(why) + 1)
         return text + f"{place}".translate(SUPERSCRIPTS)

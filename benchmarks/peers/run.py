@@ -25,7 +25,8 @@ Several --minutes train each side once for each of them; they may also come one 
 since all that --out holds is reported. --write adds it to results.json of this folder, in place of
 older results of the same sides and minutes, and makes the page of all results there; the chart goes
 next to the page, into drawings/peers.png. --finished with an empty --out rebuilds the page from
-results.json.
+results.json. With --machine NAME all this is for a machine of another kind: its results are kept in
+results_NAME.json, and the section peers_NAME of the page shows its pairs, without a chart.
 
 A side takes its minutes, half a minute to start and compile, at most --sampling-seconds for its
 samples, and up to two minutes for nats; with all 21 sides that is about 21 times (minutes + 1.5).
@@ -287,6 +288,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="results of finished sides")
     parser.add_argument("--environments", type=Path, required=True, help="made once, kept")
     parser.add_argument("--write", type=Path, help="the page whose section is replaced")
+    parser.add_argument("--machine", help="another than that of results.json, e.g. slower")
     parser.add_argument(
         "--finished", action="store_true", help="train nothing, report what --out holds"
     )
@@ -309,8 +311,9 @@ def arguments() -> argparse.Namespace:
     given = parser.parse_args()
     if min(given.minutes) <= 0:
         parser.error("--minutes must be positive")
+    given.section = "peers" if given.machine is None else f"peers_{given.machine}"
     if given.write is not None:
-        common.around_section(given.write, "peers")  # before hours of training
+        common.around_section(given.write, given.section)  # before hours of training
     return given
 
 
@@ -334,12 +337,13 @@ def in_order(results: Iterable[report.Result]) -> list[report.Result]:
     return sorted(results, key=lambda result: (places[result["side"]], result["minutes"]))
 
 
-def store(results: list[report.Result]) -> list[report.Result]:
-    """Writes new results among those of results.json, and returns all of them."""
-    known = report.read_rows(RESULTS)
+def store(results: list[report.Result], machine: str | None = None) -> list[report.Result]:
+    """Writes new results among those of a machine's file, and returns all of them."""
+    path = RESULTS if machine is None else RESULTS.with_stem(f"{RESULTS.stem}_{machine}")
+    known = report.read_rows(path)
     every = {(result["side"], result["minutes"]): result for result in [*known, *results]}
     ordered = in_order(every.values())
-    report.write_rows(RESULTS, ordered)
+    report.write_rows(path, ordered)
     return ordered
 
 
@@ -368,15 +372,19 @@ def main() -> int:
     recipes = {name: peer.recipes for name, peer in PEERS.items()}
     reasons = json.loads((HERE / "reasons.json").read_text())
     if given.write is not None:
-        results = store(results)
-    section = report.section(results, recipes, reasons)
+        results = store(results, given.machine)
+    if given.machine is None:
+        section = report.section(results, recipes, reasons)
+        page = given.out if given.write is None else given.write.parent
+        chart.draw(results, recipes, page / report.CHART)
+    else:
+        section = report.short_section(results, recipes)
     if given.write is not None:
-        common.write_section(given.write, "peers", section)
-    page = given.out if given.write is None else given.write.parent
-    chart.draw(results, recipes, page / report.CHART)
+        common.write_section(given.write, given.section, section)
     verdict = f"{len(results)} trainings" + (f"; FAILED: {', '.join(failed)}" if failed else "")
     verdict += f"; not started: {', '.join(waiting)}" if waiting else ""
-    lacking = report.unexplained(report.every_pair(results, recipes), reasons)
+    explained = [] if given.machine else report.every_pair(results, recipes)
+    lacking = report.unexplained(explained, reasons)
     verdict += f"; reasons.json lacks: {', '.join(lacking)}" if lacking else ""
     figures = {"results": results}
     return common.finish("\n\n".join(section), figures, not failed, verdict, given.json)
