@@ -137,7 +137,7 @@ def write_readme() -> None:
 def comparison() -> str:
     """Returns the table of the decision page: all families side by side."""
     lines = [
-        "| model | family | data | log-likelihood | Fréchet ratio | weights | training |",
+        "| model | family | data | negative log-likelihood | Fréchet ratio | weights | training |",
         "|---|---|---|---|---|---|---|",
     ]
     for entry in entries():

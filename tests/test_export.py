@@ -709,7 +709,11 @@ def test_a_full_disk_is_an_error_of_the_system(small, tmp_path, monkeypatch, mod
 
 def test_files_can_be_read_by_others(small, tmp_path):
     """A server's user is not the exporter's; the temporary folder was private."""
-    path = small.export(tmp_path / "small")
+    before = os.umask(0o022)
+    try:
+        path = small.export(tmp_path / "small")
+    finally:
+        os.umask(before)
     for part in (path, *path.rglob("*")):
         assert part.stat().st_mode & 0o044 == 0o044
 

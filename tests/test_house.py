@@ -185,11 +185,16 @@ def test_no_room_is_too_large():
 
 
 def without_encoding(tree: ast.AST) -> Iterator[int]:
-    """The lines that read or write a whole text file in whatever encoding the system has."""
+    """The lines that read or write a whole text file in whatever encoding the system has.
+
+    Or that read one without leaving out the byte order mark, which editors on Windows write.
+    """
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-            named = any(keyword.arg == "encoding" for keyword in node.keywords)
-            if node.func.attr in ("read_text", "write_text") and not named:
+            named = [each.value for each in node.keywords if each.arg == "encoding"]
+            marked = bool(named) and ast.unparse(named[0]) == "'utf-8-sig'"
+            reads = node.func.attr == "read_text"
+            if (reads and not marked) or (node.func.attr == "write_text" and not named):
                 yield node.lineno
 
 

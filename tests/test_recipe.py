@@ -235,13 +235,6 @@ def test_a_byte_order_mark_is_no_error(tmp_path):
     assert Recipe.load(path).size == (4, 8)
 
 
-@pytest.mark.parametrize("package", ["tfgen", "tfgen_command"])
-def test_no_reader_stumbles_over_a_byte_order_mark(package):
-    """A reader that names no encoding takes the system's, and the mark for a character."""
-    for path in (ROOT / package).rglob("*.py"):
-        assert "read_text()" not in path.read_text(), path
-
-
 @pytest.mark.parametrize("size", [0, 2.5, True, "64", [4], [4, 0], [4, 4, 1]])
 def test_a_size_that_is_not_valid(size):
     with pytest.raises(ValueError, match="recipe: size must be a positive integer, a list of two"):

@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -27,7 +26,6 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     folder = tmp_path_factory.mktemp("site")
-    start = time.monotonic()
     built = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)],
         cwd=ROOT,
@@ -36,7 +34,6 @@ def site(tmp_path_factory):
         text=True,
     )
     assert built.returncode == 0, built.stderr
-    assert time.monotonic() - start < 60
     return folder
 
 

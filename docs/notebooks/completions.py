@@ -29,9 +29,9 @@ others = model.complete(digits, mask, seed=100)
 assert (others[:, :14] == digits[:, :14]).all()
 
 # %% [markdown]
-# Surprise is -log2 p of a pixel given those before it, in bits. It is high where a stroke turns
-# or ends. The map reads the pixels in the first of the model's eight orders, so its bits are not
-# those of `log_likelihood`, which mixes all of them.
+# Surprise is -log2 p of a pixel given those before it, in bits. It is high where a stroke begins,
+# turns or ends. The map reads the pixels in the first of the model's eight orders, so its bits are
+# not those of `log_likelihood`, which mixes all of them.
 
 # %%
 plots.surprise(model, digits)
@@ -46,3 +46,7 @@ before, after = (-model.log_likelihood(batch).mean() for batch in (digits, spoil
 print(f"{before:.0f} nats per digit, {after:.0f} with the bar")
 assert after > before
 plots.surprise(model, spoiled)
+
+# %% [markdown]
+# Only the start of the bar surprises: given its first pixels, the model expects it to go on. The
+# scale is that of the brightest pixel, so the rest looks darker than before.

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Latent maps and interpolation
 #
-# All of a VAE with two latents fits in one picture: every point of a plane is an image.
+# A VAE with two latents can be drawn as a map: every point of a plane is an image.
 
 # %%
 import matplotlib.pyplot as plt
@@ -14,7 +14,8 @@ model = tfgen.load("vae_2d_mnist")
 
 # %% [markdown]
 # The plane, in equal steps of the prior's probability: each of the 12 x 12 cells is equally
-# likely.
+# likely under the prior. The first latent grows to the right, the second upwards, both from -1.7
+# to 1.7.
 
 # %%
 plots.manifold(model, side=12)
@@ -35,6 +36,11 @@ plt.ylabel("second latent")
 plt.show()
 spread = [latents[labels == label].std(0).mean() for label in range(10)]
 print(f"all classes: spread {latents.std(0).mean():.2f}; within a class: {np.mean(spread):.2f}")
+
+# %% [markdown]
+# The prior's spread is 1, that of the digits 1.6: many of them lie outside the plane above, and the
+# prior draws its crowded middle, where classes blend, too often. This is one reason why samples of
+# a VAE are smeared.
 
 # %% [markdown]
 # Two latents are few: walks between classes pass through blends. A hierarchical VAE has far more,
