@@ -584,21 +584,29 @@ def number(shown, field):
     return float(found[0]) if found else np.nan
 
 
+LOAD = "return rebuildPad.load(file)"
+
+
+def with_drawn(shown, use, width, height, *rectangles):
+    """Runs `use` with `file`, a transparent PNG on which rectangles of colours are drawn."""
+    drawn = "".join(
+        f"context.fillStyle = '{colour}'; context.fillRect({x}, {y}, {w}, {h});"
+        for colour, x, y, w, h in rectangles
+    )
+    shown.browser.execute_async_script(
+        "const done = arguments[0], canvas = document.createElement('canvas');"
+        f"canvas.width = {width}; canvas.height = {height};"
+        f"const context = canvas.getContext('2d'); {drawn}"
+        f"const use = async (file) => {{ {use} }};"
+        "canvas.toBlob((file) => use(file).then(done));"
+    )
+
+
 def test_an_image_of_ones_own(page):
     """A file of another size and in colour is fitted into the model's size."""
     shown = page("vae_2d_mnist")
     shown.until(lambda: shown.run("return rebuildPad.image.flat(2).some((value) => value > 0)"))
-    shown.browser.execute_async_script(
-        """
-        const done = arguments[0], canvas = document.createElement("canvas");
-        canvas.width = 60; canvas.height = 30;
-        const context = canvas.getContext("2d");
-        context.fillRect(0, 0, 60, 30);
-        context.fillStyle = "#fff";
-        context.fillRect(20, 0, 20, 30);
-        canvas.toBlob((file) => rebuildPad.load(file).then(done));
-        """
-    )
+    with_drawn(shown, LOAD, 60, 30, ("#000", 0, 0, 60, 30), ("#fff", 20, 0, 20, 30))
     grey = shown.grey("#reconstruct-pad canvas")
     assert (grey[9:19, 11:17] == 255).all()  # the bright third in the middle
     assert not grey[:6].any()  # black above and below
@@ -617,14 +625,7 @@ def test_what_is_transparent_is_white(page):
     """As in files that the commands read; a photo's edges fall between no two pixels."""
     shown = page("vae_2d_mnist")
     shown.until(lambda: shown.run("return rebuildPad.image.flat(2).some((value) => value > 0)"))
-    shown.browser.execute_async_script(
-        """
-        const done = arguments[0], canvas = document.createElement("canvas");
-        canvas.width = 40; canvas.height = 30;
-        canvas.getContext("2d").fillRect(0, 0, 10, 30);
-        canvas.toBlob((file) => rebuildPad.load(file).then(done));
-        """
-    )
+    with_drawn(shown, LOAD, 40, 30, ("#000", 0, 0, 10, 30))
     grey = shown.grey("#reconstruct-pad canvas")
     assert (grey[3:24, 8:] == 255).all()
     assert not grey[3:24, :6].any()
@@ -664,12 +665,7 @@ def test_a_pasted_image(page):
 
 
 def paste_black(shown):
-    shown.browser.execute_async_script(
-        f"{PASTE} const done = arguments[0], canvas = document.createElement('canvas');"
-        "canvas.width = canvas.height = 28;"
-        "canvas.getContext('2d').fillRect(0, 0, 28, 28);"
-        "canvas.toBlob((blob) => { paste(blob); done(); });"
-    )
+    with_drawn(shown, f"{PASTE} paste(file)", 28, 28, ("#000", 0, 0, 28, 28))
 
 
 def test_a_problem_of_a_pad_goes_away(page):

@@ -28,6 +28,7 @@ __all__ = [
     "read_mask",
     "rows_of_labels",
     "save",
+    "save_captioned",
     "save_rows",
     "save_samples",
     "with_latents",
@@ -355,8 +356,15 @@ def save_rows(
         ]
     )
     scale = scale or _scale_of(batches[0])
+    return save_captioned(picture, out, scale, list(rows) * len(parts), columns)
+
+
+def save_captioned(
+    picture: np.ndarray, out: Path, scale: int, rows: Sequence[str], columns: Sequence[str]
+) -> str:
+    """Writes an enlarged picture with captions; returns the line to print."""
     picture = picture.repeat(scale, 0).repeat(scale, 1)
-    return save(plots.captioned(picture, list(rows) * len(parts), columns), out)
+    return save(plots.captioned(picture, rows, columns), out)
 
 
 def save_samples(

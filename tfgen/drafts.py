@@ -29,6 +29,7 @@ FEWEST_EPOCHS = 5  # fewer than that ask for a narrower network
 MOST_EPOCHS = 500
 BATCH_SIZE = 64
 TIMED_STEPS = 5
+WRITTEN = 5  # copies of the weights: best.npz, and four in a checkpoint
 SHARE_OF_STEPS = 0.85  # part of an epoch's time, but for its pictures; the rest is validation
 # Images that `mirror` is proposed for; fewer images than that do not tell.
 FEWEST_IMAGES, MOST_IMAGES = 200, 1000
@@ -254,10 +255,10 @@ def _pause(recipe: Recipe) -> float:
     pictures.fixed_picture(model, images)
     start = time.perf_counter()
     pictures.fixed_picture(model, images)
+    drawn = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        for part in range(5):  # best.npz; and a checkpoint: weights, averages and two slots
-            arrays.write_weights(Path(folder, f"{part}.npz"), model)
-    return time.perf_counter() - start
+        arrays.write_weights(Path(folder, "w.npz"), model)
+    return drawn - start + WRITTEN * (time.perf_counter() - drawn)
 
 
 def _may_be_mirrored(split: data.Split) -> bool:

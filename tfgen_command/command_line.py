@@ -21,6 +21,7 @@ from tfgen_command import (  # noqa: F401  they add their commands to the applic
     work,
 )
 from tfgen_command.app import app
+from tfgen_command.wording import wiping
 
 __all__ = ["app", "run"]
 
@@ -72,6 +73,5 @@ def run() -> NoReturn:
 
 def _fail(error: Exception | str, code: int = 2) -> NoReturn:
     line = re.sub(r"\s*\n\s*", " ", str(error).strip())  # spaces may be of a file's name
-    over = "\r\033[K" * (sys.stderr is not None and sys.stderr.isatty())  # a progress bar
-    typer.echo(f"{over}tfgen: {line}", err=True)
+    typer.echo(f"{wiping(sys.stderr)}tfgen: {line}", err=True)
     raise SystemExit(code)

@@ -28,7 +28,7 @@ from tfgen_command.process import import_tensorflow
 
 __all__ = ["complete", "interpolate", "manifold", "reconstruct", "sample"]
 
-CAPTIONED = 24  # pixels across, from which on an image of a plane has room for its latents
+CAPTIONED = 24  # pixels across, for captions of a plane to fit
 
 
 @command()
@@ -193,7 +193,8 @@ def complete(
     out, labels = output(out, "completions.png", force), parse_labels(label)
     if keep and mask:
         raise ValueError("--keep and --mask exclude each other: a mask says what is kept.")
-    if mask and not mask.expanduser().is_file():
+    mask = mask and mask.expanduser()
+    if mask and not mask.is_file():
         raise ValueError(f"--mask must be an image file; there is none at {mask}.")
     if files:
         refuse(context, FOR_VALIDATION, "num", "data_name")
@@ -209,9 +210,7 @@ def complete(
     images, labels = cli.images_for(
         model, name, files, data_name, num, labels, invert, binarize, usual=8
     )
-    kept = (
-        cli.read_mask(model, mask.expanduser()) if mask else cli.kept_half(model, keep or "upper")
-    )
+    kept = cli.read_mask(model, mask) if mask else cli.kept_half(model, keep or "upper")
     shown = plots.completed(model, images, kept, ways, labels, seed)
     captions = ["kept", *(str(way + 1) for way in range(ways)), "original"]
     say(cli.save_rows(shown, out, scale, columns=captions))
@@ -244,7 +243,7 @@ def manifold(
         )
     cli.check_labels(model, labels)
     images = model.decode(plots.prior_plane(side), labels=labels[0] if labels else None)
-    picture = plots.grid(images, side, padding=0).repeat(scale, 0).repeat(scale, 1)
     wide = scale * model.image_shape[1] >= CAPTIONED
     at = [f"{z:.1f}" for z in plots.prior_plane(side)[:side, 0]] if wide else []
-    say(cli.save(plots.captioned(picture, at[::-1], at), out))
+    picture = plots.grid(images, side, padding=0)
+    say(cli.save_captioned(picture, out, scale, at[::-1], at))

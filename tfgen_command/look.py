@@ -11,13 +11,7 @@ import typer
 
 from tfgen_command import entries
 from tfgen_command.app import Json, Name, command, say_json
-from tfgen_command.wording import (
-    LIKELIHOODS,
-    four_digits,
-    how_long,
-    how_trained,
-    with_commas,
-)
+from tfgen_command.wording import LIKELIHOODS, four_digits, how_long, how_trained, with_commas
 
 __all__ = ["info", "list_entries"]
 
@@ -200,5 +194,6 @@ def _training(state: dict[str, Any], device: str | None, note: str) -> str | Non
     best = state.get("best_epoch", -1) + 1
     kept = f", epoch {best} kept" if best else ""
     where = f" on {device}" if device else ""
-    took = f"{how_long(state)[0]}{kept}, {how_long(state)[1]}{where}"
+    epochs, minutes = how_long(state)
+    took = f"{epochs}{kept}, {minutes}{where}"
     return f"{took}. {note}" if note else took

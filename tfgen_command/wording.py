@@ -13,6 +13,7 @@ __all__ = [
     "how_trained",
     "listed",
     "tell",
+    "wiping",
     "with_commas",
 ]
 
@@ -20,7 +21,7 @@ __all__ = [
 LIKELIHOODS = {
     "exact": "exact",
     "bound": "a lower bound of log p(x)",
-    "none": "none: it draws or rebuilds images",
+    "none": "none (it only draws or reconstructs images)",
 }
 # What "program" in an entry's metadata.json stands for.
 BY_JAX = (
@@ -62,8 +63,8 @@ def how_to_install(extra: str) -> str:
 def how_long(state: dict[str, Any]) -> tuple[str, str]:
     """Returns the epochs and the minutes of a training as they are read.
 
-    >>> how_long({"epoch": 1, "seconds": 61.0}), how_long({"epoch": 2.5, "seconds": 9.0})
-    (('1 epoch', '1 minute'), ('2.5 epochs', 'less than a minute'))
+    >>> how_long({"epoch": 2.5, "seconds": 61.0})
+    ('2.5 epochs', '1 minute')
     """
     epochs, minutes = state.get("epoch", 0), state.get("seconds", 0.0) / 60.0
     return (
@@ -94,6 +95,11 @@ def listed(names: list[str], most: int = 3) -> str:
     """
     more = len(names) - most
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def wiping(stream: Any) -> str:
+    """Returns what clears a terminal's line of a progress bar; "" elsewhere."""
+    return "\r\033[K" if getattr(stream, "isatty", bool)() else ""
 
 
 _told: set[str] = set()

@@ -247,14 +247,7 @@ def section(
         recipes: Peer -> the recipes that it is held against.
         reasons: What reasons.json holds.
     """
-    times = {
-        f"{minutes:g} minute{'' if minutes == 1 else 's'}": minutes
-        for minutes in sorted({result["minutes"] for result in results})
-    }
-    pairs_after = {
-        name: {pair.name: pair for pair in pairs_of(results, recipes, minutes)}
-        for name, minutes in times.items()
-    }
+    times, pairs_after = by_times(results, recipes)
     alt = "Quality against minutes of training, ours and the peers"
     parts = [verdict(pairs_after), summary(pairs_after), f"![{alt}]({CHART})"]
     why: dict[str, int] = {}  # reason -> its number
@@ -268,6 +261,21 @@ def section(
     return [*parts, f"Versions: {versions(results)}."]
 
 
+def by_times(
+    results: list[Result], recipes: dict[str, tuple[str, ...]]
+) -> tuple[dict[str, float], dict[str, dict[str, Pair]]]:
+    """Returns the minutes by their names, and the pairs by their names for each of these."""
+    times = {
+        f"{minutes:g} minute{'' if minutes == 1 else 's'}": minutes
+        for minutes in sorted({result["minutes"] for result in results})
+    }
+    pairs_after = {
+        name: {pair.name: pair for pair in pairs_of(results, recipes, minutes)}
+        for name, minutes in times.items()
+    }
+    return times, pairs_after
+
+
 def short_section(results: list[Result], recipes: dict[str, tuple[str, ...]]) -> list[str]:
     """Returns what a page shows of another machine: who is ahead, and how many times.
 
@@ -275,11 +283,7 @@ def short_section(results: list[Result], recipes: dict[str, tuple[str, ...]]) ->
         results: All of that machine.
         recipes: Peer -> the recipes that it is held against.
     """
-    times = {f"{minutes:g} minutes": minutes for minutes in sorted({r["minutes"] for r in results})}
-    pairs_after = {
-        name: {pair.name: pair for pair in pairs_of(results, recipes, minutes)}
-        for name, minutes in times.items()
-    }
+    times, pairs_after = by_times(results, recipes)
     parts = [verdict(pairs_after), summary(pairs_after)]
     for name, pairs in pairs_after.items():
         parts += [f"How many times better ours is after {name}, and by how many nats:"]

@@ -82,9 +82,7 @@ class Source:
     def refuse(self, folder: Path, why: str) -> None:
         """Raises ValueError if `folder` is that of these images, or lies in it; not of shards.
 
-        Args:
-            folder: What is to be written.
-            why: What would happen otherwise.
+        `why` says what would happen otherwise.
         """
         images = self.image_folder
         if images is not None and folder.resolve().is_relative_to(images.resolve()):

@@ -1,1 +1,1 @@
-"""The families and what they are made of; `import tfgen` imports the families."""
+"""The families, and what they are made of."""

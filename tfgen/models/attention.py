@@ -164,8 +164,7 @@ class AttentiveTrunk(Trunk):
         inner_cache, keys_above = cache
         inner = self.trunk.begin_row(inner_cache, above, row, conditions)
         in_row = self._room(conditions, self.grid_shape[1])
-        batch = tf.shape(conditions.order)[0]
-        before = tf.zeros((batch, self.attention.channels), self.compute_dtype)
+        before = self.zeros(conditions, self.attention.channels)
         state = (inner.state, keys_above, in_row, before, row, tf.constant(0))
         return Row(inner.terms, state, (inner.known, keys_above))
 

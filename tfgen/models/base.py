@@ -167,10 +167,9 @@ class ImageModel(CompiledModel):
 
     def make_train_function(self, force: bool = False) -> Any:
         optimizers = [optimizer for optimizer, _ in self.optimizers.values()]
-        rates = (id(devices.unscaled(optimizer)._learning_rate) for optimizer in optimizers)
-        changed = self.outdated(
-            "train", self.steps_before, *self._graph_options(), *optimizers, *rates
-        )
+        options = (self.steps_before, *self._graph_options(), *optimizers)
+        rates = [devices.unscaled(optimizer)._learning_rate for optimizer in optimizers]
+        changed = self.outdated("train", *options, objects=rates)
         return super().make_train_function(changed or force)
 
     def make_test_function(self, force: bool = False) -> Any:

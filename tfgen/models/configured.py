@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -140,23 +140,23 @@ class ConfiguredModel(keras.Model):
         self._made_trainable.update(n for n, w in tuning.weights(self).items() if w.trainable)
         self.built = True
 
-    def outdated(self, graph: str, *options: Any) -> bool:
+    def outdated(self, graph: str, *options: Any, objects: Iterable[Any] = ()) -> bool:
         """Whether the last graph of that name is; notes what a new one will be made from.
 
         A graph is made from the constructor's arguments, of which a user may set some; from the
-        variables, which low-rank adapters replace; from which of them train; and from `options`.
+        variables, which adapters replace, and which of them train; from `options` and `objects`.
 
         Raises:
             ValueError: A layer is quantised.
         """
-        weights = tuning.variables(self)  # held, so that no other variable gets the id of one
+        held = [*tuning.variables(self), *objects]  # so that nothing else gets the id of one
         arguments = [getattr(self, name) for name in self._argument_names()]
-        state = (options, arguments, [(id(weight), weight.trainable) for weight in weights])
+        state = (options, arguments, [(id(x), getattr(x, "trainable", None)) for x in held])
         old, _ = self._states.get(graph, (None, None))
         if old == state:
             return False
         tuning.refuse_quantized(self)  # which replaces variables
-        self._states[graph] = (state, weights)
+        self._states[graph] = (state, held)
         return old is not None
 
     # Fine-tuning -----------------------------------------------------------------------------

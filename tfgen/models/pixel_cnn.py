@@ -243,7 +243,7 @@ class GatedTrunk(Trunk):
 
     def start(self, conditions: Conditions) -> tuple:
         """elu v of the row above for each block."""
-        return (self.zeros(conditions, self.columns),) * len(self.blocks)
+        return (self.zeros(conditions, self.filters, self.columns),) * len(self.blocks)
 
     def begin_row(
         self, cache: tuple, above: tf.Tensor, row: tf.Tensor, conditions: Conditions
@@ -257,7 +257,7 @@ class GatedTrunk(Trunk):
             v, activation, term = block.row(row_above, v, conditions)
             terms.append(term)
             known.append(activation)
-        column = self.zeros(conditions)
+        column = self.zeros(conditions, self.filters)
         return Row(tuple(terms), tuple((column, column) for _ in self.blocks), tuple(known))
 
     def step_kernels(self) -> tuple:

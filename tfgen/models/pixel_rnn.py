@@ -140,7 +140,7 @@ class RecurrentTrunk(Trunk):
 
     def start(self, conditions: Conditions) -> tuple:
         """The two states of each layer in the row above."""
-        row = self.zeros(conditions, self.columns)
+        row = self.zeros(conditions, self.filters, self.columns)
         return ((row, row),) * len(self.blocks)
 
     def begin_row(
@@ -150,7 +150,7 @@ class RecurrentTrunk(Trunk):
         terms = [self.first.apply_rows_above(above) + self.position.row(row, conditions.order)]
         for block, states in zip(self.blocks, cache, strict=True):
             terms += block.begin_row(states, conditions)
-        zeros = self.zeros(conditions)
+        zeros = self.zeros(conditions, self.filters)
         return Row(tuple(terms), tuple(block.first_column(zeros) for block in self.blocks))
 
     def step_kernels(self) -> tuple:

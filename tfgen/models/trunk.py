@@ -1,7 +1,7 @@
 """The trunk of a pixel model: what turns the tokens before a position into features of it.
 
 And the one-stack trunk of PixelCNN: residual blocks behind a mask, simpler and with a blind spot
-(van den Oord et al., "Pixel recurrent neural networks", 2016). Others have modules of their own.
+(van den Oord et al., "Pixel recurrent neural networks", 2016).
 """
 
 from typing import NamedTuple
@@ -103,9 +103,9 @@ class Trunk(keras.layers.Layer):
         """Returns the cache before the first row."""
         raise NotImplementedError
 
-    def zeros(self, conditions: Conditions, *columns: int) -> tf.Tensor:
-        """Returns what stands for nothing drawn yet, (*columns, batch, filters)."""
-        shape = (*columns, tf.shape(conditions.order)[0], self.filters)
+    def zeros(self, conditions: Conditions, channels: int, *columns: int) -> tf.Tensor:
+        """Returns what stands for nothing drawn yet, (*columns, batch, channels)."""
+        shape = (*columns, tf.shape(conditions.order)[0], channels)
         return tf.zeros(shape, self.compute_dtype)
 
     def step_kernels(self) -> tuple:
@@ -201,7 +201,6 @@ class ResidualBlock(keras.layers.Layer):
             self.flags = keras.layers.Dense(filters, use_bias=False, name="flags")
 
     def call(self, x, conditions):
-        # x + up(elu(conv_B(elu(down(elu x))) + W context))
         y = keras.ops.elu(self.down(keras.ops.elu(x)))
         y = layers.seeded_dropout(y, self.dropout, conditions.seeds, self.stream)
         bias = self._context_bias(conditions)
@@ -258,7 +257,7 @@ class ResidualTrunk(Trunk):
 
     def start(self, conditions: Conditions) -> tuple:
         """The bottleneck of each block in the row above."""
-        return (self.zeros(conditions, self.columns),) * len(self.blocks)
+        return (self.zeros(conditions, self.filters, self.columns),) * len(self.blocks)
 
     def begin_row(
         self, cache: tuple, above: tf.Tensor, row: tf.Tensor, conditions: Conditions
@@ -266,7 +265,7 @@ class ResidualTrunk(Trunk):
         """The taps of every layer on the rows above."""
         first = self.first.apply_rows_above(above) + self.position.row(row, conditions.order)
         terms = [block.row(x, conditions) for block, x in zip(self.blocks, cache, strict=True)]
-        column = self.zeros(conditions)
+        column = self.zeros(conditions, self.filters)
         return Row((first, *terms), (column,) * len(self.blocks))
 
     def step_kernels(self) -> tuple:

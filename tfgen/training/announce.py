@@ -11,7 +11,7 @@ from tfgen import tuning
 from tfgen.data import Split
 from tfgen.models.base import ImageModel
 from tfgen.recipe import Recipe
-from tfgen_command.wording import counted
+from tfgen_command.wording import counted, wiping
 
 __all__ = ["ExpectedEnd", "announcement", "too_few"]
 
@@ -84,7 +84,7 @@ class ExpectedEnd(keras.callbacks.Callback):
     Args:
         epochs: Of this `fit`, counted as its `epochs` are.
         steps: Of each whole epoch.
-        what: What ends then, e.g. "of this stage ".
+        what: Ends then, e.g. "of this stage ".
     """
 
     def __init__(self, epochs: int, steps: int, what: str = ""):
@@ -108,8 +108,7 @@ class ExpectedEnd(keras.callbacks.Callback):
             left = (self.epochs - self._epoch - 1) * self.steps + rest
             seconds = left * self._spent / (TIMED - WARM_UP)
             end = datetime.datetime.now() + datetime.timedelta(seconds=seconds)
-            tty = getattr(sys.stdout, "isatty", bool)()
-            over = "\r\033[K" if tty else "\n"  # Keras draws its bar again below
+            over = wiping(sys.stdout) or "\n"  # Keras draws its bar again below
             when = f"{end:%H:%M} on {end:%d %b}, in {_duration(seconds)}"
             print(f"{over}{'end':<10}{self.what}expected at {when}")
 
