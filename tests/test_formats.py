@@ -65,6 +65,21 @@ def test_sixteen_bits_are_refused(tmp_path, format):
     assert not list(tmp_path.iterdir())
 
 
+def test_weights_that_numpy_cannot_hold_are_refused(tmp_path):
+    """bfloat16, of which weights.npz would keep raw bytes."""
+    pytest.importorskip("jaxlib")
+    model = AutoEncoder((4, 4, 1), latent_dim=2, filters=(2,), dense_units=3, dtype="bfloat16")
+    with pytest.raises(ValueError, match=r"computes in bfloat16.*dtype='float32'"):
+        model.export(tmp_path / "small", format="stablehlo")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_litert_takes_a_path_with_brackets(small, tmp_path):
+    folder = small.export(tmp_path / "a [b]" / "small", format="litert", endpoints=["decode"])
+    assert (folder / "decode.tflite").is_file()
+
+
 def test_a_folder_that_exists_is_left_alone(small, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "linked").symlink_to("gone")

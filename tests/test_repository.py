@@ -172,6 +172,8 @@ def test_kubernetes_deployment(kubernetes):
     assert container["readinessProbe"]["httpGet"]["path"] == "/v1/models/vae_2d_mnist"
     for kind in ("requests", "limits"):
         assert set(container["resources"][kind]) == {"cpu", "memory"}
+        gibibytes = int(container["resources"][kind]["memory"].removesuffix("Gi"))
+        assert gibibytes * 2**30 > 2.8e9  # what a server with the whole zoo holds (start.py)
     mounts = {mount["name"]: mount for mount in container["volumeMounts"]}
     assert mounts["models"] == {"name": "models", "mountPath": "/models", "readOnly": True}
     volumes = {volume["name"]: volume for volume in pod["spec"]["volumes"]}

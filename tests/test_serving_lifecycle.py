@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from google.protobuf import text_format
-from serving_support import Server, copy_version, running, tiny_images, write_labelled
+from serving_support import SERVER, Server, copy_version, running, tiny_images, write_labelled
 from tensorflow_serving.config import model_server_config_pb2
 
 import tfgen_command
@@ -64,6 +64,51 @@ def test_an_unload_waits_as_long_as_a_request_may_take(repository, tmp_path, mon
     models.refresh()
     assert waited == [300]
     models.stop()
+
+
+def test_a_path_with_brackets_is_served(repository, tmp_path):
+    """TensorFlow would look for files that the pattern matches."""
+    root = tmp_path / "models [old]"
+    copy_version(repository / "tiny" / "3", root / "tiny" / "1")
+    models = Repository(root)
+    models.refresh()
+    with models.use("tiny") as servable:
+        assert servable.version == 1
+    models.stop()
+
+
+def test_a_configuration_that_is_being_written_changes_nothing(repository, tmp_path):
+    """Whoever writes it in place empties it first."""
+    for version in ("3", "5"):
+        copy_version(repository / "tiny" / version, tmp_path / "tiny" / version)
+    (tmp_path / "models.config").write_text((repository / "models.config").read_text())
+    models = Repository(tmp_path)
+    models.refresh()
+    with models.use("tiny", label="old") as servable:
+        labelled = servable.version
+    (tmp_path / "models.config").write_text("")
+    models.refresh()
+    with models.use("tiny", label="old") as servable:
+        assert servable.version == labelled == 3
+    models.stop()
+
+
+def test_what_lies_next_to_an_installed_package_shadows_nothing(tmp_path):
+    """Site-packages may hold backports of the standard library, which comes first."""
+    for name in ("tfgen", "tfgen_command"):
+        shutil.copytree(SERVER.parents[1] / name, tmp_path / name)
+    for name in ("dataclasses", "typing", "asyncio"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('a backport')\n")
+    settings = {
+        "models": "x",
+        "host": "192.0.2.1",  # not of this machine
+        "port": 0,
+        "grpc_port": 0,
+    }
+    command = [sys.executable, tmp_path / "tfgen" / "serving", json.dumps(settings)]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 2
+    assert "192.0.2.1" in run.stderr
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import functools
 import io
 import json
 import re
@@ -543,7 +544,10 @@ def test_a_damaged_address(page, browser, served):
 def test_what_the_model_thinks_of_an_image(page, models, name):
     """The number is the method's; that of the model's own images stands next to it."""
     model, shown = models[name], page(name)
-    judge = model.score if name == "gan_mnist" else model.log_likelihood
+    if name == "gan_mnist":
+        judge = model.score
+    else:
+        judge = functools.partial(model.log_likelihood, seed=10**9)  # not that of the samples
     image = model.sample(1, seed=1)
     shown.shows("#judge-pad canvas", image[0])
     shown.until(lambda: np.isclose(number(shown, "value"), judge(image)[0], atol=0.2))
@@ -681,6 +685,28 @@ def test_a_problem_of_a_pad_goes_away(page):
     shown.choose("gan_mnist")
     shown.run("held.find((one) => one.signature === 'sample').fail()")
     assert shown.problem() == ""
+
+
+def test_the_page_asks_next_to_itself(page, browser):
+    """So that it works behind a proxy with a prefix."""
+    shown = page("vae_2d_mnist")
+    source = (
+        "const plain = fetch; window.asked = [];"
+        "window.fetch = (path, options) => { asked.push(path); return plain(path, options); };"
+    )
+    with opened_with(browser, source):
+        shown.until(lambda: told(shown, "own"))
+        asked = shown.run("return asked")
+    assert asked
+    assert not [path for path in asked if path.startswith("/")]
+
+
+def test_what_is_hidden_is_seen_while_the_example_is_drawn(page):
+    shown = page("vae_2d_mnist")
+    shown.hold()
+    shown.choose("pixelcnn_binarized_mnist")
+    below = "return completePad.cover.getContext('2d').getImageData(0, 27, 1, 1).data[3]"
+    assert shown.run(below) == 255
 
 
 def test_ink_on_paper_is_inverted(page):

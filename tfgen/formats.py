@@ -14,6 +14,7 @@ import importlib
 import json
 import math
 import re
+import tempfile
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from importlib.metadata import version as version_of
@@ -126,7 +127,9 @@ def _check_foreign(
             f"{format!r}. Leave them out."
         )
     tuning.refuse_quantized(model)
-    if format != "stablehlo" and model.compute_dtype != "float32":
+    # NumPy, and so weights.npz, has no bfloat16.
+    held = format == "stablehlo" and model.variable_dtype != "bfloat16"
+    if not held and model.compute_dtype != "float32":
         raise ValueError(
             f"format {format!r} needs a model that computes in float32; this one computes in "
             f"{model.compute_dtype}. Load it so: tfgen.load(folder, dtype='float32')."
@@ -260,18 +263,15 @@ class _LiteRT(_Writer):
             concrete = graph.get_concrete_function()
         module = tf.Module()
         module.held = [v.value for v in self.model.variables]
-        saved = path.with_suffix(".saved")
-        try:
-            with system_errors(path.parent):
-                tf.saved_model.save(module, str(saved), signatures={"serving_default": concrete})
+        # Not in `path`: TensorFlow takes brackets for a pattern.
+        with tempfile.TemporaryDirectory() as saved:
+            with system_errors(Path(saved)):
+                tf.saved_model.save(module, saved, signatures={"serving_default": concrete})
             with _unsupported():
-                converter = tf.lite.TFLiteConverter.from_saved_model(str(saved))
+                converter = tf.lite.TFLiteConverter.from_saved_model(saved)
                 converter.experimental_enable_resource_variables = False
                 content = converter.convert()
                 _check_litert(content)
-        finally:
-            if saved.exists():
-                tf.io.gfile.rmtree(str(saved))
         path.write_bytes(content)
         return {}
 

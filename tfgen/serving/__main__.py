@@ -16,11 +16,12 @@ PACKAGE = Path(__file__).resolve().parents[1]
 
 def main() -> None:
     """Runs the server; bad settings give one line on stderr and exit code 2, Ctrl-C gives 130."""
-    sys.path[0] = str(PACKAGE.parent)  # it was this folder, whose modules would shadow others
+    del sys.path[0]  # this folder, whose modules would shadow others
     for name in ("keras", "tf_keras"):
         sys.modules[name] = None
-    package = sys.modules["tfgen"] = types.ModuleType("tfgen")
-    package.__path__ = [str(PACKAGE)]
+    for name in ("tfgen", "tfgen_command"):
+        package = sys.modules[name] = types.ModuleType(name)
+        package.__path__ = [str(PACKAGE.parent / name)]
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from tfgen_command.process import Settings, import_tensorflow, listen
 

@@ -3,8 +3,8 @@
 Requests for the same signature of the same version, whose inputs have equal shapes apart from the
 batch axis, are concatenated, run in one call and split again. While nothing is running, a request
 starts at once; otherwise it waits for other requests to batch with, for at most `window` seconds
-and until the batch has `max_rows` rows. If a batch fails, each of its requests runs alone, so one
-bad request does not fail the others; not so if it took too long.
+and until the batch has `max_rows` rows. If a batch fails, unless by taking too long, each of its
+requests runs alone.
 """
 
 import collections

@@ -26,7 +26,7 @@ async function predict(of, signature, inputs) {
   if ("labels" in of.endpoints[signature].inputs) {
     inputs = { ...inputs, labels: Array(rows).fill(whole($("labels"))) };
   }
-  const path = `/v1/models/${encodeURIComponent(of.name)}:predict`;
+  const path = `v1/models/${encodeURIComponent(of.name)}:predict`;
   for (let from = 0; from < rows; from += mostRows) {
     const cut = ([name, all]) => [name, all.slice(from, from + mostRows)];
     const part = Object.fromEntries(Object.entries(inputs).map(cut));
@@ -265,7 +265,7 @@ const takes = (name, ...inputs) => {
 
 async function endpointsOf(name) {
   try {
-    const found = await ask(`/v1/models/${encodeURIComponent(name)}/metadata`);
+    const found = await ask(`v1/models/${encodeURIComponent(name)}/metadata`);
     return found.metadata.signature_def.signature_def;
   } catch (error) {
     // The list shows the model that is still there, if there is one.
@@ -368,7 +368,7 @@ for (const id of FIELDS) $(id).addEventListener("input", writeAddress);
 for (const id of ["seedA", "seedB", "slide"]) $(id).addEventListener("input", morph);
 $("run-complete").addEventListener("click", complete);
 
-ask("/models").then(({ models, max_batch_size }) => {
+ask("models").then(({ models, max_batch_size }) => {
   if (!models.length) {
     $("about").value = "No model is loaded; the server's log says why, "
       + "or export one: tfgen export NAME --out DIR.";

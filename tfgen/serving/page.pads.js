@@ -114,6 +114,7 @@ class Pad {
     const hide = () => this.tools.includes("hide") && this.hideHalf();
     if (samples) {
       hide(); // what is hidden meanwhile stays so
+      this.refresh();
       const [image] = await predict(model, "sample", { seed: [1] });
       if (turn !== this.turn) return;
       this.put(image);
@@ -292,7 +293,7 @@ function describeJudge() {
 function valuesOf(of, images) {
   const likelihood = of.endpoints.log_likelihood;
   if (!likelihood) return predict(of, "score", { images });
-  const seed = "seed" in likelihood.inputs ? { seed: range(images.length) } : {};
+  const seed = "seed" in likelihood.inputs ? { seed: range(images.length, 1e9) } : {};
   return predict(of, "log_likelihood", { images, ...seed });
 }
 

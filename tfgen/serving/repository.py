@@ -52,7 +52,10 @@ def read_config(root: Path) -> model_server_config_pb2.ModelServerConfig:
     config = model_server_config_pb2.ModelServerConfig()
     if (root / CONFIG).is_file():
         try:
-            text_format.Parse((root / CONFIG).read_text(encoding="utf-8-sig"), config)
+            text = (root / CONFIG).read_text(encoding="utf-8-sig")
+            if not text:  # as while it is being written
+                raise text_format.ParseError("it is empty")
+            text_format.Parse(text, config)
         except (text_format.ParseError, UnicodeDecodeError) as error:
             raise ValueError(
                 f"{root / CONFIG} is not a valid ModelServerConfig: {error}."

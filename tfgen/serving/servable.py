@@ -7,6 +7,8 @@ and frees its memory when closed.
 import itertools
 import json
 import math
+import re
+import tempfile
 import threading
 from collections.abc import Iterable
 from pathlib import Path
@@ -159,9 +161,7 @@ class Servable:
         self._session = tf.compat.v1.Session(graph=graph, config=limit)
         try:
             with graph.as_default():
-                loaded = tf.compat.v1.saved_model.loader.load(
-                    self._session, [tf.saved_model.SERVING], str(path)
-                )
+                loaded = self._load(path)
                 compiled = _is_compiled(loaded.graph_def)
                 num_classes = self.details.get("num_classes")
                 self.signatures = {
@@ -181,6 +181,15 @@ class Servable:
             raise ServingError(
                 code, f"{model} version {version} cannot be loaded from {path}: {reason}"
             ) from error
+
+    def _load(self, path: Path) -> meta_graph_pb2.MetaGraphDef:
+        if not re.search(r"[][*?\\]", str(path)):
+            loader = tf.compat.v1.saved_model.loader
+            return loader.load(self._session, [tf.saved_model.SERVING], str(path))
+        with tempfile.TemporaryDirectory() as folder:  # TensorFlow would take it for a pattern
+            link = Path(folder, "link")
+            link.symlink_to(path.resolve())
+            return self._load(link)
 
     def signature(self, name: str) -> Signature:
         """Returns a signature; "" stands for `serving_default`.
