@@ -260,6 +260,20 @@ def test_a_checkpoint_keeps_weights_and_averages_apart(tmp_path):
     assert newest.best_loss <= stored.state.best_loss
 
 
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_a_checkpoint_counts_steps_that_run_together(tmp_path, size):
+    """Keras calls `on_train_batch_end` once for so many, at an epoch's end for fewer."""
+    model = AutoEncoder(**SMALL)
+    model.compile("sgd", steps_per_execution=size, jit_compile=False)
+    checkpoint, seen = training.Checkpoint(tmp_path, every=0.0), []
+    saving = checkpoint.files.write
+    checkpoint.files.write = lambda arrays, state: seen.append(state.step) or saving(arrays, state)
+    fit(model, checkpoint, batch_size=1)  # twice eight steps
+    assert seen[-1] == training.CheckpointFiles(tmp_path).newest().state.step == 16
+    inside = list(range(size, 8, size))
+    assert seen == [*inside, 8, *(8 + step for step in inside), 16]
+
+
 @pytest.mark.slow_except("encoder-1", "decoder-2")
 @pytest.mark.parametrize("steps_per_execution", [1, 2])
 @pytest.mark.parametrize("part", ["encoder", "decoder"])
@@ -374,3 +388,16 @@ def test_weights_are_kept_every_whole_number_of_epochs(tmp_path, every):
     assert training.KeepWeights(str(tmp_path), 2).averages is None
     images = np.zeros((1, 8, 8, 1), np.uint8)
     assert training.DrawSamples(tmp_path, images, board=str(tmp_path)).averages is None
+
+
+@pytest.mark.parametrize("momentum", [0, np.float64(0.5)])
+def test_a_momentum_may_be_any_kind_of_number(momentum):
+    """In a graph TensorFlow takes the dtype of the first number that it meets."""
+    average = tf.Variable([1.0])
+
+    @tf.function
+    def move(step):
+        devices.move_averages([average], [tf.constant([3.0])], step, momentum)
+
+    move(tf.constant(1))  # keeps min(momentum, (1 + 1) / (10 + 1))
+    np.testing.assert_allclose(average, [3.0 - 2.0 * min(momentum, 2 / 11)], rtol=1e-5)

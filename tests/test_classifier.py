@@ -200,6 +200,7 @@ def test_predict_needs_no_labels():
 
 @pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
 def test_features_are_float32_in_mixed_precision(dtype):
-    model = Classifier((8, 8, 1), num_classes=3, filters=(4,), feature_units=5, dtype=dtype)
+    sizes = {"num_classes": np.int64(3), "feature_units": np.int64(5)}  # such as labels.max() + 1
+    model = Classifier((8, 8, 1), filters=(4,), **sizes, dtype=dtype)
     images = np.zeros((2, 8, 8, 1), np.uint8)
     assert model.features(images).dtype == model.probabilities(images).dtype == np.float32

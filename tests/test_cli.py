@@ -414,8 +414,12 @@ def test_a_pixel_model_is_trained_measured_and_completes(tmp_path, monkeypatch, 
 def test_samples_as_pictures_folders_and_arrays(entry, tmp_path, monkeypatch, capsys):
     one, many, arrays = (tmp_path / name for name in ("1.png", "many", "x.npz"))
     for out in (one, many, arrays):
-        options = ("--num", 1 if out == one else 3, "--scale", 1, "--out", out)
-        assert run(monkeypatch, "sample", entry, *options) == 0
+        options = ("--num", 1 if out == one else 3, "--out", out)
+        scale = () if out == arrays else ("--scale", 1)
+        assert run(monkeypatch, "sample", entry, *options, *scale) == 0
+    assert run(monkeypatch, "sample", entry, "--scale", 1, "--out", tmp_path / "y.npz") == 2
+    assert "--scale is for pictures; --out names arrays." in capsys.readouterr().err
+    assert not (tmp_path / "y.npz").exists()
     assert Image.open(one).size == (8, 8)  # no frame
     assert [path.name for path in sorted(many.iterdir())] == ["0000.png", "0001.png", "0002.png"]
     with np.load(arrays) as stored:
@@ -700,6 +704,13 @@ def test_a_walk_between_validation_images_stays_within_a_class(walker, monkeypat
     assert walker.walked[2] == [3, 7, 3, 7]
 
 
+def test_walks_of_a_model_without_classes_take_no_labels(entry, tmp_path, monkeypatch, capsys):
+    plots.save(data.arrays("digits", "validation")[0][0], tmp_path / "a.png")
+    for files in ((), (tmp_path / "a.png", tmp_path / "a.png")):
+        assert run(monkeypatch, "interpolate", entry, *files, "--label", "3") == 2
+        assert "--label is for class-conditional" in capsys.readouterr().err
+
+
 def test_a_walk_between_files_stays_within_a_class(walker, tmp_path, monkeypatch, capsys):
     images = data.arrays("digits", "validation")[0][:4]
     files = [tmp_path / f"{index}.png" for index in range(4)]
@@ -709,6 +720,8 @@ def test_a_walk_between_files_stays_within_a_class(walker, tmp_path, monkeypatch
     starts, ends, labels = walker.walked
     np.testing.assert_array_equal(np.concatenate([starts, ends]), images)
     assert labels == [3, 7]
+    assert run(monkeypatch, *WALK, *files, *files[:2], "--label", "3,7") == 0
+    assert walker.walked[2] == [3, 7, 3]
     assert run(monkeypatch, *WALK, *files[:2], "--label", "3,7") == 2
     error = capsys.readouterr().err
     assert "--label must give both files of a pair the same class" in error
@@ -998,7 +1011,7 @@ def test_the_names_that_the_command_knows_are_the_librarys():
             "--rows is for images of the validation split; FILES were given",
         ),
         (("interpolate", "{entry}", "--seed", "3"), "--seed is for a model without an encoder"),
-        (("evaluate", "{entry}", "--metric", "accuracy"), "'accuracy' does not fit this model"),
+        (("evaluate", "{entry}", "--metric", "accuracy"), "'accuracy' does not fit: "),
     ],
 )
 def test_bad_input_gives_exit_code_2_and_no_traceback(
@@ -1059,11 +1072,14 @@ def test_too_little_memory_is_told(monkeypatch, capsys, message):
     [
         (tf.errors.ResourceExhaustedError(None, None, "OOM"), "out of memory"),
         (tf.errors.DataLossError(None, None, "at 0"), "a record of the data is damaged."),
+        (tf.errors.ResourceExhaustedError(None, None, "log; No space left"), "log; No space left"),
+        (tf.errors.NotFoundError(None, None, "a.tfrecord; No such file"), "a.tfrecord; No such"),
+        (tf.errors.PermissionDeniedError(None, None, "a.tfrecord; denied"), "a.tfrecord; denied"),
         (OverflowError("too large to convert"), "a number is too large"),
     ],
 )
-def test_what_is_too_large_is_told(monkeypatch, capsys, error, told):
-    """As a GPU's memory is by TensorFlow, and --num 100000000000000000000 by NumPy."""
+def test_what_tensorflow_and_numpy_refuse_is_told(monkeypatch, capsys, error, told):
+    """As a GPU's memory by TensorFlow, and --num 100000000000000000000 by NumPy."""
 
     def fail(*_):
         raise error

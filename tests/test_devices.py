@@ -150,6 +150,18 @@ COMPILED = """
 """
 
 
+def test_a_tpu_is_that_of_the_machine_unless_another_is_named(monkeypatch):
+    """TensorFlow looks for no TPU of its own machine unless it is told to."""
+    resolvers, asked = tf.distribute.cluster_resolver.TPUClusterResolver, []
+    monkeypatch.setattr(resolvers, "connect", staticmethod(asked.append))
+    monkeypatch.setattr(tf.distribute, "TPUStrategy", lambda resolver: "strategy")
+    monkeypatch.delenv("TPU_NAME", raising=False)
+    assert devices._made.__wrapped__("tpu") == "strategy"
+    monkeypatch.setenv("TPU_NAME", "tpu-of-mine")
+    devices._made.__wrapped__("tpu")
+    assert asked == ["local", "tpu-of-mine"]
+
+
 @pytest.mark.slow
 def test_compile_and_fit_under_a_strategy():
     command = [sys.executable, "-c", textwrap.dedent(COMPILED), str(Path(__file__).parent)]

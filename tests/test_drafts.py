@@ -1,6 +1,8 @@
 """Recipes for a reader's own images: what is chosen, and that training on it works at once."""
 
 import json
+import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -295,6 +297,12 @@ def test_the_commands(photos, tmp_path, fast, monkeypatch, capsys):
     assert json.loads(Path("my.json").read_text())["size"] == 8
     assert run(*command) == 2
     assert "--out must be a new file" in capsys.readouterr().err
+    own = shutil.copytree(photos, tmp_path / "own photos")
+    monkeypatch.chdir(own)
+    command = ("recipe", "new", "--data", ".", "--out", "in.json", "--size", 8)
+    assert run(*command) == 0
+    *_, folder = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    assert Path(folder) == tmp_path / "runs" / "in"  # `tfgen train` refuses one among the photos
 
 
 @pytest.mark.parametrize("family", drafts.FAMILIES)

@@ -190,7 +190,7 @@ def test_a_metric_that_does_not_fit_is_named(tmp_path, monkeypatch):
     path = zoo.save(AutoEncoder(**SMALL), tmp_path / "run", recipe)
     for metric in set(evaluation.METRICS) - {"squared_error", "nearest_neighbour_accuracy"}:
         wanted = [metric, "squared_error"]
-        with pytest.raises(ValueError, match=f"metric '{metric}' does not fit this model"):
+        with pytest.raises(ValueError, match=f"metric '{metric}' does not fit: "):
             evaluation.evaluate(path, metrics=wanted, verbose=0)
         found = evaluation.evaluate(path, metrics=wanted, skip_unfit=True, verbose=0)
         assert found
@@ -233,6 +233,44 @@ def test_nothing_is_sampled_for_what_fails_later(tmp_path, monkeypatch):
     path = zoo.save(VAE(**own), tmp_path / "own", Recipe("VAE", own, "digits", results=wanted))
     with pytest.raises(ImportError, match="conditional_accuracy needs scikit-learn"):
         evaluation.evaluate(path, verbose=0)
+
+
+def test_nothing_is_sampled_where_labels_or_a_judge_are_missing(tmp_path, monkeypatch):
+    monkeypatch.setattr(samples, "_draw", lambda *args: pytest.fail("sampled"))
+    own = {**SMALL, "num_classes": 10}
+    wanted = [{"metric": "sample_quality"}, {"metric": "conditional_accuracy"}]
+    path = zoo.save(VAE(**own), tmp_path / "own", Recipe("VAE", own, "digits", results=wanted))
+    images, _ = data.arrays("digits", "train")
+    np.savez(tmp_path / "plain.npz", images=images[:60])
+    with pytest.raises(ValueError, match="must have labels"):
+        evaluation.evaluate(path, tmp_path / "plain.npz", verbose=0)
+    model = VAE(**own)
+    for metric in ("sample_quality", "conditional_accuracy"):
+        for judge in ("classifier_mnist", "clasifier"):  # of 28x28 images, and of none
+            with pytest.raises(ValueError, match=r"28|clasifier"):
+                evaluation.METRICS[metric](model, "digits", num_samples=50, evaluator=judge)
+
+
+def test_what_a_metric_does_not_fit_needs_no_data(tmp_path):
+    """As `--all --metric` goes on to the next entry."""
+    gone = {"data": {"name": "gone.npz", "split": "train", "digest": "0" * 64}}
+    recipe = Recipe("AutoEncoder", SMALL, "gone.npz")
+    path = zoo.save(AutoEncoder(**SMALL), tmp_path / "own", recipe, gone)
+    metrics = ["log_likelihood"]
+    assert evaluation.evaluate(path, metrics=metrics, skip_unfit=True, verbose=0) == {}
+    with pytest.raises(ValueError, match="does not fit"):
+        evaluation.evaluate(path, metrics=metrics, verbose=0)
+
+
+def test_only_what_was_recorded_is_checked(tmp_path):
+    recipe = Recipe("AutoEncoder", SMALL, "digits", results=[{"metric": "squared_error"}])
+    path = zoo.save(AutoEncoder(**SMALL), tmp_path / "own", recipe)
+    assert evaluation.evaluate(path, verbose=0)
+    assert evaluation.evaluate(path, check=True, metrics="squared_error", verbose=0)
+    other = {"check": True, "metrics": "nearest_neighbour_accuracy", "verbose": 0}
+    with pytest.raises(ValueError, match="no recorded result of it"):
+        evaluation.evaluate(path, **other)
+    assert evaluation.evaluate(path, skip_unfit=True, **other) == {}
 
 
 def test_classes_are_judged_once():

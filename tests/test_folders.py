@@ -763,3 +763,13 @@ def test_a_report_of_what_is_no_folder(tmp_path, kind):
     assert len(report.sizes) == 1
     assert sum(report.classes.values()) == report.count == sum(report.splits.values())
     assert list(report.classes) == [str(label) for label in range(len(report.classes))]
+
+
+def test_a_report_does_not_guess_what_it_could_not_read(tmp_path):
+    """Two folders of one image each are two classes, whatever is wrong with them."""
+    for seed, name in enumerate("ab"):
+        save(tmp_path / name / "1.png", seed)
+    told = str(data.check(tmp_path))
+    assert "to mend" in told
+    assert "held out" not in told.split("to mend")[0]
+    assert not re.search("^ *(classes|splits)", told, re.MULTILINE)

@@ -976,3 +976,10 @@ def test_keras_old_format_is_refused_and_leaves_nothing(name, tmp_path):
     with pytest.raises(ValueError, match=r"filepath must end in \.keras"):
         VAE(**SMALL).save(tmp_path / name)
     assert not list(tmp_path.iterdir())
+
+
+def test_steps_may_be_a_number_of_numpy(tmp_path):
+    model = AutoEncoder(**SMALL)
+    model.steps_before = np.int64(100)
+    model.save(tmp_path / "model.keras")
+    assert keras.models.load_model(tmp_path / "model.keras").steps_trained == 100

@@ -12,7 +12,7 @@ import tensorflow as tf
 from PIL import Image
 
 from tfgen import data, training
-from tfgen.data import folders, sources, writing
+from tfgen.data import folders, report, sources, writing
 from tfgen.data import shards as shards_module
 from tfgen.recipe import Recipe
 
@@ -266,8 +266,8 @@ def test_what_a_killed_run_left_is_removed(tmp_path):
     assert all(other.exists() for other in others)
 
 
-def test_a_shard_that_holds_fewer_images_than_it_should_is_reported(shards, tmp_path):
-    """Where the index does not list sizes, as older versions wrote it."""
+def test_a_shard_that_holds_fewer_images_than_it_should_is_reported(shards, tmp_path, monkeypatch):
+    """Where the index does not list sizes, as older versions wrote it; one out of reach is not."""
     copy = shutil.copytree(shards, tmp_path / "copy")
     index = json.loads((copy / "dataset.json").read_text())
     del index["splits"]["train"]["bytes"]
@@ -277,6 +277,13 @@ def test_a_shard_that_holds_fewer_images_than_it_should_is_reported(shards, tmp_
     with tf.io.TFRecordWriter(str(first)) as writer:
         writer.write(record.numpy())
     assert data.check(copy).problems == ("The shards of train are damaged. Prepare them again.",)
+
+    def refused(*_):
+        raise tf.errors.PermissionDeniedError(None, None, "train; Permission denied")
+
+    monkeypatch.setattr(report, "_read", refused)
+    with pytest.raises(tf.errors.PermissionDeniedError):
+        data.check(copy)
 
 
 @pytest.mark.parametrize("damage", ["cut off", "longer", "swapped", "empty"])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import random
 import shutil
 import signal
 import subprocess
@@ -662,6 +663,50 @@ def test_a_run_that_has_not_ended_loads_as_a_trained_model(tmp_path):
     assert rate == pytest.approx(starting.FINE_TUNING * RECIPE.learning_rate)
     copy = zoo.load(model.save_to_preset(tmp_path / "copy"))
     assert copy.steps_before >= starting.MANY_STEPS
+
+
+@pytest.mark.slow
+def test_a_run_in_progress_may_save_while_it_is_loaded(tmp_path, monkeypatch):
+    """It keeps two checkpoints. Nor are the process's own random numbers begun again."""
+    runs.cut_off(SIMPLE, tmp_path / "run", 5)  # no epoch has ended: no best.npz
+    files = training.CheckpointFiles(tmp_path / "run")
+    stored = files.newest()
+    build = starting.from_recipe
+
+    def meanwhile(recipe):
+        if files.newest().state.step == 5:
+            for step in (6, 7):
+                files.write(stored.arrays, dataclasses.replace(stored.state, step=step))
+        return build(recipe)
+
+    monkeypatch.setattr(starting, "from_recipe", meanwhile)
+    drawn = []
+    for seed in (5, 6):
+        random.seed(seed)
+        model = zoo.load(tmp_path / "run")
+        drawn.append(random.random())
+    assert drawn[0] != drawn[1]
+    assert files.newest().state.step == 7
+    for index, weight in enumerate(model.get_weights()):
+        np.testing.assert_array_equal(weight, stored.arrays[f"weight/{index:04d}"])
+
+
+def test_weights_that_cannot_be_reached_are_not_called_damaged(tmp_path, monkeypatch):
+    """Nor are older ones taken in their place."""
+    for step in (1, 2):
+        arrays.write_arrays(tmp_path / f"checkpoint-{step:09d}.npz", a=np.zeros(1))
+    read = arrays.read_arrays
+
+    def refuse(path):
+        if path.name == "checkpoint-000000002.npz":
+            raise PermissionError(13, "Permission denied")
+        return read(path)
+
+    monkeypatch.setattr(arrays, "read_arrays", refuse)
+    with pytest.raises(PermissionError):
+        arrays.weights_so_far(tmp_path)
+    with pytest.raises(PermissionError):
+        arrays.load_weights(tmp_path / "checkpoint-000000002.npz", None)
 
 
 def test_tuning_the_allocator_is_what_the_environment_would_set(monkeypatch):

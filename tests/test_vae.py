@@ -1,5 +1,6 @@
 """The maths of the VAE: bounds, KL, priors, chunks, warm-up, labels."""
 
+import inspect
 import math
 
 import keras
@@ -455,3 +456,24 @@ def test_dropout_keeps_the_mean_and_reaches_every_block():
         dropped = kept.copy()
         dropped[:, block] = 0.0
         assert (parameters(dropped) != whole).any(), block
+
+
+def test_a_bound_has_other_noise_than_the_samples(monkeypatch, binary_images):
+    """Or a sample would be judged at the very latents that it was drawn from."""
+    model, seen, normal = VAE(latent_dim=2, **BINARY), [], noise.normal
+
+    def kept(*args, **options):
+        seen.append(normal(*args, **options))
+        return seen[-1]
+
+    monkeypatch.setattr(noise, "normal", kept)
+    default = inspect.signature(model.log_likelihood).parameters["seed"].default
+    model._prior_sample(model.image_seeds(6, 0), 1.0)
+    model._bound(tf.constant(binary_images), None, model.image_seeds(6, default), 1)
+    drawn, judging = (np.reshape(eps, (6, -1))[:, :2] for eps in seen)
+    assert not np.isclose(drawn, judging).any()
+    seen.clear()
+    model._prior_sample(model.image_seeds(6, 0), 1.0)
+    model._bound(tf.constant(binary_images), None, model.image_seeds(6, 0), 1)
+    drawn, judging = (np.reshape(eps, (6, -1))[:, :2] for eps in seen)
+    np.testing.assert_array_equal(drawn, judging)  # so the test above can fail

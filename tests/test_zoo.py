@@ -266,6 +266,18 @@ def test_a_critic_may_be_left_out(tmp_path):
     np.testing.assert_array_equal(loaded.decode(latents), model.decode(latents))
 
 
+@pytest.mark.slow
+def test_a_critic_that_is_left_out_does_not_hide_what_else_does_not_fit(tmp_path):
+    """Keras would load the first of two couplings and pass over the second."""
+    ladder = {"image_shape": (8, 8, 1), "top_dim": 2, "filters": (4,), "groups": (2,)}
+    flow = {"prior": "flow", "prior_components": 2, "group_channels": (1,)}
+    path = zoo.save(HierarchicalVAE(**ladder, **flow, candidates=2), tmp_path / "own")
+    for candidates in (1, 2, 3):
+        with pytest.raises(ValueError, match="parameters are stored"):
+            zoo.load(path, candidates=candidates, prior_components=1)
+        assert zoo.load(path, candidates=candidates, beta=2.0).candidates == candidates
+
+
 def test_unknown_override(root):
     with pytest.raises(ValueError, match=r"constructor arguments of VAE; received 'latents'.*beta"):
         zoo.load("vae_tiny", latents=5)

@@ -4,7 +4,7 @@ best.npz              the weights of the best epoch; best-1.npz, ... those of la
 checkpoint-*.npz      the whole state, its weights under "weight/"
 """
 
-import contextlib
+import errno
 import zipfile
 import zlib
 from pathlib import Path
@@ -20,6 +20,7 @@ __all__ = [
     "checkpoint_paths",
     "last_written",
     "load_weights",
+    "raise_systems",
     "read_arrays",
     "weights_so_far",
     "write_arrays",
@@ -31,6 +32,12 @@ UNREADABLE = (
     *(zipfile.BadZipFile, zlib.error, EOFError, OSError),
     *(ValueError, KeyError, TypeError, RuntimeError, MemoryError),
 )
+
+
+def raise_systems(error: Exception) -> None:
+    """Raises errors of the system, such as of a share that is away."""
+    if getattr(error, "errno", None) not in (None, errno.EINVAL, errno.ENOENT):
+        raise error
 
 
 def write_arrays(path: str | Path, **arrays: np.ndarray) -> None:
@@ -63,6 +70,7 @@ def load_weights(path: str | Path, model: keras.Model) -> None:
     try:
         arrays = read_arrays(path)
     except UNREADABLE as error:
+        raise_systems(error)
         raise ValueError(
             f"{path} holds weights of a run and cannot be read ({error}). Train again in a new "
             "folder."
@@ -99,9 +107,11 @@ def weights_so_far(folder: Path) -> Path | None:
         return best_path(folder, stage)
     paths = checkpoint_paths(folder)
     for path in reversed(paths):
-        with contextlib.suppress(*UNREADABLE):
+        try:
             read_arrays(path)
             return path
+        except UNREADABLE as error:
+            raise_systems(error)
     return paths[-1] if paths else None  # reading it will say why
 
 

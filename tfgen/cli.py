@@ -166,17 +166,9 @@ def ends_for(
     """Returns the images where walks start, those where they end, and the class of each walk.
 
     A walk of a conditional model stays within one class: without files, both ends are images of
-    that class, and the rows take `labels` in turn, or all classes of the data.
-
-    Args:
-        model: As for `images_for`.
-        name: As for `images_for`.
-        files: The user's own images, an even number; the first half are starts.
-        data_name: As for `images_for`.
-        rows: How many pairs of images of the validation split; None: at most 6.
-        labels: Classes of the files, in turn, or of the walks.
-        invert: As for `images_for`.
-        binarize: As for `images_for`.
+    that class, and the rows take `labels` in turn, or all classes of the data. The first half of
+    `files`, an even number, are starts, `labels` their classes or those of the walks. `rows` are
+    pairs of images of the validation split; None: at most 6. The rest is as for `images_for`.
 
     Raises:
         ValueError: As for `images_for`; or the files of a pair are of two classes.
@@ -197,6 +189,8 @@ def ends_for(
             return images[:rows], images[rows:], walks
         rows = rows or max(1, min(6, len(images) // 2))
         labels = np.resize(labels, rows).tolist() * 2 if labels else ()
+    elif model.num_classes is not None and 0 < len(labels) <= len(files) // 2:  # of the walks
+        labels = np.resize(labels, len(files) // 2).tolist() * 2
     num = rows and 2 * rows
     images, found = images_for(
         model, name, files, data_name, num, labels, invert, binarize, "--rows", 12

@@ -42,7 +42,7 @@ def make_strategy(name: str) -> tf.distribute.Strategy:
     Args:
         name: "none", one device; "mirrored", all devices of this process: GPUs, or logical CPUs;
             "multi-worker", the processes that the environment variable TF_CONFIG lists, each with
-            its own devices; "tpu", the cores of the TPU that the environment names.
+            its own devices; "tpu", the cores of the TPU that TPU_NAME names, or of this VM.
 
     Raises:
         ValueError: An unknown name, "none" within the scope of a strategy, or "multi-worker"
@@ -64,7 +64,8 @@ def _made(name: str) -> tf.distribute.Strategy:
     if name == "multi-worker":
         _check_tf_config(os.environ.get("TF_CONFIG"))
         return tf.distribute.MultiWorkerMirroredStrategy()
-    return tf.distribute.TPUStrategy(tf.distribute.cluster_resolver.TPUClusterResolver.connect())
+    tpu = os.environ.get("TPU_NAME", "local")  # that of this machine
+    return tf.distribute.TPUStrategy(tf.distribute.cluster_resolver.TPUClusterResolver.connect(tpu))
 
 
 def _check_tf_config(text: str | None) -> None:
@@ -263,7 +264,7 @@ def move_averages(
     """
     steps = step if last_step is None else step - tf.range(max_steps, dtype=step.dtype)
     n = tf.cast(steps, tf.float32)
-    keep = tf.minimum(momentum, (1.0 + n) / (10.0 + n))
+    keep = tf.minimum((1.0 + n) / (10.0 + n), momentum)
     if last_step is not None:
         keep = tf.reduce_prod(tf.where(steps > last_step, keep, 1.0))
     replica = tf.distribute.get_replica_context()

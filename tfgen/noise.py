@@ -9,8 +9,7 @@ take one key for a whole tensor, and their floats differ between graph and XLA.
                     -- uniform -> ((bits >> 9) + 1/2) 2^-23    in (0, 1), both ends excluded
                     -- normal --> Phi^-1(uniform)
 
-Nothing here holds state: a training step folds (seed, step, index in the global batch) into new
-seeds, which is right under resume, jit and replicas alike.
+Nothing here holds state: a training step folds (seed, step, index in the global batch) into seeds.
 """
 
 import math

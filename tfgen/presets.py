@@ -9,8 +9,8 @@
 Of an ensemble the file may hold the first network alone: then `members` in metadata.json says whose
 weights the other networks have, by the names of neighbouring entries, with their sha256.
 
-Each file is written whole or not at all, and metadata.json, with the sha256 of weights and
-configuration, last: a folder that was cut off fails its check and is never half believed.
+Each file is written whole or not at all, metadata.json last: a folder that was cut off fails its
+check.
 """
 
 import hashlib
@@ -95,9 +95,8 @@ def load(
     elif load_weights:
         try:
             weight_files.load(model, weights)
-            held, count = model.count_params(), metadata.get("parameters")
-            # Keras passes over what no layer asks for; the critic of `candidates` may be left out.
-            if overrides and "candidates" not in overrides and count not in (None, held):
+            held, count = model.count_params(), _count(cls, stored, overrides, metadata)
+            if overrides and count not in (None, held):
                 raise ValueError(f"{count} parameters are stored, this network has {held}")
         except ValueError as error:
             if not overrides or isinstance(error, weight_files.DamagedError):
@@ -119,6 +118,14 @@ def load(
     if load_weights is True:
         starting.continue_training(model, metadata, path / "recipe.json")
     return model
+
+
+def _count(cls, stored, overrides, metadata) -> int | None:
+    """Returns how many parameters are needed: Keras passes over what no layer asks for."""
+    if "candidates" not in overrides:  # which may leave out the critic
+        return metadata.get("parameters")
+    own = stored["config"] | {"candidates": overrides["candidates"]}
+    return cls.from_config(own).count_params()
 
 
 def _check_overrides(overrides: dict[str, Any], stored: dict[str, Any], cls: type) -> None:

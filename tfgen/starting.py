@@ -17,13 +17,12 @@ MANY_STEPS = 10**6  # training steps where a preset does not tell: past every wa
 
 
 def from_recipe(recipe: Recipe) -> keras.Model:
-    """Returns a recipe's model with its initial weights, a function of its seed, not compiled.
+    """Returns a recipe's model, not compiled.
 
     Raises:
         ValueError: An unknown family, or a constructor argument that it does not have.
     """
     family = families.find(recipe.family)
-    keras.utils.set_random_seed(recipe.seed)
     try:
         return family(**{"seed": recipe.seed, "dtype": recipe.precision, **recipe.model})
     except TypeError as error:
@@ -41,16 +40,16 @@ def unfinished(path: Path) -> keras.Model:
     Raises:
         ValueError: The run has saved no weights yet, or they cannot be read.
     """
-    weights = arrays.weights_so_far(path)
+    recipe = Recipe.load(path / "recipe.json")
+    trained = from_recipe(recipe)
+    for part, rank in recipe.lora.items():
+        trained.enable_lora(rank, part)
+    weights = arrays.weights_so_far(path)  # late: a run in progress drops old checkpoints
     if weights is None:
         raise ValueError(
             f"{path.name!r} has a recipe but no trained weights yet. If it is training, wait for "
             f"its first checkpoint; else train it: tfgen train {shlex.quote(str(path))} --out DIR."
         )
-    recipe = Recipe.load(path / "recipe.json")
-    trained = from_recipe(recipe)
-    for part, rank in recipe.lora.items():
-        trained.enable_lora(rank, part)
     arrays.load_weights(weights, trained)
     model = from_recipe(recipe)  # without adapters, which are folded into what they adapt
     tuning.copy_weights(trained, model)

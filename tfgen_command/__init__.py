@@ -1,10 +1,8 @@
 """The `tfgen` command. It stands outside the package `tfgen` on purpose.
 
-Importing anything under `tfgen` runs `tfgen/__init__.py`, which imports Keras and TensorFlow: six
-seconds and 600 MB on a slow machine, paid before a misspelt option could be reported. It must stay
-so, because Keras finds the classes of a saved model among those already imported. Here lives what
-can answer without them: the options of every command, `--help`, `--version`, `list`, `info`, and
-the errors of wrong arguments. A command that computes imports the library when it starts.
+Importing `tfgen` imports Keras and TensorFlow, since Keras finds a saved model's classes among
+those already imported: six seconds on a slow machine, before a misspelt option could be reported.
+Here lives what can answer without them. A command that computes imports the library when it starts.
 
     command_line  every command together, and the form of an error
     app           the application, and the options that commands share

@@ -121,13 +121,7 @@ def _options(
 
 
 def refuse(context: typer.Context, why: str, *names: str) -> None:
-    """Raises ValueError if an option was typed that would do nothing.
-
-    Args:
-        context: Of the command.
-        why: What the option is for, to follow its name.
-        names: Parameters of the command.
-    """
+    """Raises ValueError if an option was typed that would do nothing, as `why` says."""
     for param in context.command.params:
         source = context.get_parameter_source(param.name)
         if param.name in names and source is not None and source.name == "COMMANDLINE":

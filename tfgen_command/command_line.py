@@ -29,7 +29,9 @@ EXPLAINED = (ValueError, NotImplementedError, OSError, ImportError, FloatingPoin
 NO_MEMORY = "out of memory; use a smaller batch or model"
 TOLD = {
     "DataLossError": "a record of the data is damaged. Prepare the shards again.",
+    "NotFoundError": "",  # its own message is told
     "OverflowError": "a number is too large",
+    "PermissionDeniedError": "",
     "ResourceExhaustedError": NO_MEMORY,
 }
 INTERRUPTED = 130  # what typer returns after Ctrl-C
@@ -67,7 +69,7 @@ def run() -> NoReturn:
         kind = type(error).__name__  # TensorFlow's are not imported: that takes seconds
         if kind not in TOLD:
             raise
-        _fail(TOLD[kind])
+        _fail(str(error) if "space left" in str(error) else TOLD[kind] or str(error))
     sys.exit(code or 0)
 
 

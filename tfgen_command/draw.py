@@ -33,6 +33,7 @@ CAPTIONED = 24  # pixels across, for captions of a plane to fit
 
 @command()
 def sample(
+    context: typer.Context,
     name: Name,
     num: Annotated[
         int | None,
@@ -60,6 +61,8 @@ def sample(
     Where --num cannot be shared out evenly, the first classes get one image more, and rows run on.
     """
     out = output(out, "samples.png", force, (".png", ".npz", ""))
+    if out.suffix.lower() == ".npz":
+        refuse(context, "is for pictures; --out names arrays.", "scale")
     labels = parse_labels(label)
     import_tensorflow()
     from tfgen import cli

@@ -136,8 +136,15 @@ def new(
     warning = too_few(family, drafted.num_images, drafted.recipe.model["image_shape"][2])
     if warning:
         say(warning)
-    run = Path("runs") / out.stem
+    run = _outside(Path("runs") / out.stem, data.Source(data_name).image_folder)
     say(f"Train it: tfgen train {shlex.quote(str(out))} --out {shlex.quote(str(run))}")
+
+
+def _outside(run: Path, images: Path | None) -> Path:
+    """Returns the folder of a run, beside the images if it would lie among them."""
+    if images is None or not run.resolve().is_relative_to(images.resolve()):
+        return run
+    return images.resolve().parent / run
 
 
 def _refuse_old(out: Path) -> None:

@@ -64,21 +64,7 @@ def tune_allocator() -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Settings of the local server.
-
-    Args:
-        models: The model repository, a folder.
-        host: Address to listen on.
-        port: Port of REST and the page; 0 for any free port.
-        grpc_port: Port of gRPC; 0 for any free port.
-        max_batch_size: Maximum rows per batch and per request.
-        batch_window_ms: Maximum wait for other requests to batch with, while another call runs.
-        threads: Calls that run at the same time.
-        max_body_mb: Maximum request size in MiB.
-        timeout: Maximum seconds per request.
-        poll_seconds: Seconds between checks of the repository for changes.
-        grace_seconds: Seconds for running requests to finish after the server is stopped.
-    """
+    """Settings of the local server, as the options of `tfgen serve` explain them."""
 
     models: str
     host: str = "127.0.0.1"
@@ -103,17 +89,10 @@ class Settings:
 
 
 def listen(host: str, port: int, option: str) -> socket.socket:
-    """Returns a socket that listens: connections wait until the server accepts them.
-
-    One that is only bound would not keep a second server from the port while models are loading.
-
-    Args:
-        host: An address of this machine.
-        port: 0 for any free one.
-        option: The command-line option that chose the port, for the message.
+    """Returns a socket that listens, so that no second server can while models are loading.
 
     Raises:
-        OSError: The address is not of this machine, or the port is in use.
+        OSError: The address is not of this machine, or the port, which `option` chose, is in use.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # asyncio turns Nagle's algorithm off only where the protocol is named; an answer would wait

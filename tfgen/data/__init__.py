@@ -18,7 +18,7 @@
     report    what a set holds, before anything trains on it: `check`
 
 The order of the images is the file's, spread over the classes if it goes class by class, or that
-of a hash of the files' names. It never changes: shuffling belongs to training, where it has a seed.
+of a hash of the files' names. Only training shuffles, with a seed.
 """
 
 from tfgen.data.named import licence, names

@@ -76,13 +76,15 @@ class Report:
             "images": f"{self.count:,}",
             "height x width": counted(self.facts()["sizes"]),
             "modes": counted(self.modes),
-            "classes": "none" if self.classes is None else counted(numbered, 20),
-            "splits": ", ".join(f"{split} {n:,}" for split, n in self.splits.items()) + held,
+            "classes": counted(numbered, 20) or "none" * bool(self.splits),
+            "splits": ", ".join(f"{split} {n:,}" for split, n in self.splits.items()),
             "unreadable": listed([f"{name} ({why})" for name, why in self.unreadable]),
             "duplicates": listed(list(self.duplicates)),
             "not images": listed(list(self.skipped)),
             "changes": " ".join(self.changes),
         }
+        if self.splits:
+            facts["splits"] += held
         lines = [self.data, *(f"  {name:<16}{text}" for name, text in facts.items() if text)]
         lines += [f"  to mend         {problem}" for problem in self.problems]
         return "\n".join(lines)
@@ -117,7 +119,7 @@ def _check_arrays(source: Source) -> Report:
             continue  # it has been read, and there is nothing to count
         try:
             found, counted, largest = _read(opened, classes)
-        except tf.errors.OpError:
+        except (tf.errors.DataLossError, tf.errors.InvalidArgumentError):
             found, counted, largest = 0, 0, 0
         brightest = max(brightest, largest)
         by_class += counted

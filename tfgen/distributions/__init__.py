@@ -10,9 +10,8 @@ quantity and can be compared:
     "gaussian"                      density at the level times the bin's width 1: the mean squared
                                     error, up to scale and constant
 
-The formulas here need TensorFlow alone. `tfgen.distributions.tfp` has the same distributions as
-TensorFlow Probability objects; importing it takes about a second, so models import it where they
-use it.
+`tfgen.distributions.tfp` has them as objects of TensorFlow Probability, whose import takes about a
+second; models import it where they use it.
 """
 
 from tfgen.distributions.levels import (

@@ -36,13 +36,12 @@ def evaluate(
     """Measures what an entry's recipe lists, and the quality of samples of all that can draw.
 
     Without `check`, with the recipe's own data and numbers of samples, the results go into
-    metadata.json, and card.md and the pictures are written again; not so for an unfinished run.
-    A result that is not finite is returned and not recorded.
+    metadata.json, unless not finite, and card.md and the pictures are written again; not so for
+    an unfinished run.
 
     Args:
         name: An entry's name or folder.
-        data_name: Another data set to measure on; nothing is written then. A folder of images or
-            an .npz file is read as the recipe reads its own, with its `size`.
+        data_name: Another data set, read with the recipe's `size`; nothing is written then.
         check: Only compare with the recorded results; nothing is written.
         verbose: 1 shows progress.
         num_samples: How many samples to draw instead of the recipe's number, for a quick look;
@@ -73,9 +72,11 @@ def evaluate(
         raise ValueError(f"check (--check) needs recorded results; {path} has none. Leave it out.")
     model, recipe = zoo.load(path), zoo.load_recipe(path)
     measured_on = data.of_recipe(recipe, data_name)
+    wanted = _wanted(model, recipe, metrics, measured_on, skip_unfit, check)
+    if metrics and not wanted:
+        return {}
     if data_name is None:
         _check_digest(details.get("data"), measured_on)
-    wanted = _wanted(model, recipe, metrics, measured_on, skip_unfit)
     results = _measured(model, measured_on, wanted, num_samples, verbose)
     if check and metrics is None and data_name is None:
         for label, found in recorded.items():  # also what is no longer measured
@@ -113,8 +114,11 @@ def _measured(
 ) -> Results:
     # What would fail after minutes of sampling fails now.
     check_shape(measured_on, data.arrays(measured_on, "test")[0], model.image_shape)
-    if any(listed["metric"] == "conditional_accuracy" for listed in wanted):
+    names = [listed["metric"] for listed in wanted]
+    if "conditional_accuracy" in names:
         samples.svc()
+    if {"conditional_accuracy", "label_agreement"}.intersection(names):
+        latents.labelled(measured_on, "test")
     results: Results = {}
     for listed in wanted:
         arguments = dict(listed)
@@ -131,6 +135,7 @@ def _wanted(
     metrics: str | Sequence[str] | None,
     measured_on: data.Data,
     skip_unfit: bool,
+    check: bool,
 ) -> list[dict[str, Any]]:
     """Returns what to measure: the recipe's list, and the one metric that all samplers share.
 
@@ -151,9 +156,12 @@ def _wanted(
         if draws and "sample_quality" not in named and samples.enough_images(measured_on):
             found.append({"metric": "sample_quality"})
     reasons = {wanted["metric"]: misfit(model, wanted["metric"]) for wanted in found}
+    if check:
+        for metric in reasons.keys() - {*named, "sample_quality"}:
+            reasons[metric] = reasons[metric] or "check (--check) has no recorded result of it."
     for metric, reason in reasons.items():
         if reason and not skip_unfit:
-            raise ValueError(f"metric {metric!r} does not fit this model: {reason}")
+            raise ValueError(f"metric {metric!r} does not fit: {reason}")
     return [wanted for wanted in found if not reasons[wanted["metric"]]]
 
 

@@ -84,9 +84,9 @@ def sample_quality(
     if num_samples < ROUGH:
         tell(f"Distances and ratios of {num_samples} images are rough, and flatter the model.")
     judge = judges.judge(data_name, train, evaluator)
-    samples, _ = _draw(model, num_samples, labels, verbose)
     held_out = evenly(held_out, num_samples)
     real = judge.features(held_out)
+    samples, _ = _draw(model, num_samples, labels, verbose)
     results = _with_baseline(
         _compare(real, judge.features(samples)),
         _compare(real, judge.features(evenly(train, num_samples))),
@@ -244,7 +244,6 @@ def conditional_accuracy(
     train, train_labels = evenly(train, NUM_FITTED), evenly(train_labels, NUM_FITTED)
     test, labels = labelled(data_name, "test")
     train, test = on_levels(model, train), on_levels(model, test)
-    samples, asked = _draw(model, num_samples, labels, verbose)
     rows = flat(train)
     kernel = _rbf_kernel(rows)
     svm = SVC(C=5.0, kernel="precomputed").fit(kernel(rows), train_labels)
@@ -258,10 +257,12 @@ def conditional_accuracy(
         classifiers = {
             judge.name: lambda images: judge.probabilities(images).argmax(1)
         } | classifiers
+    found = {name: np.mean(classify(test) == labels) for name, classify in classifiers.items()}
+    samples, asked = _draw(model, num_samples, labels, verbose)
     results = {}
     for name, classify in classifiers.items():
         rate = 100.0 * float(np.mean(classify(samples) == asked))
-        accuracy = 100.0 * float(np.mean(classify(test) == labels))
+        accuracy = 100.0 * float(found[name])
         results |= {
             f"{num_samples} samples classified as asked by {name}": Result(rate, "%", accuracy),
             f"gap to real test images, {name}": Result(rate - accuracy, "points", tolerance=0.05),

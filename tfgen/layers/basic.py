@@ -27,10 +27,9 @@ CHECKED = contextvars.ContextVar("checked", default=False)  # whether all data h
 class GreyToPixels(keras.layers.Layer):
     """Maps grey values [0, 255] to pixels [-1, 1], and refuses images that were scaled before.
 
-    Keras casts a model's inputs to float before a layer can see their dtype, so that images in
-    [0, 1] would be taken as black. They are recognised by their values: not integers, or outside
-    [0, 255]; outside of graphs also by a largest value in (0, 1]. A graph sees one batch of many,
-    and a batch of dark images may have nothing brighter.
+    Keras casts inputs to float before a layer sees their dtype, so images in [0, 1] would be taken
+    as black. They are recognised by their values: not integers, or outside [0, 255]; outside of
+    graphs, which see one batch of many, also by a largest value in (0, 1].
 
     Input and output: float (batch, height, width, channels).
 

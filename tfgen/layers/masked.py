@@ -30,9 +30,8 @@ class MaskedConv2D(keras.layers.Layer):
     A and B (van den Oord et al., "Pixel recurrent neural networks", 2016) are what the first and
     the other layers of one stack need; such stacks are blind to a wedge to the right above. The
     vertical and horizontal pairs (van den Oord et al., "Conditional image generation with PixelCNN
-    decoders", 2016) leave no blind spot: rows above go through the vertical ones, in which "B"
-    includes the current row because its features there hold the rows above alone, and the current
-    row goes through the horizontal ones.
+    decoders", 2016) leave no blind spot: rows above go through the vertical ones, the current row
+    through the horizontal ones.
 
         out(i, j) = bias + sum_rs mask(r, s) kernel(r, s) x(i + r, j + s)
 

@@ -77,10 +77,10 @@ class Classifier(EndpointModel):
         self.check_settings()
         with self.own_dtype_policy():
             self.encoder = layers.encoder_network(
-                self.image_shape, self.filters, num_blocks, feature_units, stem=stem
+                self.image_shape, self.filters, num_blocks, self.feature_units, stem=stem
             )
-            self.head = keras.layers.Dense(num_classes, dtype="float32", name="logits")
-            self.head.build((None, feature_units))
+            self.head = keras.layers.Dense(self.num_classes, dtype="float32", name="logits")
+            self.head.build((None, self.feature_units))
         self.build()
 
     def check_settings(self) -> None:

@@ -161,7 +161,7 @@ class CompiledModel(ConfiguredModel):
     def save_assets(self, folder: str) -> None:
         """Writes all steps, and those not in the optimizer's count, into a file of Keras."""
         before = self.steps_trained if self._keeps_no_count() else self.steps_before
-        text = json.dumps([self.steps_trained, before])
+        text = json.dumps([self.steps_trained, int(before)])
         Path(folder, STEPS).write_text(text, encoding="utf-8")
 
     def load_assets(self, folder: str | None) -> None:

@@ -109,8 +109,8 @@ class GAN(AdversarialModel):
     p_data / p_G, so selectivity 1 moves the samples towards the data (Azadi et al., "Discriminator
     rejection sampling", 2019); more trades variety for likeness. `candidates` times the cost.
 
-    Input of `call`: uint8 images (batch, height, width, channels); output: the discriminator's
-    logit, float32 (batch,), above `score_border` for what it takes as real.
+    Input of `call`: uint8 images (batch, height, width, channels); output: what D gives, float32
+    (batch,), above `score_border`, if any, for what D takes as real.
 
     Args:
         image_shape: (height, width, channels), 1 or 3 channels, divisible by 2^len(filters).
@@ -351,7 +351,7 @@ class GAN(AdversarialModel):
         return BORDERS[self.objective]
 
     def score(self, images: np.ndarray, *, labels: Labels = None) -> np.ndarray:
-        """Returns the discriminator's logit of each image, float32 (batch,); see `score_border`.
+        """Returns what D gives for each image, float32 (batch,); see `score_border`.
 
         Raises:
             ValueError: Images or labels that do not fit the model.

@@ -81,8 +81,8 @@ class GenerativeModel(EndpointModel):
             labels: For a conditional model: a class for each image, or one for all.
             seed: None for fresh ones; one int per image; or an int s that stands for
                 s, s + 1, ...: image i of `sample(n, seed=s)` is `sample(1, seed=s + i)`.
-            temperature: Scales the noise: 0 gives the most typical image, 1 the model's own
-                spread. At least 0.
+            temperature: Scales the noise: 0 leaves none, 1 is the model's own spread. At
+                least 0.
             batch_size: Images per pass; by default as many as is fast, at most 250, of a VAE 500.
             verbose: 1 shows a progress bar.
 
@@ -157,7 +157,7 @@ class GenerativeModel(EndpointModel):
         *,
         num_samples: int = 1,
         labels: Labels = None,
-        seed: Seed = 0,
+        seed: Seed = 2**62,
         batch_size: int | None = None,
         verbose: int = 0,
     ) -> np.ndarray:
@@ -171,7 +171,7 @@ class GenerativeModel(EndpointModel):
             images: uint8 (batch, height, width, channels), grey values among the levels.
             num_samples: Importance samples; ignored where the likelihood is exact.
             labels: Classes, for a conditional model.
-            seed: As in `sample`; the default makes the result reproducible.
+            seed: As in `sample`, but not that of the images, whose own noise would judge them.
             batch_size: Images per pass; default 100.
             verbose: 1 shows a progress bar.
 

@@ -7,10 +7,9 @@ the same network, told every class in turn:
 
     p(x_i | x_<i) = sum_c p(c | x_<i) p(x_i | x_<i, c),      p(c | x_<i)  ~  p(x_<i | c)
 
-By Bayes' rule the ratio in brackets is p(y | x_<=i) / p(y | x_<i), the weight of the evidence that
-pixel i brings for class y (Dhariwal & Nichol, "Diffusion models beat GANs on image synthesis",
-2021; Ho & Salimans, "Classifier-free diffusion guidance", 2022). Every conditional is a
-distribution, so the likelihood of a guided model is exact as well.
+By Bayes' rule the ratio in brackets is p(y | x_<=i) / p(y | x_<i) (Dhariwal & Nichol, "Diffusion
+models beat GANs on image synthesis", 2021; Ho & Salimans, "Classifier-free diffusion guidance",
+2022). Every conditional is a distribution, so the likelihood stays exact.
 """
 
 from typing import TYPE_CHECKING, Any, NamedTuple

@@ -32,8 +32,8 @@ class HierarchicalVAE(PixelDecoder):
 
         z_l = mean_l(z_<l) + scale_l(z_<l) * eps_l,   p(eps_l) = N(0, I)
 
-    so that samples, walks and arithmetic work as in a VAE of one level. The posterior is a normal
-    in the same units: q(eps_l | eps_<l, x) = N(m_l, s_l^2).
+    so samples, walks and arithmetic work as in a VAE of one level. Posteriors are normal,
+    q(eps_l | eps_<l, x) = N(m_l, s_l^2); with a flow q(z_0 | x), not q(eps_0 | x).
 
         ELBO = E_q log p(x | z) - sum_l E_q KL(q(eps_l | eps_<l, x) || p(eps_l))    nats per image
 

@@ -79,13 +79,9 @@ def checked(
 
 
 def checked_validation(model: ConfiguredModel, data: Any, weighted: bool = False) -> Any:
-    """Returns the `validation_data` of `fit`, checked as `checked` does.
+    """Returns the `validation_data` of `fit`, checked as `checked` does; None stays None.
 
-    Args:
-        model: An `ImageModel`.
-        data: As Keras takes it, or None.
-        weighted: Whether `fit` has weights. Then there may be labels here as there are to train on,
-            as Keras itself splits off with `validation_split`.
+    If `fit` has weights, there may be labels here too, as Keras itself splits off.
     """
     if data is None:
         return None

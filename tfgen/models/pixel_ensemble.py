@@ -32,7 +32,7 @@ OWN = ("name", "trainable", "dtype", "frozen", "guidance")
 
 @keras.saving.register_keras_serializable("tfgen")
 class PixelEnsemble(AutoregressiveModel):
-    """Several pixel models as one: at each pixel the mean of the probabilities that they give.
+    """Several pixel models as one: at each group of pixels the members' mean probabilities.
 
         p(x) = prod_i 1/M sum_m p_m(x_i | x_1, ..., x_{i-1})      nats per image, exact
 

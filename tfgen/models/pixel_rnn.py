@@ -1,8 +1,4 @@
-"""PixelRNN: exact likelihood by two-dimensional recurrent networks.
-
-van den Oord et al., "Pixel recurrent neural networks", 2016. The two kinds of layers, the Row LSTM
-and the Diagonal BiLSTM, are in `lstm_layers.py`.
-"""
+"""PixelRNN (van den Oord et al., "Pixel recurrent neural networks", 2016)."""
 
 import keras
 import tensorflow as tf

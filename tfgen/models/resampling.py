@@ -63,8 +63,8 @@ def resampled(
 class Critic(Composite):
     """Tells states of the decoder that images led to from states that the prior led to.
 
-    Its output is a logit, float32 (batch,): for the best critic the log of the ratio of the two
-    densities.
+    Its output is a logit, float32 (batch,); of the best critic without classes it is
+    log(q(h) / p(h)).
 
     Args:
         units: Channels of its convolutions and width of its dense layer.

@@ -24,8 +24,8 @@ class Sampler:
         . # # o          the `num_left` tokens to the left, and the token that is drawn next
 
     Tokens enter the network as features, in the layout (columns, batch, channels). With guidance
-    the network reads each image as one of every class, so that its batch is that many times as
-    large, and what is drawn adds to a belief about the classes.
+    the network reads each image as one of every class, and what is drawn adds to a belief about
+    the classes.
 
     Args:
         model: TokenModel. The model.

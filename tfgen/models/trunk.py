@@ -82,9 +82,6 @@ class Trunk(keras.layers.Layer):
                 (a token is drawn from column.features; column.state replaces row.state)
             cache = trunk.end_row(cache, row.known, all recorded, tokens of the row, conditions)
 
-    The sampler keeps the tokens that were drawn. A trunk says how many of them its first layer
-    looks at.
-
     Attributes:
         rows_above: How many rows of tokens above `begin_row` needs.
         num_left: How many tokens to the left `step` needs.

@@ -1,8 +1,8 @@
 """From a recipe to a fitted model: data order, schedule, averaged weights, exact resume.
 
-Everything random is a pure function of numbers that a checkpoint holds: the order of the data of
-(seed, epoch); noise, shifts and mirroring of (seed, step, index in the global batch). A run that
-was killed goes on from its newest checkpoint and ends with the weights of a run that was not.
+Everything random is a function of numbers that a checkpoint holds: the order of the data of (seed,
+epoch); noise, shifts and mirroring of (seed, step, index in the global batch). So a run that was
+killed ends with the weights of one that was not.
 
     run         a recipe's training from start to end
     build       the model and its optimizers

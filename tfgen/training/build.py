@@ -28,6 +28,7 @@ def build(recipe: Recipe, steps_per_epoch: int | None = None) -> ImageModel:
         count = data.open_split(data.of_recipe(recipe), "train", 0).count  # reads no photo
         check_batch(recipe, count)
         steps_per_epoch = count // recipe.batch_size
+    keras.utils.set_random_seed(recipe.seed)
     model = starting.from_recipe(recipe)
     for stage in recipe.plan():
         _check(stage, model)

@@ -1,7 +1,6 @@
 """The state of a run: what it is, its files, and when they are written."""
 
 import dataclasses
-import errno
 import json
 import time
 from pathlib import Path
@@ -17,6 +16,7 @@ from tfgen.arrays import (
     checkpoint_paths,
     last_written,
     load_weights,
+    raise_systems,
     read_arrays,
     write_arrays,
     write_weights,
@@ -133,9 +133,7 @@ class CheckpointFiles:
                 arrays = read_arrays(path)
                 return Stored(arrays, RunState.from_bytes(arrays.pop("state")), path)
             except UNREADABLE as error:
-                # A system's error, such as of a share that is away, tells nothing about the file.
-                if getattr(error, "errno", None) not in (None, errno.EINVAL):
-                    raise
+                raise_systems(error)
                 print(f"warning: {path} cannot be read ({error}); trying the one before.")
         if paths:
             print(f"warning: no checkpoint in {self.folder} can be read; starting from scratch.")
@@ -152,8 +150,7 @@ class Checkpoint(keras.callbacks.Callback):
     """Saves the whole state of a run, and puts it back.
 
     State: weights, every optimizer's slots and step counts, averaged weights, the running means
-    of the epoch, the best epoch so far. A kill at any moment loses at most `every` seconds and
-    never the ability to go on.
+    of the epoch, the best epoch so far. A kill loses at most `every` seconds.
 
     Args:
         folder: Where the checkpoints go.
@@ -178,6 +175,7 @@ class Checkpoint(keras.callbacks.Callback):
         self.every, self.patience = every, patience
         self.state = RunState() if state is None else state
         self._since = self._last = time.monotonic()
+        self._done = 0  # steps of the epoch
         self.stop = Stop(self.files.folder) if stop is None else stop
         self._resumed_means: list[np.ndarray] | None = None
 
@@ -295,6 +293,7 @@ class Checkpoint(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         """Puts back the running means of an epoch that was cut, after Keras has reset them."""
         self.state.epoch = epoch
+        self._done = 0
         self.put_back_means()
 
     def put_back_means(self) -> None:
@@ -308,12 +307,14 @@ class Checkpoint(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         """Saves when the last checkpoint is old, but not between an epoch's last step and end.
 
-        The steps are counted here: an optimizer does not count those that loss scaling skips.
+        Steps are counted here: an optimizer leaves out those that loss scaling skips. With
+        `steps_per_execution` one call stands for several.
         """
-        self.state.step += 1
+        before, self._done = self._done, min(batch + 1, self.params["steps"] or batch + 1)
+        self.state.step += self._done - before
         if (batch + 1) % CHECK_EVERY == 0:
             self._check()
-        if batch + 1 == self.params["steps"]:
+        if self._done == self.params["steps"]:
             self._hold_last_step()
             return
         # Several processes may save only together, so they ask one another, and not every time.
