@@ -23,6 +23,7 @@ cut off, unless this machine is much faster or slower. The chart goes into drawi
 --out; with --write the table goes into the page, and the chart into drawings/ next to that.
 """
 
+import itertools
 import json
 import math
 import statistics
@@ -198,8 +199,8 @@ def drawing(model, batch: int):
 # Times
 
 
-def machine_rate() -> float:
-    """Returns multiply-adds a second in products of matrices, the best of five."""
+def tensorflow_rate() -> float:
+    """Returns multiply-adds a second in TensorFlow's products of matrices, the best of five."""
     import tensorflow as tf
 
     matrix = tf.random.normal((MATRIX, MATRIX))
@@ -269,7 +270,7 @@ def measured(point: Point, repeats: int, seconds: float, jit_compile: bool) -> d
 
     sides = {"train": repeated(train, seconds), "sample": repeated(sample, seconds)}
     taken = common.interleaved(sides, repeats)
-    found = {"rate": machine_rate()}
+    found = {"rate": tensorflow_rate()}
     for side in sides:
         found[f"{side}_seconds"] = statistics.median(taken[side]) / point.batch
         found[f"{side}_multiply_adds"] = counts[side]
@@ -277,20 +278,45 @@ def measured(point: Point, repeats: int, seconds: float, jit_compile: bool) -> d
     return found
 
 
-def measured_family(family: str, given) -> list[dict[str, Any]]:
-    """Measures what the family's file does not hold yet, if asked to, and returns everything."""
-    path = given.out / f"{family}{'_jit' if given.jit else ''}.json"
-    done = json.loads(path.read_text()) if path.is_file() else []
+def file_of(family: str, given) -> Path:
+    return given.out / f"{family}{'_jit' if given.jit else ''}.json"
+
+
+def known_points(given) -> dict[str, list[dict[str, Any]]]:
+    """Returns what the families' files hold."""
+    paths = {family: file_of(family, given) for family in FAMILIES}
+    return {
+        family: json.loads(path.read_text()) if path.is_file() else []
+        for family, path in paths.items()
+    }
+
+
+def measure_family(family: str, found: dict[str, list[dict[str, Any]]], given) -> None:
+    """Measures what a family's file does not hold yet, and adds it to the file and to `found`."""
+    path, done = file_of(family, given), found[family]
     known = {tuple(one[name] for name in Point._fields) for one in done}
-    for point in points_of(family, given.vary) if family in given.only else ():
+    for point in points_of(family, given.vary):
         if tuple(point) in known or point.side > given.largest:
             continue
-        done.append(point._asdict() | measured(point, given.repeats, given.seconds, given.jit))
+        new = point._asdict() | measured(point, given.repeats, given.seconds, given.jit)
+        same_speed([new, *itertools.chain(*found.values())], given.out)
+        done.append(new)
         unfinished = path.with_suffix(".part")
         unfinished.write_text(json.dumps(done, indent=2) + "\n")
         unfinished.replace(path)
-        print(" ".join(row(done[-1])), file=sys.stderr, flush=True)
-    return done
+        print(" ".join(row(new)), file=sys.stderr, flush=True)
+
+
+def same_speed(points: list[dict[str, Any]], folder: Path) -> list[float]:
+    """Returns at how many billion multiply-adds a second points were measured, which must agree."""
+    rates = [one["rate"] / 1e9 for one in points]
+    if max(rates) > SPREAD * min(rates):
+        raise SystemExit(
+            f"the points for {folder} come from machines of {min(rates):.0f} to {max(rates):.0f} "
+            "billion multiply-adds a second, which one chart must not mix. Measure all of them "
+            "again in a new folder (--out)."
+        )
+    return rates
 
 
 # The report
@@ -365,17 +391,16 @@ def main(arguments: list[str] | None = None) -> int:
     from tfgen.training import tune_allocator
 
     tune_allocator()
-    found = [one for family in FAMILIES for one in measured_family(family, given)]
-    rows = [row(one) for one in found]
-    rates = [one["rate"] / 1e9 for one in found]
-    if max(rates) > SPREAD * min(rates):
-        raise SystemExit(
-            f"the points in {given.out} were measured at {min(rates):.0f} to {max(rates):.0f} "
-            "billion multiply-adds a second, so on machines of different speed. Measure again."
-        )
+    by_family = known_points(given)
+    for family in FAMILIES:
+        if family in given.only:
+            measure_family(family, by_family, given)
+    found = list(itertools.chain(*by_family.values()))
+    rows, rates = [row(one) for one in found], same_speed(found, given.out)
     caption = (
-        f"{'With' if given.jit else 'Without'} XLA in training; products of {MATRIX}x{MATRIX} "
-        f"matrices at {min(rates):.0f} to {max(rates):.0f} billion multiply-adds a second."
+        f"{'With' if given.jit else 'Without'} XLA in training; TensorFlow's products of "
+        f"{MATRIX}x{MATRIX} matrices at {min(rates):.0f} to {max(rates):.0f} billion multiply-adds "
+        "a second."
     )
     page = given.out if given.write is None else given.write.parent
     draw(found, page / "drawings" / "scaling.png")

@@ -146,8 +146,8 @@ def test_a_finished_measurement_is_written_without_measuring(scaling, tmp_path, 
         assert chart.size[0] > 1000
 
 
-def test_points_of_machines_of_other_speeds_are_not_one_chart(scaling, tmp_path):
-    """As where a measurement goes on elsewhere."""
+def test_points_of_machines_of_other_speeds_are_not_one_chart(scaling, tmp_path, monkeypatch):
+    """As where a measurement goes on elsewhere, which stops before it adds to a file."""
     points = measured_points(scaling)
     command = ["--only", "VAE", "--out", str(tmp_path)]
     points[-1]["rate"] = 1.2e9
@@ -155,8 +155,16 @@ def test_points_of_machines_of_other_speeds_are_not_one_chart(scaling, tmp_path)
     assert scaling.main(command) == 0
     points[-1]["rate"] = 2e9
     (tmp_path / "VAE.json").write_text(json.dumps(points))
-    with pytest.raises(SystemExit, match="at 1 to 2 billion multiply-adds a second, so on"):
+    with pytest.raises(SystemExit, match="machines of 1 to 2 billion multiply-adds a second"):
         scaling.main(command)
+    kept = json.dumps(points[:-1])
+    (tmp_path / "VAE.json").write_text(kept)
+    monkeypatch.setattr(scaling, "measured", lambda *given: points[-1])
+    for family in ("VAE", "GAN"):  # the second has no file yet
+        with pytest.raises(SystemExit, match="machines of 1 to 2 billion multiply-adds a second"):
+            scaling.main(["--only", family, "--out", str(tmp_path)])
+    assert (tmp_path / "VAE.json").read_text() == kept
+    assert not (tmp_path / "GAN.json").exists()
 
 
 def test_clients_that_cannot_begin_stop_the_load(monkeypatch):

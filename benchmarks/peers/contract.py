@@ -104,6 +104,28 @@ class Side:
     planned_images: int | None = None
 
 
+class Clock:
+    """Counts the steps of `fit`, and stops it after a number of seconds.
+
+    It comes before the callback of the Keras in use: `class Own(Clock, keras.callbacks.Callback)`.
+    """
+
+    def __init__(self, seconds: float):
+        super().__init__()
+        self.seconds, self.steps = seconds, 0
+        self.start = self.now = 0.0
+
+    def on_train_begin(self, logs=None):
+        """Starts the clock, now that `fit` has its data set."""
+        self.start = self.now = time.perf_counter()
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.steps += 1
+        self.now = time.perf_counter()
+        if self.now >= self.start + self.seconds:
+            self.model.stop_training = True
+
+
 def read(path: Path) -> Data:
     with np.load(path) as arrays:
         return Data(*(arrays[name] for name in Data._fields))
@@ -142,8 +164,8 @@ def processor() -> str:
     return names[0] if names else platform.processor()
 
 
-def machine_rate() -> float:
-    """Returns multiply-adds a second in products of matrices, the best of five."""
+def numpy_rate() -> float:
+    """Returns multiply-adds a second in NumPy's products of matrices, the best of five."""
     matrix = np.ones((MATRIX, MATRIX), np.float32)
     matrix @ matrix
     return MATRIX**3 / min(timed(lambda: matrix @ matrix) for _ in range(5))
@@ -265,7 +287,7 @@ def measure(side: Side, data: Data, given: argparse.Namespace) -> tuple[np.ndarr
         figures["planned_images"] = side.planned_images
     figures["day"] = f"{datetime.date.today()}"
     figures |= {"processor": processor(), "commit": os.environ.get("PEERS_COMMIT", "unknown")}
-    figures["rate"] = machine_rate()
+    figures["rate"] = numpy_rate()
     figures["load_before"] = round(os.getloadavg()[0], 2)
     figures |= trained(side, 60.0 * given.minutes)
     figures["load_after"] = round(os.getloadavg()[0], 2)

@@ -1,31 +1,17 @@
 """`fit` against a clock, for the sides that are Keras models."""
 
 import math
-import time
 from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from peers import contract
 
-class Clock(keras.callbacks.Callback):
-    """Counts the steps of `fit`, and stops it after a number of seconds."""
 
-    def __init__(self, seconds: float):
-        super().__init__()
-        self.seconds, self.steps = seconds, 0
-        self.start = self.now = 0.0
-
-    def on_train_begin(self, logs=None):
-        """Starts the clock, now that `fit` has its data set."""
-        self.start = self.now = time.perf_counter()
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.steps += 1
-        self.now = time.perf_counter()
-        if self.now >= self.start + self.seconds:
-            self.model.stop_training = True
+class Clock(contract.Clock, keras.callbacks.Callback):
+    """`contract.Clock` for Keras 3."""
 
 
 def fit_for(

@@ -5,10 +5,12 @@ its Fréchet ratios. All of a page comes from results.json and reasons.json, so 
 again without any training.
 
 Why a peer is ahead is known to whoever looked into it, not to this script: reasons.json holds it,
-as {peer: {measure: sentence}} with the keys of PEERS and COMPARED, and for a single recipe under
-"peer, recipe".
+as {peer: {measure: sentence}} with the keys of PEERS and COMPARED, for a single recipe under
+"peer, recipe", and for all peers of one package under what their names begin with ("pythae").
 """
 
+import collections
+import itertools
 import json
 import math
 from collections.abc import Collection, Iterable, Iterator
@@ -28,7 +30,10 @@ COST_HEADER = (
 UNEXPLAINED = "not looked into yet"
 CROSSED = "†"  # marks a pair that was not measured under the same conditions
 SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
-CONDITIONS = "Day; billions of multiply-adds a second; load average before and after training."
+CONDITIONS = (
+    "Day; billions of multiply-adds a second in NumPy's products of matrices; load average before "
+    "and after training; the day on which drawing was timed again."
+)
 CHART = "drawings/peers.png"  # next to the page
 
 Result = dict[str, Any]
@@ -79,6 +84,7 @@ COMPARED = {
 }
 NOT_COMPARED = {("pythae_iwae", "images_per_second")}  # it decodes ten samples for each image
 QUALITY = ("frechet", "nats")  # what the chart and the summary show
+BY_PLAIN = ("frechet_plain", "nats")  # the same, with the judge by which nothing was chosen
 
 
 # Files ---------------------------------------------------------------------------------------
@@ -153,7 +159,9 @@ def conditions(result: Result | None) -> str:
     if result is None:
         return "not measured"
     rate = f"{result['rate'] / 1e9:.0f}" if "rate" in result else "not noted"
-    return f"{result['day']}; {rate}; {result['load_before']} to {result['load_after']}"
+    load = f"{result['load_before']} to {result['load_after']}"
+    again = f"; drawing {result['drawn']}" if "drawn" in result else ""
+    return f"{result['day']}; {rate}; {load}{again}"
 
 
 # Pairs ---------------------------------------------------------------------------------------
@@ -201,8 +209,9 @@ class Pair(NamedTuple):
     def reason(self, key: str, reasons: dict[str, dict[str, str]]) -> str:
         """Returns why the peer is ahead in a measure, as far as that is known."""
         peer = self.peer["side"]
-        known = reasons.get(peer, {}) | reasons.get(f"{peer}, {self.recipe}", {})
-        return known.get(key, UNEXPLAINED)
+        package, *_ = peer.split("_")
+        every = [reasons.get(name, {}) for name in (f"{peer}, {self.recipe}", peer, package)]
+        return collections.ChainMap(*every).get(key, UNEXPLAINED)
 
 
 def pairs_of(
@@ -286,7 +295,10 @@ def short_section(results: list[Result], recipes: dict[str, tuple[str, ...]]) ->
     times, pairs_after = by_times(results, recipes)
     parts = [verdict(pairs_after), summary(pairs_after)]
     for name, pairs in pairs_after.items():
-        parts += [f"How many times better ours is after {name}, and by how many nats:"]
+        parts += [
+            f"How many times better ours is after {name}, and by how many nats; bold where ours "
+            "leads, in italics where the peer does:"
+        ]
         parts += [factors(pairs.values(), None, {})]
     return [*parts, CONDITIONS, machines(results, times)]
 
@@ -323,19 +335,26 @@ def verdict(pairs_after: dict[str, dict[str, Pair]]) -> str:
     """Returns who is ahead in how many comparisons of quality, a sentence for each time."""
     sentences = []
     for name, pairs in pairs_after.items():
-        leaders = [
-            (pair, pair.leader(key))
-            for pair in pairs.values()
-            for key in QUALITY
-            if pair.values(key) is not None
-        ]
-        ours = sum(leader is pair.ours for pair, leader in leaders)
-        level = sum(leader is None for _, leader in leaders)
+        ours, level, behind = counts(pairs.values(), QUALITY)
+        plain = counts(pairs.values(), BY_PLAIN)
         sentences.append(
-            f"After {name} ours is ahead in {ours} of {len(leaders)} comparisons of quality, level "
-            f"in {level} and behind in {len(leaders) - ours - level}."
+            f"After {name} ours is ahead in {ours} of {ours + level + behind} comparisons of "
+            f"quality, level in {level} and behind in {behind} (by plain features {plain[0]}, "
+            f"{plain[1]} and {plain[2]})."
         )
     return " ".join(sentences)
+
+
+def counts(pairs: Iterable[Pair], keys: Iterable[str]) -> tuple[int, int, int]:
+    """Returns in how many measures of pairs ours is ahead, level and behind."""
+    leaders = [
+        (pair, pair.leader(key))
+        for pair, key in itertools.product(pairs, keys)
+        if pair.values(key) is not None
+    ]
+    ours = sum(leader is pair.ours for pair, leader in leaders)
+    level = sum(leader is None for _, leader in leaders)
+    return ours, level, len(leaders) - ours - level
 
 
 def summary(pairs_after: dict[str, dict[str, Pair]]) -> str:
@@ -372,7 +391,7 @@ def factors(
 
     Args:
         pairs: Of one time.
-        reasons: What reasons.json holds; None refers to no reasons.
+        reasons: What reasons.json holds; None refers to none and marks a peer's lead by italics.
         why: Reason -> its number; those that are new are added.
     """
 
@@ -385,8 +404,10 @@ def factors(
         leader = pair.leader(key)
         if leader is pair.ours:
             return f"**{text}**"
-        if leader is None or reasons is None:
+        if leader is None:
             return text
+        if reasons is None:
+            return f"*{text}*"
         place = why.setdefault(pair.reason(key, reasons), len(why) + 1)
         return text + f"{place}".translate(SUPERSCRIPTS)
 

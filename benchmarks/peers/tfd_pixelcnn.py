@@ -7,7 +7,6 @@ own loop, a pass through the network for each pixel.
 """
 
 import os
-import time
 from pathlib import Path
 
 os.environ["TF_USE_LEGACY_KERAS"] = "1"
@@ -59,20 +58,8 @@ def serve(folder: Path) -> None:
 # What the comparison adds
 
 
-class Clock(tf_keras.callbacks.Callback):
-    def __init__(self, seconds: float):
-        super().__init__()
-        self.seconds, self.steps = seconds, 0
-        self.start = self.now = 0.0
-
-    def on_train_begin(self, logs=None):
-        self.start = self.now = time.perf_counter()
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.steps += 1
-        self.now = time.perf_counter()
-        if self.now >= self.start + self.seconds:
-            self.model.stop_training = True
+class Clock(contract.Clock, tf_keras.callbacks.Callback):
+    """`contract.Clock` for tf-keras."""
 
 
 def build(data: contract.Data, given) -> contract.Side:
