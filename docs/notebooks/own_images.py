@@ -2,10 +2,10 @@
 # # Fine-tune on your own images
 #
 # A folder of images is all it takes. This notebook makes one, of thick dark digits on white, and
-# goes on training a model of the zoo with it. Put the path of your own folder into the recipe;
-# `size=28` scales and crops images of other sizes. For colour images also set
-# `model={**start.model, "image_shape": (28, 28, 3)}`: the layers that no longer fit start from
-# scratch.
+# goes on training a model of the zoo with it. For your own images, put the path of your folder into
+# the recipe. If they are not 28x28, also add `size=28`, which scales and crops them. For images in
+# colour set `model={**start.model, "image_shape": (28, 28, 3)}`, too: the layers that no longer fit
+# start from scratch.
 
 # %%
 from pathlib import Path

@@ -25,7 +25,8 @@ print(model.export("models/vae_2d_mnist").name)  # the version
 # [not been tried](../exports.md#what-was-never-run) yet):
 #
 # ```bash
-# docker run -p 8501:8501 -v "$PWD/models:/models" -e MODEL_NAME=vae_2d_mnist tensorflow/serving
+# docker run -p 127.0.0.1:8501:8501 -v "$PWD/models:/models" \
+#   -e MODEL_NAME=vae_2d_mnist tensorflow/serving
 # ```
 #
 # Here we use the local server instead. Port 0 means any free port, which the server reports when
