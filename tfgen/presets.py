@@ -124,6 +124,8 @@ def _count(cls, stored, overrides, metadata) -> int | None:
     """Returns how many parameters are needed: Keras passes over what no layer asks for."""
     if "candidates" not in overrides:  # which may leave out the critic
         return metadata.get("parameters")
+    if len(overrides) == 1:
+        return None
     own = stored["config"] | {"candidates": overrides["candidates"]}
     return cls.from_config(own).count_params()
 

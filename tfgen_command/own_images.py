@@ -133,18 +133,11 @@ def new(
             f'For colour, add to "model" in {out}, at more time per epoch: "network": "residual", '
             '"num_blocks": 1, "augment": true.'
         )
-    warning = too_few(family, drafted.num_images, drafted.recipe.model["image_shape"][2])
-    if warning:
+    if warning := too_few(family, drafted.num_images, drafted.recipe.model["image_shape"][2]):
         say(warning)
-    run = _outside(Path("runs") / out.stem, data.Source(data_name).image_folder)
+    run, source = Path("runs") / out.stem, data.Source(data_name)
+    run = source.image_folder.resolve().parent / run if source.holds(run) else run
     say(f"Train it: tfgen train {shlex.quote(str(out))} --out {shlex.quote(str(run))}")
-
-
-def _outside(run: Path, images: Path | None) -> Path:
-    """Returns the folder of a run, beside the images if it would lie among them."""
-    if images is None or not run.resolve().is_relative_to(images.resolve()):
-        return run
-    return images.resolve().parent / run
 
 
 def _refuse_old(out: Path) -> None:

@@ -79,13 +79,14 @@ class Source:
         path = self.path
         return path if path is not None and path.is_dir() and not is_shards(path) else None
 
-    def refuse(self, folder: Path, why: str) -> None:
-        """Raises ValueError if `folder` is that of these images, or lies in it; not of shards.
-
-        `why` says what would happen otherwise.
-        """
+    def holds(self, folder: Path) -> bool:
+        """Whether `folder` is that of these images, or lies in it; not of shards."""
         images = self.image_folder
-        if images is not None and folder.resolve().is_relative_to(images.resolve()):
+        return images is not None and folder.resolve().is_relative_to(images.resolve())
+
+    def refuse(self, folder: Path, why: str) -> None:
+        """Raises ValueError if it `holds` the folder; `why` says what would happen otherwise."""
+        if self.holds(folder):
             raise ValueError(
                 f"folder (--out) must lie outside the images, {str(self.data)!r}, or {why}; "
                 f"received {folder}. Name another folder."

@@ -113,12 +113,11 @@ def _measured(
     verbose: int,
 ) -> Results:
     # What would fail after minutes of sampling fails now.
-    check_shape(measured_on, data.arrays(measured_on, "test")[0], model.image_shape)
-    names = [listed["metric"] for listed in wanted]
+    names = {listed["metric"] for listed in wanted}
+    read = latents.labelled if names & {"conditional_accuracy", "label_agreement"} else data.arrays
+    check_shape(measured_on, read(measured_on, "test")[0], model.image_shape)
     if "conditional_accuracy" in names:
         samples.svc()
-    if {"conditional_accuracy", "label_agreement"}.intersection(names):
-        latents.labelled(measured_on, "test")
     results: Results = {}
     for listed in wanted:
         arguments = dict(listed)

@@ -293,6 +293,7 @@ function describeJudge() {
 function valuesOf(of, images) {
   const likelihood = of.endpoints.log_likelihood;
   if (!likelihood) return predict(of, "score", { images });
+  // Not the noise that drew them.
   const seed = "seed" in likelihood.inputs ? { seed: range(images.length, 1e9) } : {};
   return predict(of, "log_likelihood", { images, ...seed });
 }
