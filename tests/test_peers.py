@@ -34,6 +34,7 @@ SHARED = {
     "speed",
 }
 SLOW_TO_DRAW = {"torch_pixelcnn", "keras_pixelcnn", "tfd_pixelcnn"}  # pixel by pixel
+DIFFUSION = {"diffusers_ddpm", "diffusers_cosine"}  # as many passes as it denoises steps
 FIGURES = {
     "side": "peer",
     "data": "mnist",
@@ -774,7 +775,7 @@ def test_every_side_runs_and_gives_a_whole_row(run, tmp_path, name):
         assert len(row) == len(header)
     assert figures["images"] > 0
     enough = figures["num_samples"] >= run.LEAST_SAMPLES
-    assert enough or side.label in ("diffusers_ddpm", *SLOW_TO_DRAW), figures["num_samples"]
+    assert enough or side.label in (*DIFFUSION, *SLOW_TO_DRAW), figures["num_samples"]
     assert (figures["frechet"] is not None) == (figures["frechet_plain"] is not None) == enough
     assert [len(train) for train in by_train] == [1000] * enough
     assert ("nats" in figures) == any(part in name for part in ("pythae", "pixelcnn"))

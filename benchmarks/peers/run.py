@@ -29,7 +29,7 @@ results.json. With --machine NAME all this is for a machine of another kind: its
 results_NAME.json, and the section peers_NAME of the page shows its pairs, without a chart.
 
 A side takes its minutes, half a minute to start and compile, at most --sampling-seconds for its
-samples, and up to two minutes for nats; with all 21 sides that is about 21 times (minutes + 1.5).
+samples, and up to two minutes for nats; with all 22 sides that is about 22 times (minutes + 1.5).
 """
 
 import argparse
@@ -85,6 +85,7 @@ PEERS = {
     "keras_vae": Peer("keras_vae", "", "keras", "mnist", ("vae_2d_mnist",)),
     "keras_dcgan": Peer("keras_dcgan", "", "keras", "mnist", ("gan_mnist",)),
     "diffusers_ddpm": Peer("diffusers_ddpm", "", "diffusers", "mnist", ("gan_mnist",)),
+    "diffusers_cosine": Peer("diffusers_ddpm", "cosine", "diffusers", "mnist", ("gan_mnist",)),
     "keras_wgan_gp": Peer("keras_wgan_gp", "", "keras", "mnist", ("wgan_gp_mnist",)),
     "keras_cgan": Peer("keras_cgan", "", "keras", "mnist", ("cgan_mnist",)),
     "pythae_vae": Peer(
