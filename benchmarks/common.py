@@ -134,7 +134,7 @@ def around_section(page: Path, name: str) -> tuple[str, str]:
         SystemExit: The page does not exist, or does not hold each marker once, in this order.
     """
     begin, end = _markers(name)
-    text = page.read_text() if page.is_file() else ""
+    text = page.read_text(encoding="utf-8") if page.is_file() else ""
     before, _, rest = text.partition(begin)
     _, found, after = rest.partition(end)
     if not found or text.count(begin) != 1 or text.count(end) != 1:
@@ -162,7 +162,7 @@ def write_section(page: Path, name: str, parts: Sequence[str]) -> None:
     begin, end = _markers(name)
     inside = "\n\n".join((begin, *parts, end))
     with replacing(page) as temporary:
-        temporary.write_text(f"{before}{inside}{after}")
+        temporary.write_text(f"{before}{inside}{after}", encoding="utf-8")
 
 
 def host() -> str:
@@ -171,7 +171,7 @@ def host() -> str:
 
 
 def save_chart(figure: Any, path: Path) -> None:
-    """Writes a matplotlib figure as a small PNG: of its 64 colours that are farthest apart."""
+    """Writes a matplotlib figure as a small PNG, of at most 256 colours."""
     from PIL import Image
 
     from tfgen.files import replacing
@@ -181,7 +181,7 @@ def save_chart(figure: Any, path: Path) -> None:
     few = (
         Image.open(drawn)
         .convert("RGB")
-        .quantize(64, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        .quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE)
     )
     with replacing(path) as temporary:
         few.save(temporary, format="PNG", optimize=True)
