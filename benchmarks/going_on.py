@@ -19,7 +19,7 @@ import common
 LIMIT = 0.01  # relative
 
 
-def measured(model, source, split: tuple, count: int) -> float:
+def measured(model, source, training, split: tuple, count: int) -> float:
     """Returns the validation loss, or a GAN's Frechet distance."""
     from tfgen.evaluation import judges
     from tfgen.evaluation.distances import FrechetDistance
@@ -28,7 +28,7 @@ def measured(model, source, split: tuple, count: int) -> float:
     labels = None if model.num_classes is None else labels
     if "loss" in model.loss_names:
         return model.evaluate(images, labels, batch_size=100, verbose=0, return_dict=True)["loss"]
-    judge = judges.judge(source, images)
+    judge = judges.judge(source, training)
     samples = model.sample(len(images), labels=labels, seed=0)
     real = judge.features(images)
     distance = FrechetDistance(real.shape[1])
@@ -52,12 +52,11 @@ def main() -> int:
         keras.utils.set_random_seed(0)  # of the batches' order
         model, recipe = zoo.load(name), zoo.load_recipe(name)
         source = data.of_recipe(recipe)
-        images, labels = (
-            None if part is None else part[: arguments.train]
-            for part in data.arrays(source, "train")
-        )
+        every, classes = data.arrays(source, "train")
+        images = every[: arguments.train]
+        labels = None if classes is None else classes[: arguments.train]
         validation = data.arrays(source, "validation")
-        before = measured(model, source, validation, arguments.validation)
+        before = measured(model, source, every, validation, arguments.validation)
         start = time.perf_counter()
         model.fit(
             images,
@@ -66,7 +65,7 @@ def main() -> int:
             verbose=0,
         )
         seconds = time.perf_counter() - start
-        after = measured(model, source, validation, arguments.validation)
+        after = measured(model, source, every, validation, arguments.validation)
         change = (after - before) / abs(before)
         what = "loss" if "loss" in model.loss_names else "Frechet distance"
         found[name] = {"what": what, "before": before, "after": after, "change": change}

@@ -84,6 +84,9 @@ def main() -> None:
     parser.add_argument("--train", nargs="*", default=TRAINED, help="entries or recipe files")
     parser.add_argument("--count", type=int, default=4096, help="images for the training")
     options = parser.parse_args()
+    for given in (options.entries, options.train):
+        if len({Path(name).stem for name in given}) < len(given):
+            parser.error(f"two names end alike, so one would replace the other: {', '.join(given)}")
     for entry in options.entries:
         model = tfgen.load(entry)
         endpoints = [name for name in ENDPOINTS if name in model.endpoints()]

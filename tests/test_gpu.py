@@ -16,6 +16,7 @@ import tensorflow as tf
 
 import tfgen
 from tfgen import formats, training
+from tfgen.evaluation.evaluate import card_of
 from tfgen.recipe import Recipe
 
 pytest.importorskip("jax", reason="needs pip install jax, as the machine with the GPU has")
@@ -80,13 +81,19 @@ def test_answers_and_steps_are_those_of_the_cpu(prepared, tmp_path):
 
 def test_a_model_trained_without_tensorflow(prepared, tmp_path):
     """From the recipe to a folder that `tfgen.load` takes; it has learned."""
-    folder, weights = prepared / "out" / "train.vae.float32", tmp_path / "new" / "weights.npz"
+    folder, weights = tmp_path / "program", tmp_path / "new" / "weights.npz"
+    run(GPU / "lower.py", prepared / "vae.json", folder, "--no-step")
     options = ("--minutes", 0.15, "--warmup-steps", 10, "--out", weights)
     printed = run(GPU / "train.py", folder, *options, without=tmp_path)
     assert "validation" in printed
     run(GPU / "restore.py", prepared / "vae.json", weights, tmp_path / "entry")
     model = tfgen.load(tmp_path / "entry")
     assert model.steps_trained > 1000  # what grows with the steps has grown
+    info = tfgen.zoo.info(tmp_path / "entry")
+    assert info["data"]["name"] == "digits"
+    assert info["training"]["step"] > 100
+    assert 0 <= info["training"]["best_epoch"] <= info["training"]["epoch"]
+    assert "is not recorded" not in card_of(tmp_path / "entry")
     with np.load(weights) as held, np.load(folder / "data.npz") as data:
         log, images = held["log"], data["validation_images"]
     # What JAX measured with the best weights is what TensorFlow measures, but for the noise.
@@ -95,6 +102,40 @@ def test_a_model_trained_without_tensorflow(prepared, tmp_path):
     found = -model.log_likelihood(images, num_samples=1).mean()
     assert found < -untrained.log_likelihood(images, num_samples=1).mean() - 20
     assert abs(found - log[:, 2].min()) < 5
+
+
+def test_a_folder_is_used_again_for_another_recipe(prepared, tmp_path):
+    """Of a family that has no validation program."""
+    for name in ("vae", "gan"):
+        run(GPU / "lower.py", prepared / f"{name}.json", tmp_path / "program", "--no-step")
+    options = ("--minutes", 0.03, "--out", tmp_path / "gan.npz")
+    run(GPU / "train.py", tmp_path / "program", *options, without=tmp_path)
+    with np.load(tmp_path / "gan.npz") as held:
+        assert held["course"][1] > 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "count", "message"),
+    [
+        ({"model": {**SHARED["model"], "num_classes": 3}}, 64, "must be at least the 10 classes"),
+        ({}, 8, "batch_size"),
+    ],
+)
+def test_what_tfgen_train_refuses_is_not_lowered(tmp_path, changes, count, message):
+    (tmp_path / "wrong.json").write_text(json.dumps({**RECIPE, **changes}))
+    command = [GPU / "lower.py", tmp_path / "wrong.json", tmp_path / "out", "--count", str(count)]
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True)
+    assert done.returncode
+    assert message in done.stderr
+    assert not (tmp_path / "out" / "program.json").exists()
+
+
+def test_folders_of_one_name_are_not_trained_into_one_file(tmp_path):
+    command = ["bash", GPU / "side_by_side.sh", "1", tmp_path / "out", "a/stage_1", "b/stage_1"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "two folders of one name" in done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_stopped_script_leaves_no_training_behind(tmp_path):
@@ -107,6 +148,7 @@ def test_a_stopped_script_leaves_no_training_behind(tmp_path):
     path = f"{fake.parent}:{os.environ['PATH']}"
     script = subprocess.Popen(command, env={**os.environ, "PATH": path}, start_new_session=True)
     while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text().strip():
+        assert script.poll() is None, "it ended before it trained anything"
         time.sleep(0.05)
     training_pid = int((tmp_path / "pid").read_text())
     script.terminate()
@@ -131,11 +173,15 @@ def test_a_later_stage_moves_its_parts_alone(tmp_path):
         run(GPU / "train.py", folder, "--minutes", 0.1, "--out", path, *start, without=tmp_path)
     names = {f"w{i}": v.path for i, v in enumerate(training.build(Recipe(**recipe), 1).variables)}
     with np.load(weights[0]) as first, np.load(weights[1]) as second:
-        read = set(second.files) - {"log"}
+        read = set(second.files) - {"log", "course"}
         moved = {names[key] for key in read if not np.array_equal(first[key], second[key])}
     assert moved
     assert all("critic" in name for name in moved)
     assert len(read) > 2 * len(moved)
+    recipe["freeze"] = ["critic"]  # until the stage that trains it
+    (tmp_path / "ladder.json").write_text(json.dumps(recipe))
+    run(GPU / "restore.py", tmp_path / "ladder.json", weights[1], tmp_path / "entry")
+    assert not tfgen.load(tmp_path / "entry").frozen
 
 
 def test_large_boolean_constants_arrive(tmp_path):

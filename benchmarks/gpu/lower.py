@@ -34,7 +34,7 @@ import tensorflow as tf
 from tfgen import data, devices, formats, training, zoo
 from tfgen.starting import MANY_STEPS
 from tfgen.training.batches import augmented
-from tfgen.training.build import begin_stage
+from tfgen.training.build import begin_stage, check_batch, check_data
 
 
 def lowered(function, specs) -> tuple[bytes, list, dict[int, int]]:
@@ -140,12 +140,16 @@ def prepare(
 ) -> dict:
     """Writes everything that the machine with the GPU needs; returns program.json's content."""
     out.mkdir(parents=True, exist_ok=True)
-    arrays = {}
+    for old in ("program.json", "validate.stablehlo", "step.npz"):  # not every recipe has them
+        (out / old).unlink(missing_ok=True)
+    training, arrays = data.open_split(data.of_recipe(recipe), "train"), {}
     for split in ("train", "validation"):
         images, labels = data.arrays(data.of_recipe(recipe), split)
         arrays[f"{split}_images"] = images[:count]
         arrays[f"{split}_labels"] = np.zeros(1, np.int64) if labels is None else labels[:count]
     recipe, model, optimizers = build(recipe, stage)
+    check_batch(recipe, len(arrays["train_images"]))
+    check_data(recipe, model, training)
     averages = [tf.Variable(v.numpy()) for v in model.trainable_variables]
     rates = [optimizer.learning_rate for optimizer in optimizers]
     size = recipe.batch_size

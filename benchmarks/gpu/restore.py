@@ -11,13 +11,16 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 
-from tfgen import presets, training, zoo
+from tfgen import data, presets, training, zoo
 from tfgen.starting import MANY_STEPS
+from tfgen.training.build import end_stages
 
 
 def restored(recipe, weights: Path):
     """Returns the recipe's model with those weights; raises SystemExit where one is missing."""
     model = training.build(recipe, 1)
+    if recipe.stages:  # what a later one trains is not left frozen
+        end_stages(recipe, model)
     trained = {id(v) for v in model.trainable_variables}
     with np.load(weights) as held:
         for index, variable in enumerate(model.variables):
@@ -26,6 +29,26 @@ def restored(recipe, weights: Path):
             elif id(variable) in trained:
                 raise SystemExit(f"{weights} lacks variable {index}, {variable.path}.")
     return model
+
+
+def course(recipe, weights: Path) -> dict:
+    """Returns what metadata.json says about the training, as far as the weights' file tells."""
+    with np.load(weights) as held:
+        if "course" not in held.files:  # of an older train.py
+            return {}
+        seconds, steps, kept, count = held["course"].tolist()
+        validated = len(held["log"]) > 0
+    split = data.open_split(data.of_recipe(recipe), "train")
+    if split.count != count:  # some of its images, or other ones
+        return {}
+    epoch = recipe.batch_size / count
+    state = {"step": int(steps), "epoch": round(steps * epoch, 1), "seconds": round(seconds)}
+    trained_on = {"name": recipe.data, "split": "train", "digest": split.digest()}
+    if recipe.model.get("num_classes") is not None:
+        trained_on["labels"] = split.label_digest()
+    licences = {"weights": presets.LICENCES["weights"], "data": data.licence(recipe.data)}
+    best = {"best_epoch": int(kept * epoch)} if validated else {}
+    return {"data": trained_on, "licence": licences, "training": state | best}
 
 
 def main() -> None:
@@ -39,6 +62,7 @@ def main() -> None:
     recipe = zoo.load_recipe(options.recipe)
     model = restored(recipe, options.weights)
     details = {"device": options.device, "program": "benchmarks/gpu", "steps": MANY_STEPS}
+    details |= course(recipe, options.weights)
     print(presets.save(model, options.out, recipe, details, half=options.half))
 
 

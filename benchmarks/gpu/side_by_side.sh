@@ -9,6 +9,10 @@ set -euo pipefail
 minutes=$1 out=$2
 shift 2
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+if [[ $(for folder in "$@"; do basename "$folder"; done | sort | uniq -d) ]]; then
+    echo "two folders of one name would write one file; rename one" >&2
+    exit 2
+fi
 mkdir -p "$out"
 export PYTHONUNBUFFERED=1 XLA_PYTHON_CLIENT_PREALLOCATE=false
 mps=

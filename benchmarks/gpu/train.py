@@ -9,9 +9,10 @@ validation loss are kept; where there is none, or with `--keep last`, the last o
 about once a minute. `--until` is a Unix time instead of the minutes, for trainings that share a
 machine.
 
-weights.npz holds w0, w1, ...: the model's variables, averaged where the recipe averages, and `log`,
-a row (seconds, steps, losses...) for each validation. `--check` runs one step and compares it with
-the CPU's.
+weights.npz holds w0, w1, ...: the model's variables, averaged where the recipe averages; `log`, a
+row (seconds, steps, losses...) for each validation; and `course`: the seconds and steps so far, the
+step whose weights these are, and the number of images. `--check` runs one step and compares it
+with the CPU's.
 """
 
 import argparse
@@ -48,8 +49,8 @@ class Training:
         self.given = runtime.on_device([self.images, self.labels])
         self.rows = np.empty(0, np.int32)
         self.run = runtime.compiled(folder / "train.stablehlo")
-        path = folder / "validate.stablehlo"
-        self.run_validation = runtime.compiled(path) if path.exists() else None
+        validated = self.program["validation"] is not None
+        self.run_validation = runtime.compiled(folder / "validate.stablehlo") if validated else None
 
     def start_from(self, path: Path) -> None:
         """Takes the weights that another training left."""
@@ -115,7 +116,12 @@ def train(training: Training, seconds: float, out: Path, warmup: int, keep: str)
     """Trains for that long; writes the best or the last weights, meanwhile too."""
     recipe, names = training.recipe, training.program["losses"]
     size, count = recipe["batch_size"], len(training.images)
-    best, kept, log = math.inf, None, []
+    best, kept, kept_at, log = math.inf, None, 0, []
+
+    def save_all() -> None:
+        course = [now - begin, steps, kept_at or steps, count]
+        save(out, kept or training.weights(), log=log, course=course)
+
     begin = told = saved = time.monotonic()
     measured, steps, now = begin, 0, begin
     while now - begin < seconds:
@@ -130,13 +136,13 @@ def train(training: Training, seconds: float, out: Path, warmup: int, keep: str)
             print(f"{now - begin:6.0f} s  step {steps}  {rate:.0f} images/s  {values}", flush=True)
             if not np.isfinite(values).all():
                 if kept:
-                    save(out, kept, log)
+                    save_all()
                 raise SystemExit(
                     f"diverged at step {steps}: {dict(zip(names, values, strict=True))}"
                 )
             if now - saved > 60:  # here, where the losses are known to be finite
                 saved = now
-                save(out, kept or training.weights(), log)
+                save_all()
         now = time.monotonic()
         last = now - begin >= seconds
         if training.run_validation and (now - measured > max(15.0, seconds / 14) or last):
@@ -144,17 +150,19 @@ def train(training: Training, seconds: float, out: Path, warmup: int, keep: str)
             log.append([now - begin, steps, *map(float, found)])
             print(f"{now - begin:6.0f} s  epoch {steps * size / count:.1f}  validation {found}")
             if found[0] < best or (keep == "last" and np.isfinite(found).all()):
-                best, kept = found[0], {k: np.asarray(v) for k, v in training.weights().items()}
+                best, kept_at = found[0], steps
+                kept = {k: np.asarray(v) for k, v in training.weights().items()}
     if not kept and not np.isfinite(np.asarray(losses)).all():
         before = f"; {out} holds the weights of a minute before" if saved > begin else ""
         raise SystemExit(f"diverged by step {steps}{before}")
-    save(out, kept or training.weights(), log)
+    save_all()
     print(f"{steps} steps, {steps * size / count:.1f} epochs; {out}")
 
 
-def save(out: Path, weights: dict, log: list) -> None:
+def save(out: Path, weights: dict, **more: list) -> None:
     temporary = out.with_name(f".{out.name}")
-    np.savez(temporary, log=np.array(log), **{f"w{k}": np.asarray(v) for k, v in weights.items()})
+    arrays = {f"w{index}": np.asarray(value) for index, value in weights.items()}
+    np.savez(temporary, **arrays, **{name: np.array(value) for name, value in more.items()})
     Path(f"{temporary}" if temporary.suffix == ".npz" else f"{temporary}.npz").rename(out)
 
 
@@ -183,12 +191,15 @@ def check(folder: Path, training: Training) -> dict:
         training.step(training.next_rows()).block_until_ready()
         times.append(time.perf_counter() - begin)
     rate = training.recipe["batch_size"] / float(np.median(times))
+    names = training.program["losses"]
+    # An accuracy may well be 0.
+    units = [1.0 if "accuracy" in name else abs(w) for name, w in zip(names, wanted, strict=True)]
     flops = runtime.gigaflops(training.run)
     return {
         "training": folder.name,
         "precision": training.recipe["precision"],
-        "losses": dict(zip(training.program["losses"], losses.tolist(), strict=True)),
-        "losses_relative_difference": float(np.max(np.abs(losses - wanted) / np.abs(wanted))),
+        "losses": dict(zip(names, losses.tolist(), strict=True)),
+        "losses_relative_difference": float(np.max(np.abs(losses - wanted) / units)),
         "weights_within_5_percent_of_a_step": close / total,
         "weights_most_steps_apart": most,
         "first_step_seconds": round(seconds, 3),
