@@ -71,6 +71,7 @@ IMAGES = {"sample", "decode", "reconstruct", "complete"}
 
 def main() -> None:
     import conftest
+    import laws
 
     page = Path(sys.argv[1])
     asked = sys.argv[2:]
@@ -83,7 +84,7 @@ def main() -> None:
         root = Path(scratch)
         python = environment(root / "environment")
         for case in chosen:
-            model, cells, endpoints = case(), {}, []
+            model, cells, endpoints = laws.randomised(case()), {}, []
             for format, runtimes in RUNTIMES.items():
                 folder = root / f"{case.family}.{case.name}.{format}"
                 described = export(model, folder, format)
