@@ -3,9 +3,10 @@
     pip install nbclient ipykernel
     python docs/notebook_outputs.py [NAME ...]
 
-Run it when the code of a notebook has changed; a test says so. docs/notebooks/outputs/NAME.json has
-the printed text of each cell of code and the names of its pictures, by a digest of the code, with
-which docs/zoo_pages.py finds them for the page.
+Run it when the code of a notebook or the weights it loads have changed; a test says so.
+docs/notebooks/outputs/NAME.json has the printed text of each cell of code and the names of its
+pictures, by a digest of the code, with which docs/zoo_pages.py finds them for the page; and the
+sha256 of the zoo's weights that they came from.
 """
 
 import base64
@@ -17,11 +18,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from zoo_pages import digest
+from zoo_pages import digest, entries_named
 
 NOTEBOOKS = Path(__file__).resolve().parent / "notebooks"
 OUTPUTS = NOTEBOOKS / "outputs"
-COLOURS = (256, 48, 16, 8)  # of a picture, the fewer where it would be larger than `ENOUGH`
+COLOURS = (256, 48, 16)  # of a picture, the fewer where it would be larger than `ENOUGH`
 ENOUGH = 40_000  # bytes
 WIDEST = 640  # pixels
 
@@ -50,7 +51,7 @@ def shown(cell: Any) -> tuple[str, list[bytes]]:
         elif "execution_count" in output:  # the value of the last line
             text += output.data["text/plain"]
     text = re.sub(r"^INFO:.*\n", "", text, flags=re.MULTILINE)  # of TensorFlow
-    return re.sub(r"(?<=127\.0\.0\.1:)\d+", "8501", text.strip()), pictures
+    return re.sub(r"(?<=127\.0\.0\.1:)\d+", "8501", text.strip("\n").rstrip()), pictures
 
 
 def small(picture: bytes) -> bytes:
@@ -82,6 +83,7 @@ def keep(path: Path) -> None:
         old.unlink()
     for name, picture in pictures.items():
         (OUTPUTS / name).write_bytes(picture)
+    cells["entries"] = entries_named(path.read_text(encoding="utf-8"))
     (OUTPUTS / f"{path.stem}.json").write_text(json.dumps(cells, indent=1) + "\n")
     print(f"{path.stem}: {len(pictures)} pictures, {sum(map(len, pictures.values())):,} bytes")
 

@@ -16,6 +16,8 @@ __all__ = ["comparison", "digest", "entries", "headline", "readme_table", "write
 ROOT = Path(__file__).resolve().parents[1]
 START, END = "<!-- zoo table: written by docs/zoo_pages.py -->\n", "<!-- end of zoo table -->"
 USUAL_IMAGES = 10_000  # samples, and test images, behind a Frechet ratio
+# Entries that were trained further than the first network and stage, as their cards say.
+TRAINED_FURTHER = ("pixelcnn_mnist", "vae_fashion_mnist", "vae_mnist")
 # Files outside docs/ that are pages of the site as well: path from the root -> page.
 OUTSIDE = {
     "saved_models/README.md": "model-repository.md",
@@ -31,9 +33,9 @@ def entries(kind: str | None = "model") -> list[dict[str, Any]]:
     """Returns the trained entries of the zoo, by name: metadata, configuration and recipe."""
     found = []
     for path in sorted((ROOT / "zoo").glob("*/metadata.json")):
-        details = {"name": path.parent.name, **json.loads(path.read_text())}
-        details |= json.loads((path.parent / "config.json").read_text())
-        details["recipe"] = json.loads((path.parent / "recipe.json").read_text())
+        details = {"name": path.parent.name, **json.loads(path.read_text(encoding="utf-8"))}
+        details |= json.loads((path.parent / "config.json").read_text(encoding="utf-8"))
+        details["recipe"] = json.loads((path.parent / "recipe.json").read_text(encoding="utf-8"))
         if kind is None or details["kind"] == kind:
             found.append(details)
     return found
@@ -100,7 +102,8 @@ def training_time(entry: dict[str, Any]) -> str:
 
 def minutes(entry: dict[str, Any]) -> str:
     """Returns how long the training took, such as "14 min"."""
-    return f"{entry['training']['seconds'] / 60:.0f} min"
+    more = " and more" if entry["name"] in TRAINED_FURTHER else ""
+    return f"{entry['training']['seconds'] / 60:.0f} min{more}"
 
 
 def short_device(entry: dict[str, Any]) -> str:
@@ -130,8 +133,8 @@ def readme_table() -> str:
 def write_readme() -> None:
     """Rewrites the table in README.md."""
     path = ROOT / "README.md"
-    before, rest = path.read_text().split(START)
-    path.write_text(before + START + readme_table() + END + rest.split(END, 1)[1])
+    before, rest = path.read_text(encoding="utf-8").split(START)
+    path.write_text(before + START + readme_table() + END + rest.split(END, 1)[1], encoding="utf-8")
 
 
 def comparison() -> str:
@@ -188,13 +191,19 @@ def gallery() -> str:
 def card(entry: dict[str, Any]) -> str:
     """Returns an entry's card with the paths of its pictures as the site has them."""
     name = entry["name"]
-    text = (ROOT / "zoo" / name / "card.md").read_text()
+    text = (ROOT / "zoo" / name / "card.md").read_text(encoding="utf-8")
     return re.sub(r"\]\(([\w-]+\.png)\)", rf"]({name}/\1)", text)
 
 
 def digest(code: str) -> str:
     """Returns what tells whether the code of a notebook's cell has changed since it ran."""
     return hashlib.sha256(code.encode()).hexdigest()[:16]
+
+
+def entries_named(code: str) -> dict[str, str]:
+    """Returns the sha256 of the entries that a notebook names, which its outputs come from."""
+    every = entries(kind=None)
+    return {entry["name"]: entry["sha256"] for entry in every if f'"{entry["name"]}"' in code}
 
 
 def notebook(path: Path) -> str:
@@ -205,7 +214,7 @@ def notebook(path: Path) -> str:
     import jupytext
 
     outputs = path.parent / "outputs" / f"{path.stem}.json"
-    kept = json.loads(outputs.read_text()) if outputs.is_file() else {}
+    kept = json.loads(outputs.read_text(encoding="utf-8")) if outputs.is_file() else {}
     parts = []
     for cell in jupytext.read(path).cells:
         if cell.cell_type != "code":
@@ -225,7 +234,7 @@ def notebook(path: Path) -> str:
 
 def outside_page(source: str) -> str:
     """Returns a file outside docs/ as a page: its links to other such files lead to their pages."""
-    text, folder = (ROOT / source).read_text(), Path(source).parent
+    text, folder = (ROOT / source).read_text(encoding="utf-8"), Path(source).parent
     for target, page in OUTSIDE.items():
         link = Path(os.path.relpath(target, folder)).as_posix()
         text = text.replace(f"]({link})", f"]({page})")

@@ -33,12 +33,14 @@ PAGES = {
         ROOT / "saved_models" / "README.md",
     )
 }
-CHECKED = {"python", "py", "pycon", "bash", "json", "yaml", "text"}  # each by a test below
+CHECKED = {"python", "py", "pycon", "bash", "json", "yaml", "text"}  # all but text by a test below
 PROGRAMS = {
     "curl",
     "docker",
     "export",
     "git",
+    "jupytext",
+    "kubectl",
     "mkdocs",
     "pip",
     "pytest",
@@ -123,6 +125,14 @@ def test_json_parses(page):
 def test_yaml_parses(page):
     for text in blocks(PAGES[page], "yaml"):
         assert list(yaml.safe_load_all(text))
+
+
+def test_models_that_were_trained_further_are_named():
+    pages = load_zoo_pages()
+    noted = [
+        entry for entry in pages.entries() if "two cpu cores" in entry.get("trained", "").lower()
+    ]
+    assert [entry["name"] for entry in noted] == list(pages.TRAINED_FURTHER)
 
 
 # Commands

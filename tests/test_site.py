@@ -57,6 +57,7 @@ def test_nothing_is_loaded_from_the_network(site):
         *("freeze", "unfreeze", "enable_lora", "capabilities"),
         *("sample", "complete", "log_likelihood_map", "pixel_likelihood", "prior_distribution"),
         *("losses_per_image", "endpoints", "evaluation.evaluate", "training.build"),
+        *("tune_allocator", "sample_quality", "METRICS", "DownloadError"),
     ],
 )
 def test_what_the_guides_call_is_in_the_api(site, name):
