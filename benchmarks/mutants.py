@@ -486,7 +486,7 @@ def tested(tests: str, changed: dict[str, str]) -> int | None:
     """Runs tests on a copy of the code with changed files; returns pytest's exit code, if any."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder)
-        for name in ("tfgen", "tests", "pyproject.toml", "setup.cfg"):
+        for name in ("tfgen", "tfgen_command", "tests", "pyproject.toml", "setup.cfg"):
             source = ROOT / name
             (shutil.copytree if source.is_dir() else shutil.copy)(source, copy / name)
         for name in ("zoo", "benchmarks"):

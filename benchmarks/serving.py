@@ -59,7 +59,7 @@ class Server:
         command += ["--models", str(models), "--port", "0", "--grpc-port", "0", *options]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT)
         for line in self.process.stderr:
-            if found := re.search(r"models at http://[^:]+:(\d+) .*:(\d+) \(gRPC\)", line):
+            if found := re.search(r"models? at http://[^:]+:(\d+) .*:(\d+) \(gRPC\)", line):
                 self.port, self.grpc_port = int(found[1]), int(found[2])
                 break
         else:

@@ -5,6 +5,7 @@ import fnmatch
 import json
 import os
 from collections.abc import Iterable
+from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -15,6 +16,10 @@ import tensorflow as tf
 from serving_support import repository, server  # noqa: F401, fixtures
 
 from tfgen import families
+
+# For processes that tests start, as pyproject.toml has it for the tests.
+PATHS = str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH")
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, PATHS))
 
 GREY, COLOUR = (8, 8, 1), (4, 6, 3)
 TINY = {"latent_dim": 2, "filters": (4,), "dense_units": 8}

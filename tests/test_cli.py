@@ -99,6 +99,11 @@ def test_a_run_is_extended_and_read_before_it_ends(tmp_path, monkeypatch, capsys
     assert "Nothing was left to train: the model in " in capsys.readouterr().out
     assert zoo.info(out)["results"]
     assert (out / "card.md").is_file()
+    pictures = {name: (out / name).read_bytes() for name in ("history.png", "progress.png")}
+    for lacking in ("history.png", "progress.png"):
+        (out / lacking).unlink()  # as where a run was stopped after its model had been saved
+        assert run(monkeypatch, *arguments, "--resume", "--epochs", 2) == 0
+        assert {name: (out / name).read_bytes() for name in pictures} == pictures
     # As a first run is while it goes on: best weights, and no preset yet.
     trained = zoo.load(out).get_weights()
     for name in ("config.json", "model.weights.h5", "metadata.json"):
@@ -453,6 +458,8 @@ def test_samples_of_classes(gan, tmp_path, monkeypatch, capsys):
     assert run(monkeypatch, "sample", gan, *options) == 0
     with np.load(arrays) as stored:
         np.testing.assert_array_equal(stored["labels"], [3, 3, 7, 7])
+        expected = zoo.load(gan).sample(4, labels=[3, 3, 7, 7], seed=0)
+        np.testing.assert_array_equal(stored["images"], expected)
 
 
 @pytest.mark.slow
@@ -697,7 +704,7 @@ def test_a_walk_between_validation_images_stays_within_a_class(walker, monkeypat
         assert len({image.tobytes() for image in (*starts, *ends)}) == 8
     assert run(monkeypatch, *WALK, "--data", "digits", "--rows", 100, "--label", 3) == 2
     assert "--rows asks for 200 images of class 3" in capsys.readouterr().err
-    monkeypatch.setattr(cli, "_of_validation", lambda *_: (images, None))
+    monkeypatch.setattr(cli, "_of_validation", lambda model, name, most=None: (images[:most], None))
     assert run(monkeypatch, *command) == 2
     assert "the images have no labels. Pass --label." in capsys.readouterr().err
     assert run(monkeypatch, *command, "--label", "3,7") == 0
@@ -806,6 +813,15 @@ def test_info_proposes_what_the_family_can_do():
     assert "sample" not in look.COMMANDS["AutoEncoder"]
     for verbs in look.COMMANDS.values():
         assert set(verbs) <= {verb.callback.__name__ for verb in app.registered_commands}
+
+
+def test_info_proposes_what_a_model_can_do(first_case):
+    model = first_case()
+    for verb in look.COMMANDS.get(first_case.family, ()):
+        if verb == "score":
+            assert model.likelihood != "none" or "score" in model.capabilities
+        else:
+            assert {"interpolate": "decode"}.get(verb, verb) in model.capabilities
 
 
 def test_help_says_what_each_command_does(monkeypatch, capsys):

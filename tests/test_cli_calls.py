@@ -1,17 +1,22 @@
 """What a command draws is what the library gives for the options that were typed."""
 
 import json
+import os
 import shutil
+import signal
+import time
 import types
 
+import laws
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
 from test_cli import RECIPE, run
 
-from tfgen import cli, data, evaluation, export, training, zoo
+from tfgen import VAE, PixelCNN, cli, data, evaluation, export, files, plots, training, zoo
 from tfgen.recipe import Recipe
+from tfgen_command import command_line
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +75,83 @@ def test_commands_take_as_many_images_as_a_small_set_has(
     assert len(capsys.readouterr().out.splitlines()) == 8
     assert run(monkeypatch, "reconstruct", entry, "--num", 9, "--out", tmp_path / "r.png") == 2
     assert "validation split has 8. Ask for fewer." in capsys.readouterr().err
+
+
+def test_complete_keeps_what_is_white(drawn, tmp_path, monkeypatch):
+    model = laws.randomised(
+        PixelCNN((8, 8, 1), filters=4, num_blocks=1, head_units=4, num_mixtures=2)
+    )
+    entry = zoo.save(model, tmp_path / "entry", Recipe("PixelCNN", {}, "digits"))
+    mask = np.eye(8, dtype=bool)[..., None]
+    Image.fromarray(255 * mask[..., 0].astype(np.uint8)).save(tmp_path / "mask.png")
+    given = ("--mask", tmp_path / "mask.png", "--num", 2, "--ways", 3, "--seed", 5)
+    assert run(monkeypatch, "complete", entry, *given) == 0
+    images = data.arrays("digits", "validation")[0][:2]
+    np.testing.assert_array_equal(
+        drawn[0], plots.completed(zoo.load(entry), images, mask, 3, None, 5)
+    )
+    shown = drawn[0][:, 1:-1]
+    assert (shown == images[:, None])[:, :, mask[..., 0]].all()
+    assert (shown != images[:, None])[:, :, ~mask[..., 0]].any()
+
+
+def test_manifold_draws_the_plane(tmp_path, monkeypatch, capsys):
+    found = []
+    monkeypatch.setattr(cli, "save_captioned", lambda picture, *_: found.append(picture) or "")
+    for num_classes, options in ((None, ()), (3, ("--label", 2))):
+        arguments = {**RECIPE["model"], "latent_dim": 2, "num_classes": num_classes}
+        model = laws.randomised(VAE(**arguments))
+        entry = zoo.save(model, tmp_path / f"{num_classes}", Recipe("VAE", {}, "digits"))
+        assert run(monkeypatch, "manifold", entry, "--side", 4, *options) == 0
+        labels = None if num_classes is None else 2
+        plane = model.decode(plots.prior_plane(4), labels=labels)
+        np.testing.assert_array_equal(found[-1], plots.grid(plane, 4, padding=0))
+    assert run(monkeypatch, "manifold", entry, "--side", 4, "--force") == 2
+    assert "is class-conditional. Pass --label." in capsys.readouterr().err
+
+
+def test_a_few_images_do_not_need_the_whole_split(trained, drawn, tmp_path, monkeypatch):
+    """Which may be larger than memory."""
+    images, labels = data.arrays("digits", "train")
+    for index, (image, label) in enumerate(zip(images[:60], labels[:60], strict=True)):
+        path = tmp_path / "photos" / str(label) / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[..., 0]).save(path)
+    expected = data.arrays(str(tmp_path / "photos"), "validation")[0][:3]
+    monkeypatch.setattr("tfgen.data.sources._read_folder", lambda *_: pytest.fail("all were read"))
+    given = ("--data", tmp_path / "photos", "--num", 3)
+    assert run(monkeypatch, "reconstruct", trained, *given) == 0
+    np.testing.assert_array_equal(drawn[0][0], expected)
+
+
+def test_sigterm_leaves_nothing_half_written(tmp_path, monkeypatch):
+    def work(**_):
+        with files.scratch(tmp_path) as folder:
+            (folder / "half").touch()
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(command_line, "app", work)
+    try:
+        with pytest.raises(SystemExit) as stop:
+            command_line.run()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert stop.value.code == 143
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_is_exported_under_the_name_that_was_typed(trained, tmp_path, monkeypatch):
+    (tmp_path / "my run").symlink_to(trained)
+    (tmp_path / "latest").symlink_to(tmp_path / "my run")
+    noted = []
+    monkeypatch.setattr(export, "save", lambda model, folder, **_: noted.append(folder.name))
+    monkeypatch.setattr(export, "update_config", lambda *_: None)
+    with pytest.raises(ValueError, match="or link to it"):
+        export.add(tmp_path / "models", tmp_path / "my run")
+    export.add(tmp_path / "models", tmp_path / "latest")
+    assert noted == ["latest"]
 
 
 def test_a_walk_needs_two_images(trained, monkeypatch, capsys):

@@ -394,7 +394,7 @@ LADDER = {"filters": (4, 4), "groups": (1,), "group_channels": (1,)}
             lambda path: evaluation.evaluate(path, check=True, num_samples=9),
             "num_samples must be None with check",
         ),
-        (never_trained, "is not fully trained"),
+        (never_trained, "load_weights must be True, without overrides"),
         (mask_of_one_kind, "--mask must have white pixels"),
         (
             lambda path: Recipe("VAE", {"latent_dim": {1}}, "digits"),

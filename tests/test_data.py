@@ -1,6 +1,7 @@
 """Laws of tfgen.data: over all sets that this machine has, and over made-up files."""
 
 import dataclasses
+import errno
 import hashlib
 import inspect
 import io
@@ -469,6 +470,17 @@ def test_a_path_that_reads_like_a_name_is_a_path(function, there, tmp_path, monk
 
 
 # Digest
+
+
+def test_a_file_that_becomes_unreachable_is_no_damage(tmp_path, monkeypatch):
+    np.savez(tmp_path / "own.npz", images=np.full((9, 4, 4, 1), 9, np.uint8))
+
+    def gone(*_, **__):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(np, "load", gone)
+    with pytest.raises(OSError, match="Input/output error"):
+        data.arrays(str(tmp_path / "own.npz"), "train")
 
 
 def test_digest_depends_on_content_alone():

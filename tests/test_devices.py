@@ -73,6 +73,7 @@ MIRRORED = """
 # What any Keras user writes: build and compile under a strategy, then fit and evaluate.
 COMPILED = """
     import sys
+    import tempfile
     import keras
     import numpy as np
     import tensorflow as tf
@@ -125,6 +126,23 @@ COMPILED = """
     model.enable_lora(2, "*")
     model.fit(images, batch_size=2, verbose=0)
     assert model.steps_trained == 6, model.steps_trained
+
+    # A bound on gradients is for the share of a replica, and a file of two is read by one.
+    with tempfile.TemporaryDirectory() as folder:
+        with strategy.scope():
+            model = next(case for case in CASES if case.family == "GAN")()
+            adam = keras.optimizers.Adam(global_clipnorm=3.0)
+            model.compile(adam, keras.optimizers.SGD(clipvalue=0.5), jit_compile=False)
+        model.save(f"{folder}/two.keras")
+        model = keras.models.load_model(f"{folder}/two.keras")
+        (first, _), (second, _) = model.optimizers.values()
+        assert (first.global_clipnorm, second.clipvalue) == (6.0, 1.0)
+        model.save(f"{folder}/one.keras")
+        with strategy.scope():
+            model = keras.models.load_model(f"{folder}/one.keras")
+        (first, _), (second, _) = model.optimizers.values()
+        assert (first.global_clipnorm, second.clipvalue) == (3.0, 0.5)
+        assert first.clipvalue is second.clipnorm is None
 
     # What cannot work is refused in one sentence.
     def refused(call, message):

@@ -25,6 +25,8 @@ SMALL = {"image_shape": (4, 4, 1), "latent_dim": 2, "filters": (2,), "num_blocks
 class Handler(http.server.BaseHTTPRequestHandler):
     """Serves one file at every path, with ranges; /cut ends halfway, /gone and /other fail.
 
+    /whole knows no ranges.
+
     /gzip compresses the file, whatever was asked for, and serves ranges of what it has compressed.
     """
 
@@ -36,6 +38,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         start = int(self.headers.get("Range", "bytes=0-")[6:-1])
         self.asked.append((self.path, start))
         self.encodings.append(self.headers.get("Accept-Encoding"))
+        if self.path == "/whole":
+            start = 0
         if self.path == "/gone":
             self.send_error(404)
             return
@@ -105,6 +109,24 @@ def test_a_part_of_another_user_is_no_obstacle(fetched, server, tmp_path, monkey
     (part,) = (tmp_path / "cache").glob(".*.part")
     allowed = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: path != part and allowed(path, mode))
+    assert fetched("/file").read_bytes() == server.content
+    assert server.asked[-1] == ("/file", 0)
+
+
+def test_a_mirror_without_ranges_begins_anew(fetched, server):
+    with pytest.raises(downloads.DownloadError):
+        fetched("/cut")
+    assert fetched("/whole").read_bytes() == server.content
+    path, start = server.asked[-1]
+    assert path == "/whole"
+    assert start > 0
+
+
+def test_a_part_that_is_longer_than_the_file_is_begun_anew(fetched, server, tmp_path):
+    with pytest.raises(downloads.DownloadError):
+        fetched("/cut")
+    (part,) = (tmp_path / "cache").glob(".*.part")
+    part.write_bytes(server.content + b"!")
     assert fetched("/file").read_bytes() == server.content
     assert server.asked[-1] == ("/file", 0)
 

@@ -165,6 +165,17 @@ def test_a_conditional_vae_is_measured_by_every_metric(metric):
         assert next(iter(found.values())).value == pytest.approx(expected, rel=1e-5)
 
 
+def test_accuracy_is_the_share_of_right_classes():
+    classifier = Classifier(image_shape=(8, 8, 1), num_classes=10, filters=(4,))
+    classifier.compile(jit_compile=False)
+    classifier.fit(*data.arrays("digits", "train"), epochs=2, verbose=0)
+    images, labels = data.arrays("digits", "test")
+    right = classifier(images).numpy().argmax(1) == labels
+    assert 0.15 < right.mean() < 0.99
+    found = evaluation.METRICS["accuracy"](classifier, "digits", verbose=0)
+    assert next(iter(found.values())).value == pytest.approx(100 * right.mean())
+
+
 def test_samples_have_the_classes_of_unbalanced_images():
     """Otherwise classes alone would tell samples from real images."""
 

@@ -424,6 +424,7 @@ def test_metadata(artifact):
     assert details["num_levels"] == model.num_levels
     assert details["num_classes"] == model.num_classes
     assert details["latent_dim"] == getattr(model, "latent_dim", None)
+    assert details["score_border"] == getattr(model, "score_border", None)
     assert details["settings"] == {name: getattr(model, name) for name in model.settable}
     assert details["temperature"] == 1.0
     assert details["num_samples"] == 1
@@ -826,7 +827,8 @@ def test_adding_entries(tmp_path):
         path = export.add(tmp_path / "models", entry)
         assert path == tmp_path / "models" / "mine" / number
     details = exported.metadata(path)
-    assert details["zoo"] == {"name": "mine", "sha256": zoo.info(entry)["sha256"]}
+    known = ("name", "sha256", "config_sha256")
+    assert details["zoo"] == {key: zoo.info(entry)[key] for key in known}
     assert served((tmp_path / "models" / "models.config").read_text()) == {"mine": "/models/mine"}
     with pytest.raises(ValueError, match=r"classifier_mnist.*no endpoints to serve"):
         export.add(tmp_path / "models", "classifier_mnist")

@@ -96,7 +96,7 @@ def test_completions_and_surprise(pixel_cnn, images):
 
 def test_neighbours_of_copies_are_themselves(images):
     class Copying:
-        num_classes = None
+        num_classes, image_shape = None, SHAPE
 
         def sample(self, count, **options):
             return images[5 : 5 + count]
@@ -106,6 +106,8 @@ def test_neighbours_of_copies_are_themselves(images):
         np.testing.assert_array_equal(drawn[:4], drawn[4:])
     with pytest.raises(ValueError, match="real must be uint8"):
         plots.neighbours(None, images / 255.0)  # before anything is drawn
+    with pytest.raises(ValueError, match="real must have shape"):
+        plots.neighbours(Copying(), images[:, :4], 4)
 
 
 def test_a_conditional_model_draws_its_classes(images):
@@ -186,8 +188,7 @@ def test_curves_of_a_quantity_that_few_epochs_measure(as_history, tmp_path):
     held_out = plots.curves(draw.log).axes[0].lines[1]
     assert held_out.get_xdata().tolist() == [2, 4]
     draw.on_epoch_end(0, {"loss": 3.0})  # of another `fit`
-    assert draw.log["epoch"] == [0]
-    assert draw.log["loss"] == [3.0]
+    assert draw.log == {"epoch": [0], "loss": [3.0]}  # nothing of what it does not measure
 
 
 def test_a_single_epoch_can_be_seen(tmp_path):
@@ -204,6 +205,22 @@ def test_progress_of_drawn_figures(tmp_path):
         draw.on_epoch_end(epoch, {"loss": 1.0})
     written = plots.progress(tmp_path / "figures", tmp_path / "progress.png", 50)
     assert Image.open(written).mode == "RGB"
+
+
+def test_small_images_are_shown_as_they_are():
+    """matplotlib would smooth black and white into grey."""
+    figure = plots.show(255 * np.eye(28, dtype=np.uint8)[None, ..., None])
+    figure.canvas.draw()
+    seen = np.asarray(figure.canvas.buffer_rgba())[..., 0]
+    assert np.isin(seen, (0, 255)).mean() > 0.99
+
+
+def test_a_mask_needs_no_axis_of_channels(pixel_cnn, images):
+    mask = np.arange(64).reshape(8, 8) % 3 == 0
+    drawn = plots.completed(pixel_cnn, images[:2], mask, ways=1)
+    np.testing.assert_array_equal(
+        drawn, plots.completed(pixel_cnn, images[:2], mask[..., None], ways=1)
+    )
 
 
 def test_one_label_stands_for_all(images):

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from tfgen import data, devices, families, presets, training, tuning, zoo
+from tfgen import data, devices, families, presets, starting, training, tuning, zoo
 from tfgen.recipe import Recipe
 
 SMALL = {"image_shape": [8, 8, 1]}
@@ -108,6 +108,36 @@ def test_an_untrained_preset_keeps_its_schedules(tmp_path):
     model = families.find("VAE")((8, 8, 1), kl_warmup_steps=5, latent_dim=2, filters=(4,))
     model.save_to_preset(tmp_path / "new")
     assert zoo.load(tmp_path / "new").steps_trained == 0
+
+
+@keras.saving.register_keras_serializable("test_fine_tuning")
+class Descending(families.find("AutoEncoder")):
+    """A family of a user's own, with another optimizer by default."""
+
+    def compile(self, optimizer="sgd", **options):
+        super().compile(optimizer, **options)
+
+
+@keras.saving.register_keras_serializable("test_fine_tuning")
+class Scheduled(families.find("AutoEncoder")):
+    """One whose default rate is a schedule."""
+
+    def compile(self, optimizer=None, **options):
+        schedule = keras.optimizers.schedules.CosineDecay(0.1, 100)
+        super().compile(optimizer or keras.optimizers.SGD(schedule), **options)
+
+
+@pytest.mark.parametrize("with_recipe", [True, False])
+@pytest.mark.parametrize("family", [Descending, Scheduled])
+def test_a_family_may_have_another_optimizer(family, with_recipe, tmp_path):
+    arguments = {"image_shape": [8, 8, 1], "latent_dim": 2, "filters": [4], "dense_units": 4}
+    recipe = Recipe(f"test_fine_tuning>{family.__name__}", arguments, "digits")
+    zoo.save(family(**arguments), tmp_path / "own", recipe if with_recipe else None)
+    optimizer = zoo.load(tmp_path / "own").optimizer
+    assert isinstance(optimizer, keras.optimizers.SGD)
+    if with_recipe:
+        rate = recipe.learning_rate * starting.FINE_TUNING
+        assert float(optimizer.learning_rate) == pytest.approx(rate)
 
 
 @pytest.mark.nightly

@@ -325,7 +325,7 @@ def save_deep(
     path: Path,
     levels: np.ndarray,
     colour_type: int,
-    transparent: int | None = None,
+    transparent: int | tuple[int, ...] | None = None,
     depth: int = 16,
 ) -> None:
     """Writes a PNG file of other bits a channel, which Pillow does for plain grey alone."""
@@ -338,7 +338,7 @@ def save_deep(
     rows = b"".join(b"\0" + row for row in packed)
     chunks = {
         b"IHDR": struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0),
-        **({} if transparent is None else {b"tRNS": struct.pack(">H", transparent)}),
+        **({} if transparent is None else {b"tRNS": np.array(transparent, ">u2").tobytes()}),
         b"IDAT": zlib.compress(rows),
         b"IEND": b"",
     }
@@ -378,6 +378,16 @@ def test_a_transparent_level_of_sixteen_bits_is_white(tmp_path, opened, capsys):
     told = capsys.readouterr().err
     assert "3 images drawn over white where transparent." in told
     assert "3 images reduced from 16 bits to 8." in told
+
+
+def test_a_transparent_colour_of_sixteen_bits_is_white(tmp_path):
+    levels = np.random.default_rng(0).integers(0, 2**16, (4, 6, 3)).astype(np.uint16)
+    levels[2, 3] = 0x1234, 0x5678, 0x9ABC
+    levels[0, 0] = 0x3400, 0x7800, 0xBC00  # the lower bytes of that one
+    save_deep(tmp_path / "deep.png", levels, 2, (0x1234, 0x5678, 0x9ABC))
+    expected = (levels >> 8).astype(np.uint8)
+    expected[2, 3] = 255
+    np.testing.assert_array_equal(read_image(tmp_path / "deep.png", (4, 6, 3)), expected)
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4, 8])

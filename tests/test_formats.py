@@ -12,7 +12,7 @@ import runtimes
 import tensorflow as tf
 from conftest import CASES
 
-from tfgen import AutoEncoder, formats
+from tfgen import VAE, AutoEncoder, formats
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +32,35 @@ def test_litert_gives_the_models_own_images(small, tmp_path):
     images = laws.images_for(small, 3)
     found = interpreter.get_signature_runner("serving_default")(images=images)["output_images"]
     laws.assert_close_images(found, small.reconstruct(images), 256)
+
+
+@pytest.mark.slow
+def test_temperature_and_number_of_samples_of_other_formats(tmp_path):
+    model = VAE(
+        (4, 4, 1),
+        latent_dim=2,
+        filters=(),
+        dense_units=3,
+        pixel_distribution="bernoulli",
+        num_levels=2,
+    )
+    laws.randomised(model)
+    folder = model.export(
+        tmp_path / "small",
+        format="litert",
+        endpoints=["sample", "log_likelihood"],
+        temperature=0.0,
+        num_samples=7,
+    )
+    described = json.loads((folder / "signatures.json").read_text())
+    assert (described["temperature"], described["num_samples"]) == (0.0, 7)
+    seed = np.arange(5, dtype=np.int64)
+    runner = tf.lite.Interpreter(str(folder / "sample.tflite")).get_signature_runner()
+    laws.assert_close_images(runner(seed=seed)["images"], model.sample(5, temperature=0.0), 2)
+    runner = tf.lite.Interpreter(str(folder / "log_likelihood.tflite")).get_signature_runner()
+    images = 255 * (laws.images_for(model, 5) > 127).astype(np.uint8)
+    found = runner(images=images, seed=seed)["log_likelihood"]
+    np.testing.assert_allclose(found, model.log_likelihood(images, num_samples=7, seed=0), 1e-4)
 
 
 @pytest.mark.parametrize(

@@ -141,6 +141,41 @@ def test_penalty_reaches_the_discriminator():
     assert np.abs(tape.gradient(loss, kernel)).max() > 0
 
 
+@pytest.mark.parametrize(
+    "penalised", [{"r1": 3.0}, {"objective": "wasserstein_gp", "gradient_penalty": 7.0}]
+)
+def test_penalties_train_the_discriminator(penalised):
+    """By the gradients of the penalties as their papers write them."""
+    model = laws.randomised(GAN(**TINY, **penalised))
+    images, seeds = tf.constant(laws.images_for(model, 4)), tf.range(4, dtype=tf.int64)
+    real = pixels.images_to_pixels(images)
+    kernels = [variable.value for variable in model.discriminator.trainable_variables]
+
+    def gradients(losses):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(losses())
+        return tape.gradient(loss, kernels, unconnected_gradients="zero")
+
+    def slope_penalty():
+        u = noise.uniform(seeds, (1, 1, 1), stream=gan.MIX_STREAM)
+        fake = model._generate(model.generator, seeds, None)
+        x = real if "r1" in penalised else u * real + (1.0 - u) * fake
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            logits = tf.reduce_sum(model._logits(x, None))
+        squared = tf.reduce_sum(tf.square(tape.gradient(logits, x)), (1, 2, 3))
+        return 1.5 * squared if "r1" in penalised else 7.0 * tf.square(tf.sqrt(squared) - 1.0)
+
+    def loss():
+        return model.discriminator_losses(images, None, seeds, True)["discriminator_loss"]
+
+    whole, expected = gradients(loss), gradients(slope_penalty)
+    model.r1 = model.gradient_penalty = 0.0
+    assert max(np.abs(gradient).max() for gradient in expected) > 1e-3
+    for own, without, alone in zip(whole, gradients(loss), expected, strict=True):
+        np.testing.assert_allclose(own - without, alone, rtol=1e-3, atol=1e-4)
+
+
 def test_penalty_is_taken_between_real_and_generated():
     """At u real + (1 - u) fake, u in (0, 1) of each image's own seed."""
     seen = []
@@ -162,7 +197,7 @@ def updates_touch_their_own_network(model: GAN) -> None:
     seeds = tf.range(6, dtype=tf.int64)
     updates = {
         "discriminator": lambda: model.discriminator_losses(images, labels, seeds, True),
-        "generator": lambda: model.generator_losses(labels, seeds),
+        "generator": lambda: model.generator_losses(labels, seeds, True),
     }
     for name, losses in updates.items():
         network = getattr(model, name)
@@ -191,9 +226,9 @@ class LeakyUpdate(GAN):
 class LeakyState(GAN):
     """Moves the spectral normalisation's vectors in G's update, too."""
 
-    def generator_losses(self, labels, seeds):
+    def generator_losses(self, labels, seeds, training=False):
         images = self._generate(self.generator, seeds, labels)
-        logits = self.discriminator(images, training=True)[:, 0]
+        logits = self.discriminator(images, training=training)[:, 0]
         return {"generator_loss": -logits}
 
 
@@ -412,9 +447,11 @@ def test_samples_of_a_class_are_the_averaged_generators():
     assert np.abs((outputs + 1) * 127.5 - drawn).max() <= 0.51
 
 
-def test_every_kernel_of_the_discriminator_is_normalised():
+@pytest.mark.parametrize("network", gan_networks.NETWORKS)
+def test_every_kernel_of_the_discriminator_is_normalised(network):
     """But its embedding of the classes is not."""
-    model = laws.randomised(made(spectral_normalization=True, num_classes=3, num_blocks=1))
+    shape = {"filters": (4, 6), "num_blocks": 1, "num_classes": 3}  # widths that need a skip
+    model = laws.randomised(made(network=network, spectral_normalization=True, **shape))
     for _ in range(50):
         model._logits(tf.ones((3, 8, 8, 1)), tf.range(3, dtype=tf.int64), training=True)
     wrapped = [each for each in model.discriminator.layers if hasattr(each, "vector_u")]
@@ -783,6 +820,25 @@ def test_both_networks_train_on_augmented_images(monkeypatch):
     assert seen == [(10, 10), (5, 5)]
     for plain, changed in zip(found[False], found[True], strict=True):
         assert (plain != changed).numpy().any()
+
+
+def test_a_step_trains_on_augmented_images_with_a_normalised_discriminator(monkeypatch):
+    model = made(spectral_normalization=True, augment=True, discriminator_steps=2)
+    model.compile(run_eagerly=True)
+    sizes, augmented = [], gan_networks.augmented
+    monkeypatch.setattr(
+        gan_networks, "augmented", lambda x, seeds: sizes.append(len(x)) or augmented(x, seeds)
+    )
+    wrapped = [layer for layer in model.discriminator.layers if hasattr(layer, "vector_u")]
+    before = [layer.vector_u.numpy() for layer in wrapped]
+    images = laws.images_for(model, 4)
+    model.test_on_batch(images)
+    assert sizes == []
+    model.train_on_batch(images)
+    assert sizes == [8, 8, 4]  # D sees real and generated images, twice; then G
+    assert wrapped
+    for layer, old in zip(wrapped, before, strict=True):
+        assert (layer.vector_u.numpy() != old).any(), layer.name
 
 
 def test_the_critic_s_penalty_sees_augmented_images_alone(monkeypatch):

@@ -30,6 +30,23 @@ class Batches(keras.utils.PyDataset):
         return tuple(array[2 * index : 2 * index + 2] for array in self.arrays)
 
 
+def test_a_dataset_hears_of_its_epochs():
+    """In which it may shuffle itself."""
+    heard = []
+
+    class Listening(Batches):
+        def on_epoch_begin(self):
+            heard.append("begin")
+
+        def on_epoch_end(self):
+            heard.append("end")
+
+    model = AutoEncoder(**SMALL)
+    model.compile(jit_compile=False)
+    model.fit(Listening(IMAGES), epochs=3, verbose=0)
+    assert heard.count("begin") == 3 <= heard.count("end")
+
+
 def generator(*arrays):
     return (tuple(array[i : i + 2] for array in arrays) for i in range(0, 6, 2))
 
@@ -56,6 +73,16 @@ def eager(request):
 
 
 # Labels
+
+
+def test_labels_of_a_call_are_whole_numbers_of_any_type():
+    arguments = {"filters": 4, "num_blocks": 1, "head_units": 4, "num_mixtures": 2}
+    for model in (VAE(**SMALL, num_classes=3), PixelCNN((8, 8, 1), num_classes=3, **arguments)):
+        expected = model(IMAGES, LABELS)
+        for dtype in ("int8", "int16", "uint16", "uint32", "int32"):
+            np.testing.assert_array_equal(model(IMAGES, LABELS.astype(dtype)), expected)
+        with pytest.raises(ValueError, match="labels must be integers of shape"):
+            model(IMAGES, LABELS + 0.7)
 
 
 @pytest.mark.slow_except("plain-wrong0-batches")

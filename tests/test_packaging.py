@@ -25,6 +25,16 @@ def setup_cfg() -> configparser.ConfigParser:
     return parser
 
 
+def test_tests_are_of_this_checkout():
+    """Also in processes that they start."""
+    assert Path(tfgen.__file__).parents[1] == CHECKOUT
+    code = "import tfgen, tfgen_command; print(tfgen.__file__, tfgen_command.__file__)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd="/", capture_output=True, text=True, check=True
+    )
+    assert [Path(path).parents[1] for path in done.stdout.split()] == [CHECKOUT, CHECKOUT]
+
+
 def test_every_package_is_listed(setup_cfg):
     folders = {
         path.parent

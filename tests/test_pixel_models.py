@@ -309,6 +309,19 @@ def test_several_orders_are_the_mean_of_their_probabilities(network):
     np.testing.assert_allclose(model.log_likelihood(images), mean, rtol=1e-5)
 
 
+def test_every_order_is_trained():
+    """Each image in the order that its seed picks."""
+    model = build("gated", (4, 4, 1), orders=8)
+    image, seeds = laws.images_for(model, 1), tf.range(64, dtype=tf.int64)
+    by_order = [-model.log_likelihood_map(image, order=order).sum() for order in range(8)]
+    assert len(np.unique(np.round(by_order, 3))) == 8, "the orders are all alike"
+    picked = model.picked_reading(seeds).numpy()
+    assert set(picked) == set(range(8))
+    images = tf.constant(np.repeat(image, 64, 0))
+    losses = model.losses_per_image(images, None, seeds, training=True)
+    np.testing.assert_allclose(losses["loss"], np.take(by_order, picked), rtol=1e-5)
+
+
 def test_orders_turn_and_turn_back():
     model = build("gated", (4, 4, 1), orders=8)
     images = tf.constant(np.arange(32).reshape(2, 4, 4, 1))

@@ -250,10 +250,19 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch, 
     assert path.read_bytes() == before
 
 
+def test_numbers_of_numpy_are_numbers():
+    """Unsigned ones too, as of labels: they have no negative, and end at 255."""
+    images = made_up(30)
+    expected = plots.grid(images, 3, 2)
+    for kind in (np.uint8, np.int64):
+        np.testing.assert_array_equal(plots.grid(images, kind(3), kind(2)), expected)
+        assert len(plots.show(images, kind(3)).axes) == 30
+
+
 @pytest.mark.parametrize("text", ["", "epoch,loss\n", "loss,epoch\n1,2\n", "epoch\n1\n"])
 def test_history_of_no_log(tmp_path, text):
     (tmp_path / "log.csv").write_text(text)
-    with pytest.raises(ValueError, match="csv_path must be a log of training"):
+    with pytest.raises(ValueError, match="must be a log of training"):
         plots.history(tmp_path / "log.csv", tmp_path / "log.png")
 
 

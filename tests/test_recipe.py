@@ -220,6 +220,14 @@ def test_stages_that_do_not_fit(stage, message):
         ("data", 3),
         ("results", {}),
         ("stages", {}),
+        ("skip_bad", "yes"),
+        ("precision", "float64"),
+        ("init_from", 3),
+        ("freeze", "encoder"),
+        ("lora", {"encoder": 0}),
+        ("lora", 4),
+        ("learning_rate_scales", {"encoder": 0}),
+        ("learning_rate_scales", [0.1]),
     ],
 )
 def test_values_out_of_range(key, wrong):

@@ -277,6 +277,36 @@ def test_a_client_that_hangs_up_waits_for_nothing(backend, monkeypatch):
     assert "the client disconnected" in answer["error"]
 
 
+def test_a_call_that_takes_too_long(backend, monkeypatch):
+    """Whichever is shorter: what the server grants or what the client waits."""
+    monkeypatch.setattr(backend, "timeout", 0.1)
+    body = json.dumps({"signature_name": "slow", "inputs": [500_000]}).encode()
+    app, path = rest.build_app(backend), "/v1/models/tiny:predict"
+    status, answer = asyncio.run(ask(app, "POST", path, body))
+    assert status == 504
+    assert "no answer within 0.1 seconds" in answer["error"]
+    request = proto_request("tiny", seed=np.array([500_000]))
+    request.model_spec.signature_name = "slow"
+    for granted, left in ((0.1, None), (0.1, 60.0), (60.0, 0.1)):
+        monkeypatch.setattr(backend, "timeout", granted)
+        monkeypatch.setattr(Context, "time_remaining", lambda self, left=left: left)
+        with pytest.raises(ServingError, match=r"no answer within 0\.1 seconds") as caught:
+            asyncio.run(rpc._Service(backend).predict(request, Context()))
+        assert caught.value.code == "DEADLINE_EXCEEDED"
+
+
+# What a page is told
+
+
+def test_models_are_listed_with_what_is_known_of_them(backend):
+    status, answer = asyncio.run(ask(rest.build_app(backend), "GET", "/models"))
+    assert status == 200
+    assert answer["models"] == [
+        {"name": "labelled", "versions": [1], "num_classes": 3},
+        {"name": "tiny", "versions": [5]},
+    ]
+
+
 # Labels
 
 

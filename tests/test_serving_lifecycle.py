@@ -1,5 +1,6 @@
 """`tfgen serve` over its life: starting, new and broken versions, stopping."""
 
+import asyncio
 import dataclasses
 import itertools
 import json
@@ -13,6 +14,7 @@ import sys
 import textwrap
 import threading
 import time
+import types
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,7 @@ from tensorflow_serving.config import model_server_config_pb2
 
 import tfgen_command
 from tfgen.serving import Client, ServingError
+from tfgen.serving import server as local
 from tfgen.serving.repository import Repository, read_config
 from tfgen.serving.servable import Servable
 from tfgen_command import serve
@@ -245,7 +248,7 @@ def test_sigterm_lets_running_requests_end(repository):
     answers = {}
 
     def ask(api):
-        seed = np.array([10_000])
+        seed = np.array([400_000])  # which takes more than a second
         if api == "rest":
             answers[api] = server.predict({"seed": seed.tolist()}, "slow")[0]
         else:
@@ -263,6 +266,7 @@ def test_sigterm_lets_running_requests_end(repository):
         )
     server.process.terminate()
     server.wait_for("stopping")
+    assert all(thread.is_alive() for thread in threads), "nothing ran any more"
 
     def refuses(port: int) -> bool:
         try:
@@ -274,10 +278,34 @@ def test_sigterm_lets_running_requests_end(repository):
     eventually(lambda: refuses(server.port) and refuses(server.grpc_port))
     for thread in threads:
         thread.join()
-    assert answers == {"rest": 10_000, "grpc": 10_000}
+    assert answers == {"rest": 400_000, "grpc": 400_000}
     assert server.process.wait(60) == 0
     assert "Traceback" not in "".join(server.log)
     idle.close()
+
+
+@pytest.mark.parametrize(
+    ("code", "attempts"), [("DEADLINE_EXCEEDED", [1, 1]), ("INVALID_ARGUMENT", [1])]
+)
+def test_what_may_load_later_is_tried_again(repository, tmp_path, monkeypatch, code, attempts):
+    """After a while; other files only once they have changed."""
+    tried, later = [], [0.0]
+
+    def failing(name, version, path, seconds):
+        tried.append(version)
+        raise ServingError(code, "it did not load")
+
+    clock = types.SimpleNamespace(monotonic=lambda: time.monotonic() + later[0])
+    monkeypatch.setattr("tfgen.serving.repository.Servable", failing)
+    monkeypatch.setattr("tfgen.serving.repository.time", clock)
+    (tmp_path / "other").symlink_to(repository / "other")
+    models = Repository(tmp_path)
+    models.refresh()
+    models.refresh()
+    assert tried == [1]
+    later[0] = 61.0
+    models.refresh()
+    assert tried == attempts
 
 
 # Starting ------------------------------------------------------------------------------------
@@ -334,11 +362,12 @@ def executed(monkeypatch):
     class Replaced(Exception):
         pass
 
-    def execv(path, arguments):
+    def execve(path, arguments, environment):
         commands.append((path, arguments))
+        run.environment = environment
         raise Replaced
 
-    monkeypatch.setattr("os.execv", execv)
+    monkeypatch.setattr("os.execve", execve)
 
     def run(*arguments):
         monkeypatch.setattr("sys.argv", ["tfgen", "serve", *map(str, arguments)])
@@ -373,6 +402,33 @@ def test_every_option_reaches_the_local_server(executed, monkeypatch):
     assert {"models", *SERVE} == {field.name for field in dataclasses.fields(Settings)}
 
 
+def test_every_option_of_the_local_server_reaches_its_part(monkeypatch):
+    made = {}
+
+    class Enough(Exception):
+        pass
+
+    def note(name, then=None):
+        def noted(*given, **named):
+            made[name] = given
+            if then is not None:
+                raise then
+            return name
+
+        return noted
+
+    monkeypatch.setattr(local, "Repository", note("repository"))
+    monkeypatch.setattr(local, "Batcher", note("batcher"))
+    monkeypatch.setattr(local, "Backend", note("backend", Enough))
+    with pytest.raises(Enough):
+        asyncio.run(local._serve(Settings("here", **SERVE), None))
+    path, poll_seconds, _, timeout = made["repository"]
+    assert (path, poll_seconds, timeout) == (Path("here"), 8.0, 7.0)
+    assert made["batcher"] == (3, 0.004, 5)
+    assert made["backend"][:2] == ("repository", "batcher")
+    assert made["backend"][3:] == (6 * 2**20, 7.0)
+
+
 @pytest.fixture
 def engine(tmp_path, monkeypatch):
     """A program on the PATH with the name of TF Serving's."""
@@ -381,6 +437,15 @@ def engine(tmp_path, monkeypatch):
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", str(tmp_path))
     return program
+
+
+def test_tensorflow_model_server_logs_as_it_does_alone(executed, engine, repository, monkeypatch):
+    """The command's own import of TensorFlow is quiet, and sets a variable for that."""
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
+    executed("--models", repository)
+    assert "TF_CPP_MIN_LOG_LEVEL" in os.environ
+    assert "TF_CPP_MIN_LOG_LEVEL" not in executed.environment
+    assert executed.environment["PATH"] == os.environ["PATH"]
 
 
 def test_tensorflow_model_server_is_preferred(executed, engine, repository, capsys):

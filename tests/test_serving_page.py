@@ -730,7 +730,7 @@ def test_a_model_of_colour_paints_in_colour_on_white(page):
     assert page("gan_mnist").run("return judgePad.colour.hidden") is True
 
 
-def test_saving_a_png(page):
+def test_saving_a_png(page, models):
     """One sheet with each sample once, named after the model and the first number."""
     shown = page("gan_mnist")
     count = "return document.querySelectorAll('#samples img').length"
@@ -748,6 +748,9 @@ def test_saving_a_png(page):
     assert name == "gan_mnist-0.png"
     with Image.open(io.BytesIO(base64.b64decode(sheet.split(",")[1]))) as picture:
         assert picture.size == (8 * 28, 3 * 28)
+        tiles = np.asarray(picture.convert("L"), int).reshape(3, 28, 8, 28).swapaxes(1, 2)
+    drawn = models["gan_mnist"].sample(24, seed=0)[..., 0]
+    assert np.abs(tiles.reshape(24, 28, 28) - drawn).max() <= 1
 
 
 def test_nothing_overflows_a_phone(page):

@@ -3,6 +3,7 @@
 import concurrent.futures
 import math
 import re
+import time
 import warnings
 from fractions import Fraction
 
@@ -223,8 +224,18 @@ def test_graphs_of_many_temperatures_do_not_pile_up():
     np.testing.assert_array_equal(model.sample(2, seed=0, temperature=0.5), first)
 
 
-def test_threads_share_the_graphs_of_a_model():
-    model = GAN(**SMALL)
+def test_threads_share_the_graphs_of_a_model(monkeypatch):
+    model, inside, most = GAN(**SMALL), [], []
+    new_graph = model._new_graph
+
+    def noted(*key):
+        inside.append(key)
+        most.append(len(inside))
+        time.sleep(0.005)
+        inside.pop()
+        return new_graph(*key)
+
+    monkeypatch.setattr(model, "_new_graph", noted)
     temperatures = np.linspace(0.1, 1.0, endpoints.MOST_GRAPHS + 4).tolist()
 
     def drawn(temperature):
@@ -234,6 +245,7 @@ def test_threads_share_the_graphs_of_a_model():
 
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         found = list(pool.map(drawn, temperatures))
+    assert max(most) == 1, "two threads changed the graphs at once"
     for temperature, images in zip(temperatures, found, strict=True):
         np.testing.assert_array_equal(images, model.sample(1, seed=0, temperature=temperature))
 
@@ -334,6 +346,18 @@ def test_a_decoder_of_a_stage_more_than_its_encoder():
     model.fit(images, verbose=0)
     assert model.sample(2, seed=0).shape == (2, 8, 8, 1)
     assert model.reconstruct(images).shape == images.shape
+    stages = ("stage_0_activation", "stage_1_activation")
+    assert [model.decoder.get_layer(name).output.shape[-1] for name in stages] == [6, 4]
+
+
+def test_a_decoder_of_fewer_blocks_than_its_encoder():
+    model = VAE((8, 8, 1), filters=(4,), num_blocks=1, decoder_blocks=0, dense_units=4)
+    blocks = {
+        name: [layer.name for layer in getattr(model, name).layers if "_block_" in layer.name]
+        for name in ("encoder", "decoder")
+    }
+    assert blocks["encoder"]
+    assert not blocks["decoder"]
 
 
 @pytest.mark.slow_except("AutoEncoder-False", "GAN-True")
@@ -383,11 +407,23 @@ def test_a_fit_of_no_step_leaves_the_weights():
 
 
 def test_xla_fills_up_the_last_batch():
+    """It would compile again for another number of rows."""
     model = laws.randomised(GAN(**SMALL))
     plain = model.sample(5, seed=0, batch_size=2)
     model.jit_sampling = True
     laws.assert_close_images(model.sample(5, seed=0, batch_size=2), plain, 256)
     assert [key[3] for key in model._graphs] == [False, True]
+    for graph, rows in zip(list(model._graphs.values()), ([2, 2, 1], [2, 2, 2]), strict=True):
+        seen, traced = [], graph.traced
+
+        def noted(*batch, seen=seen, traced=traced):
+            seen.append(int(batch[0].shape[0]))
+            return traced(*batch)
+
+        vars(graph)["traced"] = noted
+        model.jit_sampling = rows == [2, 2, 2]
+        model.sample(5, seed=0, batch_size=2)
+        assert seen == rows
 
 
 class OwnAdam(keras.optimizers.Adam):

@@ -1,6 +1,7 @@
 """Training: exact resume, averaged weights, stopping."""
 
 import dataclasses
+import hashlib
 import json
 import random
 import shutil
@@ -30,7 +31,7 @@ from tfgen import (
     zoo,
 )
 from tfgen.recipe import Recipe
-from tfgen.training import announce, stopping
+from tfgen.training import announce, checkpoint, stopping
 from tfgen_command import process
 
 
@@ -171,6 +172,46 @@ def test_run_ends_with_the_best_averaged_weights(whole):
     images, _ = data.arrays("digits", "validation")
     found = model.evaluate(images, batch_size=RECIPE.batch_size, verbose=0, return_dict=True)
     assert found["loss"] == pytest.approx(min(losses), rel=1e-6)
+    with np.load(sorted(folder.glob("checkpoint-*.npz"))[-1]) as last:
+        averages = [name for name in last.files if name.startswith("average/")]
+        differ = [
+            (last[name] != last[name.replace("average", "weight")]).any() for name in averages
+        ]
+    assert any(differ)
+
+
+def test_a_recipe_is_the_same_with_its_keys_in_another_order(tmp_path):
+    training.train(dataclasses.replace(SIMPLE, epochs=1), tmp_path / "run", verbose=0)
+    turned = dict(reversed(SIMPLE.model.items()))
+    longer = dataclasses.replace(SIMPLE, epochs=2, model=turned)
+    model = training.train(longer, tmp_path / "run", resume=True, verbose=0)
+    zoo.save(model, tmp_path / "run", longer)
+    longest = dataclasses.replace(SIMPLE, epochs=3)
+    training.train(longest, tmp_path / "run", resume=True, verbose=0)
+    assert len(runs.log_of(tmp_path / "run")) == 3
+    (newest,) = tmp_path.glob("run/checkpoint-*24.npz")
+    arrays = dict(np.load(newest))
+    state = checkpoint.RunState.from_bytes(arrays["state"])
+    # As versions have written it that looked at the order.
+    fixed = {"description": "", "results": [], "data": "-", "init_from": None, "epochs": 10**9}
+    text = dataclasses.replace(Recipe.load(tmp_path / "run" / "recipe.json"), **fixed).to_json()
+    state.data["recipe"] = hashlib.sha256(text.encode()).hexdigest()
+    np.savez(newest, **{**arrays, "state": state.to_bytes()})
+    training.train(dataclasses.replace(SIMPLE, epochs=4), tmp_path / "run", resume=True, verbose=0)
+    assert len(runs.log_of(tmp_path / "run")) == 4
+
+
+def test_weights_are_averaged_as_the_recipe_says(tmp_path, monkeypatch):
+    momenta = set()
+    start = training.AveragedWeights.on_train_begin
+    monkeypatch.setattr(
+        training.AveragedWeights,
+        "on_train_begin",
+        lambda self, logs=None: (momenta.add(self.momentum), start(self, logs)),
+    )
+    recipe = dataclasses.replace(SIMPLE, ema_momentum=0.37, epochs=1)
+    training.train(recipe, tmp_path / "run", verbose=0)
+    assert momenta == {0.37}
 
 
 @pytest.mark.slow
@@ -393,6 +434,7 @@ def test_a_run_says_what_it_does(tmp_path, capsys):
     assert "digits: 1,151 train and 287 validation images, 8x8x1, 10 classes" in said
     assert "2 epochs of 8 steps of 128 images" in said
     assert ", of which " in said
+    assert f"\nmachine   {devices.in_words()}\n" in said
     assert str((tmp_path / "run").resolve()) in said
     assert "expected at " in said
     training.train(recipe, tmp_path / "silent", verbose=0)

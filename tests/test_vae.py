@@ -11,7 +11,7 @@ import tensorflow as tf
 from scipy import special, stats
 
 from tfgen import GAN, VAE, HierarchicalVAE, noise, pixels
-from tfgen.models import pixel_decoder, vae
+from tfgen.models import ladder_layers, pixel_decoder, vae
 from tfgen.models.generative import with_labels
 
 SMALL = {"filters": (4,), "dense_units": 8, "num_blocks": 0}
@@ -114,6 +114,24 @@ def test_encoding_is_the_mean_of_the_posterior(binary_images, num_classes):
     given = laws.given(model, laws.labels_for(model, 6))
     mean = model.posterior(binary_images, **given).mean()
     np.testing.assert_allclose(model.encode(binary_images, **given), mean, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("num_classes", [None, 3])
+def test_encoding_follows_the_means_of_all_posteriors_of_a_ladder(num_classes):
+    model = laws.randomised(HierarchicalVAE(**LADDER, num_classes=num_classes))
+    images, labels = laws.images_for(model, 6), laws.labels_for(model, 6)
+    found = model.encode(images, **laws.given(model, labels))
+    features, top_down = model.bottom_up(tf.constant(images)), model.top_down
+    labels = None if labels is None else tf.constant(labels)
+    mean, _ = np.split(
+        top_down.top_posterior(ladder_layers.with_class(features[-1], labels, num_classes)), 2, 1
+    )
+    np.testing.assert_allclose(found[:, : model.top_dim], mean, rtol=1e-5, atol=1e-6)
+    zeros = tf.zeros((6, model.latent_dim))
+    whole = top_down.infer(features, zeros, labels)["latents"]
+    np.testing.assert_allclose(found, whole, rtol=1e-5, atol=1e-5)
+    other = top_down.infer(features, zeros + 1.0, labels)["latents"]
+    assert (np.abs(found - other) > 1e-3).mean() > 0.8
 
 
 @pytest.mark.slow_except("None")
@@ -400,6 +418,21 @@ def test_temperature_scales_the_noise_of_the_prior(family):
     model, seeds = family(**options), tf.range(4, dtype=tf.int64)
     half, whole = (model._prior_sample(seeds, temperature, None) for temperature in (0.5, 1.0))
     np.testing.assert_allclose(half, 0.5 * whole, rtol=1e-6)
+
+
+@pytest.mark.parametrize("prior", [name for name in vae.PRIORS if name != "standard_normal"])
+def test_temperature_scales_the_noise_of_a_learned_prior(prior):
+    """Before a flow, and around the mean of a component."""
+    model = laws.randomised(VAE(latent_dim=3, prior=prior, prior_components=2, **BINARY))
+    seeds = tf.range(64, dtype=tf.int64)
+    half = np.asarray(model._prior_sample(seeds, 0.5))
+    if prior in vae.FLOWS:
+        forward = model._learned_prior(None).bijector.forward
+        np.testing.assert_allclose(half, forward(0.5 * noise.normal(seeds, (3,))), rtol=1e-4)
+    else:
+        whole, means = (np.asarray(model._prior_sample(seeds, scale)) for scale in (1.0, 1e-7))
+        np.testing.assert_allclose(half - means, 0.5 * (whole - means), rtol=1e-3, atol=1e-5)
+        assert np.abs(whole - means).max() > 0.1
 
 
 @pytest.mark.slow_except("VAE")

@@ -126,6 +126,35 @@ def test_unknown_name_in_an_empty_zoo(tmp_path, monkeypatch):
         zoo.load("vae_mnist")
 
 
+def test_a_kind_that_there_is_not():
+    with pytest.raises(ValueError, match="kind must be one of model, evaluator, None; received"):
+        zoo.list_models(kind="classifier")
+
+
+def test_flags_of_numpy_are_flags(root):
+    for flag in (True, False):
+        own, other = (zoo.load("vae_tiny", load_weights=kind(flag)) for kind in (bool, np.bool_))
+        assert own.steps_before == other.steps_before
+        rates = [float(model.optimizer.learning_rate) for model in (own, other)]
+        assert rates[0] == rates[1]
+
+
+def test_a_loaded_model_may_have_another_name(root):
+    assert VAE.from_preset("vae_tiny", name="second").name == "second"
+
+
+def test_memory_that_is_short_is_no_damage(tmp_path, monkeypatch):
+    model = AutoEncoder((8, 8, 1), latent_dim=2, filters=(2,), dense_units=3)
+    model.save(tmp_path / "model.keras")
+
+    def full(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr("keras.models.load_model", full)
+    with pytest.raises(MemoryError):
+        zoo.load_file(tmp_path / "model.keras")
+
+
 def test_untrained_entry(root):
     for call in (zoo.load, zoo.info):
         with pytest.raises(ValueError, match=r"tfgen train \S*vae_untrained --out"):

@@ -95,7 +95,7 @@ def checkpoint_paths(folder: Path) -> list[Path]:
 
 
 def weights_so_far(folder: Path) -> Path | None:
-    """Returns the file with the weights to use of a run that has not ended, if it has saved any.
+    """Returns the file with the weights of a run that has not ended, if any.
 
     Those of the best epoch of the last stage; else, as for a GAN, those of the newest checkpoint
     that can be read.

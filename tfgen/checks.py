@@ -1,4 +1,4 @@
-"""Checks of arguments: one form of each error, which names the argument, the rule and the value."""
+"""Checks of arguments, whose errors name the argument, the rule and the value."""
 
 import fractions
 import numbers

@@ -133,14 +133,12 @@ def images_for(
         images = np.stack([_read_own(path, model.image_shape) for path in files])
         found = None
     else:
-        images, found = _of_validation(model, _data_of(name, data_name))
+        images, found = _of_validation(model, _data_of(name, data_name), num or usual)
         if (num or 0) > len(images):
             raise ValueError(
                 f"{option} asks for {num} images, and the validation split has {len(images)}. Ask "
                 "for fewer."
             )
-        num = num or usual
-        images, found = images[:num], None if found is None else found[:num]
     images = _on_levels(model, name, images, invert, binarize)
     if model.num_classes is None:
         return images, None
@@ -255,9 +253,12 @@ def _data_of(name: str, data_name: str | None) -> data.Data:
 
 
 def _of_validation(
-    model: GenerativeModel, data_name: data.Data
+    model: GenerativeModel, data_name: data.Data, most: int | None = None
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    images, labels = data.arrays(data_name, "validation")
+    if most is None:
+        images, labels = data.arrays(data_name, "validation")
+    else:  # a folder may be larger than memory
+        images, labels = data.head(data.open_split(data_name, "validation", 0), most)
     check_shape(data_name, images, model.image_shape)
     return images, labels
 

@@ -22,6 +22,7 @@ __all__ = [
     "apply_gradients",
     "broadcast",
     "images_before",
+    "in_words",
     "is_chief",
     "make_strategy",
     "move_averages",
@@ -33,6 +34,8 @@ __all__ = [
     "worker_index",
 ]
 
+# That this process may use; not every system tells.
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 STRATEGIES = ("none", "mirrored", "multi-worker", "tpu")
 
 
@@ -54,6 +57,12 @@ def make_strategy(name: str) -> tf.distribute.Strategy:
     if tf.distribute.has_strategy():
         raise ValueError("strategy 'none' must be asked for outside of a strategy's scope.")
     return tf.distribute.get_strategy()  # the default one, of one replica
+
+
+def in_words() -> str:
+    """Returns what TensorFlow finds to compute on, e.g. "1 GPU" or "2 CPU cores"."""
+    gpus = tf.config.list_physical_devices("GPU")
+    return f"{len(gpus)} GPU" if gpus else f"{CORES} CPU cores"
 
 
 @functools.cache  # a second one of a kind would take part in the first one's sums

@@ -112,8 +112,8 @@ def _errors_of_the_disk(folder: Path) -> Iterator[None]:
 class _Resuming:
     """Downloads for pooch, beginning where a partial file ends.
 
-    It asks for the file uncompressed, since an offset into compressed bytes is none into the file.
-    If a server compresses it anyway and the bytes cannot be decoded, the partial file is deleted.
+    It asks for the file uncompressed, as offsets are into the file itself. If a server compresses
+    it anyway, into bytes that cannot be decoded, the partial file is deleted.
     """
 
     def __init__(self, partial: Path):
@@ -129,7 +129,7 @@ class _Resuming:
         if start:
             headers["Range"] = f"bytes={start}-"
         with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
-            if answer.status_code == 416:  # the partial file is as long as the whole one, or longer
+            if answer.status_code == 416:  # the partial file is no shorter than the whole
                 self._partial.unlink()
                 return self(url, output_file, mover)
             answer.raise_for_status()

@@ -1,7 +1,7 @@
-"""A recipe for images of the user's own, and for the minutes that training may take.
+"""A recipe for a user's own images and the minutes there are.
 
-The network's depth follows from the size of the images, its width and the epochs from the speed of
-this machine, which is measured on a few steps of the very network and on what an epoch ends with.
+The network's depth follows from the images' size, its width and the epochs from this machine's
+speed, measured on a few steps of that network and on an epoch's end.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ BATCH_SIZE = 64
 TIMED_STEPS = 5
 WRITTEN = 5  # copies of the weights: best.npz, and four in a checkpoint
 SHARE_OF_STEPS = 0.85  # part of an epoch's time, but for its pictures; the rest is validation
-# Images that `mirror` is proposed for; fewer images than that do not tell.
+# Images that `mirror` is proposed for; fewer do not tell.
 FEWEST_IMAGES, MOST_IMAGES = 200, 1000
 MOST_FLAT = 0.3  # share of pixels that equal their neighbour: 0.03 in photographs, 0.5 in drawings
 MOST_ACCURACY = 0.6  # of `mirror_accuracy`
@@ -48,8 +48,8 @@ class Draft:
         pause: Seconds of an epoch's pictures and files.
         start: Seconds until the first step is done, which builds the graph.
         mirror: Whether `mirror` is worth a thought: the images look like colour photographs, and
-            their left and right alike. The recipe leaves it out, since a few letters in them, or
-            a class that means a side, are enough to forbid it.
+            their left and right alike. The recipe leaves it out: a few letters, or a class that
+            means a side, forbid it.
     """
 
     recipe: Recipe
@@ -76,8 +76,7 @@ def draft(
 
     Args:
         source: As for `data.arrays`. Without a size, larger images are scaled so that the shorter
-            side is 64, and sides are cropped to multiples of 8, which the strides of a network
-            need.
+            side is 64, and sides cropped to multiples of 8, for a network's strides.
         family: "VAE", "GAN" or "PixelCNN".
         minutes: How long the training may take on this machine. At least one epoch is trained.
         conditional: Whether the model learns the classes of the set.
@@ -110,7 +109,7 @@ def draft(
     for width in WIDTHS:
         expected = speed * (chosen.width / width) ** 2 if chosen else np.inf
         if chosen and expected * minutes * 60 < FEWEST_EPOCHS * split.count and width > WIDTHS[-1]:
-            continue  # still too slow: not worth measuring
+            continue  # surely too slow
         chosen = _Choice(family, source, split.image_shape, split.count, num_classes, width)
         begin = time.perf_counter()
         speed = _images_per_second(chosen.recipe(1), split)
@@ -169,7 +168,7 @@ class _Choice:
 
     @property
     def batch_size(self) -> int:
-        """64, or less where a set is so small that an epoch would be less than eight steps."""
+        """64, or less to have eight steps in an epoch."""
         return int(np.clip(self.num_images // 8, 1, BATCH_SIZE))
 
     def recipe(self, epochs: int) -> Recipe:
@@ -263,7 +262,7 @@ def _pause(recipe: Recipe) -> float:
 
 def _may_be_mirrored(split: data.Split) -> bool:
     """Whether these are colour photographs that are hard to tell from their mirror images."""
-    if split.image_shape[-1] != 3 or split.count < FEWEST_IMAGES:
+    if split.count < FEWEST_IMAGES or min(split.image_shape) != 3 or 3 in split.image_shape[:2]:
         return False
     first = tf.constant(0, tf.int64)
     keys = split.keys(first, first).take(MOST_IMAGES).batch(BATCH_SIZE)
@@ -277,9 +276,9 @@ def mirror_accuracy(images: np.ndarray) -> float:
 
         a = f(x) - f(mirrored x),  told if w . a > 0,  w = (A^T A / n + 1)^-1 mean(a)
 
-    f is the share of an image's gradient in each of 4 x 4 fields and directions, which is the same
-    for dark on light and light on dark. Digits and letters are told easily, photographs are not.
-    Each half of the images is judged by a w of the other half.
+    f is the share of an image's gradient in each of 4 x 4 fields and directions, the same for dark
+    on light and light on dark. Digits and letters are told easily, photographs are not. Each half
+    of the images is judged by a w of the other half.
 
     Args:
         images: uint8 (at least 2, height, width, channels), sides of at least 4.

@@ -126,7 +126,7 @@ def add(
     """
     repository = Path(repository).expanduser()
     checks.one_of("format", format, formats.FORMATS)
-    entry = presets.folder(name).resolve().name
+    entry = Path(os.path.abspath(presets.folder(name))).name
     if format == "tf_saved_model":
         _check_name(entry)
         check_config(repository)
@@ -165,7 +165,7 @@ def _check_name(name: str) -> None:
     if not MODEL_NAME.fullmatch(name):
         raise ValueError(
             "the folder's name is the model's name in TensorFlow Serving and may have letters, "
-            f"digits, '_', '-' and '.'; received {name!r}. Choose another folder."
+            f"digits, '_', '-' and '.'; received {name!r}. Choose another folder, or link to it."
         )
 
 

@@ -4,9 +4,9 @@
     <folder>/sample.onnx, ...   one file per endpoint; its weights are inside
     <folder>/weights.npz        StableHLO only: the weights that its programs take as arguments
 
-The files hold the functions that the model's own methods run, and the seed is an input, so every
-runtime draws the same images. An endpoint that a format cannot hold is left out, and
-signatures.json gives the reason; if it was asked for by name, nothing is written.
+The files hold the functions that the model's methods run, and the seed is an input, so every
+runtime draws the same images. An endpoint that a format cannot hold is left out, with the reason in
+signatures.json; asking for it by name is an error.
 """
 
 import contextlib
@@ -149,7 +149,7 @@ def _check_endpoints(endpoints: Sequence[str] | None, held: list[str]) -> None:
 
 
 def _written(writer, held, endpoints: Sequence[str] | None, format: str) -> dict[str, Any]:
-    """Writes the endpoints; returns their descriptions, and what was left out and why."""
+    """Writes the endpoints; returns what signatures.json says of them."""
     written, left_out = {}, {}
     for name in held if endpoints is None else endpoints:
         try:
@@ -177,14 +177,7 @@ def check_installed(format: str) -> None:
 
 
 class _Writer:
-    """Writes one endpoint after the other into a folder.
-
-    Args:
-        model: Whose endpoints they are.
-        folder: Where to.
-        batch: Images per call, or None.
-        opset: ONNX's.
-    """
+    """Writes endpoints into a folder, one at a time."""
 
     suffix: str
     options: ClassVar[dict[str, Any]] = {}  # of the tf.function
@@ -247,7 +240,7 @@ class _Onnx(_Writer):
 
 
 def _nodes(graph):
-    """The nodes of an ONNX graph and of the graphs inside them, the bodies of loops."""
+    """An ONNX graph's nodes, and those of loops in it."""
     for node in graph.node:
         yield node
         for attribute in node.attribute:
@@ -277,7 +270,7 @@ class _LiteRT(_Writer):
 
 
 def _check_litert(content: bytes) -> None:
-    """Raises RuntimeError for a file that converts and cannot be run."""
+    """Raises RuntimeError for a file that cannot be run."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the interpreter moves to a package of its own
         tf.lite.Interpreter(model_content=content).allocate_tensors()
@@ -342,11 +335,7 @@ _WRITERS = {"onnx": _Onnx, "litert": _LiteRT, "stablehlo": _StableHLO}
 
 @contextlib.contextmanager
 def _unsupported() -> Iterator[None]:
-    """Turns whatever a converter stumbles over into the reason of an `Unsupported`.
-
-    Raises:
-        OSError, MemoryError: A full disk or memory, which says nothing about the format.
-    """
+    """Turns a converter's errors into `Unsupported`, unless a disk or the memory is full."""
     try:
         yield
     except (OSError, MemoryError):

@@ -103,8 +103,8 @@ def update_config(repository: str | Path) -> Path:
     """Adds to models.config the models of a repository that it lacks.
 
     What is there stays as it is: version policies and labels are for their user to set. Folders
-    with names that an export does not take are left out, hidden ones too. Exports at the same time
-    wait for each other, so that each finds its entry there.
+    with names that an export does not take are left out, hidden ones too. Simultaneous exports wait
+    for each other.
 
     Raises:
         ValueError: The file holds no model_config_list that one could add to.

@@ -119,8 +119,8 @@ def quantile(u: tf.Tensor) -> tf.Tensor:
         |q| <= 0.425:  q A(r) / B(r),        r = 0.425^2 - q^2
         else:          sign(q) C(t) / D(t),  t = sqrt(-log(min(u, 1 - u))) - 1.6
 
-    A, B, C, D are polynomials of degree 2 and 3: operations that every compiler and every export
-    format has, unlike `tf.math.ndtri`, for which XLA has another formula that is off by 2e-5.
+    A, B, C, D are polynomials of degree 2 and 3, which every compiler and export format has. XLA's
+    `tf.math.ndtri` is another formula, off by 2e-5.
 
     Args:
         u: float32 of any shape, multiples of 2^-24 inside (0, 1).

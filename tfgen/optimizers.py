@@ -22,7 +22,7 @@ class CosineCycles(keras.optimizers.schedules.LearningRateSchedule):
 
         rate = peak (f + (1 - f) (1 + cos(pi t)) / 2),   t in [0, 1] within each cycle
 
-    Keras' own schedules have the warm-up or the restarts, not both.
+    Keras' schedules have warm-up or restarts, not both.
 
     Args:
         peak: The highest rate.
@@ -81,8 +81,8 @@ class GroupedAdam(keras.optimizers.Adam):
         for factor in factors:
             checks.finite(0, factors=factor)
         self.factors = [float(factor) for factor in factors]
-        # (variable, scale) by the variable's key, which is its id and so must not be free for
-        # another. Keras would wrap a plain attribute.
+        # (variable, scale) by the variable's key, an id that must stay taken. Keras would wrap a
+        # plain attribute.
         self.__dict__["_scales"] = {}
 
     def expect(self, weights: Mapping[str, keras.Variable], scales: Mapping[str, float]) -> None:

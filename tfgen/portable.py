@@ -32,7 +32,7 @@ def active() -> bool:
 
 
 def without_gradients() -> contextlib.AbstractContextManager[None]:
-    """Graphs traced inside leave out what changes only gradients: nobody differentiates them."""
+    """Graphs traced inside leave out what changes only gradients."""
     return _inside(_WITHOUT_GRADIENTS)
 
 

@@ -17,7 +17,6 @@ import hashlib
 import inspect
 import json
 import platform
-import shlex
 import subprocess
 import warnings
 from collections.abc import Sequence
@@ -62,17 +61,16 @@ def folder(name: str | Path) -> Path:
 
 
 def load(
-    name: str | Path, load_weights: bool | Literal["partial"] = True, **overrides: Any
+    name: str | Path, /, load_weights: bool | Literal["partial"] = True, **overrides: Any
 ) -> keras.Model:
     """Loads a model, compiled; see `tfgen.zoo.load`, which gives it a type."""
     path = folder(name)
     checks.one_of("load_weights", load_weights, (True, False, "partial"))
+    load_weights = load_weights if load_weights == "partial" else bool(load_weights)  # of NumPy
     plain, built = load_weights is True and not overrides, (path / "config.json").is_file()
     if not built and not plain:
-        raise ValueError(
-            f"{path} is not fully trained: it loads as its recipe specifies, without "
-            f"overrides. Train it: tfgen train {shlex.quote(str(path))} --out DIR."
-        )
+        told = entries.untrained(path, path)
+        raise ValueError(f"load_weights must be True, without overrides, for now: {told}")
     # A run that was cut off at its end has no metadata.json, which is written last of all.
     ended = (path / "metadata.json").is_file() or not (path / "recipe.json").is_file()
     if not built or (plain and not ended):
@@ -225,7 +223,7 @@ def save(
             metadata.json says that the weights are not by it.
         metadata: Keys to add, e.g. data digest and training time.
         half: Whether weights are stored as float16, in half the bytes. They load as float32, with
-            a relative error of at most 2^-11; of weights below 2^-14, with one of 2^-25.
+            a relative error of at most 2^-11, or below 2^-14 an absolute one of 2^-25.
         members: Names of presets beside `path` that have the weights of an ensemble's second
             network and of those after it; only names and sha256 are stored.
 

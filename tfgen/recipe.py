@@ -1,7 +1,7 @@
 """A recipe: all that a training needs, as data.
 
-A recipe is a JSON file with the fields of `Recipe`, those that differ from their defaults; no code
-branches on a recipe's name.
+Its JSON file holds the fields of `Recipe` that differ from their defaults; no code branches on its
+name.
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ STAGE_KEYS = (
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """What a value must be; each stands next to the field that it is for.
+    """What a value must be; it stands next to its field.
 
     Args:
         text: The rule in words, after "must".
@@ -225,7 +225,7 @@ class Recipe:
         self.plan()  # so that a bad stage is found here
 
     def plan(self) -> "list[Stage]":
-        """Returns what is trained one after the other: the recipe itself, then its stages."""
+        """Returns what is trained in turn: the recipe itself, then its stages."""
         first = dataclasses.replace(self, stages=[]) if self.stages else self
         return [Stage(first), *(_stage(self, i, given) for i, given in enumerate(self.stages))]
 

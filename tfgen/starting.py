@@ -81,8 +81,11 @@ def continue_training(model: keras.Model, metadata: dict[str, Any], recipe_path:
         config = inner.get_config()
         if recipe is not None:
             config["learning_rate"] = recipe.learning_rates.get(name, recipe.learning_rate)
-            config["beta_1"], config["beta_2"] = recipe.betas
-            config["global_clipnorm"] = gradient_bound(recipe)
-        config["learning_rate"] *= FINE_TUNING
+            bound = gradient_bound(recipe)
+            config |= {"clipnorm": None, "clipvalue": None, "global_clipnorm": bound}
+            if "beta_1" in config:
+                config["beta_1"], config["beta_2"] = recipe.betas
+        if not isinstance(config["learning_rate"], dict):  # of a schedule
+            config["learning_rate"] *= FINE_TUNING
         optimizers[name] = type(inner).from_config(config)
     model.compile(**optimizers)

@@ -13,7 +13,7 @@ from tfgen.downloads import fetch, sha256
 
 __all__ = ["DamagedError", "load", "serialized_weights", "verified", "weights_digest"]
 
-LARGE = 1 << 14  # bytes from which a halved array is compressed: a table of its own costs 2 KB
+LARGE = 1 << 14  # bytes from which a halved array is compressed: its table costs 2 KB
 # Bytes of the exponents next to one another: 8 % smaller than a wheel or git make them.
 COMPRESSED = {"shuffle": True, "compression": "gzip", "compression_opts": 9}
 
@@ -25,8 +25,8 @@ class DamagedError(ValueError):
 def serialized_weights(model: keras.Model, half: bool = False) -> bytes:
     """Returns the content of a `.weights.h5` file, made in memory.
 
-    HDF5 never writes to a disk: when one is full under it, it fails in a way that a later write in
-    the same process can end with a segmentation fault.
+    HDF5 never writes to a disk: after a full one, a later write in the same process may end with a
+    segmentation fault.
 
     Args:
         model: Its weights, and an optimizer's slots if it was compiled.
@@ -99,7 +99,7 @@ def _halved(content: io.BytesIO) -> bytes:
     with h5py.File(content, "r") as source, h5py.File(buffer, "w") as target:
 
         def copy(own, group):
-            """Every name, unlike h5py's `visititems`: an array may have several."""
+            """Every name of an array, unlike h5py's `visititems`."""
             group.attrs.update(own.attrs)
             for name, item in own.items():
                 if isinstance(item, h5py.Group):

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import keras
+from keras.src.saving import serialization_lib
 
-from tfgen import families, presets
+from tfgen import checks, families, presets
 from tfgen.models.classifier import Classifier
 from tfgen.models.generative import GenerativeModel
 from tfgen.presets import folder, origin, save, update_metadata
@@ -45,6 +46,7 @@ def list_models(pattern: str = "*", kind: str | None = "model") -> list[str]:
     >>> "vae_mnist" in list_models("*_mnist")
     True
     """
+    checks.one_of("kind", kind, ("model", "evaluator", None))
     return entries.names(pattern, kind)
 
 
@@ -121,14 +123,15 @@ def load_file(path: str | Path) -> keras.Model:
             damaged = file.testzip()
         if damaged is not None:
             raise ValueError(f"{damaged} fails its checksum")
-        model = keras.models.load_model(path, safe_mode=True)
+        with serialization_lib.SafeModeScope(True):  # whatever Keras is set to
+            model = keras.models.load_model(path)
     except Exception as error:  # whatever a parser of a damaged file can raise
         # One of the system has a number; h5py raises an OSError without one for damage.
-        if isinstance(error, OSError) and error.errno is not None:
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) is not None:
             raise
         raise ValueError(
             f"{path} is not a whole .keras file of a model of tfgen: {error}. Save or copy it "
-            "again."
+            "again; import first what registers a class of your own."
         ) from error
     if type(model) not in families.known(None).values():
         raise ValueError(

@@ -52,8 +52,8 @@ class _AsTyped:
 class _Light:
     """Takes strings and flags as they were typed.
 
-    typer converts every value through pydantic, whose import takes longer than the rest of a
-    command that only prints.
+    typer converts values through pydantic, whose import takes longer than a command that only
+    prints.
     """
 
     def get_params(self, ctx):
@@ -87,7 +87,7 @@ class _Group(_Light, TyperGroup):
 
 FOR_VALIDATION = "is for images of the validation split; FILES were given."
 
-# Without rich's markup: drawing the help with it takes longer than everything else together.
+# Without rich's markup, which takes longer than all else.
 _look = {"cls": _Group, "rich_markup_mode": None, "add_completion": False}
 app = typer.Typer(pretty_exceptions_enable=False, **_look)
 data_app = typer.Typer(help="Check data sets, and prepare them on disk.", **_look)
@@ -192,7 +192,7 @@ def _finite(value: Any) -> Any:
 def checked(check: Callable[[str], object]) -> Callable[..., str | None]:
     """Returns a callback that passes a value on after `check`, which raises ValueError.
 
-    Where typer only parses, e.g. to complete words in a shell, nothing is looked up.
+    Where typer only parses, e.g. for completion, nothing is looked up.
     """
 
     def callback(ctx: typer.Context, value: str | None) -> str | None:

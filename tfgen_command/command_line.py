@@ -7,7 +7,9 @@ its traceback.
 
 import os
 import re
+import signal
 import sys
+import threading
 from typing import NoReturn
 
 import typer
@@ -44,6 +46,8 @@ def run() -> NoReturn:
     Raises:
         SystemExit: Always.
     """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that `finally` is reached
     if sys.stdout is None:  # closed, which Keras' progress bar does not expect
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     if hasattr(sys.stdout, "reconfigure"):  # names of files need not be UTF-8

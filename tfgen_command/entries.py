@@ -1,7 +1,7 @@
 """What is known about the zoo's entries, read from its folder without TensorFlow.
 
-The library reads them here too. It uses the standard library alone, so that commands which need no
-more answer at once.
+The library reads them here too. It uses the standard library alone, so light commands answer at
+once.
 """
 
 import difflib
@@ -31,9 +31,10 @@ __all__ = [
     "read_json",
     "read_metadata",
     "root",
+    "untrained",
 ]
 
-# The names that `tfgen.data` knows, here so that a typo is reported without importing it.
+# The names in `tfgen.data`, so that a typo is reported without importing it.
 DATA_SETS = (
     "binarized_mnist",
     "cifar10",
@@ -50,7 +51,8 @@ METRICS = {
     "accuracy": "Share of images that a classifier gets right.",
     "conditional_accuracy": "Share of a conditional model's samples that two classifiers take for "
     "what was asked.",
-    "label_agreement": "How often a sample of class c has a nearest training image of class c.",
+    "label_agreement": "How often a sample of class c is nearest to a train or validation image "
+    "of class c.",
     "log_likelihood": "Mean negative log-likelihood of a whole split; lower is better.",
     "nearest_neighbour_accuracy": "1-nearest-neighbour accuracy on `model.encode`, and on raw "
     "pixels for comparison.",
@@ -60,7 +62,7 @@ METRICS = {
 
 
 def package() -> Path:
-    """Returns the folder of the package tfgen, which is not imported for it."""
+    """Returns the folder of the package tfgen without importing it."""
     return Path(importlib.util.find_spec("tfgen").origin).resolve().parent
 
 
@@ -158,7 +160,7 @@ def read_metadata(path: Path, name: str | Path | None = None) -> dict[str, Any]:
         name: What the user called it; None is its path.
     """
     if not (path / "metadata.json").is_file():  # which is written last
-        raise ValueError(_untrained(path, path if name is None else name))
+        raise ValueError(untrained(path, path if name is None else name))
     stored = read_json(path / "metadata.json")
     urls, members = stored.get("urls", []), stored.get("members", {})
     if not (
@@ -241,17 +243,12 @@ def is_name(member: str) -> bool:
 
 
 def _named(name: str | Path, argument: str) -> Path | None:
-    """Returns the folder of an entry of the zoo, or of a preset that the user saved.
+    """Returns the folder of an entry of the zoo, or of a preset that the user saved; or None.
 
-    Args:
-        name: An entry's name, or a folder; what is both is the folder if it is a `Path`.
-        argument: What an error calls the name.
-
-    Returns:
-        The folder, absolute, so that it is never taken for a name again; None if there is none.
+    It is absolute, so that it is never taken for a name again. A `Path` that is both is the preset.
 
     Raises:
-        ValueError: It is the name of an entry and of another model in the working directory.
+        ValueError: A text is the name of an entry and of another model in the working directory.
     """
     own, entry = Path(name).expanduser().absolute(), root() / name
     if str(name) != entry.name or not _is_preset(entry):  # a path, or the name of no entry
@@ -266,7 +263,7 @@ def _named(name: str | Path, argument: str) -> Path | None:
     )
 
 
-def _untrained(path: Path, name: str | Path) -> str:
+def untrained(path: Path, name: str | Path) -> str:
     """Returns what a folder without a metadata.json is, and how to go on with it.
 
     Args:

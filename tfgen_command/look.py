@@ -15,7 +15,7 @@ from tfgen_command.wording import LIKELIHOODS, four_digits, how_long, how_traine
 
 __all__ = ["info", "list_entries"]
 
-# The two numbers that families are compared by, as the names of results in metadata.json start.
+# What families are compared by, as results' names in metadata.json start.
 QUALITY = "Frechet distance, samples / real images"
 DISTANCE = r"Frechet distance, (\d+) images"
 USUAL_IMAGES = 10_000
@@ -99,7 +99,7 @@ def _recipe(details: dict[str, Any]) -> dict[str, Any]:
 
 
 def _quality(results: dict[str, dict[str, Any]]) -> str | None:
-    """Returns the ratio, with the number of images behind it where that is not the usual one."""
+    """Returns the ratio, with its number of images if that is not the usual one."""
     if QUALITY not in results:
         return None
     measured = (int(found[1]) for name in results if (found := re.match(DISTANCE, name)))
@@ -109,10 +109,7 @@ def _quality(results: dict[str, dict[str, Any]]) -> str | None:
 
 
 def _print_table(columns: list[str], rows: list[dict[str, str | None]]) -> None:
-    """Prints aligned columns; where the terminal is narrow, whole columns are left out.
-
-    Nothing is ever cut: names are there to be copied.
-    """
+    """Prints aligned columns, on a narrow terminal fewer: names, for copying, are never cut."""
     widths = {name: max(len(name), *(len(row[name] or "") for row in rows)) for name in columns}
     room = shutil.get_terminal_size().columns
     for name in DROPPED_FIRST:
@@ -136,7 +133,7 @@ def info(name: Name, as_json: Json = False) -> None:
 
 
 def _page(details: dict[str, Any], name: str) -> str:
-    """Returns what a person wants to know about an entry, as lines of text."""
+    """Returns what is known of an entry, as lines."""
     recipe, row = _recipe(details), _row(details)
     licence, state = details.get("licence", {}), details.get("training", {})
     facts = {
@@ -162,7 +159,7 @@ def _page(details: dict[str, Any], name: str) -> str:
 
 
 def _wrapped(text: str, indent: int = 0) -> list[str]:
-    """Returns text in lines of a readable width, all but the first indented; paths stay whole."""
+    """Returns readable lines, all but the first indented; paths stay whole."""
     width = min(TEXT_WIDTH, shutil.get_terminal_size().columns)
     return textwrap.wrap(
         text,
@@ -174,7 +171,7 @@ def _wrapped(text: str, indent: int = 0) -> list[str]:
 
 
 def _results(results: dict[str, dict[str, Any]]) -> list[str]:
-    """Returns a line for each result: the number, that of real images if any has one, its name."""
+    """Returns a line for each result: its number, that of real images if any, its name."""
     compared = any("real" in result for result in results.values())
     lines = [
         f"{'model':>9}" + (f"  {'real':>9}" if compared else "") + "  as tfgen evaluate measures it"

@@ -116,7 +116,7 @@ def new(
     drafted = drafts.draft(data.Source(data_name, size, skip_bad), family, minutes, conditional)
     with cli.writing(out), replacing(out) as path:
         path.write_text(drafted.recipe.to_json(), encoding="utf-8")
-        _refuse_old(out)  # another command may have written it meanwhile
+        _refuse_old(out)  # another command may have written it
     shape = " x ".join(map(str, drafted.recipe.model["image_shape"]))
     say(
         f"Wrote {out}: {family} of {shape}, {counted(drafted.recipe.epochs, 'epoch')} of "

@@ -103,6 +103,7 @@ def serve(
     if port == grpc_port != 0:
         raise ValueError(f"--port and --grpc-port must differ; received {port} for both.")
     _require_extra()
+    environment = dict(os.environ)  # before TensorFlow's messages are turned off
     program = shutil.which(ENGINE)
     if engine == ENGINE and program is None:
         raise ValueError(f"--engine {ENGINE}: no such program is on the PATH. Use --engine local.")
@@ -131,7 +132,7 @@ def serve(
             settings.to_json(),
         ]
     # The server replaces this process, so it receives the signals.
-    os.execv(command[0], command)
+    os.execve(command[0], command, environment)
 
 
 def _require_extra() -> None:

@@ -26,7 +26,7 @@ LIKELIHOODS = {
 # What "program" in an entry's metadata.json stands for.
 BY_JAX = (
     "The recipe's training step ran in JAX, compiled by XLA (`benchmarks/gpu`). That program has "
-    "its own initial weights, order of images and schedule of rates, so `tfgen train` ends with "
+    "its own order of images and schedule of rates, so `tfgen train` ends with "
     "other weights; on two CPU cores it takes far longer."
 )
 
@@ -52,7 +52,7 @@ def four_digits(value: float) -> str:
 def how_to_install(extra: str) -> str:
     """Returns the sentence that says how to install an extra.
 
-    From the clone, because the package called tfgen on PyPI is another project.
+    From the clone: tfgen on PyPI is another project.
 
     >>> how_to_install("onnx")
     'Run pip install ".[onnx]" in the clone of tfgen.'
@@ -74,7 +74,7 @@ def how_long(state: dict[str, Any]) -> tuple[str, str]:
 
 
 def how_trained(details: dict[str, Any]) -> str:
-    """Returns in what the training of an entry was not that of `tfgen train`; "" is in nothing."""
+    """Returns how an entry's training differed from `tfgen train`, or ""."""
     return " ".join(filter(None, ("program" in details and BY_JAX, details.get("trained"))))
 
 
@@ -106,7 +106,7 @@ _told: set[str] = set()
 
 
 def tell(text: str) -> None:
-    """Prints a line to stderr, once per process: a set is opened once for each of its splits."""
+    """Prints a line to stderr, once per process: each split of a set repeats it."""
     if text not in _told:
         _told.add(text)
         print(text, file=sys.stderr)

@@ -1,6 +1,7 @@
 """`tfgen train` and `tfgen export`: commands that write folders."""
 
 import dataclasses
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -79,6 +80,7 @@ def train(
     freed memory (see `tfgen.training.tune_allocator`), which can make it a third faster.
     """
     out = out.expanduser()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # also while workers wait for each other
     import_tensorflow()
     import tensorflow as tf
 
@@ -110,14 +112,15 @@ def train(
     with chosen_strategy.scope():
         if not devices.is_chief():
             return
-    if before == _trained(out / "training.json"):  # its results and its card stay
-        say(_finished(chosen, out))
-        return
-    zoo.save(model, out, chosen, training.provenance(chosen, out))
-    plots.history(out / "log.csv", out / "history.png")
-    if isinstance(model, GenerativeModel):
-        pictures.progress(model, out)
-    say(f"Trained model in {out.resolve()}")
+    finished = before == _trained(out / "training.json")
+    if not finished:  # else its results and its card stay
+        zoo.save(model, out, chosen, training.provenance(chosen, out))
+    drawn = all((out / f"{name}.png").exists() for name in ("history", "progress"))
+    if not (finished and drawn):  # it may have been stopped in between
+        plots.history(out / "log.csv", out / "history.png")
+        if isinstance(model, GenerativeModel):
+            pictures.progress(model, out)
+    say(_finished(chosen, out) if finished else f"Trained model in {out.resolve()}")
 
 
 def _finished(recipe: "Recipe", folder: Path) -> str:

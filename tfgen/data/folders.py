@@ -5,8 +5,8 @@
     photos/train/..., photos/test/...   splits as they are, with or without class folders inside
 
 A missing split is held out of train: the last fifth of the images, ordered by a hash of their
-names, within each class. The order of the names themselves would not do: photos that are named by
-subject would put one subject into validation alone.
+names, within each class. In the order of the names, photos named by subject would put one subject
+into validation alone.
 """
 
 import contextlib
@@ -102,7 +102,7 @@ def open_folder(
         path: The folder.
         size: Height and width to scale and crop to; None: all files have one size.
         skip_bad: Leave files out that cannot be read, instead of raising. It reads each file.
-        quiet: Say nothing; what there is to say is in the folder's `contents` and `changes`.
+        quiet: Say nothing; see `contents` and `changes`.
 
     Raises:
         ValueError: No images, images of several sizes, or files that cannot be read.
@@ -204,7 +204,7 @@ def _classes(root: Path, folder: Path, skipped: list[str]) -> dict[str, list[Pat
 def _images(root: Path, folder: Path, skipped: list[str]) -> list[Path]:
     """Returns the images right in a folder, by name; adds other files to `skipped`.
 
-    Links whose files are gone are among them, as images that cannot be read.
+    Dangling links are images that cannot be read.
     """
     files = sorted(
         path for path in folder.iterdir() if _seen(path) and (path.is_file() or is_dangling(path))
@@ -231,9 +231,9 @@ def _parted(paths: list[Path], rule: Callable[[Path], bool]) -> tuple[list[Path]
 
 
 def _holds_images(folder: Path) -> bool:
-    # Links to folders are followed where classes are, and no deeper: they may lead in circles.
+    # Links are followed where classes are, and no deeper: they may lead in circles.
     linked: list[Path] = []
-    with contextlib.suppress(PermissionError):  # such as lost+found, which nobody may read
+    with contextlib.suppress(PermissionError):  # such as lost+found
         linked = [path for path in folder.iterdir() if path.is_symlink() and _seen(path)]
     for place in (folder, *linked):
         for _, folders, files in os.walk(place):
@@ -256,8 +256,8 @@ def _seen(path: Path) -> bool:
 def _spread(classes: list[tuple[int, list[Path]]]) -> list[tuple[int, Path]]:
     """Orders the images of each class by a hash of their names, and spreads the classes evenly.
 
-    An image goes to its relative place within its class, so no class is missing from the splits
-    that are cut off the end.
+    An image goes to its relative place within its class, so splits cut off the end have every
+    class.
     """
     return [
         (label, path)

@@ -183,6 +183,8 @@ def _opened(path: str | Path) -> "Iterator[Image.Image]":
             if image.format == "PNG" and "transparency" in image.info and image.tile:
                 # Pillow scales grey pixels of 2 and 4 bits, and not the level that is transparent.
                 image.info["transparency"] *= {"L;2": 85, "L;4": 17}.get(image.tile[0][3], 1)
+                if image.tile[0][3] == "RGB;16B":  # of which it reads the upper bytes
+                    image.info["transparency"] = tuple(v >> 8 for v in image.info["transparency"])
             yield image
     except (*DAMAGED, Image.DecompressionBombError) as error:
         raise ValueError(

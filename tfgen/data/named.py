@@ -1,8 +1,8 @@
 """Data sets that need no path: where each comes from, how large it is, who may use it.
 
-A named set is looked for as `<name>.npz` in the folder `$TFGEN_DATA_DIR` first, so a machine
-without internet works. Only then is it downloaded, into the cache of Keras. Two sets are made from
-a repository that you clone (`clones`), and one has no address; the error tells what to do.
+A named set is looked for as `<name>.npz` in `$TFGEN_DATA_DIR`, for machines without internet, then
+downloaded into Keras' cache. Two sets are made from a repository that you clone (`clones`), and one
+has no address; the error tells what to do.
 """
 
 import contextlib
@@ -62,7 +62,7 @@ def licence(data: str | os.PathLike[str]) -> str:
 
 
 def unknown(data: str) -> ValueError:
-    """Returns the error for a word that is neither a named set nor a path; it names the nearest."""
+    """Returns the error, with the nearest name, for what is neither a named set nor a path."""
     hint = nearest(data, names())
     return ValueError(
         f"data must be one of {', '.join(names())}, or the path of an .npz file or of a folder of "
@@ -94,7 +94,7 @@ def load_named(name: str) -> dict[str, Pair]:
             splits = source.fetch()
     except ImportError:
         raise
-    # Keras raises a bare Exception when a download fails, so nothing narrower will do.
+    # Keras raises a bare Exception when a download fails.
     except Exception as error:
         missing = "TFGEN_DATA_DIR is not set" if path is None else f"{path} does not exist"
         reason = str(error)
@@ -135,7 +135,7 @@ def _fetch_keras(name: str) -> dict[str, Pair]:
 _BINARIZED_MNIST = (
     "http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist/binarized_mnist_"
 )
-# The address is not encrypted, so the published hashes are what makes the files trustworthy.
+# Published hashes, as the address is not encrypted.
 _BINARIZED_MNIST_SHA256 = {
     "train": "ad693b29f94c14277b095f5238ddefbbdaaae0939789dd2f4f0205278cee3e4d",
     "valid": "1de3d397c40fe8eeb33dafd4099a1f665ec01e96d9be234aaeeac8a34930e2e2",
@@ -228,8 +228,7 @@ class NamedSet:
 
     Attributes:
         image_shape: Height, width, channels.
-        num_validation: How many of the last training images are held out for a missing
-            validation split. None: a fifth.
+        num_validation: Last training images held out for a missing validation split. None: a fifth.
         origin: The source, for messages.
         licence: Who made it, and its licence.
         fetch: Returns the splits that the source has, downloading them if need be.

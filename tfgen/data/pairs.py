@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from tfgen import checks
-from tfgen.arrays import UNREADABLE
+from tfgen.arrays import UNREADABLE, raise_systems
 from tfgen_command.wording import listed, tell
 
 __all__ = [
@@ -307,6 +307,7 @@ def read_npz(path: Path, image_shape: tuple[int, int, int] | None = None) -> dic
                 for split, images_key, labels_key in _split_keys(keys)
             }
     except UNREADABLE as error:
+        raise_systems(error)
         if isinstance(error, MemoryError):
             raise ValueError(
                 f"{path} must fit into memory: {error}. Save its images as PNG files in a folder."

@@ -19,7 +19,7 @@ from tfgen_command.wording import listed
 
 __all__ = ["Report", "check"]
 
-LARGEST = 64  # the size to propose where images differ, since small models train on two cores
+LARGEST = 64  # the size to propose where images differ, for small models on two cores
 MULTIPLE = 8  # divides the size to propose: models halve an image several times
 BINARY = "All values are 0 and 1, and 1 is nearly black. Save 255 * image."
 

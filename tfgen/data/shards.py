@@ -21,7 +21,7 @@ __all__ = ["FORMAT", "INDEX", "Shards", "is_shards", "read_index", "read_shards"
 
 INDEX = "dataset.json"
 FORMAT = "tfgen shards 1"
-BLOCK = 4096  # records that are permuted together; at most two blocks are held
+BLOCK = 4096  # records that are permuted together
 INTERLEAVE = 4  # shards that are read at once
 ORDER_BITS = 3  # of the seed, flipped for the order of records within a block
 
@@ -115,7 +115,7 @@ def read_shards(folder: Path, split: str) -> Pair:
 def is_shards(folder: Path) -> bool:
     """Whether a folder has an index of shards, damaged or not.
 
-    Other programs write a dataset.json beside their images, too, such as StyleGAN's tools.
+    Other programs, such as StyleGAN's tools, also write a dataset.json.
     """
     try:
         index = json.loads((folder / INDEX).read_text(encoding="utf-8-sig"))
@@ -160,7 +160,7 @@ def read_index(folder: Path) -> dict[str, Any]:
 
 
 def _rules(index: dict[str, Any]) -> Iterator[tuple[str, bool]]:
-    """Yields what dataset.json must be, and whether it is that, one rule after the other."""
+    """Yields rules for dataset.json, and whether it keeps them."""
     shape, classes, splits = index["image_shape"], index["num_classes"], index["splits"]
     yield f"format must be {FORMAT!r}", index["format"] == FORMAT
     yield (
@@ -176,7 +176,7 @@ def _rules(index: dict[str, Any]) -> Iterator[tuple[str, bool]]:
     for split, own in splits.items():
         yield f"{split} must hold images", isinstance(own["count"], int) and own["count"] > 0
         yield f"{split} must list its shards", bool(own["shards"])
-        # A name from a file must not lead out of the folder.
+        # A name must not lead out of the folder.
         yield (
             f"{split} must list plain file names",
             all(isinstance(shard, str) and shard == Path(shard).name for shard in own["shards"]),

@@ -1,7 +1,7 @@
 """Splits of a data set as training reads them: from memory or from image files.
 
-Whatever a split comes from, an epoch is a sequence of keys whose order is a function of
-(seed, epoch) alone, cheap to skip through, and a batch of keys is read into a batch of images:
+An epoch is a sequence of keys, ordered by (seed, epoch) alone and cheap to skip through; a batch of
+keys is read into a batch of images:
 
     held in memory   key = index              order: a permutation of all
     image folder     key = index of a file    the same permutation; files are read when needed

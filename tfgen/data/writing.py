@@ -31,8 +31,8 @@ def prepare(
 ) -> Path:
     """Writes all splits of a data set as TFRecord shards of PNG images, in an order of `seed`.
 
-    An image folder is read file by file, so it may be larger than memory. dataset.json comes
-    last: a folder whose preparation was cut off is no data set.
+    An image folder is read file by file, so it may be larger than memory. dataset.json comes last:
+    a folder cut off earlier is no data set.
 
     Args:
         data: As for `open_split`, but not shards.

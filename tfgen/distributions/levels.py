@@ -34,8 +34,8 @@ PIXEL_DISTRIBUTIONS = ("bernoulli", "categorical", "discretized_logistic_mixture
 # standard deviation above a fifth of the range was never needed; without the limit, a pixel model
 # that sees something odd predicts a flat distribution, draws noise, and sees only noise after it.
 MIN_LOG_SCALE, MAX_LOG_SCALE = -7.0, -1.5
-# The narrowest Gaussian, in levels: below it the "probability" of a bin would exceed 1.
-MIN_GAUSSIAN_SCALE = (2.0 * math.pi) ** -0.5
+# The narrowest Gaussian, in levels: its densities at all levels sum to 1.00003 at most.
+MIN_GAUSSIAN_SCALE = 0.75
 
 
 def check_pixel_distribution(name: str, num_levels: int) -> None:

@@ -17,7 +17,10 @@ PICTURES = {
     "completions.png": "The upper half, six completions of it, the image",
     "progress.png": "The same seeds after as many epochs of training as the column says",
 }
-RECONSTRUCTED = {"samples.png": "Images, and below each row its reconstructions"}
+RECONSTRUCTED = {
+    "samples.png": "Images, and below each row its reconstructions",
+    "progress.png": "The same images after as many epochs of training as the column says",
+}
 TWO_COLUMNS = """
 Real images are training images where a result compares with test images, and test images everywhere
 else.

@@ -1,8 +1,8 @@
 """How far two sets of features lie apart: Frechet's distance, a kernel's, nearest neighbours.
 
-Nearest neighbours tell quality and coverage: a ball lies around each point of a set and
-reaches as far as its k-th nearest neighbour in that set. The union of the balls stands for where
-the set lives. Distances are Euclidean, in float64, and never in memory all at once.
+Nearest neighbours tell quality and coverage: a ball around each point of a set reaches to its k-th
+nearest neighbour there, and the union of the balls stands for the set. Distances are Euclidean, in
+float64, and never in memory all at once.
 """
 
 from collections.abc import Iterator
@@ -30,8 +30,8 @@ def frechet_distance(
 
         d^2 = |m_a - m_b|^2 + tr(A) + tr(B) - 2 tr (A^1/2 B A^1/2)^1/2
 
-    Computed in float64 from symmetric square roots alone, so covariances without full rank are
-    fine and nothing turns complex.
+    Uses symmetric square roots in float64: covariances need no full rank, and nothing turns
+    complex.
 
     >>> frechet_distance(np.zeros(1), np.eye(1), np.array([3.0]), 4.0 * np.eye(1))
     10.0
@@ -68,7 +68,7 @@ def frechet_distance(
                 f"{name} must be finite; received NaN or infinity. Look for them in the features."
             )
     # The singular values of A^1/2 B^1/2 are the square roots of the eigenvalues of
-    # A^1/2 B A^1/2, without the loss of half the digits that squaring them brings.
+    # A^1/2 B A^1/2, whose roots lose half the digits.
     roots = np.linalg.svd(_square_root(covariance_a) @ _square_root(covariance_b), compute_uv=False)
     shift = np.sum(np.square(mean_a - mean_b))
     spread = np.trace(covariance_a) + np.trace(covariance_b) - 2.0 * np.sum(roots)
@@ -85,14 +85,13 @@ def _square_root(covariance: np.ndarray) -> np.ndarray:
 class FrechetDistance(keras.metrics.Metric):
     """Frechet distance between the features of real and of generated images, streamed.
 
-    On the features of a classifier it is the Frechet classifier distance. It is not the FID,
-    which is the same formula on one particular Inception network (Heusel et al., "GANs Trained
-    by a Two Time-Scale Update Rule", 2017), and the two must not be compared. It falls with the
-    number of rows, so compare at equal sizes only.
+    On a classifier's features it is the Frechet classifier distance. It must not be compared with
+    the FID, the same formula on one Inception network (Heusel et al., "GANs Trained by a Two
+    Time-Scale Update Rule", 2017). It falls with the number of rows, so compare at equal sizes
+    only.
 
     The state is the count n, the mean m and the sum of squares M = sum (x - m)(x - m)^T of each
-    side in float64. Batches are merged as Chan et al. (1983) do, so that a large mean costs no
-    digits:
+    side in float64. Batches are merged as in Chan et al. (1983): a large mean costs no digits.
 
         n = n_1 + n_2,   d = m_2 - m_1
         m = m_1 + d n_2 / n,   M = M_1 + M_2 + d d^T n_1 n_2 / n,   covariance = M / (n - 1)
@@ -115,14 +114,14 @@ class FrechetDistance(keras.metrics.Metric):
 
     def _side(self, name: str) -> list[keras.Variable]:
         size = self.num_features
-        # The dtype must be passed again: Keras gives a metric's variables its own default.
+        # Keras gives a metric's variables its own default dtype.
         return [
             self.add_weight(shape, "zeros", "float64", f"{name}_{part}")
             for part, shape in (("count", ()), ("mean", (size,)), ("squares", (size, size)))
         ]
 
     def update_state(self, real_features=None, generated_features=None) -> None:
-        """Adds a batch to either side or to both; the two need not be equally long.
+        """Adds a batch to one side or both, of any lengths.
 
         Args:
             real_features: Float (rows, num_features), or None.
@@ -147,7 +146,7 @@ class FrechetDistance(keras.metrics.Metric):
         count, mean, squares = side
         added = tf.cast(tf.shape(features)[0], tf.float64)
         total = count + added
-        # No rows at all leave everything as it is.
+        # An empty batch changes nothing.
         batch_mean = tf.math.divide_no_nan(tf.reduce_sum(features, 0), added)  # (features,)
         centred = features - batch_mean
         delta = batch_mean - mean
@@ -255,7 +254,7 @@ def checked_features(real: np.ndarray, generated: np.ndarray) -> tuple[np.ndarra
 def _check_subsets(
     real: np.ndarray, generated: np.ndarray, subset_size: int, num_subsets: int
 ) -> int:
-    """Returns the rows of the smaller side, or raises ValueError if the subsets do not fit."""
+    """Returns the rows of the smaller side, or raises ValueError."""
     rows = min(len(real), len(generated))
     if not 2 <= subset_size < rows:
         raise ValueError(
@@ -316,8 +315,8 @@ def density_coverage(real: np.ndarray, generated: np.ndarray, k: int = 5) -> tup
         density  = mean_g (number of balls around g) / k
         coverage = mean_r [some g lies in the ball around r]
 
-    A single real outlier, whose ball is large, moves precision much and density little; a single
-    generated one moves recall much and coverage not at all.
+    A real outlier, whose ball is large, moves precision much and density little; a generated one
+    moves recall much and coverage not at all.
 
     >>> points = np.arange(8.0)[:, None]
     >>> density_coverage(points, points[:4], k=2)
@@ -365,7 +364,7 @@ def _balls_around(queries: tf.Tensor, centres: tf.Tensor, k: int) -> np.ndarray:
 
 def _squared_radii(points: tf.Tensor, k: int) -> tf.Tensor:
     """Returns the squared distance of each point to its k-th nearest other one, (points,)."""
-    # The k + 1 smallest, because a point's nearest one is itself.
+    # k + 1: a point's nearest is itself.
     farthest = [
         -tf.math.top_k(-part, k + 1).values[:, -1] for part in _squared_distances(points, points)
     ]
@@ -384,5 +383,5 @@ def _squared_distances(queries: tf.Tensor, references: tf.Tensor) -> Iterator[tf
         part = queries[start : start + BLOCK]
         sums = tf.reduce_sum(tf.square(part), 1)[:, None] + norms
         found = sums - 2.0 * tf.matmul(part, references, transpose_b=True)
-        # Less is rounding: copies are at 0. What is no number stays that.
+        # Less is rounding: copies are at 0. NaN stays NaN.
         yield tf.where(found <= 1e-12 * sums, tf.zeros_like(found), found)

@@ -87,7 +87,7 @@ def evaluate(
 
 
 def _check_writable(path: Path) -> None:
-    """Raises ValueError before minutes of measuring if their results could not be written."""
+    """Raises ValueError before minutes of measuring what cannot be written."""
     if not os.access(path, os.W_OK):
         raise ValueError(
             f"name must be a model whose folder can be written, for results and card; {path} "
@@ -136,10 +136,7 @@ def _wanted(
     skip_unfit: bool,
     check: bool,
 ) -> list[dict[str, Any]]:
-    """Returns what to measure: the recipe's list, and the one metric that all samplers share.
-
-    A set that has too few images for that one does without.
-    """
+    """Returns the recipe's metrics and, given enough images, the one that all samplers share."""
     metrics = [metrics] if isinstance(metrics, str) else metrics
     for metric in metrics or ():
         checks.one_of("metric", metric, METRICS)
@@ -249,6 +246,6 @@ def card_of(path: Path) -> str:
 
 
 def _typed(path: Path) -> str:
-    """Returns what to type for a model: the name of an entry, the whole path of another folder."""
+    """Returns what to type for a model: an entry's name, or a path."""
     whole = path.resolve()
     return whole.name if whole.parent == entries.root().resolve() else str(whole)

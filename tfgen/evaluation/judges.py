@@ -2,8 +2,8 @@
 
 The zoo's evaluators are classifiers. Each says in its recipe which data set it was trained on and,
 under `also_judges` in its metadata, which others its features fit, e.g. the binarised form of the
-same images. Data that no evaluator knows are judged in features that need no training but that of
-a PCA: they compare models of one data set with each other, and are coarser than a classifier's.
+same images. Data that no evaluator knows are judged by features from a PCA and random convolutions:
+they compare models of one data set, and are coarser than a classifier's.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from tfgen_command import entries
 
 __all__ = ["ClassBalance", "ClassifierScore", "Judge", "classifier", "judge", "plain_features"]
 
-NUM_FITTED = 2_000  # training images that the PCA and the scales of the features come from
+NUM_FITTED = 2_000  # training images that the features are fitted to
 NUM_COMPONENTS = 64
 CHANNELS = (32, 64, 64)  # channels of the random convolutions, each of stride 2
 BATCH = 500
@@ -80,9 +80,9 @@ def plain_features(train: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
         u = (x - mean) V,   V the eigenvectors of the pixels' covariance with the largest values
         h = relu(h * W),    W ~ N(0, 2 / fan-in) with a fixed seed, stride 2;   v = mean of h
 
-    Each feature is divided by its spread over the training images, so that all count alike; but
-    no spread counts as less than a tenth of the largest of its kind, or a pixel that is black in
-    all training images would decide every distance.
+    Each feature is divided by its spread over the training images, so that all count alike; by no
+    less than a tenth of the largest of its kind, or a pixel that is always black would decide every
+    distance.
 
     >>> images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 1)).astype(np.uint8)
     >>> plain_features(images)(images[:3]).shape
@@ -157,7 +157,7 @@ class ClassifierScore(keras.metrics.Metric):
     def __init__(self, num_classes: int, name: str = "classifier_score"):
         super().__init__(dtype="float64", name=name)
         self.num_classes = num_classes
-        # The dtype must be passed again: Keras gives a metric's variables its own default.
+        # Keras gives a metric's variables its own default dtype.
         self.count = self.add_weight((), "zeros", "float64", "count")
         self.total = self.add_weight((num_classes,), "zeros", "float64", "total")
         self.entropies = self.add_weight((), "zeros", "float64", "entropies")

@@ -247,7 +247,7 @@ def squared_error(
 def label_agreement(
     model: GenerativeModel, data_name: data.Data, num_samples: int = 1000, verbose: int = 1
 ) -> Results:
-    """How often a sample of class c has a nearest training image of class c.
+    """How often a sample of class c is nearest to a train or validation image of class c.
 
     Pixels on the model's grey levels, Euclidean; the same rule on real test images is the
     ceiling.

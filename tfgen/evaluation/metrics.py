@@ -1,4 +1,4 @@
-"""The metrics by name: what each needs of a model, and which arguments it takes."""
+"""What each metric needs of a model, and which arguments it takes."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +23,7 @@ METRICS: dict[str, Callable] = {
     "sample_quality": samples.sample_quality,
     "squared_error": latents.squared_error,
 }
+"""The metrics by name: functions of a model and the name of its data."""
 # Those that draw samples, whose number `evaluate` can lower for a quick look.
 SAMPLING = ("conditional_accuracy", "label_agreement", "sample_quality")
 CONDITIONAL = ("conditional_accuracy", "label_agreement")

@@ -131,7 +131,7 @@ def _draw(
     asked = None
     if model.num_classes is not None:
         asked = classes_to_ask(model, num_samples, labels)
-    samples = model.sample(num_samples, labels=asked, seed=0, batch_size=500, verbose=verbose)
+    samples = model.sample(num_samples, labels=asked, seed=0, verbose=verbose)
     return samples, asked
 
 

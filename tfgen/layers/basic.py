@@ -20,7 +20,7 @@ __all__ = [
     "seeded_dropout",
 ]
 
-CHECKED = contextvars.ContextVar("checked", default=False)  # whether all data have been looked at
+CHECKED = contextvars.ContextVar("checked", default=False)  # whether all data were looked at
 
 
 @keras.saving.register_keras_serializable("tfgen")
@@ -106,10 +106,10 @@ class SubPixel(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("tfgen")
 class SpectralNormalization(keras.layers.SpectralNormalization):
-    """Keras' layer in float32, whose state may also move on several replicas, the same on each.
+    """Keras' layer in float32, whose state moves alike on several replicas.
 
-    In 16 bits Keras' layer would round the kernel in every step, and a logit that is to be float32.
-    The layer inside keeps its own dtype. A kernel that is frozen stays as it is.
+    In 16 bits Keras' layer would round the kernel in every step, and a float32 logit. The layer
+    inside keeps its own dtype. A frozen kernel stays as it is.
     """
 
     def __init__(self, layer: keras.layers.Layer, power_iterations: int = 1, **kwargs: Any):
@@ -125,8 +125,7 @@ class SpectralNormalization(keras.layers.SpectralNormalization):
 def leading_shape(x: tf.Tensor, num_last: int) -> list[int | tf.Tensor]:
     """Returns the sizes of all axes but the last `num_last`, for a reshape.
 
-    One unknown size becomes -1, so that the shape needs no tensor; only a second one is read from
-    the tensor at run time.
+    A single unknown size becomes -1, which needs no tensor; several are read at run time.
     """
     sizes: list[int | tf.Tensor] = list(x.shape[: x.shape.rank - num_last])
     unknown = [axis for axis, size in enumerate(sizes) if size is None]

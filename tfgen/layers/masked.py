@@ -74,7 +74,7 @@ class MaskedConv2D(keras.layers.Layer):
         self.allowed = np.ones((rows, columns), bool)
         if mask in ("A", "B"):
             self.allowed[-1, columns // 2 + (not strict) :] = False
-        # Whether the kernel's last row lies on the current row, of which only the left is known.
+        # Whether the kernel's last row is the current one, known to the left only.
         current_row = mask in ("A", "B") or horizontal
         self.rows_above = rows - current_row
         self.num_left = -self.first_column if current_row else 0  # columns of the current row
@@ -130,8 +130,8 @@ class MaskedConv2D(keras.layers.Layer):
     def left_kernel(self) -> tf.Tensor:
         """Returns the matrix that `apply_left` multiplies by, (columns * channels, filters).
 
-        Compute it outside the loop that calls `apply_left`: XLA multiplies one row by a weight that
-        is reshaped inside the loop element by element, which is slow.
+        Compute it outside the loop that calls `apply_left`: XLA multiplies element by element,
+        slowly, by a weight that is reshaped inside the loop.
         """
         count = self.num_left + self.includes_center
         kernel = self.masked_kernel()[-1, :count]
@@ -211,7 +211,7 @@ class MaskedDense(keras.layers.Layer):
     def call(self, x):
         kernel = keras.ops.cast(self.kernel, self.compute_dtype)
         shape = kernel.shape
-        # By groups: a mask of the kernel's own size would stand in every exported graph.
+        # By groups, or exports would hold a mask of the kernel's size.
         kernel = keras.ops.reshape(kernel, (self.groups, self.width, self.groups, self.units))
         x = keras.ops.matmul(x, keras.ops.reshape(kernel * self.allowed, shape))
         return x + keras.ops.cast(self.bias, x.dtype) if self.use_bias else x

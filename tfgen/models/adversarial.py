@@ -1,4 +1,4 @@
-"""Two networks that train against each other: their two optimizers and the alternating step."""
+"""Two networks that train against each other: optimizers and alternating steps."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +19,7 @@ class AdversarialModel(GenerativeModel):
     """A generator G and a discriminator D, each with its own optimizer.
 
     Each training step updates D `discriminator_steps` times, then G once, then the averaged
-    generator; an update reads both networks and moves its own alone.
+    generator; an update moves its own network alone.
 
     A subclass's constructor sets the attributes; `discriminator_losses(images, labels, seeds,
     training)` and `generator_losses(labels, seeds, training)` give the objective: losses (batch,)
@@ -172,7 +172,7 @@ class AdversarialModel(GenerativeModel):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([v.value for v in variables])
             losses = losses_of()
-            # By regularisers, and with `add_loss` of this model or of a layer of that network.
+            # By regularisers and `add_loss`, of this model or that network's layers.
             added = [*self._get_own_losses(), *network.losses]
             loss = devices.objective(next(iter(losses.values())), weight, added)
             scaled = optimizer.scale_loss(loss)

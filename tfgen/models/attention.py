@@ -119,13 +119,12 @@ def _wide(x: tf.Tensor) -> tf.Tensor:
 
 
 class AttentiveTrunk(Trunk):
-    """Another trunk with causal attention over its features.
+    """A trunk with causal attention over its features.
 
-    While sampling, keys and values of the rows above lie in the cache, those of the current row in
-    the state.
+    While sampling, keys and values lie in the cache, those of the current row in the state.
 
     Args:
-        trunk: The other trunk.
+        trunk: The trunk.
         grid_shape: (rows, columns) of tokens.
         attention: The layer.
     """
@@ -143,7 +142,7 @@ class AttentiveTrunk(Trunk):
         return self.attention(self.trunk(tokens, conditions), tokens, conditions)
 
     def start(self, conditions: Conditions) -> tuple:
-        """The other trunk's cache, and room for the keys and values of every row."""
+        """The trunk's cache, and room for all keys and values."""
         rows, columns = self.grid_shape
         return self.trunk.start(conditions), self._room(conditions, rows * columns)
 
@@ -154,13 +153,13 @@ class AttentiveTrunk(Trunk):
         return zeros, zeros
 
     def step_kernels(self) -> tuple:
-        """Those of the other trunk."""
+        """Those of the trunk."""
         return self.trunk.step_kernels()
 
     def begin_row(
         self, cache: tuple, above: tf.Tensor, row: tf.Tensor, conditions: Conditions
     ) -> Row:
-        """The other trunk's row; the state also holds what attention looks at, and where it is."""
+        """The trunk's row; the state also holds what attention looks at, and where."""
         inner_cache, keys_above = cache
         inner = self.trunk.begin_row(inner_cache, above, row, conditions)
         in_row = self._room(conditions, self.grid_shape[1])
@@ -173,7 +172,7 @@ class AttentiveTrunk(Trunk):
         inner_state, above, in_row, before, row, column = state
         trunk = self.trunk
         inner = trunk.step(inner_state, left[len(left) - trunk.num_left :], terms, kernels)
-        # Of no column before the first one: there the place is -1, and its mark is 0 everywhere.
+        # Before the first column the place is -1, and its one-hot 0 everywhere.
         place = tf.one_hot(column - 1, self.grid_shape[1], dtype=self.compute_dtype)[:, None]
         newest = self.attention.keys_and_values(before[None], left[-1][None], 1)
         in_row = tuple(y + place * new for y, new in zip(in_row, newest, strict=True))
@@ -189,7 +188,7 @@ class AttentiveTrunk(Trunk):
         tokens: tf.Tensor,
         conditions: Conditions,
     ) -> tuple:
-        """The keys and values of the row come in at the end."""
+        """The row's keys and values come last."""
         inner_known, above = known
         inner = self.trunk.end_row(cache[0], inner_known, recorded[:-1], tokens, conditions)
         columns = self.grid_shape[1]

@@ -6,19 +6,18 @@ of one colour channel of one pixel, or, for two levels, of up to four pixels wit
     log p(x) = sum over tokens t, groups g of log p(x_tg | tokens before t, groups before g)
 
 A trunk (each family's own) turns the tokens before t into features; the head, two masked dense
-layers, adds the groups before g. One network may read an image in several ways, told which one by
-its context: in several orders, or, in an ensemble, as an image of each class.
+layers, adds the groups before g. A network may read an image in several ways, told by its context:
+in several orders, or, in an ensemble, as an image of each class.
 
     p(x) = 1/K sum_k p(x read in way k)
 """
 
 import math
-import os
 
 import numpy as np
 import tensorflow as tf
 
-from tfgen import checks, distributions, layers, noise, pixels, portable
+from tfgen import checks, devices, distributions, layers, noise, pixels, portable
 from tfgen.models.endpoints import PER_PASS
 from tfgen.models.generative import Labels, Seed
 from tfgen.models.guidance import Guide, check_guidance
@@ -28,10 +27,8 @@ from tfgen.models.tokens import pattern_logits
 
 __all__ = ["AutoregressiveModel"]
 
-# Of an image's seed: a stream, next to the sampler's, and a fold.
+# A stream (the sampler's is another) and a fold of a seed.
 READING_STREAM, DROPOUT_FOLD = 1, 2
-# That this process may use; not every system tells.
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class AutoregressiveModel(TokenModel):
@@ -41,8 +38,8 @@ class AutoregressiveModel(TokenModel):
     settable = ("seed", "guidance")
     draws_by_pixel = True
     loss_names = ("loss", "bits_per_dim")
-    # One pixel after another is too little work for several cores, so each takes a batch.
-    num_workers = CORES
+    # One pixel is too little work for several cores, so each takes a batch.
+    num_workers = devices.CORES
 
     def check_settings(self) -> None:
         check_guidance(self.guidance, self.num_classes, self.pixel_distribution)
@@ -94,7 +91,7 @@ class AutoregressiveModel(TokenModel):
     def _read(
         self, levels, labels, reading, seeds=None, guided=False
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns images as tokens in the order of reading, and the parameters of each group."""
+        """Returns the tokens as read, and the parameters of each group."""
         tokens = self.token_grid.to_tokens(self.token_grid.reorder(levels, reading))
         if guided and self.guidance:
             return tokens, Guide(self).parameters_of(tokens, labels, reading)
@@ -159,9 +156,9 @@ class AutoregressiveModel(TokenModel):
     def losses_per_image(self, images, labels, seeds, training):
         """Returns -log p in nats per image, and the same in bits/dim, each (batch,).
 
-        With several orders each image is read in one of them, picked by its seed: on average that
-        is an upper bound of -log p of their mixture, and every order gets its share of training.
-        Guidance is left out: what trains is the network that it weighs.
+        With several orders each image is read in one of them, picked by its seed: on average an
+        upper bound of -log p of their mixture. Guidance is left out: it is for drawing and
+        scoring.
         """
         dropout = noise.fold(seeds, DROPOUT_FOLD) if training and self.dropout else None
         log_prob = self.log_prob_to_train(self.levels_of(images), labels, seeds, dropout)
@@ -255,11 +252,10 @@ class AutoregressiveModel(TokenModel):
     ) -> np.ndarray:
         """Keeps the pixels that `mask` marks and draws the others, in order.
 
-        The draw is from the exact conditional p(hidden | kept) where the kept pixels come first
-        in the order of the pixels, as the upper half of an image does; elsewhere a kept pixel
-        affects only the hidden ones after it. Of several orders, each image takes the one in
-        which its first hidden pixel comes last, and the conditional is that of this order. Inside
-        a group of pixels that share a softmax, the softmax is restricted to patterns that agree.
+        The draw is from the exact p(hidden | kept) where the kept pixels come first, as the upper
+        half of an image does; elsewhere a kept pixel affects only the hidden ones after it. Of
+        several orders, each image takes the one in which its first hidden pixel comes last, and
+        that order's conditional. A softmax that pixels share is restricted to patterns that agree.
 
         Args:
             images: uint8 (batch, height, width, channels); hidden pixels are ignored.

@@ -18,7 +18,7 @@ __all__ = ["ImageModel"]
 EVALUATION_FOLD = -1  # folded into a model's seed for the noise of `evaluate`
 HASH_FACTOR = 6364136223846793005  # its powers modulo 2^64 differ (Knuth)
 WEIGHTS = ("sample_weight", "class_weight")  # arguments of `fit`
-# Of Keras' methods that take images with labels, looked up once and not in each step.
+# Of Keras' methods that take images with labels, looked up once.
 SIGNATURES = {
     name: inspect.signature(getattr(keras.Model, name))
     for name in ("fit", "evaluate", "train_on_batch", "test_on_batch")
@@ -83,7 +83,7 @@ class ImageModel(CompiledModel):
             self.build_optimizers()
         self.is_fitting = True
         try:
-            # Callbacks ask what they run under; Keras enters the strategy for its own steps alone.
+            # For callbacks: Keras enters the strategy for its own steps alone.
             with self.distribute_strategy.scope(), inputs.explained():
                 return super().fit(**given)
         except Exception:
@@ -138,10 +138,7 @@ class ImageModel(CompiledModel):
         return inputs.checked(self, x, with_labels=self._call_takes_labels)[0]
 
     def _no_rows(self) -> Any:
-        """What `predict` returns for no images.
-
-        Some kernels fail on 0 rows, so one image is predicted and cut off.
-        """
+        """The outputs of no images: one's, cut off, as some kernels fail on 0 rows."""
         one = np.zeros((1, *self.image_shape), np.uint8)
         given = (one, np.zeros(1, np.int64)) if self._call_takes_labels else one
         return keras.tree.map_structure(lambda rows: rows[:0], super().predict_on_batch(given))
@@ -185,8 +182,8 @@ class ImageModel(CompiledModel):
         return self.run_eagerly, self.jit_compile, self.steps_per_execution
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
-        # Nothing is left to build, and Keras would average a batch over the workers for it, which
-        # TensorFlow cannot do with uint8.
+        # Nothing is left to build; Keras would average a batch over the workers, which fails for
+        # uint8.
         return
 
     # Steps -----------------------------------------------------------------------------------
@@ -202,7 +199,7 @@ class ImageModel(CompiledModel):
         return [*(means if self.compiled else ()), *own]
 
     def _begin_step(self) -> None:
-        """Drops the losses that layers added in another step or graph, as `__call__` would."""
+        """Drops losses that layers added in another step or graph."""
         self._clear_losses()
 
     def train_step(self, data) -> dict[str, tf.Tensor]:
@@ -227,7 +224,7 @@ class ImageModel(CompiledModel):
         """
         images, labels, weight = self._unpack(data)
         flat = tf.cast(tf.reshape(images, (-1, math.prod(self.image_shape))), tf.int64)
-        # sum_i x_i F^i modulo 2^64, so that no two images are likely to share their noise.
+        # sum_i x_i F^i modulo 2^64, so two images hardly share noise.
         weights = np.cumprod(np.full(flat.shape[1], HASH_FACTOR, np.uint64)).view(np.int64)
         seeds = noise.fold(noise.fold(self.seed, EVALUATION_FOLD), tf.reduce_sum(flat * weights, 1))
         self._begin_step()
@@ -243,7 +240,7 @@ class ImageModel(CompiledModel):
 
     @property
     def _call_takes_labels(self) -> bool:
-        """Whether `call` needs classes: that of a conditional model does, a classifier's not."""
+        """Whether `call` needs classes; a classifier's does not."""
         return self.num_classes is not None and "labels" in inspect.signature(self.call).parameters
 
     def step_seeds(self, batch: tf.Tensor) -> tf.Tensor:

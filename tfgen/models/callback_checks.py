@@ -1,6 +1,6 @@
-"""Which callbacks a model trains with, looked at before it does.
+"""Checks of a model's callbacks before it trains.
 
-A callback that does not fit would otherwise fail after an epoch, or do nothing without a word.
+One that does not fit would fail after an epoch, or silently do nothing.
 """
 
 import re
@@ -17,7 +17,7 @@ __all__ = ["check_callbacks"]
 # Callbacks that know `model.optimizer` and no second one.
 MOVES_ONE_RATE = (keras.callbacks.LearningRateScheduler, keras.callbacks.ReduceLROnPlateau)
 SWAPS_ONE = keras.callbacks.SwapEMAWeights
-# Callbacks that compare one of the losses with what it was in the epochs before.
+# Callbacks that compare a loss with epochs before.
 MONITORS = (
     keras.callbacks.EarlyStopping,
     keras.callbacks.ModelCheckpoint,
@@ -28,8 +28,8 @@ MONITORS = (
 def check_callbacks(model: ConfiguredModel, callbacks: Any) -> None:
     """Raises ValueError for a callback that would do nothing, half of it, or fail after an epoch.
 
-    Keras knows no direction of losses that a model brings along. Callbacks that ask for it get it
-    here: accuracies rise, and all else falls.
+    Callbacks that ask for a loss's direction, which Keras does not know, get it here: accuracies
+    rise, all else falls.
     """
     found = keras.tree.flatten(getattr(callbacks, "callbacks", callbacks) or [])
     for index, callback in enumerate(found):
@@ -120,6 +120,6 @@ def _check_losses(model: ConfiguredModel, callback: keras.callbacks.Callback, be
 
 
 def _may_report(thing: Any) -> bool:
-    """Whether a model or a callback runs somebody else's code, which may add to what is logged."""
+    """Whether a model or callback runs others' code, which may add to the logs."""
     others = not type(thing).__module__.startswith(("keras.", "tfgen."))
     return others or isinstance(thing, keras.callbacks.LambdaCallback)

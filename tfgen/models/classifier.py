@@ -136,7 +136,7 @@ class Classifier(EndpointModel):
 
 
 def erased(images: tf.Tensor, places: tf.Tensor, side: int) -> tf.Tensor:
-    """Sets a square of each image to 0; what of it lies outside of the image is lost.
+    """Sets a square of each image to 0, as far as it lies inside.
 
     Args:
         images: (batch, height, width, channels).

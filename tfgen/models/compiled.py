@@ -130,6 +130,7 @@ class CompiledModel(ConfiguredModel):
             "steps_per_execution": self.steps_per_execution,
             "jit_compile": given if self.jit_compile == resolved else self.jit_compile,
             "auto_scale_loss": self._auto_scale_loss,
+            "replicas": self.distribute_strategy.num_replicas_in_sync,
         }
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
@@ -140,8 +141,7 @@ class CompiledModel(ConfiguredModel):
         scales = options.pop("scales", {})
         if not self.compiled:
             self.steps_before = steps_before
-        if self.distribute_strategy.num_replicas_in_sync > 1 and options.get("jit_compile") is True:
-            options["jit_compile"] = False  # it was compiled for one device
+        _adapt(options, self.distribute_strategy.num_replicas_in_sync)
         for name, by_weight in scales.items():
             devices.unscaled(options[name]).expect(tuning.weights(self), by_weight)
         self.compile(**options)
@@ -348,6 +348,19 @@ def checked_optimizer(name: str, given: Any) -> keras.optimizers.Optimizer:
             "variable."
         )
     return optimizer
+
+
+def _adapt(options: dict[str, Any], replicas: int) -> None:
+    """Adapts what was compiled for another number of replicas."""
+    before = options.pop("replicas", replicas)
+    if replicas > 1 and options.get("jit_compile") is True:
+        options["jit_compile"] = False  # it was compiled for one device
+    for optimizer in options.values() if before != replicas else ():
+        if isinstance(optimizer, keras.optimizers.Optimizer):
+            own = devices.unscaled(optimizer)
+            for bound in ("clipnorm", "clipvalue", "global_clipnorm"):  # of a replica's share
+                if getattr(own, bound) is not None:
+                    setattr(own, bound, getattr(own, bound) * before / replicas)
 
 
 def _counted(optimizer: keras.optimizers.Optimizer) -> int:

@@ -88,7 +88,7 @@ class ConfiguredModel(keras.Model):
     # Configuration ---------------------------------------------------------------------------
 
     def keep(self, arguments: Mapping[str, Any]) -> None:
-        """Stores a constructor's arguments under their names, where `get_config` looks for them.
+        """Stores a constructor's arguments under their names, for `get_config`.
 
         Args:
             arguments: `locals()`, right after `super().__init__`. Lists become tuples.
@@ -102,7 +102,7 @@ class ConfiguredModel(keras.Model):
             raise ValueError(f"num_classes must be left out: {type(self).__name__} has no classes.")
 
     def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments: those that were kept, and those of its signature."""
+        """Returns the constructor's arguments, kept or in its signature."""
         tuning.refuse_quantized(self)
         config = {"name": self.name, "trainable": self.trainable}
         config["dtype"] = _stored(self.dtype_policy)
@@ -141,7 +141,7 @@ class ConfiguredModel(keras.Model):
         self.built = True
 
     def outdated(self, graph: str, *options: Any, objects: Iterable[Any] = ()) -> bool:
-        """Whether the last graph of that name is; notes what a new one will be made from.
+        """Whether the last graph of that name is; notes the new state.
 
         A graph is made from the constructor's arguments, of which a user may set some; from the
         variables, which adapters replace, and which of them train; from `options` and `objects`.
@@ -229,7 +229,7 @@ class ConfiguredModel(keras.Model):
         """Makes optimizers of the same settings for the variables that train now."""
 
     def quantize(self, *args: Any, **kwargs: Any) -> None:
-        """Always raises NotImplementedError: the samplers and presets know float weights alone."""
+        """Always raises NotImplementedError."""
         raise NotImplementedError(
             "quantize is not supported, because samplers and presets hold float weights only; "
             "save_to_preset(folder, half=True) stores weights in half the bytes."
@@ -341,10 +341,7 @@ def is_replaced(path: str | Path, overwrite: bool, ending: str) -> bool:
 
 
 def _as(kind: type, value: Any) -> Any:
-    """The value with lists and tuples, at every depth, turned into one of both kinds.
-
-    Scalars of NumPy become Python's, which JSON can hold.
-    """
+    """Turns lists and tuples, at every depth, into `kind`, and NumPy's scalars into Python's."""
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, (list, tuple)):

@@ -6,9 +6,9 @@ Lipman et al., "Flow matching for generative modeling", 2023; Grathwohl et al., 
 
     log p(z(1)) = log N(u; 0, I) - integral over t in [0, 1] of div v(z(t), t)
 
-It is solved in a fixed number of Heun's steps and not by TFP's FFJORD. That one chooses its steps
-by the error of the whole batch, so an image would depend on what else is drawn with it, and keeps
-them in lists of tensors, which few runtimes can read.
+It is solved in a fixed number of Heun's steps. TFP's FFJORD chooses its steps by the error of the
+whole batch, so an image would depend on others, and keeps them in lists of tensors, which few
+runtimes read.
 """
 
 import math

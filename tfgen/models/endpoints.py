@@ -1,4 +1,4 @@
-"""What a model can do, as named functions of tensors: run from Python and exported alike."""
+"""What a model can do, as functions of tensors for Python and exports alike."""
 
 import concurrent.futures
 import contextlib
@@ -21,7 +21,7 @@ __all__ = ["EndpointModel", "Endpoints"]
 # {name: (function of tensors to a dict of tensors, {argument: spec})}
 Endpoints = dict[str, tuple[Callable[..., dict[str, tf.Tensor]], dict[str, tf.TensorSpec]]]
 
-# Images per pass of each endpoint, unless the caller says otherwise: as many as is fast.
+# Images per pass of each endpoint, as many as is fast, by default.
 PER_PASS = {
     "sample": 250,
     "complete": 250,
@@ -38,7 +38,7 @@ PER_PASS = {
 
 
 DRAWN_BY_PIXEL = ("sample", "complete")  # endpoints that `num_workers` is for
-MOST_GRAPHS = 16  # kept for each model; the one that was not used for longest goes first
+MOST_GRAPHS = 16  # kept per model; the least recently used goes first
 _LOCK = threading.RLock()  # on the graphs of all models
 
 
@@ -185,7 +185,7 @@ class EndpointModel(ImageModel):
         jit_compile: bool = False,
     ) -> "_Graph":
         """Returns an endpoint with fixed options, made again if the model has changed."""
-        # Keras would wrap a plain attribute in a tracker, and graphs are no part of the state.
+        # Keras would track a plain attribute.
         graphs = self.__dict__.setdefault("_graphs", {})
         key = (name, temperature, num_samples, jit_compile)
         with _LOCK:
@@ -226,21 +226,16 @@ class EndpointModel(ImageModel):
         verbose: int = 0,
         **fixed,
     ) -> np.ndarray:
-        """Runs an endpoint in batches and returns its output.
+        """Runs an endpoint in batches, by default of `PER_PASS`, and returns its output.
 
-        Args:
-            name: The endpoint.
-            arguments: Tensors of equal first axes by the names of its specs, in any order. What
-                the endpoint does not take, such as labels or a seed, is left out.
-            batch_size: Images per pass; None takes the number in `PER_PASS`.
-            verbose: 1 shows a progress bar.
-            **fixed: As for `_graph`.
+        `arguments` are tensors of equal first axes by the names of its specs; what it does not
+        take, such as labels or a seed, is left out.
         """
         graph = self._graph(name, **fixed)
         rows = [tf.convert_to_tensor(arguments[argument]) for argument in graph.arguments]
         count = int(rows[0].shape[0])
         step = PER_PASS[name] if batch_size is None else checks.positive("batch_size", batch_size)
-        # XLA compiles for each number of rows, so that the last batch gets as many as the others.
+        # XLA compiles for each number of rows, so the last batch is filled up.
         fill = fixed.get("jit_compile", False) and count > step
 
         def one_batch(start):
@@ -259,7 +254,7 @@ class EndpointModel(ImageModel):
         outputs = []
         workers = self.num_workers if name in DRAWN_BY_PIXEL else 1
         with contextlib.ExitStack() as stack:
-            each = map  # starting a thread takes as long as an image of a small model
+            each = map  # a thread starts no faster than a small model draws
             if workers > 1:
                 each = stack.enter_context(concurrent.futures.ThreadPoolExecutor(workers)).map
             for done in each(one_batch, range(0, max(count, 1), step)):
@@ -271,12 +266,7 @@ class EndpointModel(ImageModel):
 
 @dataclasses.dataclass
 class _Graph:
-    """An endpoint as a graph.
-
-    Attributes:
-        function: A `tf.function` of the endpoint's specs, in their order.
-        arguments: The names of the specs.
-    """
+    """An endpoint as a `tf.function` of its specs in order; `arguments` are their names."""
 
     function: Callable[..., dict[str, tf.Tensor]]
     arguments: tuple[str, ...]

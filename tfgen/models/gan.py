@@ -27,7 +27,7 @@ __all__ = [
     "wasserstein_gp",
 ]
 
-# Of a seed: a stream, next to 0 (latents) and 2 (choice between candidates), and a fold.
+# A stream (latents have 0, candidates 2) and a fold of a seed.
 MIX_STREAM, AUGMENT_FOLD = 1, 3
 
 SETTABLE = (
@@ -73,7 +73,7 @@ def penalty(
     with tf.GradientTape() as tape:
         tape.watch(mixed)
         total = tf.reduce_sum(logits_of(mixed))
-    # The small number keeps the root's derivative finite at 0.
+    # The root's derivative at 0 is infinite.
     norm = tf.sqrt(_squared_norm(tape.gradient(total, mixed)) + 1e-12)
     return tf.square(norm - 1.0)
 
@@ -82,7 +82,7 @@ OBJECTIVES: dict[str, Callable] = {
     objective.__name__: objective
     for objective in (minimax, non_saturating, least_squares, hinge, wasserstein_gp)
 }
-# What D gives an image between real and generated; a critic only tells which of two is more real.
+# What D gives an image between real and generated; a critic only ranks.
 BORDERS = dict.fromkeys(OBJECTIVES, 0.0) | {"least_squares": 0.5, "wasserstein_gp": None}
 
 
@@ -99,15 +99,15 @@ class GAN(AdversarialModel):
 
         min_G max_D  E log D(x) + E log(1 - D(G(z))),   z ~ N(0, I)
 
-    Each training step updates D `discriminator_steps` times, then G once; an update reads both
-    networks and moves its own alone. Sampling uses an exponential moving average of the
-    generator's weights. There is no batch normalisation: an image depends on its own seed alone.
+    Each training step updates D `discriminator_steps` times, then G once, with the other fixed.
+    Samples come from an exponential moving average of G. There is no batch normalisation: an image
+    depends on its own seed alone.
 
-    With `candidates` above 1 the discriminator has a say in sampling too: each image draws several
-    latents and keeps one, with probability proportional to D / (1 - D) to the power `selectivity`,
-    or to exp(selectivity * logit) for "hinge" and "wasserstein_gp". D / (1 - D) of the best D is
-    p_data / p_G, so selectivity 1 moves the samples towards the data (Azadi et al., "Discriminator
-    rejection sampling", 2019); more trades variety for likeness. `candidates` times the cost.
+    With `candidates` above 1 each image draws several latents and keeps one, with probability
+    proportional to (D / (1 - D))^selectivity, or to exp(selectivity * logit) for "hinge" and
+    "wasserstein_gp". D / (1 - D) of the best D is p_data / p_G, so selectivity 1 moves the samples
+    towards the data (Azadi et al., "Discriminator rejection sampling", 2019); more trades variety
+    for likeness. `candidates` times the cost.
 
     Input of `call`: uint8 images (batch, height, width, channels); output: what D gives, float32
     (batch,), above `score_border`, if any, for what D takes as real.
@@ -238,7 +238,7 @@ class GAN(AdversarialModel):
             num_blocks=self.num_blocks,
             dense_units=self.dense_units,
             num_classes=self.num_classes,
-            # The Wasserstein objective is a difference of logits, in which a bias would cancel.
+            # A bias cancels in the Wasserstein objective, a difference of logits.
             biased=self.objective != "wasserstein_gp",
             wrap=layers.SpectralNormalization if normalized else lambda layer: layer,
         )

@@ -1,4 +1,4 @@
-"""The networks of a GAN: DCGAN's, and residual ones for images that a DCGAN is too small for.
+"""The networks of a GAN: DCGAN's, and residual ones where a DCGAN is too small.
 
 DCGAN (Radford et al., 2016) is strided convolutions: each stage doubles or halves the size. The
 residual networks are

@@ -145,9 +145,9 @@ class GenerativeModel(EndpointModel):
         if (labels is None) != (self.num_classes is None):
             pixels.check_labels(labels, self.num_classes, 0)
         if labels is not None and tf.executing_eagerly():  # of any shape that the networks take
-            classes = np.reshape(labels, -1).astype(np.int64)
+            classes = np.reshape(labels, -1)
             pixels.check_labels(classes, self.num_classes, len(classes))
-        return None if labels is None else tf.reshape(labels, (-1,))
+        return None if labels is None else tf.cast(tf.reshape(labels, (-1,)), tf.int64)
 
     # Likelihood ------------------------------------------------------------------------------
 

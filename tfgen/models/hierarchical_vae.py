@@ -17,7 +17,7 @@ from tfgen.models.resampling import Critic, resampled
 __all__ = ["HierarchicalVAE"]
 
 PRIORS = ("standard_normal", "flow", "continuous_flow")
-# Seeds of the dropout and of what the critic is shown, apart from those of the latents.
+# Folds of a seed, for dropout and the critic.
 DROPOUT_FOLD, CRITIC_FOLD = 3, 4
 
 
@@ -46,10 +46,10 @@ class HierarchicalVAE(PixelDecoder):
 
         critic = -E_q log sigmoid(D(h)) - E_p log(1 - sigmoid(D(h)))    (Aneja et al., 2021)
 
-    In a conditional model D is told the class as well, and a third term asks it to tell the states
-    of images from the same states under a class that is not theirs (Reed et al., "Generative
-    adversarial text to image synthesis", 2016), so that the choice prefers the class asked for. The
-    critic's loss trains the critic alone. `log_likelihood` is that of the prior without the choice.
+    In a conditional model D is told the class too, and a third term has it tell the states of
+    images from the same states under another class (Reed et al., "Generative adversarial text to
+    image synthesis", 2016), so that the choice prefers the class asked for. The critic's loss
+    trains the critic alone. `log_likelihood` is that of the prior without the choice.
 
     Input of `call`: uint8 images (batch, height, width, channels); output: the reconstruction, the
     mean image as float32 grey values of the same shape in [0, 255].

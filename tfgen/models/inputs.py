@@ -1,8 +1,8 @@
-"""What `fit`, `evaluate` and `predict` accept, checked before a graph is made of it.
+"""Checks what `fit`, `evaluate` and `predict` are given before a graph is made.
 
-An error inside a graph comes late and unclear, leaves half of an optimizer behind, and XLA drops
-checks altogether. So arrays are checked as they are; data sets by the types and shapes they
-declare, and value by value in their own pipeline, which XLA does not compile.
+An error inside a graph is late and unclear and leaves half an optimizer behind; XLA drops checks
+altogether. So arrays are checked as they are; data sets by their declared types and shapes, and
+value by value in their pipeline, which XLA does not compile.
 """
 
 import contextlib
@@ -96,7 +96,7 @@ def checked_validation(model: ConfiguredModel, data: Any, weighted: bool = False
 
 
 def is_empty(x: Any) -> bool:
-    """Whether what `checked` returned has no images, as far as that shows before it is read.
+    """Whether what `checked` returned has no images, if that shows before it is read.
 
     Args:
         x: Images, or (images, labels).
@@ -124,7 +124,7 @@ def refuse_empty(name: str, x: Any) -> None:
 
 
 def check_class_weight(x: Any, y: Any) -> None:
-    """Raises ValueError if there are no labels that weights of classes could go by."""
+    """Raises ValueError if there are no labels for weights of classes."""
     spec = x.element_spec if isinstance(x, tf.data.Dataset) else None
     single = isinstance(spec, tf.TensorSpec) or (isinstance(spec, tuple) and len(spec) == 1)
     if single or (y is None and hasattr(x, "dtype")):
@@ -257,13 +257,13 @@ def _dataset(model, data: tf.data.Dataset, weighted: bool, with_labels: bool) ->
             tf.debugging.Assert(tf.equal(tf.size(size), 3), [rule, tf.shape(images)], summarize=8)
             tf.debugging.Assert(same, [rule, tf.shape(images)], summarize=8)
             images.set_shape((None, *model.image_shape))  # checked above, in clearer words
-        # A later batch may hold dark images alone.
+        # A later batch may be all dark.
         tf.debugging.Assert((number > 0) | (tf.reduce_max(images) != 1), [pixels.ZERO_ONE])
         if conditional:
             model.labels_in_range(tf.cast(rest[0], tf.int64))
         return (images, *rest) if rest else images
 
-    if devices.num_workers() > 1:  # they could not share out the files of a numbered set
+    if devices.num_workers() > 1:  # they could not share a numbered set's files
         return data.map(lambda *row: check(1, row))
     endless = data.cardinality() == tf.data.INFINITE_CARDINALITY
     numbered = data.enumerate().map(check)

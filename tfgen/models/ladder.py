@@ -13,7 +13,7 @@ from tfgen.models.ladder_layers import Composite, Mixing, Part, ResidualBlock, w
 __all__ = ["BottomUp", "Encode", "TopDown", "check_ladder"]
 
 UNIT = math.log(math.e - 1.0)  # softplus(UNIT) = 1
-MIN_SCALE = 1e-4  # smallest scale of posterior and prior, whose logarithm stays finite
+MIN_SCALE = 1e-4  # smallest scale, with a finite logarithm
 
 
 def check_ladder(
@@ -110,8 +110,8 @@ class Group(Composite):
     def posterior(self, h: tf.Tensor, feature: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns m and s of q(eps | h, x), float32 maps."""
         state, image = self.from_state(keras.ops.elu(h)), self.from_image(keras.ops.elu(feature))
-        # Graph optimizers fuse add_n with a convolution always, and a sum written with + only where
-        # they know both shapes, so that C's runtime would give other bits than Python's.
+        # Graph optimizers fuse add_n with a convolution always, but + only where they know both
+        # shapes: C's runtime would give other bits than Python's.
         seen = tf.add_n([state, image])
         return _mean_and_scale(self.to_posterior(keras.ops.elu(seen)))
 
@@ -200,7 +200,7 @@ class TopDown(Part):
     def in_tail(
         self, latents: tf.Tensor, picked: tf.Tensor, labels: tf.Tensor | None = None
     ) -> tf.Tensor:
-        """Moves latents whose z_0 comes from the wide normal of the prior to what decodes to it.
+        """Replaces the top of picked latents by the noise of a z_0 from the wide normal.
 
         Args:
             latents: Noise, float32 (batch, latent_dim).

@@ -20,7 +20,7 @@ class Composite(keras.layers.Layer):
 
 
 class Part(Composite):
-    """The layer that a network of a model consists of, saved by the configuration of the model.
+    """A network of a model as a layer, saved by the model's configuration.
 
     So `model.encoder` may be a part of another model, which Keras saves and loads.
 
@@ -88,8 +88,8 @@ class ResidualBlock(Composite):
 class Mixing(Composite):
     """x + W_2 elu(W_1 elu(x)) over the places of the map, the same for each channel.
 
-    The token mixing of Tolstikhin et al., "MLP-Mixer", 2021. A convolution sees the places around
-    it; this sees all of them, so that the parts of an object can agree.
+    The token mixing of Tolstikhin et al., "MLP-Mixer", 2021. A convolution sees places around it;
+    this sees all, so an object's parts can agree.
 
     Args:
         grid: (height, width) of the map.

@@ -72,7 +72,7 @@ class RowLSTM(RecurrentLayer):
         kernel = keras.ops.cast(self.state, x.dtype)
         h, c = keras.ops.zeros_like(x[:, 0]), keras.ops.zeros_like(x[:, 0])
         rows = []
-        # Not gates[:, row], whose gradient fills a whole grid with zeros for each row.
+        # Not gates[:, row], whose gradient is a whole grid for each row.
         for of_input in tf.unstack(gates, axis=1):
             padded = keras.ops.pad(h, [[0, 0], [1, 1], [0, 0]])
             left, right = layers.cut(padded, 1, 0, -2), layers.cut(padded, 1, 2)
@@ -126,14 +126,13 @@ class DiagonalBiLSTM(RecurrentLayer):
 
     The other direction runs on the mirrored image, and its output moves down by one row, since on
     the same row it would have seen the pixels to the right. So it may also see the tokens
-    themselves, and does: without them, the end of the row above would stay hidden from the start of
-    a row.
+    themselves, and does, or the end of the row above would stay hidden from the start of a row.
     """
 
     def build(self, input_shape, *_):
         self.inputs_left = keras.layers.Dense(4 * self.filters, name="inputs_left")
         self.inputs_right = keras.layers.Dense(4 * self.filters, name="inputs_right")
-        # The first half of a kernel's rows is for the state to the left, the second for that above.
+        # A kernel's first half is for the state to the left, the second for that above.
         self.state_left = self.state_weight("state_left", 2)
         self.state_right = self.state_weight("state_right", 2)
 
@@ -220,13 +219,13 @@ def _lstm(gates, c):
 def _over_diagonals(gates, kernel):
     """One direction: gates (batch, rows, columns, 4 filters), kernel (2 filters, 4 filters) -> h.
 
-    A separate function, so a graph holds its steps once for all layers.
+    Separate, so a graph holds its steps once for all layers.
     """
     filters = kernel.shape[1] // 4
     rows, columns = gates.shape[1:3]
     diagonals = _diagonals(rows, columns)
     cells = keras.ops.reshape(gates, (-1, rows * columns, 4 * filters))
-    # Cells first, in the order of the diagonals, so that a step reads and writes one piece.
+    # Cells first, by diagonals, so a step reads and writes one piece.
     cells = keras.ops.take(keras.ops.transpose(cells, (1, 0, 2)), np.concatenate(diagonals), 0)
     steps = tf.split(cells, [len(diagonal) for diagonal in diagonals], 0)
     h = c = keras.ops.zeros_like(steps[0][:, :, :filters])  # (cells, batch, filters)

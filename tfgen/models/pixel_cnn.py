@@ -25,8 +25,8 @@ class PixelCNN(AutoregressiveModel):
         log p(x) = sum_i log p(x_i | x_1, ..., x_{i-1})      nats per image, exact
 
     Pixels are read row by row from the top left; see `token_shape` and `orders`. Training sees all
-    pixels at once; sampling draws one after another with cached activations, which takes about the
-    arithmetic of one pass over the image.
+    pixels at once; sampling draws one after another with cached activations, about the arithmetic
+    of one pass over the image.
 
     Input of `call`: uint8 images (batch, height, width, channels). Output: the parameters of each
     pixel's distribution, float (batch, height, width, channels, outputs).
@@ -42,10 +42,9 @@ class PixelCNN(AutoregressiveModel):
         kernel_size: (rows, columns) of the first layer: rows above the current one, and an odd
             number of columns. To the left it sees columns // 2 + 1 tokens if gated, else
             columns // 2. Defaults to (3, 7).
-        attention_heads: int. Heads of causal attention over the features of the last block, which
-            lets each token look at all tokens before it, however far away; 0 for none. They must
-            divide its channels: `filters` if gated, else 2 `filters`. Costs grow with the square
-            of the number of tokens. Defaults to 0.
+        attention_heads: int. Heads of causal attention over the features of the last block, so each
+            token sees all before it; 0 for none. They must divide its channels: `filters` if gated,
+            else 2 `filters`. Costs grow with the square of the number of tokens. Defaults to 0.
         head_units: int. Hidden units per group of a token between the features and the
             parameters. Defaults to 64.
         token_shape: (height, width) in pixels of the blocks that the network reads as one
@@ -119,7 +118,7 @@ class PixelCNN(AutoregressiveModel):
         self.build_networks()
 
     def build_trunk(self) -> Trunk:
-        """Returns the two-stack or the one-stack network, with attention behind it if asked."""
+        """Returns the network of two stacks or one, with attention if asked."""
         family, channels = (
             (GatedTrunk, self.filters)
             if self.block == "gated"
@@ -248,7 +247,7 @@ class GatedTrunk(Trunk):
     def begin_row(
         self, cache: tuple, above: tf.Tensor, row: tf.Tensor, conditions: Conditions
     ) -> Row:
-        """The whole vertical stack; what remains for the columns is the horizontal one."""
+        """The whole vertical stack; columns add the horizontal one."""
         v = self.first_v.apply_rows_above(above) + self.position.row(row, conditions.order)
         link = tf.cast(self.first_link.kernel, self.compute_dtype)
         terms = [layers.matmul(v, link) + tf.cast(self.first_h.bias, v.dtype)]
@@ -285,7 +284,7 @@ class GatedTrunk(Trunk):
         tokens: tf.Tensor,
         conditions: Conditions,
     ) -> tuple:
-        """The vertical stack of the row is known since it began."""
+        """The row's vertical stack, known since it began."""
         return known
 
 

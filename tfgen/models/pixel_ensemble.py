@@ -26,7 +26,7 @@ ALIKE = (
     *("image_shape", "num_levels", "pixel_distribution"),
     *("token_shape", "orders", "fourier_features"),
 )
-# Of a member's configuration: what the ensemble decides for all.
+# What the ensemble decides for its members.
 OWN = ("name", "trainable", "dtype", "frozen", "guidance")
 
 
@@ -36,9 +36,8 @@ class PixelEnsemble(AutoregressiveModel):
 
         p(x) = prod_i 1/M sum_m p_m(x_i | x_1, ..., x_{i-1})      nats per image, exact
 
-    of M members. Networks that were trained apart err in different places, so their mean errs less.
-    Members that know K classes may take part in an ensemble that is told none: then the class is
-    hidden,
+    of M members. Networks trained apart err in different places, so their mean errs less. Members
+    that know K classes may be in an ensemble that is told none: the class is then hidden,
 
         p(x) = 1/K sum_c p(x | c)
 
@@ -293,13 +292,7 @@ def _as_json(network: AutoregressiveModel) -> dict[str, Any]:
 
 
 class JoinedTrunk:
-    """The trunks of all members side by side, as the sampler drives one; see `Trunk`.
-
-    Whatever belongs to a trunk, its state, cache or terms, is here a tuple with those of each.
-
-    Args:
-        trunks: One trunk a member, over the same tokens.
-    """
+    """The trunks of all members as one; its state, cache and terms are tuples of theirs."""
 
     def __init__(self, trunks: Sequence[Trunk]):
         self.trunks = trunks
@@ -318,7 +311,7 @@ class JoinedTrunk:
     def begin_row(
         self, cache: tuple, above: tf.Tensor, row: tf.Tensor, conditions: tuple[Conditions, ...]
     ) -> Row:
-        """Each sees as many of the rows above as it wants."""
+        """Each sees the rows above that it needs."""
         rows = [
             trunk.begin_row(own, above[self.rows_above - trunk.rows_above :], row, condition)
             for trunk, own, condition in zip(self.trunks, cache, conditions, strict=True)
@@ -326,7 +319,7 @@ class JoinedTrunk:
         return Row(*(tuple(parts) for parts in zip(*rows, strict=True)))
 
     def step(self, state: tuple, left: tuple, terms: tuple, kernels: tuple) -> Column:
-        """One column of each, the tensors that they record one after another."""
+        """One column of each; their recorded tensors follow one another."""
         columns = [
             trunk.step(own, left[self.num_left - trunk.num_left :], own_terms, own_kernels)
             for trunk, own, own_terms, own_kernels in zip(
@@ -344,7 +337,7 @@ class JoinedTrunk:
         tokens: tf.Tensor,
         conditions: tuple[Conditions, ...],
     ) -> tuple:
-        """The cache of each, from the tensors that it recorded."""
+        """Each gets the tensors that it recorded."""
         recorded = iter(recorded)
         return tuple(
             trunk.end_row(

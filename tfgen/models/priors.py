@@ -112,7 +112,7 @@ def flow(base: Any, couplings: Sequence[keras.Model], labels: tf.Tensor | None =
             num_masked=latent_dim // 2, shift_and_log_scale_fn=_coupling(network, labels)
         )
         chain += [coupling, tfb.Permute(list(range(latent_dim))[::-1])]
-    # Explicit names: TFP's defaults concatenate the names of all parts into every op of the export.
+    # TFP's default names would put all parts' names into every op of the export.
     return tfp.distributions.TransformedDistribution(
         base, tfb.Chain(chain, name="flow"), name="prior"
     )
@@ -131,7 +131,7 @@ def continuous_flow(
     """
     import tensorflow_probability as tfp
 
-    pending = []  # vectors and their log det, between TFP's two questions about them
+    pending = []  # vectors and log det, between TFP's two calls
 
     def back(y):
         rows, labels_of_rows = _rows(y, labels)
@@ -168,7 +168,7 @@ def continuous_flow(
 def with_tail(prior: Any, share: float) -> Any:
     """Returns (1 - share) prior + share N(0, TAIL_SCALE^2 I) as a TFP distribution.
 
-    A flow may take a latent unlike all that it was trained on millions of nats away; here
+    A flow may put a latent unlike its training millions of nats away; here
 
         log p(z) >= log share + log N(z; 0, TAIL_SCALE^2 I)
 
@@ -203,7 +203,7 @@ def vamp_sample(
 ) -> tf.Tensor:
     """Turns noise into latents of a VampPrior, (batch, latent_dim).
 
-    Of few images each gets a posterior of its own, so that one image costs one pseudo-input's.
+    Few images get a posterior each, so one image costs one pseudo-input's.
 
     Args:
         posteriors: From indices k, int32 (n,), to q(z | u_k) with batch shape (n,).
@@ -227,7 +227,7 @@ def densest(prior: Any) -> tf.Tensor:
 def greys_of(pseudo_inputs: tf.Tensor) -> tf.Tensor:
     """Maps pseudo-inputs u_k to integer grey values; the gradient ignores the rounding."""
     greys = pixels.levels_to_greys(tf.sigmoid(pseudo_inputs), 2)
-    # Not as a sum that is meant to cancel: where a GPU fuses it with the product, it does not.
+    # Not greys + (rounded - greys): where a GPU fuses the product, that does not cancel.
     return tf.grad_pass_through(tf.round)(greys) if portable.has_gradients() else tf.round(greys)
 
 

@@ -1,4 +1,4 @@
-"""Resampling: of several latents that are drawn, one is kept, by how real a network finds it.
+"""Resampling: of several latents one is kept, by how real a network finds it.
 
 Azadi et al., "Discriminator rejection sampling", 2019, for GANs; Aneja et al., "A contrastive
 learning approach for training variational autoencoder priors", 2021, for priors.
@@ -61,7 +61,7 @@ def resampled(
 
 
 class Critic(Composite):
-    """Tells states of the decoder that images led to from states that the prior led to.
+    """Tells the decoder's states of images from those of the prior.
 
     Its output is a logit, float32 (batch,); of the best critic without classes it is
     log(q(h) / p(h)).

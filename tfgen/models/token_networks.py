@@ -150,7 +150,7 @@ class TokenModel(GenerativeModel):
         reading: int | tf.Tensor,
         seeds: tf.Tensor | None = None,
     ) -> Conditions:
-        """Puts the conditions of a batch together; `reading`, here an order, is one or (batch,)."""
+        """Joins a batch's conditions; `reading`, here an order, is one or (batch,)."""
         order = tf.broadcast_to(tf.cast(reading, tf.int32), (batch,))
         context = []
         if self.num_classes is not None:

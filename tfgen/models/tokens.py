@@ -19,9 +19,9 @@ LARGEST_GROUP = 4  # pixels of one softmax: 16 outcomes
 class TokenGrid:
     """A grid of tokens over an image, in one or more reading orders.
 
-    A token is a block of pixels that the network reads as one position; tokens come in raster
-    order. A token is drawn group by group. A group is one colour channel of one pixel, or, for
-    binary pixels, a small block of pixels that share one softmax over all of their patterns.
+    A token is a block of pixels that the network reads as one position, in raster order, and draws
+    group by group. A group is one colour channel of one pixel, or, for binary pixels, a small block
+    of pixels that share one softmax over all of their patterns.
 
         4 x 8 binary pixels, token_shape (2, 4), group_shape (2, 2)
 

@@ -1,7 +1,7 @@
-"""The trunk of a pixel model: what turns the tokens before a position into features of it.
+"""The trunk of a pixel model: from the tokens before a position to its features.
 
-And the one-stack trunk of PixelCNN: residual blocks behind a mask, simpler and with a blind spot
-(van den Oord et al., "Pixel recurrent neural networks", 2016).
+And the one-stack trunk of PixelCNN, simpler and with a blind spot (van den Oord et al., "Pixel
+recurrent neural networks", 2016).
 """
 
 from typing import NamedTuple
@@ -106,7 +106,7 @@ class Trunk(keras.layers.Layer):
         return tf.zeros(shape, self.compute_dtype)
 
     def step_kernels(self) -> tuple:
-        """Returns the weights of `step` that are put together from those of the layers."""
+        """Returns the weights of `step`, joined from the layers'."""
         raise NotImplementedError
 
     def begin_row(

@@ -41,9 +41,9 @@ class VAE(PixelDecoder):
     (Burda et al., "Importance weighted autoencoders", 2016). Posterior, prior and pixels are TFP
     distributions; the KL is analytic for a standard normal prior and k = 1, else Monte Carlo.
 
-    A continuous flow learns by flow matching: while training, the KL is that to N(0, I) and the
-    loss of `continuous.matching_loss` is added, whose gradient reaches the flow alone. All other
-    numbers, validation included, are those of the flow.
+    A continuous flow learns by flow matching: while training, the KL is that to N(0, I) and
+    `continuous.matching_loss` is added, which trains the flow alone. All other numbers, validation
+    included, are the flow's.
 
     Input of `call`: uint8 images (batch, height, width, channels); output: the reconstruction, the
     mean image as float32 grey values of the same shape in [0, 255].
@@ -55,8 +55,8 @@ class VAE(PixelDecoder):
         filters: tuple of int. Channels of the encoder's stages, each with stride 2; () for dense
             networks with one hidden layer, and images of any size. Defaults to (32, 64).
         decoder_filters: tuple of int or None. Channels of the decoder's stages, the coarsest first;
-            None mirrors `filters`. With fewer stages the last convolution upsamples the rest,
-            which makes a decoder that is cheap to evaluate. Defaults to None.
+            None mirrors `filters`. With fewer stages the last convolution upsamples the rest, which
+            is cheap to evaluate. Defaults to None.
         num_blocks: int. Residual blocks per stage of the encoder. Defaults to 1.
         decoder_blocks: int or None. The same for the decoder; None means `num_blocks`. Defaults to
             None.
@@ -202,7 +202,7 @@ class VAE(PixelDecoder):
 
     def _learned_prior(self, labels):
         """The prior without its tail."""
-        missing = labels is None and self.prior in FLOWS  # which only a conditional flow minds
+        missing = labels is None and self.prior in FLOWS  # only a conditional flow minds
         if missing or (labels is not None and tf.executing_eagerly()):
             labels = pixels.check_labels(labels, self.num_classes, np.size(labels))
         if self.prior == "vamp":
@@ -248,8 +248,8 @@ class VAE(PixelDecoder):
         prior = (
             priors.standard_normal(self.latent_dim) if plain else self.prior_distribution(labels)
         )
-        # After the prior: a vamp prior calls the same network, and each outer call of a network
-        # clears the losses that it added before.
+        # After a vamp prior, which calls the same network: an outer call clears the losses added
+        # before.
         posterior = self._posterior(images, labels)
         # z_k = mean(x) + scale(x) eps_k ~ q(z | x)
         eps = noise.normal(seeds, (k, self.latent_dim))
@@ -274,7 +274,7 @@ class VAE(PixelDecoder):
     # Endpoints -------------------------------------------------------------------------------
 
     def batch_size_for(self, count):
-        """Returns at most as many as `decode` takes: drawing is decoding, plus a little noise."""
+        """Returns at most what `decode` takes: drawing is mostly decoding."""
         return min(count, PER_PASS["decode"])
 
     def _prior_sample(self, seeds, temperature, labels=None):

@@ -19,8 +19,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from tfgen import checks
-from tfgen.plots.raster import checked, points, read_log, save_figure
+from tfgen import checks, pixels
+from tfgen.plots.raster import checked, columns_for, points, read_log, save_figure
 
 if TYPE_CHECKING:
     from tfgen.models.autoregressive import AutoregressiveModel
@@ -81,8 +81,7 @@ def show(
     """
     images, captions, rows = np.asarray(images), list(map(str, captions)), list(map(str, rows))
     images = checked(images[None] if images.ndim == 3 else images, "images", 4)
-    columns = int(np.ceil(np.sqrt(len(images)))) if columns is None else columns
-    checks.at_least(1, columns=columns)
+    columns = columns_for(len(images), columns)
     num_rows = -(-len(images) // columns)
     wanted = ("captions", captions, "image", len(images)), ("rows", rows, "row", num_rows)
     for name, texts, noun, count in wanted:
@@ -91,15 +90,16 @@ def show(
                 f"{name} must be one per {noun}, {count}; received {len(texts)}. Pass as many, or "
                 "none."
             )
-    extra = 0.3 * bool(captions)  # inches of a caption
-    figure = NotebookFigure(INCHES * columns + 0.8 * bool(rows), (INCHES + extra) * num_rows)
+    sharp = "nearest" if max(images.shape[1:3]) <= 64 else None  # or matplotlib smooths pixels
+    figure = NotebookFigure(
+        INCHES * columns + 0.8 * bool(rows), (INCHES + 0.3 * bool(captions)) * num_rows
+    )
     axes = figure.subplots(num_rows, columns, squeeze=False)
     for index, ax in enumerate(axes.flat):
         ax.set(xticks=[], yticks=[], frame_on=False)
         if index < len(images):
-            ax.imshow(_pixels(images[index]), cmap="gray", vmin=0, vmax=255)
-            if captions:
-                ax.set_title(captions[index], fontsize=8)
+            ax.imshow(_pixels(images[index]), "gray", vmin=0, vmax=255, interpolation=sharp)
+            ax.set_title(captions[index] if captions else "", fontsize=8)
     for row, text in enumerate(rows):
         axes[row, 0].set_ylabel(text, rotation=0, ha="right", va="center", fontsize=8)
     return figure
@@ -178,7 +178,7 @@ def manifold(model: "GenerativeModel", side: int = 20, label: int | None = None)
     """
     if (count := getattr(model, "latent_dim", 0)) != 2:
         raise ValueError(f"model must have two latents; received one with {count}.")
-    images = model.decode(prior_plane(side), labels=label)
+    side, images = int(side), model.decode(prior_plane(side), labels=label)
     height, width, channels = images.shape[1:]
     tiles = images.reshape(side, side, height, width, channels).transpose(0, 2, 1, 3, 4)
     figure = show(tiles.reshape(side * height, side * width, channels))
@@ -191,7 +191,7 @@ def prior_plane(side: int) -> np.ndarray:
 
     The first axis grows to the right, the second one upwards.
     """
-    quantile = statistics.NormalDist().inv_cdf
+    side, quantile = checks.positive("side", side), statistics.NormalDist().inv_cdf
     at = np.array([quantile((i + 0.5) / side) for i in range(side)])
     right, up = np.meshgrid(at, at[::-1])
     return np.stack([right, up], -1).reshape(-1, 2).astype(np.float32)
@@ -210,7 +210,7 @@ def completed(
     Args:
         model: A model that can complete images.
         images: uint8 (batch, height, width, channels).
-        mask: bool (height, width, 1), True where a pixel is kept. None: the upper half.
+        mask: bool (height, width[, 1]), True where a pixel is kept. None: the upper half.
         ways: Completions of each image.
         labels: Classes, for a conditional model.
         seed: Completion j of image i is drawn from seed + i ways + j.
@@ -219,8 +219,8 @@ def completed(
         uint8 (batch, ways + 2, height, width, channels).
     """
     height, width, _ = model.image_shape
-    if mask is None:
-        mask = np.broadcast_to(np.arange(height)[:, None, None] < height // 2, (height, width, 1))
+    mask = np.arange(height)[:, None, None] < height // 2 if mask is None else np.asarray(mask)
+    mask = mask[..., None] if mask.ndim == 2 else mask
     masks = np.broadcast_to(mask, (len(images), height, width, 1))
     drawn = model.complete(
         np.repeat(images, ways, 0),
@@ -240,15 +240,9 @@ def completions(
     labels: Sequence[int] | int | None = None,
     seed: int = 0,
 ) -> Figure:
-    """Shows what is kept of images, completions of it, and the images.
+    """Shows what `completed` returns for the same arguments.
 
-    Args:
-        model: A model that can complete images.
-        images: As for `completed`.
-        mask: As for `completed`.
-        ways: As for `completed`.
-        labels: As for `completed`.
-        seed: As for `completed`.
+    A row for each image: what is kept of it, completions of that, and the image.
     """
     shown = completed(model, images, mask, ways, labels, seed)
     captions = ["kept", *[""] * ways, "original"] * len(images)
@@ -298,12 +292,14 @@ def neighbours(
         seed: Image i is drawn from seed + i.
     """
     real = checked(real, "real", 4)
+    pixels.check_format(real, model.image_shape, "real")
     if labels is None and model.num_classes is not None:
         labels = np.arange(num_samples) % model.num_classes
     drawn = model.sample(num_samples, labels=labels, seed=seed)
     queries, references = (x.reshape(len(x), -1).astype(np.float32) for x in (drawn, real))
     # |q - r|^2 = |q|^2 - 2 q r + |r|^2, of which |q|^2 does not matter
-    nearest = np.argmin(np.square(references).sum(1) - 2.0 * queries @ references.T, 1)
+    squares = np.einsum("ij,ij->i", references, references)
+    nearest = np.argmin(squares - 2.0 * queries @ references.T, 1)
     both = np.concatenate([drawn, real[nearest]])
     return show(both, num_samples, rows=["sample", "nearest real image"])
 
@@ -383,14 +379,14 @@ class Draw(keras.callbacks.Callback):
     ):
         super().__init__()
         checks.at_least(1, every=every)
-        self.figure, self.folder, self.every = figure, Path(folder), every
-        self.arguments = arguments
+        self.figure, self.arguments = figure, arguments
+        self.folder, self.every = Path(folder), every
         self.log: dict[str, list[float]] = {}
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Writes the epoch's figure."""
-        count = sum(before < epoch for before in self.log.get("epoch", ()))
-        self.log = {name: values[:count] for name, values in self.log.items()}  # of this `fit`
+        count = sum(before < epoch for before in self.log.get("epoch", ()))  # of this `fit`
+        self.log = {name: values[:count] for name, values in self.log.items() if count}
         for name, value in {"epoch": epoch, **(logs or {})}.items():
             self.log.setdefault(name, [np.nan] * count).append(float(value))
         for values in self.log.values():  # what this epoch did not measure

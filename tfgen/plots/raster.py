@@ -20,6 +20,7 @@ from tfgen.files import replacing
 __all__ = [
     "captioned",
     "checked",
+    "columns_for",
     "grid",
     "points",
     "progress",
@@ -58,9 +59,9 @@ def grid(
     """
     images = checked(images, "images", 4)
     count, height, width, channels = images.shape
-    columns = math.ceil(math.sqrt(count)) if columns is None else columns
-    checks.at_least(1, columns=columns)
+    columns = columns_for(count, columns)
     checks.at_least(0, padding=padding, background=background)
+    padding = int(padding)  # an unsigned one has no negative
     if background > 255:
         raise ValueError(f"background must be an integer from 0 to 255; received {background!r}.")
     num_rows = -(-count // columns)
@@ -78,6 +79,11 @@ def grid(
     if empty:
         picture[(num_rows - 1) * (height + padding) + padding :, -empty * (width + padding) :] = 255
     return picture
+
+
+def columns_for(count: int, columns: int | None) -> int:
+    """Returns how many of `count` images stand in a row."""
+    return checks.positive("columns", math.ceil(math.sqrt(count)) if columns is None else columns)
 
 
 def rows(*batches: np.ndarray, padding: int = 2, background: int = 128) -> np.ndarray:
@@ -236,10 +242,9 @@ def read_log(path: Path) -> dict[str, list[float]]:
         header, *lines = [line for line in csv.reader(file) if line] or [[]]
     if header[:1] != ["epoch"] or len(header) < 2 or not lines:
         raise ValueError(
-            "csv_path must be a log of training, such as a run's log.csv, with at least one epoch "
-            f"and the first column 'epoch'; received {path} with {len(lines)} epochs and the "
-            f"columns {', '.join(header) or '(none)'}. Train for an epoch first, or pass another "
-            "file."
+            f"{path} must be a log of training, such as a run's log.csv, with at least one epoch "
+            f"and the first column 'epoch'; received {len(lines)} epochs and the columns "
+            f"{', '.join(header) or '(none)'}. Train for an epoch first, or pass another file."
         )
     # A run that was cut off may have left a part of a line.
     lines = [line + [""] * (len(header) - len(line)) for line in lines]

@@ -138,7 +138,7 @@ class Backend:
 
     @contextlib.contextmanager
     def holding(self) -> Iterator[Callable[[int], None]]:
-        """Yields a function that counts the bytes of a body, which are held within the block.
+        """Yields a function that counts a body's bytes, held within the block.
 
         Raises:
             ServingError: From that function: the bodies that are being read hold too many.
@@ -185,7 +185,7 @@ class Backend:
                 seconds.
         """
         future = self.batcher.submit(signature, arrays, timeout)
-        # Keeps the session open until the call is over, even if the client disconnects.
+        # Keeps the session open even if the client disconnects.
         servable.hold()
         future.add_done_callback(lambda _: servable.release())
         waiting = asyncio.wrap_future(future)
@@ -212,7 +212,7 @@ def signature_map(servable: Servable) -> get_model_metadata_pb2.SignatureDefMap:
 
 
 def shorten(message: str) -> str:
-    """Cuts a message that quotes too much of what a client sent."""
+    """Cuts a message that quotes too much."""
     if len(message) <= LONGEST_MESSAGE:
         return message
     return message[: LONGEST_MESSAGE - 3] + "..."

@@ -1,10 +1,9 @@
 """Batching: requests that arrive together run together.
 
 Requests for the same signature of the same version, whose inputs have equal shapes apart from the
-batch axis, are concatenated, run in one call and split again. While nothing is running, a request
-starts at once; otherwise it waits for other requests to batch with, for at most `window` seconds
-and until the batch has `max_rows` rows. If a batch fails, unless by taking too long, each of its
-requests runs alone.
+batch axis, run in one call. While nothing is running, a request starts at once; otherwise it waits
+for others to batch with, for at most `window` seconds or until the batch has `max_rows` rows. If a
+batch fails, unless by taking too long, each of its requests runs alone.
 """
 
 import collections
@@ -23,7 +22,7 @@ from tfgen.serving.servable import Signature
 __all__ = ["Batcher"]
 
 Arrays = dict[str, np.ndarray]
-TOO_LATE = ("CANCELLED", "DEADLINE_EXCEEDED")  # nobody waits any more for what failed with these
+TOO_LATE = ("CANCELLED", "DEADLINE_EXCEEDED")  # nobody waits for these any more
 
 
 @dataclasses.dataclass
@@ -130,7 +129,7 @@ class Batcher:
                     self._changed.notify()
 
     def _next(self) -> list[_Task]:
-        """Waits for a batch that is due; an empty list means that the batcher has stopped."""
+        """Waits for a batch that is due; [] once stopped."""
         with self._changed:
             while True:
                 now = time.monotonic()
@@ -218,7 +217,7 @@ class Batcher:
         return [{name: parts[i] for name, parts in split.items()} for i in range(len(tasks))]
 
     def _padded(self, signature: Signature, rows: int) -> int:
-        """Rounds up to a power of two under XLA, which compiles once per batch size."""
+        """Rounds up to a power of two for XLA, which compiles each size."""
         if not (signature.compiled and signature.batched):
             return rows
         return min(1 << (rows - 1).bit_length(), max(rows, self.max_rows))

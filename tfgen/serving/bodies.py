@@ -68,7 +68,7 @@ def too_large(limit: int) -> ServingError:
 def _collector_paused() -> Iterator[None]:
     """Keeps Python's garbage collector from searching many new lists, none of them in a cycle.
 
-    It holds the global lock meanwhile, and takes eight times as long as the parsing.
+    It would hold the global lock eight times as long as the parsing.
     """
     global _pauses
     with _pausing:
@@ -94,7 +94,7 @@ def read_body(
         ServingError: The body is not a valid request for the model, or too large.
     """
     counts = [s.values_per_row for s in servable.signatures.values()]
-    most = None  # values of the largest allowed request, if that is known
+    most = None  # values of the largest request, if known
     if counts and None not in counts:
         most = max(counts) * batcher.max_rows + EXTRA_VALUES
     with _collector_paused():
@@ -219,8 +219,7 @@ def catalogue(repository: Repository) -> list[dict[str, Any]]:
 
     `num_classes` is that of a conditional model, `score_border` the `score` between images that a
     GAN takes for real and for drawn. `quality` is how far samples are from test images, as a
-    ratio: 1 for training images. It is given where it was measured with so many images that models
-    can be ranked by it.
+    ratio: 1 for training images. It is given if enough images were measured to rank models by it.
     """
     models = []
     for name, versions in repository.models().items():
@@ -232,7 +231,7 @@ def catalogue(repository: Repository) -> list[dict[str, Any]]:
             continue
         if details.get("num_classes") is not None:
             model["num_classes"] = details["num_classes"]
-        # None for a critic, which has none; absent where an older version has exported.
+        # None for a critic; absent from older exports.
         if "score_border" in details:
             model["score_border"] = details["score_border"]
         if (quality := _quality(details)) is not None:
@@ -244,8 +243,8 @@ def catalogue(repository: Repository) -> list[dict[str, Any]]:
 def _quality(details: dict[str, Any]) -> float | None:
     """Returns the measured quality of the zoo's entry that a model was exported from.
 
-    None if it has other weights or settings than the entry, or another temperature, so that it
-    draws other samples; or if it does not tell. A user's own model may have an entry's name.
+    None if other weights, settings or temperature make it draw other samples than the entry, or if
+    it does not tell. A user's own model may have an entry's name.
     """
     try:
         entry = str(details["zoo"]["name"])

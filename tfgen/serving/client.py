@@ -1,6 +1,6 @@
 """A client for TF Serving's REST and gRPC: arrays in, arrays out.
 
-It uses only the public protocol, so it works with the local server and TensorFlow Serving alike.
+It uses only the public protocol: it works with `tfgen serve` and TensorFlow Serving alike.
 """
 
 import random
@@ -112,7 +112,7 @@ class Client:
         try:
             return self._predict(model_spec, signature, endpoint, inputs, deadline)
         except (ServingError, ValueError) as error:
-            # The model may have a new version with other inputs or outputs.
+            # A new version may have other inputs or outputs.
             if known is None or getattr(error, "code", None) in NOT_READ:
                 raise
             fresh = self._endpoint(model_spec, signature, deadline)
@@ -144,7 +144,7 @@ class Client:
         return self._retrying(lambda left: self._transport.status(model_spec, left), deadline)
 
     def _fetched(self, model_spec: ModelSpec, deadline: float) -> dict[str, Endpoint]:
-        """Returns a model's endpoints as the server now has them, and remembers them."""
+        """Returns a model's endpoints now, and remembers them."""
         found = self._retrying(lambda left: self._transport.metadata(model_spec, left), deadline)
         self._known[model_spec] = found
         return found

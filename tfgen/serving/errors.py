@@ -22,7 +22,7 @@ CODES = {
     "DATA_LOSS": (15, 500),
     "UNAUTHENTICATED": (16, 401),
 }
-# The code that a client should assume where several share an HTTP status.
+# The code to assume where several share an HTTP status.
 _OF_HTTP = {status: name for name, (_, status) in reversed(CODES.items())} | {
     413: "RESOURCE_EXHAUSTED",
     500: "INTERNAL",

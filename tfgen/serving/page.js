@@ -47,8 +47,7 @@ function report(work, problem) {
   $("problem").hidden = !problems.size;
 }
 
-// Does `work(model)` and reports under `owner` how it went. Work on a model that is no longer the
-// chosen one ends with that model, in silence.
+// Does `work(model)` and reports under `owner` how it went, unless another model was chosen.
 async function run(owner, work) {
   const of = model;
   let problem = "";
@@ -56,7 +55,7 @@ async function run(owner, work) {
   if (of === model) report(owner, problem);
 }
 
-// Runs `work` at most once at a time; calls meanwhile lead to one more run with the newest state.
+// Runs `work` once at a time; calls meanwhile lead to one more, with the newest state.
 function latest(work) {
   let running = false, again = false;
   return async () => {
@@ -70,8 +69,7 @@ function latest(work) {
   };
 }
 
-// The work of a card. It may be called again while the model before still answers: the chosen one
-// may not have this card.
+// The work of a card, which a model chosen meanwhile may not have.
 const card = (id, work) => latest((of) => ($(id).hidden ? undefined : work(of)));
 
 // The address holds the state, so that it can be kept and sent: #model&first=24&labels=3.
@@ -293,7 +291,7 @@ const choose = latest(async () => {
     .find((spec) => spec && sizes(spec).length === 4 && Math.min(...sizes(spec).slice(1)) > 0);
   const [, height, width, channels] = pictures ? sizes(pictures) : [0, 0, 0, 0];
   model = { name, endpoints, height, width, channels };
-  leaving.abort(); // so that no work of the model before has to wait for its answers
+  leaving.abort(); // so that the old model's work need not wait
   leaving = new AbortController();
   problems.clear();
   report(choose, "");

@@ -79,8 +79,7 @@ class Pad {
     this.changed();
   }
 
-  // Returns whether there is something new to show. Whoever changes the image takes the turn from
-  // an answer that has not come yet.
+  // Returns whether there is something new to show. A change takes the turn from a pending answer.
   async change(name) {
     if (name === "upload") {
       const file = await chosenFile();
@@ -107,7 +106,7 @@ class Pad {
     this.colour.hidden = grey;
   }
 
-  // Opens with an image to work on, half of it hidden where that is what the card is about.
+  // Opens with an image to work on, half hidden if the card is about that.
   async example(samples) {
     this.clear();
     const turn = this.turn = {};
@@ -182,7 +181,7 @@ class Pad {
     this.keep.forEach((line, y) => line.fill(y < this.keep.length / 2));
   }
 
-  // Goes in a straight line from where the stroke was last; a fast pointer tells few places.
+  // Goes straight from the stroke's last place; a fast pointer tells few.
   stroke(x, y, starts) {
     if (this.tool !== "hide") this.turn = {};
     this.line(...(starts ? [x, y] : this.last), x, y);

@@ -1,9 +1,9 @@
 """JSON parsed in pieces, so that other threads run in between.
 
-orjson and NumPy hold Python's global lock until they are done, which for a body of many megabytes
-is seconds in which the server answers nothing, from whatever thread they are called. Here the text
-is cut at commas into pieces of at most `PIECE` bytes, each of which takes about a millisecond. The
-cuts are found by array operations, which do not hold the lock.
+orjson and NumPy hold Python's global lock until they are done: with many megabytes the server
+answers nothing for seconds, whatever the thread. Here the text is cut at commas into pieces of at
+most `PIECE` bytes, a millisecond each. The cuts are found by array operations, which do not hold
+the lock.
 """
 
 import itertools
@@ -20,7 +20,7 @@ PIECE = 2**15  # bytes that are parsed without a pause
 BLOCK = 2**12  # values that are converted without a pause
 DEEPEST = 100  # levels of nesting; no tensor has as many axes
 _COMMA, _QUOTE, _BACKSLASH = b',"\\'
-# Possessive: it never goes back, so a long key needs no memory.
+# Possessive, so a long key needs no memory.
 _KEY = re.compile(rb'\s*+("(?:[^"\\]++|\\.)*+")\s*+:', re.DOTALL)
 _STEPS = np.zeros(256, np.int8)  # how a character changes the depth of nesting
 _STEPS[list(b"[{")], _STEPS[list(b"]}")] = 1, -1
@@ -62,19 +62,14 @@ def _parse(piece: bytes | memoryview) -> Any:
 
 
 class _Text:
-    """A text and the places of its brackets and commas.
-
-    Args:
-        text: JSON in UTF-8.
-        max_values: See `loads`.
-    """
+    """A text and the places of its brackets and commas; see `loads`."""
 
     def __init__(self, text: bytes, max_values: int | None):
         self.text = text
         characters = np.frombuffer(text, np.uint8)
         places = np.flatnonzero(_STRUCTURAL[characters])
         quotes = self._quotes(characters)
-        if quotes.size:  # an odd number of quotes before a place: it is inside a string
+        if quotes.size:  # an odd number before a place: inside a string
             places = places[np.searchsorted(quotes, places) % 2 == 0]
         self.places, self.kinds = places, characters[places]
         commas = int(np.count_nonzero(self.kinds == _COMMA))

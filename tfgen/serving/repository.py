@@ -6,15 +6,17 @@
 Every folder that holds versions is a model. `models.config` adds what a folder cannot express:
 which versions to serve, labels, and models elsewhere. Without it the newest version is served. If
 a version cannot be loaded, the next older one is served instead, so the last good version stays
-available; loading is tried again once the files change.
+available; it is tried again once its files change, or a minute after a lack of time or memory.
 """
 
 import contextlib
 import dataclasses
 import logging
+import math
 import os
 import re
 import threading
+import time
 from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 
@@ -29,6 +31,8 @@ from tfgen.serving.servable import Servable
 __all__ = ["Repository", "read_config"]
 
 UNLOAD_SECONDS = 60.0  # how long running requests may delay an unload
+RETRY_SECONDS = 60.0  # between attempts to load what may load later
+PASSING = ("ABORTED", "CANCELLED", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "UNAVAILABLE")
 _STATES = get_model_status_pb2.ModelVersionStatus
 _NAME = re.compile(r"[^./:\udc80-\udcff][^/:\udc80-\udcff]*")  # in UTF-8
 _log = logging.getLogger("tfgen.serving")
@@ -296,15 +300,17 @@ class Repository:
             }
 
     def _load(self, name: str, model: _Model, version: int, path: Path) -> bool:
-        """Loads a version, unless the same files failed before; returns whether it is loaded."""
+        """Loads a version, unless it failed just now or for good; returns whether it is loaded."""
         fingerprint = _fingerprint(path)
-        if model.failed.get(version) == fingerprint:
+        failed, again = model.failed.get(version, ((), 0.0))
+        if failed == fingerprint and time.monotonic() < again:
             return False
         self._set_state(model, version, _STATES.LOADING)
         try:
             servable = Servable(name, version, path, self._call_seconds)
         except ServingError as error:
-            model.failed[version] = fingerprint
+            wait = RETRY_SECONDS if error.code in PASSING else math.inf
+            model.failed[version] = (fingerprint, time.monotonic() + wait)
             self._set_state(model, version, _STATES.END, error.code, error.message)
             _log.error("%s", error.message)
             return False
@@ -312,7 +318,7 @@ class Repository:
             servable.close()
             if version not in model.failed:
                 _log.warning("%s version %d changed while it was loaded: again", name, version)
-            model.failed[version] = ()  # so that it is tried again
+            model.failed[version] = ((), 0.0)  # so that it is tried again
             return False
         model.failed.pop(version, None)
         with self._lock:

@@ -40,7 +40,7 @@ PAGE = {
 METRICS_PATH = "/monitoring/prometheus/metrics"  # TF Serving's default
 _log = logging.getLogger("tfgen.serving")
 
-# The schema of a body that FastAPI cannot infer, as handlers take the raw request.
+# A body's schema: FastAPI cannot infer it, as handlers take the raw request.
 _BODY = {
     "requestBody": {
         "required": True,
@@ -84,7 +84,7 @@ def build_app(backend: Backend) -> fastapi.FastAPI:
     @app.exception_handler(HTTPException)
     async def unknown_path(request: fastapi.Request, error: HTTPException) -> Response:
         path = request.url.path
-        if path.startswith("/v1/"):  # TF Serving's response, whatever is wrong with the path
+        if path.startswith("/v1/"):  # TF Serving's response for any wrong path
             return _error(400, f"Malformed request: {request.method} {path}")
         words = "Method not allowed" if error.status_code == 405 else "Not found"
         response = _error(error.status_code, f"{words}: {request.method} {path}")
@@ -126,7 +126,7 @@ def _answering(handle: Callable[[fastapi.Request], Awaitable[Response]]) -> Call
 
 def _file(path: Path, kind: str) -> Callable:
     content = path.read_bytes()
-    # The page may load nothing from other origins, and needs nothing.
+    # The page needs nothing from other origins.
     policy = "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'"
 
     async def endpoint(request: fastapi.Request) -> Response:

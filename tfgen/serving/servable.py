@@ -175,9 +175,13 @@ class Servable:
             code, reason = "INVALID_ARGUMENT", str(error)
             if isinstance(error, ServingError):
                 code, reason = error.code, error.message
+            elif isinstance(error, MemoryError):
+                code = "RESOURCE_EXHAUSTED"
             elif isinstance(error, tf.errors.OpError):
                 code, reason = _NAMES.get(error.error_code, "UNKNOWN"), _reason(error)
             reason = " ".join(reason.split())[:300]
+            if code == "DEADLINE_EXCEEDED":
+                reason += ". Raise --timeout."
             raise ServingError(
                 code, f"{model} version {version} cannot be loaded from {path}: {reason}"
             ) from error

@@ -1,8 +1,7 @@
 """Converts arrays to and from what is sent: TensorProto (gRPC) and nested lists (JSON).
 
-An input is checked against the `TensorInfo` that its signature declares before memory is
-allocated for it, so a small message that claims a huge shape costs nothing. Nothing here uses
-Keras.
+An input is checked against its signature's `TensorInfo` before memory is allocated, so a small
+message that claims a huge shape costs nothing. Nothing here uses Keras.
 """
 
 import base64
@@ -138,8 +137,8 @@ def to_proto(array: np.ndarray, in_fields: bool = False) -> tensor_pb2.TensorPro
 
     Args:
         array: Of any dtype.
-        in_fields: Whether numbers are stored one by one, as TF Serving answers, where some clients
-            look for them; else as raw bytes, which is faster.
+        in_fields: Whether numbers are stored one by one, as TF Serving does and some clients
+            expect; else as raw bytes, which is faster.
     """
     if array.dtype.kind not in "biuf":
         return tf.make_tensor_proto(array)
@@ -212,7 +211,7 @@ def _unexpected(value: Any, spec: Spec) -> ServingError:
 
 
 def _shorten(value: Any) -> str:
-    """Returns the beginning of `repr(value)`, without the time that all of it would take."""
+    """Returns the beginning of `repr(value)`, without making all of it."""
     text = _START.repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 

@@ -46,7 +46,7 @@ class Endpoint:
 
 
 class ModelSpec(NamedTuple):
-    """A model on a server, and which of its versions; the newest if neither is given."""
+    """A model on a server; its newest version unless one is given."""
 
     name: str
     version: int | None = None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import keras
 
-from tfgen import tuning
+from tfgen import devices, tuning
 from tfgen.data import Split
 from tfgen.models.base import ImageModel
 from tfgen.recipe import Recipe
@@ -57,6 +57,7 @@ def announcement(
                 f"images{parts}",
             )
         )
+    lines.append(("machine", devices.in_words()))
     kept = ", epochs/ (weights)" if keep_epochs else ""
     lines.append(("folder", f"{folder.resolve()}: log.csv, samples/ (pictures), checkpoints{kept}"))
     warning = None if recipe.init_from else too_few(recipe.family, train.count, channels)

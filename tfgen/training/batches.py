@@ -1,7 +1,7 @@
 """The batches of a run: which images, in which order, moved by how much, mirrored or not.
 
-All of it is a function of (seed, epoch) or (seed, step, index in the global batch), so a run can
-begin at any step and see what it would have seen.
+All are functions of (seed, epoch) or (seed, step, index in the global batch), so a run can begin at
+any step.
 """
 
 from collections.abc import Callable
@@ -61,7 +61,7 @@ def train_batches(
 
 
 def validation_batches(split: Split, labelled: bool, batch_size: int) -> tf.data.Dataset:
-    """Yields a split in its order; for several replicas the last batch is filled up, weight 0."""
+    """Yields a split in order; for several replicas the last batch is filled up, weight 0."""
 
     def read(keys):
         images, labels = split.read(keys)
@@ -91,7 +91,7 @@ def untuned(batches: tf.data.Dataset) -> tf.data.Dataset:
     """
     options = tf.data.Options()
     options.autotune.enabled = False
-    # By files, as TensorFlow would, each of several processes would need shards of its own.
+    # TensorFlow's way, by files, needs shards for each process.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     return batches.with_options(options)
 
@@ -100,8 +100,8 @@ def local_share(size: int) -> tuple[np.ndarray, Callable[[tf.Tensor], tf.Tensor]
     """Returns which places of a global batch this process reads, and how they make a batch.
 
     TensorFlow cuts a batch into one piece for each replica and deals the pieces to the processes
-    in turn, whereas replica r shall have the r-th piece, as on one device. So the pieces are laid
-    out in that order; and those of other processes, which are thrown away here, hold zeros.
+    in turn, whereas replica r shall have the r-th piece, as on one device. So pieces are laid out
+    in that order; those of other processes, thrown away here, are zeros.
     """
     workers, replicas = devices.num_workers(), num_replicas()
     places = np.arange(size, dtype=np.int64)

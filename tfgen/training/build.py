@@ -2,13 +2,13 @@
 
 import keras
 
-from tfgen import data, presets, starting, tuning
+from tfgen import data, pixels, presets, starting, tuning
 from tfgen.devices import num_replicas
 from tfgen.models.base import ImageModel
 from tfgen.optimizers import CosineCycles, GroupedAdam
 from tfgen.recipe import Recipe, Stage
 
-__all__ = ["begin_stage", "build", "check_batch", "end_stages"]
+__all__ = ["begin_stage", "build", "check_batch", "check_data", "end_stages"]
 
 
 def build(recipe: Recipe, steps_per_epoch: int | None = None) -> ImageModel:
@@ -67,6 +67,28 @@ def begin_stage(stage: Stage, model: ImageModel, steps_per_epoch: int, steps_bef
     model.freeze(*(name for name, variable in held.items() if id(variable) not in trained))
     compile_for(stage.recipe, model, steps_per_epoch)
     model.steps_before = steps_before
+
+
+def check_data(recipe: Recipe, model: ImageModel, training: data.Split) -> None:
+    """Raises ValueError unless the recipe's train split has the model's images and classes."""
+    labelled, classes = model.num_classes is not None, training.num_classes
+    if labelled and classes is None:
+        raise ValueError(
+            f"recipe: {recipe.data!r} has no labels, but model.num_classes="
+            f"{model.num_classes}. Leave num_classes out or use labelled data."
+        )
+    if labelled and classes < 2:
+        raise ValueError(
+            f"recipe: {recipe.data!r} needs at least two classes for a class-conditional model; "
+            "its train split holds one. Leave num_classes out or use other data."
+        )
+    if labelled and classes > model.num_classes:
+        raise ValueError(
+            f"recipe: model.num_classes must be at least the {classes} classes of "
+            f"{recipe.data!r}; received {model.num_classes}."
+        )
+    first_images, _ = data.head(training, 1)
+    pixels.check_format(first_images, model.image_shape, f"recipe: data {recipe.data!r}")
 
 
 def end_stages(recipe: Recipe, model: ImageModel) -> None:

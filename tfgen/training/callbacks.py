@@ -21,9 +21,9 @@ class AveragedWeights(keras.callbacks.Callback):
     """Keeps an exponential moving average of the weights (`devices.move_averages`).
 
     The average stands in for the weights during every evaluation, from an epoch's end to the next
-    epoch, and after training: callbacks behind it in the list store at an epoch's end what its
-    validation measured. Unlike Keras' `use_ema`, its momentum is warmed up: a constant one would
-    still hold the initial weights after a short run.
+    epoch, and after training: callbacks behind it in the list store what was validated. Unlike
+    Keras' `use_ema`, its momentum is warmed up: a constant one would still hold the initial weights
+    after a short run.
 
     Args:
         momentum: In [0, 1).
@@ -87,7 +87,7 @@ class AveragedWeights(keras.callbacks.Callback):
         self._trace()
 
     def _trace(self) -> None:
-        """Makes the graph that moves the average by the counts of the model's optimizer."""
+        """Makes the graph that moves the average by the optimizer's counts."""
         averages, weights = self.averages, [v.value for v in self._weights]
         # Keras' own `iterations` is no variable while it accumulates gradients.
         self._counts = unscaled(self.model.optimizer)._iterations
@@ -155,7 +155,7 @@ class AveragedWeights(keras.callbacks.Callback):
             self._hold(average=before)
 
     def on_test_begin(self, logs: dict[str, float] | None = None) -> None:
-        """Evaluates with the average, which is in the model already once `fit` has ended."""
+        """Evaluates with the average, there already once `fit` has ended."""
         self._for_test = not self._swapped
         self._hold(average=True)
 
@@ -170,7 +170,7 @@ class AveragedWeights(keras.callbacks.Callback):
         self._hold(average=True)
 
     def _left_alone(self) -> bool:
-        """Whether the model still has the average that this callback left in it."""
+        """Whether the model still has the average left in it."""
         weights = [v.numpy() for v in self._weights]
         return len(weights) == len(self._left) and all(map(np.array_equal, weights, self._left))
 
@@ -178,14 +178,14 @@ class AveragedWeights(keras.callbacks.Callback):
 def with_averages(
     averages: AveragedWeights | None, *, average: bool = True
 ) -> contextlib.AbstractContextManager[None]:
-    """Returns `averages.holding(average=average)`, or does nothing where a run has no averages."""
+    """Returns `averages.holding(average=average)`; does nothing without averages."""
     return contextlib.nullcontext() if averages is None else averages.holding(average=average)
 
 
 class CSVLog(keras.callbacks.Callback):
     """Appends a row to `path` at each epoch's end; a resumed run repeats and misses none.
 
-    Keras' own CSVLogger would repeat the rows of epochs that are trained again after a resume.
+    Keras' CSVLogger repeats rows of epochs trained again.
 
     Args:
         path: The file.

@@ -42,7 +42,7 @@ class RunState:
         epoch: Epochs done; within an epoch, those before it.
         best_epoch: The epoch with the lowest validation loss in this stage, from 0; -1 for none.
         best_loss: That loss.
-        seconds: Time trained, over all processes that have worked on the run one after the other.
+        seconds: Time trained, over all processes that worked on the run.
         stage: Which of the recipe's plan trains now, from 0.
         stage_step: Steps done when it began.
         stage_epoch: Epochs done when it began.
@@ -115,7 +115,7 @@ class CheckpointFiles:
     def write(self, arrays: dict[str, np.ndarray], state: RunState) -> None:
         """Writes a checkpoint and drops all but the newest two up to it.
 
-        Later ones are those that could not be read when the run began again.
+        Later ones could not be read when the run resumed.
         """
         path = self.folder / f"checkpoint-{state.step:09d}.npz"
         write_arrays(path, state=state.to_bytes(), **arrays)
@@ -123,10 +123,7 @@ class CheckpointFiles:
             old.unlink()
 
     def newest(self) -> Stored | None:
-        """Returns the newest checkpoint that is whole.
-
-        One that cannot be read is passed over with a warning.
-        """
+        """Returns the newest checkpoint that is whole, and warns of newer ones."""
         paths = checkpoint_paths(self.folder)
         for path in reversed(paths):
             try:
@@ -291,7 +288,7 @@ class Checkpoint(keras.callbacks.Callback):
         self._since = self._last = time.monotonic()
 
     def on_epoch_begin(self, epoch, logs=None):
-        """Puts back the running means of an epoch that was cut, after Keras has reset them."""
+        """Puts back a cut epoch's running means, which Keras has reset."""
         self.state.epoch = epoch
         self._done = 0
         self.put_back_means()
@@ -317,7 +314,7 @@ class Checkpoint(keras.callbacks.Callback):
         if self._done == self.params["steps"]:
             self._hold_last_step()
             return
-        # Several processes may save only together, so they ask one another, and not every time.
+        # Several processes must save together, so they ask one another, but not every time.
         if devices.num_workers() == 1 or (batch + 1) % AGREE_EVERY == 0:
             old = time.monotonic() - self._last > self.every
             asked = self.stop.signal is not None
@@ -327,10 +324,7 @@ class Checkpoint(keras.callbacks.Callback):
                 self.stop.end()
 
     def _hold_last_step(self) -> None:
-        """Keeps what an epoch's last step left, for a run that is asked to end in its validation.
-
-        Such a run goes on with the validation, see `run.finish_epoch`.
-        """
+        """Keeps an epoch's last state, for runs that end in validation; see `run.finish_epoch`."""
         if devices.num_workers() > 1:
             return
         self._check()
@@ -354,5 +348,5 @@ class Checkpoint(keras.callbacks.Callback):
         self.model.reset_metrics()  # the next epoch starts with empty means, resumed or not
         self.save()
         self.stop.pending = None
-        if self.stop.signal is not None:  # several processes see it nowhere else in short epochs
+        if self.stop.signal is not None:  # in short epochs several processes see it only here
             self.stop.end()

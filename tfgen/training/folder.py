@@ -2,13 +2,10 @@
 
 import dataclasses
 import json
-import os
 from pathlib import Path
 from typing import Any
 
-import tensorflow as tf
-
-from tfgen import data, presets
+from tfgen import data, devices, presets
 from tfgen.arrays import checkpoint_paths
 from tfgen.files import replacing
 from tfgen.recipe import Recipe
@@ -17,8 +14,8 @@ from tfgen_command import entries
 __all__ = ["check_folder", "keep_recipe", "provenance", "start_folder"]
 
 
-def check_folder(folder: Path, recipe: Recipe, resume: bool) -> None:
-    """Raises ValueError if the folder cannot hold the run.
+def check_folder(folder: Path, recipe: Recipe, resume: bool) -> Recipe:
+    """Returns the recipe, in the folder's order of keys; ValueError if that cannot hold the run.
 
     It holds a model or another run than the one to be resumed, is where the run starts from, or
     lies among the images.
@@ -38,18 +35,20 @@ def check_folder(folder: Path, recipe: Recipe, resume: bool) -> None:
                 "continue from; the run would replace it. Name another folder."
             )
     path = folder / "recipe.json"
-    if path.exists():
-        if not resume:
-            raise ValueError(
-                f"folder (--out) must be new: {folder} already holds a run. "
-                "Pass resume (--resume) to continue it, or name another folder."
-            )
-        began = Recipe.load(path)
-        if began != recipe and not _extends(recipe, began):
-            raise ValueError(
-                f"resume needs the run's own recipe, {path}; the one given differs in "
-                f"{_differences(began, recipe)}. Give that file."
-            )
+    if not path.exists():
+        return recipe
+    if not resume:
+        raise ValueError(
+            f"folder (--out) must be new: {folder} already holds a run. "
+            "Pass resume (--resume) to continue it, or name another folder."
+        )
+    began = Recipe.load(path)
+    if began != recipe and not _extends(recipe, began):
+        raise ValueError(
+            f"resume needs the run's own recipe, {path}; the one given differs in "
+            f"{_differences(began, recipe)}. Give that file."
+        )
+    return dataclasses.replace(began, epochs=recipe.epochs)
 
 
 def _extends(recipe: Recipe, began: Recipe) -> bool:
@@ -91,7 +90,6 @@ def provenance(recipe: Recipe, folder: str | Path) -> dict[str, Any]:
         trained_on["labels"] = digests["train labels"]
     # The zoo's weights have a licence; those of a user have the one that the user gives them.
     ours = folder.resolve().parent == entries.root().resolve()
-    gpus = tf.config.list_physical_devices("GPU")
     return {
         "data": trained_on,
         "licence": {
@@ -99,5 +97,5 @@ def provenance(recipe: Recipe, folder: str | Path) -> dict[str, Any]:
             "data": data.licence(recipe.data),
         },
         "training": state,
-        "device": f"{len(gpus)} GPU" if gpus else f"{os.cpu_count()} CPU cores",
+        "device": devices.in_words(),
     }

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import hashlib
 import importlib.util
+import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from tfgen import checks, data, devices, pictures, pixels
+from tfgen import checks, data, devices, pictures
 from tfgen.data import Split
 from tfgen.devices import num_replicas
 from tfgen.files import only_writer, write_json
@@ -20,7 +21,7 @@ from tfgen.models.generative import GenerativeModel
 from tfgen.recipe import Recipe
 from tfgen.training.announce import ExpectedEnd, announcement
 from tfgen.training.batches import train_batches, validation_batches
-from tfgen.training.build import begin_stage, build, check_batch, end_stages
+from tfgen.training.build import begin_stage, build, check_batch, check_data, end_stages
 from tfgen.training.callbacks import AveragedWeights, CSVLog, DrawSamples, KeepWeights
 from tfgen.training.checkpoint import Checkpoint, CheckpointFiles, RunState
 from tfgen.training.folder import check_folder, keep_recipe, start_folder
@@ -131,7 +132,7 @@ def train(
     options = Options(verbose, tensorboard, checkpoint_seconds, keep_epochs, stop_within)
     with (strategy or tf.distribute.get_strategy()).scope(), _explaining_lost_workers():
         if devices.is_chief():
-            check_folder(folder, recipe, resume)
+            recipe = check_folder(folder, recipe, resume)
         run = _open(recipe, folder, options)
         with only_writer(folder) if devices.is_chief() else contextlib.nullcontext():
             if devices.is_chief():
@@ -159,25 +160,8 @@ def _open(recipe: Recipe, folder: Path, options: Options) -> Run:
             )
         check_batch(stage.recipe, training.count)
     model = build(recipe, training.count // recipe.batch_size)
-    run = Run(recipe, folder, model, training, validation, options)
-    if run.labelled and training.num_classes is None:
-        raise ValueError(
-            f"recipe: {recipe.data!r} has no labels, but model.num_classes="
-            f"{model.num_classes}. Leave num_classes out or use labelled data."
-        )
-    if run.labelled and training.num_classes < 2:
-        raise ValueError(
-            f"recipe: {recipe.data!r} needs at least two classes for a class-conditional model; "
-            "its train split holds one. Leave num_classes out or use other data."
-        )
-    if run.labelled and training.num_classes > model.num_classes:
-        raise ValueError(
-            f"recipe: model.num_classes must be at least the {training.num_classes} classes of "
-            f"{recipe.data!r}; received {model.num_classes}."
-        )
-    first_images, _ = data.head(training, 1)
-    pixels.check_format(first_images, model.image_shape, f"recipe: data {recipe.data!r}")
-    return run
+    check_data(recipe, model, training)
+    return Run(recipe, folder, model, training, validation, options)
 
 
 def _train_stages(run: Run, resume: bool, stop: Stop) -> RunState:
@@ -229,8 +213,12 @@ def _check_data(run: Run, state: RunState) -> None:
     fixed = {"description": "", "results": [], "data": "-", "init_from": None}
     epochs = run.recipe.epochs if run.recipe.stages else 10**9
     recipe = dataclasses.replace(run.recipe, epochs=epochs, **fixed)
-    used = hashlib.sha256(recipe.to_json().encode()).hexdigest()
-    if state.data.setdefault("recipe", used) != used:
+    text = recipe.to_json()
+    ordered = json.dumps(json.loads(text), sort_keys=True)
+    used, older = (hashlib.sha256(each.encode()).hexdigest() for each in (ordered, text))
+    if state.data.get("recipe") in (None, older):
+        state.data["recipe"] = used
+    if state.data["recipe"] != used:
         raise ValueError(
             f"resume needs the recipe that began the run: {run.folder / 'recipe.json'} has changed "
             "since. Restore it, or begin a new run in another folder."

@@ -1,9 +1,9 @@
 """Ending a run on request: Ctrl-C or SIGTERM saves it, and prints how to continue.
 
 Between two steps a run can be saved at once; in an epoch's end (validation, pictures) what its last
-step left is kept in memory for that. Only a step that takes long, such as the first one, which
-compiles, must be waited for; or given up, since the newest checkpoint is on disk anyway. One that
-is being written is finished first, unless that takes longer than WRITING, as on a disk that hangs.
+step left is kept in memory for that. Only a long step, such as the first one, which compiles, must
+be waited for; or given up, since the newest checkpoint is on disk. One that is being written is
+finished first, unless a disk hangs for longer than WRITING.
 """
 
 import contextlib
@@ -72,7 +72,7 @@ class Stop:
             reader.close()
 
     def _request(self, number, frame) -> None:
-        """Python runs this in the main thread, once what it does outside of Python is over."""
+        """Python runs this in the main thread, once native code returns."""
         again, self.signal = self.signal is not None, number
         if again or self.pending is not None:
             self.end()
@@ -115,7 +115,7 @@ class Stop:
         )
 
     def _watch(self, reader: socket.socket) -> None:
-        """Ends the process where the main thread does not get round to it in time."""
+        """Ends the process if the main thread does not in time."""
         while received := reader.recv(1):
             if received[0] in SIGNALS and self.within is not None:
                 if not self._ended.wait(self.within):
