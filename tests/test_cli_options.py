@@ -402,7 +402,7 @@ LADDER = {"filters": (4, 4), "groups": (1,), "group_channels": (1,)}
         ),
         (
             lambda path: tfgen.load(NAME).enable_lora(2),
-            "offers low-rank adapters",
+            "patterns must name layers that offer low-rank adapters",
         ),
     ],
 )

@@ -139,7 +139,7 @@ def test_label_agreement_of_real_images_is_the_ceilings_rule():
         def nearest_level(self, images):
             return images
 
-        def sample(self, count, labels, seed):
+        def sample(self, count, labels, seed, verbose=0):
             return np.stack([images[by_class[(k + self.further) % 10][0]] for k in labels])
 
     by_class = [np.flatnonzero(labels == k) for k in range(10)]
@@ -253,8 +253,10 @@ def test_nothing_is_sampled_where_labels_or_a_judge_are_missing(tmp_path, monkey
     path = zoo.save(VAE(**own), tmp_path / "own", Recipe("VAE", own, "digits", results=wanted))
     images, _ = data.arrays("digits", "train")
     np.savez(tmp_path / "plain.npz", images=images[:60])
-    with pytest.raises(ValueError, match="must have labels"):
-        evaluation.evaluate(path, tmp_path / "plain.npz", verbose=0)
+    for metric in ("conditional_accuracy", "nearest_neighbour_accuracy", "log_likelihood"):
+        metrics = ["sample_quality", metric]
+        with pytest.raises(ValueError, match="must have labels"):
+            evaluation.evaluate(path, tmp_path / "plain.npz", metrics=metrics, verbose=0)
     model = VAE(**own)
     for metric in ("sample_quality", "conditional_accuracy"):
         for judge in ("classifier_mnist", "clasifier"):  # of 28x28 images, and of none

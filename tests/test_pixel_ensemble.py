@@ -256,7 +256,9 @@ def test_an_ensemble_is_loaded_from_the_weights_of_others(entries):
     whole = loaded.save_to_preset(folder / "whole")
     shutil.rmtree(folder / "a")
     zoo.load(whole)  # stands alone
-    with pytest.raises(ValueError, match="'both' takes weights from 'a', which must lie beside it"):
+    with pytest.raises(
+        ValueError, match="'both' takes weights from 'a', which must lie next to it"
+    ):
         zoo.load(folder / "both")
 
 
@@ -274,7 +276,7 @@ def test_members_with_other_weights_are_not_stored(entries):
     folder, model = entries
     model.save_to_preset(folder / "whole")
     for names in ("a", ["a", "a"], ["../a"], [""], ["."], [".."]):
-        with pytest.raises(ValueError, match="different names of presets beside more; received"):
+        with pytest.raises(ValueError, match="different names of presets next to more; received"):
             presets.save(model, folder / "more", members=names)
     for name in ("b", "whole"):
         with pytest.raises(ValueError, match=f"but the first, in their order; received {name}"):

@@ -319,6 +319,10 @@ def test_lora_refuses(first_case):
             model.enable_lora(rank, "*")
     with pytest.raises(ValueError, match="matches nothing"):
         model.enable_lora(2, "nothing")
+    # Weights that there are, of layers with adapters or without.
+    for name in list(tuning.weights(model))[:3]:
+        with pytest.raises(ValueError, match="patterns must name layers that offer low-rank"):
+            model.enable_lora(2, name)
 
 
 # Rates

@@ -230,7 +230,7 @@ def apply_gradients(
 
     Keras clips, and looks for infinities, before it sums over the replicas. Where an optimizer does
     either, it is handed an equal share of the sum, so that all replicas decide alike. A bound on
-    a norm then acts on a share; `training.build` divides it by the number of replicas.
+    a norm then acts on a share; `starting.gradient_bound` divides it by the number of replicas.
     """
     if not variables:  # all frozen: Keras' optimizers would not even count the step
         unscaled(optimizer)._iterations.assign_add(1)

@@ -57,7 +57,7 @@ def save(
         model: A `GenerativeModel`.
         folder: The servable's folder; its name is the model's name in TensorFlow Serving.
         version: At least 1; None is one more than the highest one there.
-        temperature: Fixed in `sample`, at least 0.
+        temperature: Fixed in `sample`, `complete` and `latents`, at least 0.
         num_samples: Importance samples, fixed in `log_likelihood`.
         jit_compile: Whether XLA compiles every endpoint, again for each batch size.
 

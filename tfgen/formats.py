@@ -65,7 +65,7 @@ def save(
         folder: A folder that does not exist yet.
         format: "onnx", "litert" or "stablehlo".
         endpoints: Which ones; None means every one that the format can hold.
-        temperature: Fixed in `sample`, at least 0.
+        temperature: Fixed in `sample`, `complete` and `latents`, at least 0.
         num_samples: Importance samples, fixed in `log_likelihood`.
         batch: Images per call. None leaves it open; StableHLO needs a number, by default 16.
         opset: ONNX only: the version of its operations, at least 18.

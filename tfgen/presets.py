@@ -194,7 +194,7 @@ def _verified_weights(path: Path, metadata: dict[str, Any]) -> list[tuple[Path, 
         member = path.resolve().parent / name
         if not (member / "metadata.json").is_file():
             raise ValueError(
-                f"{path.name!r} takes weights from {name!r}, which must lie beside it. Copy that "
+                f"{path.name!r} takes weights from {name!r}, which must lie next to it. Copy that "
                 "folder too, or save a model that stands alone: model.save_to_preset(folder)."
             )
         urls = read_metadata(member).get("urls")
@@ -224,7 +224,7 @@ def save(
         metadata: Keys to add, e.g. data digest and training time.
         half: Whether weights are stored as float16, in half the bytes. They load as float32, with
             a relative error of at most 2^-11, or below 2^-14 an absolute one of 2^-25.
-        members: Names of presets beside `path` that have the weights of an ensemble's second
+        members: Names of presets next to `path` that have the weights of an ensemble's second
             network and of those after it; only names and sha256 are stored.
 
     Returns:
@@ -310,7 +310,7 @@ def _beside(path: Path, names: Sequence[str]) -> list[Path]:
     single = isinstance(names, str) or len(set(names)) < len(names)
     if single or not all(entries.is_name(name) for name in names):
         raise ValueError(
-            f"members must be a list of different names of presets beside {path.name}; received "
+            f"members must be a list of different names of presets next to {path.name}; received "
             f"{names!r}."
         )
     return [path.resolve().parent / name for name in names]

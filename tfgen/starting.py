@@ -67,7 +67,7 @@ def continue_training(model: keras.Model, metadata: dict[str, Any], recipe_path:
     Args:
         model: Compiled, with its trained weights.
         metadata: Tells how many steps they were trained, and whether by the recipe.
-        recipe_path: The recipe beside them, if there is one.
+        recipe_path: The recipe next to them, if there is one.
     """
     trained = metadata.get("training", {}).get("step", MANY_STEPS)
     model.steps_before = int(metadata.get("steps", trained))

@@ -83,7 +83,7 @@ def matching(names: Iterable[str], patterns: Iterable[str]) -> list[str]:
     """
     names, found = list(names), []
     for pattern in patterns:
-        hits = [n for n in names if any(fnmatch.fnmatch(n, p) for p in (pattern, f"{pattern}/*"))]
+        hits = [name for name in names if _under(name, pattern)]
         if not hits:
             tops = sorted({name.split("/")[0] for name in names})
             raise ValueError(
@@ -92,6 +92,10 @@ def matching(names: Iterable[str], patterns: Iterable[str]) -> list[str]:
             )
         found += [name for name in hits if name not in found]
     return found
+
+
+def _under(name: str, pattern: str) -> bool:
+    return any(fnmatch.fnmatch(name, each) for each in (pattern, f"{pattern}/*"))
 
 
 def lora_layers(model: keras.Model, patterns: Iterable[str]) -> dict[str, keras.Layer]:
@@ -107,7 +111,7 @@ def lora_layers(model: keras.Model, patterns: Iterable[str]) -> dict[str, keras.
             walk(child, below)
 
     walk(model, "")
-    chosen = matching(found, patterns) if found else []
+    chosen = [name for name in found if any(_under(name, pattern) for pattern in patterns)]
     # A shared layer goes by the first of its names.
     names = {id(found[name]): name for name in reversed(chosen)}
     return {name: found[name] for name in chosen if names[id(found[name])] == name}
@@ -172,7 +176,10 @@ def enable_lora(model: keras.Model, rank: int, patterns: Iterable[str]) -> list[
     matching(weights(model), patterns)
     layers = lora_layers(model, patterns)
     if not layers:
-        raise ValueError(f"no layer under {', '.join(patterns)} offers low-rank adapters.")
+        raise ValueError(
+            "patterns must name layers that offer low-rank adapters, such as dense ones and "
+            f"convolutions; received {', '.join(patterns) or 'none'}. '*' names all."
+        )
     for layer in layers.values():
         layer.enable_lora(rank)
     return sorted(layers)

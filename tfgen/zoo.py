@@ -1,9 +1,9 @@
 """The zoo: trained models by name, with their recipe, checksum and measured results.
 
-An entry is a preset (see `tfgen.presets`) in the folder zoo/<name>/, with two files more:
+An entry is a preset (see `tfgen.presets`) in the folder zoo/<name>/, with more files:
 
     card.md            everything known about it, to read; written by `tfgen evaluate`
-    samples.png        what it draws
+    samples.png, ...   what it draws
 """
 
 import zipfile

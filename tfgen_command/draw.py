@@ -230,7 +230,7 @@ def manifold(
 ) -> None:
     """Draws the latent plane of a model with two latents.
 
-    Their values stand beside it, in steps equal in the standard normal's probability.
+    Their values stand next to it, in steps equal in the standard normal's probability.
     """
     out, labels = output(out, "manifold.png", force), parse_labels(label)
     if len(labels) > 1:

@@ -158,7 +158,7 @@ def export(
         int | None, typer.Option(min=1, help="Version number; by default the next one.")
     ] = None,
     temperature: Annotated[
-        float, typer.Option(min=0.0, help="Scale of the noise, fixed in sample.")
+        float, typer.Option(min=0.0, help="Scale of the noise, fixed in sample and complete.")
     ] = 1.0,
     num_samples: Annotated[
         int, typer.Option(min=1, help="Importance samples, fixed in log_likelihood.")

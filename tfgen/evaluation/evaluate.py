@@ -10,7 +10,7 @@ from typing import Any
 from tfgen import checks, data, pictures, plots, presets, zoo
 from tfgen.data.pairs import check_shape
 from tfgen.evaluation import cards, latents, samples
-from tfgen.evaluation.metrics import METRICS, SAMPLING, check_results, misfit
+from tfgen.evaluation.metrics import LABELLED, METRICS, SAMPLING, check_results, misfit
 from tfgen.evaluation.result import Result, Results
 from tfgen.files import replacing
 from tfgen.models.base import ImageModel
@@ -114,7 +114,8 @@ def _measured(
 ) -> Results:
     # What would fail after minutes of sampling fails now.
     names = {listed["metric"] for listed in wanted}
-    read = latents.labelled if names & {"conditional_accuracy", "label_agreement"} else data.arrays
+    of_classes = model.num_classes is not None and names != {"sample_quality"}
+    read = latents.labelled if of_classes or names & LABELLED else data.arrays
     check_shape(measured_on, read(measured_on, "test")[0], model.image_shape)
     if "conditional_accuracy" in names:
         samples.svc()

@@ -135,7 +135,9 @@ def _references(data_name: data.Data, split: str = "test") -> tuple[np.ndarray, 
     return tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
 
 
-def accuracy(model: Classifier, data_name: str, split: str = "test", verbose: int = 1) -> Results:
+def accuracy(
+    model: Classifier, data_name: data.Data, split: str = "test", verbose: int = 1
+) -> Results:
     """Share of images that a classifier gets right.
 
     Args:
@@ -260,7 +262,7 @@ def label_agreement(
     references = flat(on_levels(model, references))
     test, test_labels = labelled(data_name, "test")
     asked = classes_to_ask(model, num_samples, test_labels)
-    samples = model.sample(num_samples, labels=asked, seed=0)
+    samples = model.sample(num_samples, labels=asked, seed=0, verbose=verbose)
     test = on_levels(model, test)
 
     def agreement(images, labels):

@@ -12,7 +12,7 @@ from tfgen.models.classifier import Classifier
 from tfgen.models.generative import GenerativeModel
 from tfgen_command.entries import nearest
 
-__all__ = ["METRICS", "SAMPLING", "check_arguments", "misfit"]
+__all__ = ["LABELLED", "METRICS", "SAMPLING", "check_arguments", "misfit"]
 
 METRICS: dict[str, Callable] = {
     "accuracy": latents.accuracy,
@@ -27,6 +27,7 @@ METRICS: dict[str, Callable] = {
 # Those that draw samples, whose number `evaluate` can lower for a quick look.
 SAMPLING = ("conditional_accuracy", "label_agreement", "sample_quality")
 CONDITIONAL = ("conditional_accuracy", "label_agreement")
+LABELLED = {*CONDITIONAL, "accuracy", "nearest_neighbour_accuracy"}  # which need labels
 # What a generative model must be able to do.
 NEEDS = {
     **dict.fromkeys(SAMPLING, "sample"),

@@ -100,7 +100,6 @@ class AdversarialModel(GenerativeModel):
         self.build_optimizers()
 
     def enable_lora(self, rank: int, *patterns: str) -> list[str]:
-        tuning.matching(tuning.weights(self), patterns)
         found = tuning.lora_layers(self, patterns)
         for name in found:
             if name.startswith("averaged_") and name.removeprefix("averaged_") not in found:

@@ -343,7 +343,7 @@ def checked_optimizer(name: str, given: Any) -> keras.optimizers.Optimizer:
         raise wrong
     if isinstance(devices.unscaled(optimizer), keras.optimizers.MultiOptimizer):
         raise ValueError(
-            f"{name} must not be a MultiOptimizer, whose parts would start afresh whenever weights "
+            f"{name} must not be a MultiOptimizer, whose parts would start anew whenever weights "
             "are frozen. Pass one optimizer; tfgen.optimizers.GroupedAdam has a rate for each "
             "variable."
         )

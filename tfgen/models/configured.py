@@ -187,7 +187,7 @@ class ConfiguredModel(keras.Model):
         return self._set_trainable(patterns, False)
 
     def unfreeze(self, *patterns: str) -> list[str]:
-        """Lets frozen weights train again, without patterns all; the optimizers start afresh."""
+        """Lets frozen weights train again, without patterns all; the optimizers start anew."""
         return self._set_trainable(patterns or self.frozen, True)
 
     def _set_trainable(self, patterns, trainable: bool) -> list[str]:

@@ -102,7 +102,7 @@ class EndpointModel(ImageModel):
         files; and `serving_default`, which is `sample`, or `reconstruct` where there is none.
 
         Args:
-            temperature: Fixed in `sample`.
+            temperature: Fixed in `sample`, `complete` and `latents`.
             num_samples: Importance samples, fixed in `log_likelihood`.
             jit_compile: Whether XLA compiles them; the noise stays the same.
 

@@ -198,7 +198,7 @@ def prior_plane(side: int) -> np.ndarray:
 
 
 def completed(
-    model: "GenerativeModel",
+    model: "AutoregressiveModel",
     images: np.ndarray,
     mask: np.ndarray | None = None,
     ways: int = 4,
@@ -233,7 +233,7 @@ def completed(
 
 
 def completions(
-    model: "GenerativeModel",
+    model: "AutoregressiveModel",
     images: np.ndarray,
     mask: np.ndarray | None = None,
     ways: int = 4,

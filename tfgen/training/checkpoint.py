@@ -181,7 +181,7 @@ class Checkpoint(keras.callbacks.Callback):
         for other in callbacks:
             if isinstance(other, AveragedWeights) and other is not self.averages:
                 raise ValueError(
-                    "callbacks: Checkpoint must be given the AveragedWeights beside it, or it "
+                    "callbacks: Checkpoint must be given the AveragedWeights next to it, or it "
                     "would store the average as the weights: Checkpoint(folder, averages)."
                 )
 
