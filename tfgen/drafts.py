@@ -262,7 +262,8 @@ def _pause(recipe: Recipe) -> float:
 
 def _may_be_mirrored(split: data.Split) -> bool:
     """Whether these are colour photographs that are hard to tell from their mirror images."""
-    if split.count < FEWEST_IMAGES or min(split.image_shape) != 3 or 3 in split.image_shape[:2]:
+    *sides, channels = split.image_shape
+    if split.count < FEWEST_IMAGES or channels != 3 or min(sides) < 4:
         return False
     first = tf.constant(0, tf.int64)
     keys = split.keys(first, first).take(MOST_IMAGES).batch(BATCH_SIZE)

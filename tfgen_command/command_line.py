@@ -7,9 +7,7 @@ its traceback.
 
 import os
 import re
-import signal
 import sys
-import threading
 from typing import NoReturn
 
 import typer
@@ -23,6 +21,7 @@ from tfgen_command import (  # noqa: F401  they add their commands to the applic
     work,
 )
 from tfgen_command.app import app
+from tfgen_command.process import on_sigterm
 from tfgen_command.wording import wiping
 
 __all__ = ["app", "run"]
@@ -46,8 +45,7 @@ def run() -> NoReturn:
     Raises:
         SystemExit: Always.
     """
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that `finally` is reached
+    on_sigterm(lambda *_: sys.exit(143))  # so that `finally` is reached
     if sys.stdout is None:  # closed, which Keras' progress bar does not expect
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     if hasattr(sys.stdout, "reconfigure"):  # names of files need not be UTF-8

@@ -247,8 +247,9 @@ def manifold(
     cli.check_labels(model, labels)
     if model.num_classes is not None and not labels:
         raise ValueError(f"{name!r} is class-conditional. Pass --label.")
-    images = model.decode(plots.prior_plane(side), labels=labels[0] if labels else None)
+    plane = plots.prior_plane(side)
+    images = model.decode(plane, labels=labels[0] if labels else None)
     wide = scale * model.image_shape[1] >= CAPTIONED
-    at = [f"{z:z.1f}" for z in plots.prior_plane(side)[:side, 0]] if wide else []
+    at = [f"{z:z.1f}" for z in plane[:side, 0]] if wide else []
     picture = plots.grid(images, side, padding=0)
     say(cli.save_captioned(picture, out, scale, at[::-1], at))

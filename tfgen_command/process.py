@@ -10,11 +10,14 @@ import ctypes
 import dataclasses
 import json
 import os
+import signal
 import socket
 import sys
+import threading
 from collections.abc import Iterator
+from typing import Any
 
-__all__ = ["Settings", "import_tensorflow", "listen", "port_in_use", "tune_allocator"]
+__all__ = ["Settings", "import_tensorflow", "listen", "on_sigterm", "port_in_use", "tune_allocator"]
 
 # Parameters of mallopt, as glibc's malloc.h numbers them.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
@@ -42,6 +45,12 @@ def import_tensorflow() -> None:
     if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") != "0":
         with _native_stderr_closed():
             import tensorflow  # noqa: F401
+
+
+def on_sigterm(handler: Any) -> None:
+    """Sets what SIGTERM does, if this is the main thread, which alone may."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
 
 
 def tune_allocator() -> bool:

@@ -10,7 +10,7 @@ import typer
 
 from tfgen_command import entries
 from tfgen_command.app import OptionalName, checked, command, say
-from tfgen_command.process import import_tensorflow, tune_allocator
+from tfgen_command.process import import_tensorflow, on_sigterm, tune_allocator
 
 if TYPE_CHECKING:
     from tfgen.recipe import Recipe
@@ -80,7 +80,7 @@ def train(
     freed memory (see `tfgen.training.tune_allocator`), which can make it a third faster.
     """
     out = out.expanduser()
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # also while workers wait for each other
+    on_sigterm(signal.SIG_DFL)  # also while workers wait for each other
     import_tensorflow()
     import tensorflow as tf
 

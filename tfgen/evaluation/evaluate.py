@@ -114,7 +114,7 @@ def _measured(
 ) -> Results:
     # What would fail after minutes of sampling fails now.
     names = {listed["metric"] for listed in wanted}
-    of_classes = model.num_classes is not None and names != {"sample_quality"}
+    of_classes = model.num_classes is not None and names - {"sample_quality"}
     read = latents.labelled if of_classes or names & LABELLED else data.arrays
     check_shape(measured_on, read(measured_on, "test")[0], model.image_shape)
     if "conditional_accuracy" in names:
